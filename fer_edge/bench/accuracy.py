@@ -1,0 +1,146 @@
+"""The rows a benchmark evaluates on, and the accuracy it states: measured now, or recorded in the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.bench.private_log import PRIVATE_SPLIT
+from fer_edge.bench.result import BenchReport, DataRead, StatedAccuracy
+from fer_edge.bundle import Bundle
+from fer_edge.data import Dataset, leaked_rows
+from fer_edge.data.faces import synthetic_stills
+from fer_edge.data.stills import Role
+from fer_edge.errors import InputError
+from fer_edge.manifest import Variant
+from fer_edge.metrics import accuracy_report, softmax
+
+__all__ = [
+    "EvaluationRows",
+    "labelled_rows",
+    "measured_accuracy",
+    "record_accuracies",
+    "recorded_accuracy",
+    "synthetic_rows",
+]
+
+_FER2013_SPLITS: Final[Mapping[Role, str]] = {"choose": "PublicTest", "report": PRIVATE_SPLIT}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluationRows:
+    """Faces that every variant of a run is evaluated on.
+
+    Attributes:
+        images: uint8 (N, H, W) grey.
+        labels: int64 (N,); None where accuracy on them would mean nothing.
+        leaked: bool (N,), True where the pixels also stand in the training split; None where that cannot be told.
+        dataset: the data set's name.
+        split: the split's name.
+        read: what was read, for the report; None for made-up faces.
+        description: in words.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    leaked: NDArray[np.bool_] | None
+    dataset: str
+    split: str
+    read: DataRead | None
+    description: str
+
+
+def labelled_rows(dataset: Dataset, role: Role) -> EvaluationRows:
+    """One split of a data set.
+
+    Raises:
+        InputError: the data set has no split for the role, or the split is empty.
+    """
+    split = dataset.split(role)
+    if len(split) == 0:
+        raise InputError(f"{dataset.source}: the split {split.name} holds no image")
+    return EvaluationRows(
+        images=split.images,
+        labels=split.labels,
+        leaked=leaked_rows(dataset, split) if "train" in dataset.roles else None,
+        dataset=dataset.name,
+        split=split.name,
+        read=DataRead(
+            source=dataset.source,
+            sha256=dataset.sha256,
+            split=split.name,
+            split_sha256=split.sha256,
+            n=len(split),
+        ),
+        description=f"{dataset.name} {split.name}, {len(split)} images",
+    )
+
+
+@functools.cache
+def synthetic_rows(count: int = 28) -> EvaluationRows:
+    """Made-up faces: enough to compare logits between variants, no ground for an accuracy."""
+    images, _ = synthetic_stills(count, seed=0)
+    images.flags.writeable = False
+    return EvaluationRows(
+        images=images,
+        labels=None,
+        leaked=None,
+        dataset="synthetic",
+        split="synthetic",
+        read=None,
+        description=f"{count} synthetic faces",
+    )
+
+
+def measured_accuracy(
+    logits: NDArray[np.float32], rows: EvaluationRows, *, temperature: float
+) -> StatedAccuracy | None:
+    """Accuracy of logits float32 (N, 7) on labelled rows; None on rows without labels."""
+    if rows.labels is None:
+        return None
+    report = accuracy_report(
+        softmax(logits, temperature=temperature),
+        rows.labels,
+        dataset=rows.dataset,
+        split=rows.split,
+        leaked=rows.leaked,
+    )
+    return StatedAccuracy(report=report, recorded=False)
+
+
+def recorded_accuracy(variant: Variant, role: Role) -> StatedAccuracy | None:
+    """What the manifest says of the FER2013 split that serves `role`; None where it says nothing."""
+    report = variant.metrics.get(_FER2013_SPLITS.get(role, ""))
+    return None if report is None else StatedAccuracy(report=report, recorded=True)
+
+
+def record_accuracies(bundle: Bundle, report: BenchReport) -> Bundle:
+    """Write the accuracies that `report` measured of this bundle into its manifest, by split.
+
+    Where a variant ran on several providers, the first one's accuracy is recorded.
+
+    Raises:
+        InputError: the report measured nothing of this bundle.
+        BundleError: the bundle changed since it was opened.
+        OutputError: it cannot be written.
+    """
+    manifest = bundle.manifest
+    for variant in manifest.variants:
+        measured = [
+            result.accuracy.report
+            for result in report.variants
+            if result.sha256 == bundle.sha256 and result.name == variant.name
+            if result.accuracy is not None and not result.accuracy.recorded
+        ]
+        if measured:
+            metrics = {**variant.metrics, measured[0].split: measured[0]}
+            manifest = manifest.with_variant(dataclasses.replace(variant, metrics=metrics))
+    if manifest is bundle.manifest:
+        raise InputError(f"nothing to record in {bundle.path}: no accuracy of it was measured; give --data")
+    return bundle.updated(manifest)

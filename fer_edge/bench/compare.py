@@ -1,0 +1,77 @@
+"""Variants beside the FP32 they came from and beside the FP32 original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.bench.latency import LatencySummary
+from fer_edge.bench.result import Comparison, OwnComparison, StatedAccuracy
+from fer_edge.metrics import PairedReport, paired_report, softmax
+
+__all__ = ["Measured", "against_original", "against_own_fp32"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """What a comparison needs of one variant on one provider.
+
+    Attributes:
+        latency_ms: by the names of `VariantResult.latency_ms`.
+        graph_bytes: encoder + head.
+        temperature: of the variant.
+        logits: float32 (N, C), before temperature, on the rows that all variants of this run saw.
+        labels: int64 (N,) of these rows; None where they are unlabelled.
+        accuracy: measured or recorded.
+    """
+
+    latency_ms: Mapping[str, LatencySummary]
+    graph_bytes: int
+    temperature: float
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    accuracy: StatedAccuracy | None
+
+
+def against_original(variant: Measured, original: Measured) -> Comparison:
+    """Compare with the FP32 original."""
+    paired = _paired(variant, original)
+    return Comparison(
+        speedup_p50=original.latency_ms["frame"].p50 / variant.latency_ms["frame"].p50,
+        size_ratio=original.graph_bytes / variant.graph_bytes,
+        top1_delta=_top1_delta(variant, original, paired),
+        ece_delta=None if paired is None else paired.ece_delta,
+        flip_rate=None if paired is None else paired.flip_rate,
+        mcnemar_p=None if paired is None else paired.mcnemar_p,
+    )
+
+
+def against_own_fp32(variant: Measured, fp32: Measured) -> OwnComparison:
+    """Compare with the FP32 variant of the same bundle."""
+    return OwnComparison(
+        **vars(against_original(variant, fp32)),
+        encoder_speedup_p50=fp32.latency_ms["encoder"].p50 / variant.latency_ms["encoder"].p50,
+        max_abs_logit_diff=float(np.abs(variant.logits - fp32.logits).max()),
+    )
+
+
+def _paired(variant: Measured, original: Measured) -> PairedReport | None:
+    if variant.labels is None:
+        return None
+    reference = softmax(original.logits, temperature=original.temperature)
+    return paired_report(reference, softmax(variant.logits, temperature=variant.temperature), variant.labels)
+
+
+def _top1_delta(variant: Measured, original: Measured, paired: PairedReport | None) -> float | None:
+    """From this run's rows, or from accuracies recorded on one and the same split."""
+    if paired is not None:
+        return paired.top1_delta
+    if variant.accuracy is None or original.accuracy is None:
+        return None
+    ours, theirs = variant.accuracy.report, original.accuracy.report
+    if (ours.dataset, ours.split, ours.n) != (theirs.dataset, theirs.split, theirs.n):
+        return None
+    return ours.top1 - theirs.top1

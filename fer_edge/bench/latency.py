@@ -1,0 +1,209 @@
+"""The one timing loop: interleaved, warmed up, garbage collector off, every sample kept."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.errors import InputError
+
+__all__ = [
+    "LatencySummary",
+    "Probe",
+    "Ratio",
+    "Samples",
+    "gc_paused",
+    "measure_interleaved",
+    "ratio_over_rounds",
+    "summarise",
+]
+
+Clock = Callable[[], int]
+
+_PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One thing to time: `stages` run in order, each timed on its own, `per_round` times in every round.
+
+    Stages of one probe follow each other as they do in use, so their times may be added sample by sample.
+    """
+
+    name: str
+    stages: Mapping[str, Callable[[], object]]
+    per_round: int
+
+    def __post_init__(self) -> None:
+        if not self.stages or self.per_round < 1:
+            raise InputError(f"probe {self.name!r} needs at least one stage and per_round >= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Times of one probe's stages in nanoseconds, each int64 (rounds, per_round)."""
+
+    stages: Mapping[str, NDArray[np.int64]]
+
+    def total(self, *names: str) -> NDArray[np.int64]:
+        """The named stages added up sample by sample; all of them where none is named. int64 (rounds, per_round)."""
+        chosen = [self.stages[name] for name in names or self.stages]
+        return np.asarray(np.sum(chosen, axis=0), dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySummary:
+    """Milliseconds over all `n` samples, none left out; percentiles are interpolated linearly.
+
+    `batch` faces are in one call, `t` frames in the window the head sees (None where no head runs).
+    """
+
+    p50: float
+    p90: float
+    p99: float
+    p99_9: float
+    mean: float
+    min: float
+    max: float
+    n: int
+    batch: int
+    t: int | None
+    threads: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the key of `p99_9` is ``"p99.9"``."""
+        return {"p99.9" if name == "p99_9" else name: value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> LatencySummary:
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: a key is missing or unknown.
+        """
+        try:
+            return cls(**{"p99_9" if name == "p99.9" else name: entry for name, entry in value.items()})
+        except TypeError as error:
+            raise InputError(f"latency: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A ratio of two times, taken once a round: its median over the rounds and its quartiles."""
+
+    median: float
+    q1: float
+    q3: float
+
+
+def measure_interleaved(
+    probes: Sequence[Probe],
+    *,
+    rounds: int,
+    warm_up: int,
+    clock: Clock = time.perf_counter_ns,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Samples]:
+    """Time every probe in every round, so that what slows the machine down slows them all.
+
+    A round visits each probe once; the next round starts one probe later, so that none always follows the same rest.
+    Garbage is collected before each round and not during it.
+
+    Args:
+        probes: what to time; their names differ.
+        rounds: how often each probe is visited.
+        warm_up: untimed calls of each probe beforehand.
+        clock: returns nanoseconds.
+        progress: called with (rounds done, rounds) after each round.
+
+    Raises:
+        InputError: names repeat, or there are no rounds.
+    """
+    if len({probe.name for probe in probes}) != len(probes):
+        raise InputError(f"probe names must differ, got {', '.join(probe.name for probe in probes)}")
+    if rounds < 1 or warm_up < 0:
+        raise InputError(f"rounds must be >= 1 and warm_up >= 0, got {rounds} and {warm_up}")
+    for probe in probes:
+        for _ in range(warm_up):
+            for call in probe.stages.values():
+                call()
+    times = {probe.name: np.zeros((len(probe.stages), rounds, probe.per_round), np.int64) for probe in probes}
+    for number in range(rounds):
+        with gc_paused():
+            for step in range(len(probes)):
+                probe = probes[(number + step) % len(probes)]
+                _time_probe(probe, times[probe.name][:, number], clock)
+        if progress is not None:
+            progress(number + 1, rounds)
+    return {
+        probe.name: Samples(stages=dict(zip(probe.stages, times[probe.name], strict=True)))
+        for probe in probes
+    }  # fmt: skip
+
+
+def _time_probe(probe: Probe, out: NDArray[np.int64], clock: Clock) -> None:
+    calls = tuple(probe.stages.values())
+    for repeat in range(probe.per_round):
+        for stage, call in enumerate(calls):
+            start = clock()
+            call()
+            out[stage, repeat] = clock() - start
+
+
+def summarise(times_ns: NDArray[np.int64], *, batch: int, t: int | None, threads: int) -> LatencySummary:
+    """Summary in milliseconds of nanosecond samples of any shape.
+
+    Raises:
+        InputError: there is no sample.
+    """
+    values = np.asarray(times_ns, dtype=np.float64).ravel() / 1e6
+    if values.size == 0:
+        raise InputError("no latency sample to summarise")
+    taken = [*np.percentile(values, _PERCENTILES), values.mean(), values.min(), values.max()]
+    # A nanosecond is 1e-6 ms: the digits after that are noise of the arithmetic.
+    p50, p90, p99, p99_9, mean, least, most = (round(float(value), 6) for value in taken)
+    return LatencySummary(
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        p99_9=p99_9,
+        mean=mean,
+        min=least,
+        max=most,
+        n=int(values.size),
+        batch=batch,
+        t=t,
+        threads=threads,
+    )
+
+
+def ratio_over_rounds(times_ns: NDArray[np.int64], reference_ns: NDArray[np.int64]) -> Ratio:
+    """Median of each round's times over the median of the reference's in the same round, then over the rounds.
+
+    Args:
+        times_ns: int64 (rounds, repeats).
+        reference_ns: int64 (rounds, repeats of its own).
+    """
+    ratios = np.median(times_ns, axis=1) / np.median(reference_ns, axis=1)
+    q1, median, q3 = (float(value) for value in np.percentile(ratios, [25, 50, 75]))
+    return Ratio(median=median, q1=q1, q3=q3)
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Collect garbage, then leave the collector off inside the block."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

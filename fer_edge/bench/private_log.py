@@ -1,0 +1,63 @@
+"""The log of every look at PrivateTest: it is for reporting, so each look is on record."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from fer_edge.errors import InputError
+from fer_edge.files import writing
+
+__all__ = ["LOG_NAME", "PRIVATE_SPLIT", "append_private", "find_private_log", "repository_commit"]
+
+PRIVATE_SPLIT: Final = "PrivateTest"
+"""The split that is never used to choose anything."""
+
+LOG_NAME: Final = "private_test.jsonl"
+
+_WORKBENCH: Final = Path("bench") / "results"
+
+
+def find_private_log(start: Path | None = None) -> Path:
+    """The repository's log, ``bench/results/private_test.jsonl``, seen from `start` (the current folder) upwards.
+
+    Raises:
+        InputError: `start` is not inside the repository.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / _WORKBENCH).is_dir() and (folder / "fer_edge").is_dir():
+            return folder / _WORKBENCH / LOG_NAME
+    raise InputError(
+        f"every look at {PRIVATE_SPLIT} goes on record, and {here} is not inside the fer-edge repository; "
+        "say where the record is kept with --private-log FILE"
+    )
+
+
+def append_private(path: Path, entry: Mapping[str, Any]) -> None:
+    """Append one line of JSON, on disk before the call returns.
+
+    Raises:
+        OutputError: the log cannot be written.
+    """
+    line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as handle:
+            handle.write(line.encode())
+            handle.flush()
+            os.fsync(handle.fileno())
+
+
+def repository_commit(folder: Path) -> str | None:
+    """The commit checked out at `folder`, with ``-dirty`` where files differ from it; None without git or a commit."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

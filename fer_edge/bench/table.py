@@ -1,0 +1,136 @@
+"""The benchmark as two tables, for the terminal and for the page alike: the verdict, and what each variant costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fer_edge.bench.result import BenchReport, Comparison, VariantResult
+
+__all__ = ["Table", "cost_table", "megabytes", "percent", "points", "verdict_table"]
+
+Cell: TypeAlias = "str | None"
+_Column: TypeAlias = tuple[str, Callable[[VariantResult], Cell]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Headings, cells (None where there is no value), the columns to align left, and what the figures mean."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    left: Sequence[str]
+    caption: str
+
+
+def verdict_table(report: BenchReport) -> Table:
+    """Speed, size and accuracy of every variant beside the report's original, or else its own bundle's FP32."""
+    columns: list[_Column] = [
+        ("x", lambda result: f"{result.x:.3f}"),
+        ("frame ms", lambda result: _p50(result, "frame")),
+        ("speedup", _against(lambda other: f"{other.speedup_p50:.2f}")),
+        ("MB", lambda result: megabytes(result.graph_bytes)),
+        ("smaller", _against(lambda other: f"{other.size_ratio:.2f}")),
+        ("top-1 %", _top1),
+        ("Δ top-1", _against(lambda other: points(other.top1_delta))),
+        ("flips %", _against(lambda other: percent(other.flip_rate))),
+        ("McNemar p", _against(lambda other: None if other.mcnemar_p is None else f"{other.mcnemar_p:.2g}")),
+    ]
+    compared = f"{report.original} on the same provider" if report.original else "the bundle's own FP32"
+    caption = [
+        "x: encoder + head on one frame over the reference CNN "
+        f"({report.reference.latency_ms.p50:.3f} ms), interleaved; below 1 is faster. "
+        f"frame ms: the same, p50 of {_timing(report)}.",
+        f"speedup, smaller, Δ top-1 (points), flips and McNemar: against {compared}.",
+        *_accuracy_note(report),
+    ]
+    return _table(report, columns, caption)
+
+
+def cost_table(report: BenchReport) -> Table:
+    """Milliseconds by stage with the tail, the streaming step, cold start and memory."""
+    columns: list[_Column] = [
+        ("encoder", lambda result: _p50(result, "encoder")),
+        ("head", lambda result: _p50(result, "head")),
+        ("frame p99", lambda result: f"{result.latency_ms['frame'].p99:.3f}"),
+        ("stream", lambda result: _p50(result, "streaming_step")),
+        ("/ encoder", lambda result: f"{result.streaming_ratio:.2f}"),
+        ("camera", lambda result: _p50(result, "end_to_end")),
+        ("after idle", lambda result: _p50(result, "after_idle")),
+        ("cold start", lambda result: _p50(result, "cold_start", digits=0)),
+        ("RSS MB", lambda result: megabytes(result.rss_peak_bytes, digits=0)),
+        ("faces/s", lambda result: f"{result.throughput_fps.fps:.0f}"),
+    ]
+    if report.timing.idle_s is None:
+        columns = [column for column in columns if column[0] != "after idle"]
+    windows = ", ".join(str(window) for window in sorted({result.window for result in report.variants}))
+    caption = [
+        f"Milliseconds, p50 where nothing else is said, of {_timing(report)}. stream: encoder + head on a window of "
+        f"{windows}. camera: from a face box in a camera frame to probabilities.",
+        f"cold start: from starting Python to the first probabilities. faces/s: batch {report.timing.batch}.",
+    ]
+    return _table(report, columns, caption)
+
+
+def percent(rate: float | None, *, digits: int = 2) -> Cell:
+    """A fraction as per cent, without the sign."""
+    return None if rate is None else f"{100 * rate:.{digits}f}"
+
+
+def points(delta: float | None) -> Cell:
+    """A difference of fractions in percentage points, with its sign."""
+    return None if delta is None else f"{100 * delta:+.2f}"
+
+
+def megabytes(size_bytes: int | None, *, digits: int = 2) -> Cell:
+    """Bytes as 10^6 bytes."""
+    return None if size_bytes is None else f"{size_bytes / 1e6:.{digits}f}"
+
+
+def _table(report: BenchReport, columns: Sequence[_Column], caption: Sequence[str]) -> Table:
+    left: list[_Column] = [("variant", lambda result: f"{result.bundle}/{result.name}")]
+    if {result.provider for result in report.variants} != {"cpu"}:
+        left.append(("provider", lambda result: result.provider))
+    return Table(
+        columns=[name for name, _ in (*left, *columns)],
+        rows=[[cell(result) for _, cell in (*left, *columns)] for result in report.variants],
+        left=[name for name, _ in left],
+        caption="\n".join(caption),
+    )
+
+
+def _against(cell: Callable[[Comparison], Cell]) -> Callable[[VariantResult], Cell]:
+    def of(result: VariantResult) -> Cell:
+        other = result.against_original or result.against_own_fp32
+        return None if other is None else cell(other)
+
+    return of
+
+
+def _p50(result: VariantResult, stage: str, *, digits: int = 3) -> Cell:
+    latency = result.latency_ms.get(stage)
+    return None if latency is None else f"{latency.p50:.{digits}f}"
+
+
+def _top1(result: VariantResult) -> Cell:
+    if result.accuracy is None:
+        return None
+    return f"{percent(result.accuracy.report.top1)}{'*' if result.accuracy.recorded else ''}"
+
+
+def _timing(report: BenchReport) -> str:
+    threads = sorted({result.threads for result in report.variants})
+    count = ", ".join(str(number) for number in threads)
+    return (
+        f"{report.timing.rounds} rounds of {report.timing.per_round}, batch 1, {count} thread{'s' * (threads != [1])}"
+    )
+
+
+def _accuracy_note(report: BenchReport) -> list[str]:
+    stated = [result.accuracy for result in report.variants if result.accuracy is not None]
+    if not stated:
+        return []
+    splits = ", ".join(sorted({f"{each.report.dataset} {each.report.split}" for each in stated}))
+    marked = "; * recorded in the manifest, not measured now" if any(each.recorded for each in stated) else ""
+    return [f"top-1 on {splits}{marked}."]

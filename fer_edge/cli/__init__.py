@@ -1,0 +1,86 @@
+"""The `fer-edge` command: a module a command, imported when that command runs and not before."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from fer_edge import __version__
+from fer_edge.errors import FerEdgeError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "data": "Look at a data set: splits, class counts, duplicates, leaks.",
+    "train": "Train a preset on a data set.",
+    "prune": "Make a trained network smaller, to a MACs target.",
+    "export": "Make a bundle of a training run, or a target's files of a bundle.",
+    "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
+    "bench": "Measure latency and accuracy of every variant.",
+    "run": "Recognise expressions in an image, a video or a camera's stream.",
+    "verify": "Check that a bundle is whole and what it says it is.",
+    "doctor": "Show what this machine has and what it lacks.",
+    "demo": "Try the shipped bundles on made-up faces: verify, measure, run.",
+}
+"""Every command, in the order of the work, with its line in `fer-edge --help`; its module is `fer_edge.cli.<name>`."""
+
+
+class _Failure(click.ClickException):
+    """Printed as one line of `error: ...` on stderr, without a traceback; exit status 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.message}", err=True)
+
+
+class _Interrupted(_Failure):
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, err=True)
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its commands by name and help, and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"fer_edge.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {name!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FerEdgeError as error:
+            raise _Failure(str(error)) from error
+        except KeyboardInterrupt as error:
+            raise _Interrupted("interrupted; nothing half-written is left behind") from error
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fer-edge")
+def main() -> None:
+    """Driver-expression recognition, from training to the vehicle.
+
+    A network is trained, pruned, exported to a bundle, calibrated to INT8, measured and run; every step says what it
+    costs in accuracy and what it gains in speed. `fer-edge COMMAND --help` tells what a command takes.
+    """

@@ -1,0 +1,120 @@
+"""`fer-edge bench`: latency and accuracy of every variant against the FP32 original."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from fer_edge.cli.console import console, print_table, progress
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("bundles", metavar="[BUNDLE]...", nargs=-1)
+@click.option("--data", metavar="SPEC", help="Measure accuracy on this data, for example fer2013:PATH.")
+@click.option(
+    "--split",
+    type=click.Choice(["choose", "report"]),
+    default="choose",
+    show_default=True,
+    help="choose: PublicTest. report: PrivateTest; each look at it goes into the log.",
+)
+@click.option(
+    "--original", metavar="BUNDLE", help="Compare with this bundle's FP32, which is measured beside the rest."
+)
+@click.option("--variant", "variants", metavar="NAME", multiple=True, help="Only this variant; may be repeated.")
+@click.option(
+    "--provider",
+    "providers",
+    metavar="NAME",
+    multiple=True,
+    default=("cpu",),
+    show_default=True,
+    help="Engine; may be repeated.",
+)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of every session.")
+@click.option("--window", type=click.IntRange(1, 1024), help="Frames of the streaming step; else each bundle's own.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Visits of every variant.")
+@click.option("--batch", type=click.IntRange(min=1), help="Faces in one call, for the throughput.")
+@click.option("--after-idle", type=float, metavar="SECONDS", help="Also time single steps after idling this long.")
+@click.option("--quick", is_flag=True, help="Seconds instead of minutes: for a look, not for a claim.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the bench JSON here.")
+@click.option(
+    "--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots here."
+)
+@click.option(
+    "--private-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Log of PrivateTest evaluations; else the repository's.",
+)
+@click.option("--record", is_flag=True, help="Write the measured accuracies into the bundles' manifests.")
+def command(
+    bundles: tuple[str, ...],
+    data: str | None,
+    split: Literal["choose", "report"],
+    original: str | None,
+    variants: tuple[str, ...],
+    providers: tuple[str, ...],
+    threads: int,
+    window: int | None,
+    rounds: int | None,
+    batch: int | None,
+    after_idle: float | None,
+    quick: bool,
+    json_file: Path | None,
+    html_file: Path | None,
+    private_log: Path | None,
+    record: bool,
+) -> None:
+    """Measure every variant of each BUNDLE (a folder or a shipped name; all shipped ones where none is named).
+
+    All variants are timed interleaved in one process, beside a reference CNN whose time makes the ratio x. Without
+    --data the accuracy is the one recorded in the manifest, and marked so.
+    """
+    if record and data is None:
+        raise click.UsageError("--record writes measured accuracies, so it needs --data")
+    from fer_edge.bench import Timing, run_bench
+    from fer_edge.bench.accuracy import record_accuracies
+    from fer_edge.bench.outputs import ensure_writable, open_bundles, write_reports
+    from fer_edge.bench.table import cost_table, verdict_table
+    from fer_edge.bundle import Bundle
+    from fer_edge.data import load_dataset
+
+    ensure_writable(json_file, html_file)
+    opened = open_bundles(bundles)
+    timing = Timing.choose(quick=quick, rounds=rounds, batch=batch, idle_s=after_idle)
+    with progress("bench") as bar:
+
+        def say(text: str, done: int, total: int) -> None:
+            bar.describe(text)
+            bar(done, total)
+
+        report = run_bench(
+            opened,
+            data=None if data is None else load_dataset(data, progress=bar),
+            split=split,
+            original=None if original is None else Bundle.open(original),
+            variants=variants or None,
+            providers=providers,
+            threads=threads,
+            window=window,
+            timing=timing,
+            private_log=private_log,
+            command=shlex.join(["fer-edge", *sys.argv[1:]]),
+            progress=say,
+        )
+    for table in (verdict_table(report), cost_table(report)):
+        right = [column for column in table.columns if column not in table.left]
+        print_table(table.columns, table.rows, caption=table.caption, right=right)
+    write_reports(report, json_file=json_file, html_file=html_file)
+    for path in filter(None, (json_file, html_file)):
+        console.print(f"written: {path}")
+    if record:
+        for bundle in opened:
+            record_accuracies(bundle, report)
+            console.print(f"recorded in {bundle.path}")

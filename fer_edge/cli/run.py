@@ -1,0 +1,99 @@
+"""`fer-edge run`: recognise expressions in an image, a video or a camera's stream."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fer_edge.cli.console import console, print_table, progress
+
+if TYPE_CHECKING:
+    from fer_edge.runtime.pipeline import RunSummary
+
+
+@click.command(name="run")
+@click.argument("bundle")
+@click.option(
+    "--source",
+    required=True,
+    metavar="FILE|CAMERA|synthetic",
+    help="A video or image file, a camera (0, /dev/video0, an address, a GStreamer pipeline), or drawn faces: "
+    "synthetic, synthetic:happy.",
+)
+@click.option("--variant", default="auto", show_default=True, help="fp32, int8, ...; auto is int8 where there is one.")
+@click.option("--provider", default="cpu", show_default=True, help="The engine: cpu, openvino or cuda.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the engine.")
+@click.option(
+    "--annotate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the frames with the estimates drawn in: a video, or an image where the source is one.",
+)
+@click.option(
+    "--json",
+    "records",
+    metavar="FILE|-",
+    help="Write one JSON object a line: what ran, every frame, a summary; - is stdout.",
+)
+@click.option("--whole-frame", is_flag=True, help="The frames are face crops already: look for no faces.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def command(
+    bundle: str,
+    source: str,
+    variant: str,
+    provider: str,
+    threads: int,
+    annotate: Path | None,
+    records: str | None,
+    whole_frame: bool,
+    overwrite: bool,
+) -> None:
+    """Recognise expressions with BUNDLE (a folder, or a shipped bundle's name), face by face.
+
+    Nothing of what the camera sees is kept, unless --annotate or --json asks for it by name. Ctrl-C ends a camera's run
+    and keeps its outputs; a file's run then writes nothing.
+    """
+    from fer_edge.runtime.pipeline import RunOutputs, run_source
+    from fer_edge.runtime.recognizer import Recognizer
+    from fer_edge.runtime.sources import open_source
+
+    to_stdout = records == "-"
+    outputs = RunOutputs(
+        annotate=annotate,
+        records=sys.stdout if to_stdout else Path(records) if records else None,
+        overwrite=overwrite,
+    )
+    with open_source(source) as frames:
+        outputs.check(frames)
+        with Recognizer(bundle, variant=variant, provider=provider, threads=threads) as recognizer:
+            info = recognizer.info
+            console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
+            with progress(f"recognising {source}", total=frames.frames) as bar:
+                summary = run_source(
+                    recognizer,
+                    frames,
+                    outputs=outputs,
+                    whole_frame=whole_frame,
+                    on_result=lambda result: bar(result.index + 1, frames.frames or result.index + 1),
+                )
+    if summary.frames_expected and summary.frames < summary.frames_expected:
+        console.print(f"note: {source} states {summary.frames_expected} frames, {summary.frames} could be read")
+    if not to_stdout:
+        _print_summary(summary)
+
+
+def _print_summary(summary: RunSummary) -> None:
+    total = sum(summary.driver_labels.values())
+    rows: list[tuple[str, object]] = [
+        ("frames", summary.frames),
+        ("frames with a face", summary.frames_with_face),
+        ("faces", summary.faces),
+        ("driver", ", ".join(f"{label} {count / total:.0%}" for label, count in summary.driver_labels.items()) or None),
+    ]
+    for stage, times in summary.latency_ms.items():
+        rows.append((f"{stage}, ms a frame", f"p50 {times['p50']:.2f}, p99 {times['p99']:.2f}"))
+    if summary.frames_with_face == 0:
+        console.print("no face was found; for face crops pass --whole-frame")
+    print_table(("", "found"), rows, title=f"{summary.source}: {summary.info.bundle} {summary.info.variant}")

@@ -1,0 +1,54 @@
+"""`fer-edge train`: a preset, a data set, a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fer_edge.cli.console import console, emit_json, json_flag, progress
+
+
+@click.command(name="train")
+@click.argument("recipe")
+@click.option("--data", required=True, metavar="SPEC", help="The data set, for example fer2013:PATH or folder:PATH.")
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run: new or empty."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: optimiser.epochs=30."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out where it was broken off.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@json_flag
+def command(
+    recipe: str, data: str, out: Path, settings: tuple[str, ...], resume: bool, device: str, as_json: bool
+) -> None:
+    """Train RECIPE (edge, paper, or the path of a TOML recipe).
+
+    Trains on the training split, chooses the epoch on the split to choose on (FER2013: PublicTest without leaked rows),
+    never looks at the third. Under torchrun, several processes or GPUs share each batch.
+    """
+    from fer_edge.cli.training import print_run, run_progress, run_summary
+    from fer_edge.errors import require
+
+    for package in ("torch", "safetensors", "sklearn"):
+        require(package, needed_by="fer-edge train", extra="train")
+    from fer_edge.data import load_dataset
+    from fer_edge.recipes import load_recipe, override
+    from fer_edge.train.recipe import TrainRecipe
+    from fer_edge.train.trainer import train_model
+
+    plan = override(load_recipe(TrainRecipe, recipe, room="train"), settings)
+    with progress("reading the data set") as bar:
+        dataset = load_dataset(data, progress=bar)
+    try:
+        with run_progress() as report:
+            run = train_model(plan, dataset, out, resume=resume, device=device, report=report)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; go on with: fer-edge train {recipe} --data {data} --out {out} --resume")
+        raise
+    if as_json:
+        emit_json(run_summary(run))
+    elif run.done:
+        print_run(run)

@@ -1,0 +1,74 @@
+"""What `fer-edge train` and `fer-edge prune` share: progress of a run, and its summary."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from fer_edge.cli.console import console, print_table
+
+__all__ = ["print_run", "run_progress", "run_summary"]
+
+_STAGES = {
+    "frames": "frame encoder",
+    "features": "encoding copies",
+    "context": "sequence context",
+    "classifier": "behind the LDA",
+}
+
+
+class _Reporter:
+    """A bar a stage on the terminal, and a line an epoch everywhere."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self._tasks: dict[str, TaskID] = {}
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._display.add_task(_STAGES.get(stage, stage), total=total)
+        self._display.update(self._tasks[stage], completed=done, total=total)
+
+    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
+        console.print(
+            f"{_STAGES.get(stage, stage)}: epoch {figures['epoch']:.0f}, loss {figures['loss']:.4f}, "
+            f"choose top-1 {figures['choose_top1']:.2%} (best {figures['best_top1']:.2%})"
+        )
+
+
+@contextlib.contextmanager
+def run_progress() -> Iterator[_Reporter]:
+    """A reporter for the training library, drawing on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
+        yield _Reporter(display)
+
+
+def run_summary(run: Any) -> dict[str, Any]:
+    """What a finished run says of itself, for `--json`."""
+    record = run.record
+    kept = ("choose", "top1_by_window", "temperature", "seconds", "pruning", "data", "versions")
+    return {"run": str(run.path), **{key: record[key] for key in kept if key in record}}
+
+
+def print_run(run: Any) -> None:
+    """The summary as a table."""
+    choose, windows = run.record["choose"], run.record["top1_by_window"]
+    without = choose["top1_without_leaked"]
+    rows = [
+        (f"{choose['split']} top-1, all {choose['n']:,}", f"{choose['top1']:.2%}"),
+        ("  without rows that also stand in training", "–" if without is None else f"{without:.2%}"),
+        ("  macro-F1", f"{choose['macro_f1']:.2%}"),
+        ("  expected calibration error", f"{choose['ece']:.4f}"),
+        *(
+            (f"  top-1 {name.replace('_', ', T = ')} (without leaked)", f"{value:.2%}")
+            for name, value in windows.items()
+        ),
+    ]
+    if "pruning" in run.record:
+        before, after = (run.record["pruning"][key] for key in ("macs_before", "macs_after"))
+        rows.append(("encoder multiply-accumulates", f"{before / 1e6:.1f} M -> {after / 1e6:.1f} M"))
+    print_table(("", str(run.path)), rows, right=(str(run.path),))

@@ -1,0 +1,302 @@
+"""CK+, the Extended Cohn-Kanade Dataset (Lucey et al. 2010), in both shapes that users have.
+
+- ``cohn-kanade``: the authors' tree, ``cohn-kanade-images/S005/001/S005_001_00000001.png`` and
+  ``Emotion/S005/001/S005_001_00000011_emotion.txt``. A sequence runs from neutral to the peak; its last three frames
+  are stills of its expression, its first frame is a neutral one. OpenCV's frontal Haar cascade finds the faces.
+- ``CK+48``: ``<expression>/S010_004_00000017.png``, 48x48 faces, the last three frames of each labelled sequence.
+
+Contempt, which is none of the seven expressions, is left out of the stills and kept in the sequences.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.data.images import folder_entries, image_files, read_grey
+from fer_edge.data.reading import Progress, Reading
+from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.errors import InputError, require
+from fer_edge.labels import CKPLUS_CODES, EXPRESSIONS, canonical_expression
+from fer_edge.preprocess import PreprocessSpec, crop_face
+
+__all__ = ["CkPlusSequence", "ckplus_sequences", "reading", "split_by_subject"]
+
+_VERSION = 1
+_FACE_SIDE: Final = 128
+_CROPPED_SIDE: Final = 48
+_PEAK_FRAMES: Final = 3
+_FRAME: Final = re.compile(r"(S\d+)_(\d+)_(\d+)")
+_IMAGE_FOLDERS: Final = ("cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images")
+_LABEL_FOLDERS: Final = ("Emotion", "Emotion_labels/Emotion", "Emotion_labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CkPlusSequence:
+    """One sequence: who, which, its frames in order. Nothing is decoded before `read_faces`.
+
+    Attributes:
+        subject: for example ``"S005"``.
+        number: the sequence's number within the subject, for example ``"001"``.
+        frames: image files from neutral to peak; in CK+48 only the last three.
+        expression: one of `EXPRESSIONS` or ``"contempt"``; None where the data set has no label.
+        cropped: whether the images are faces already (CK+48) or camera images (the authors' tree).
+        label_file: the file that the label was read from, in the authors' tree.
+    """
+
+    subject: str
+    number: str
+    frames: tuple[Path, ...]
+    expression: str | None
+    cropped: bool
+    label_file: Path | None = field(default=None, repr=False)
+
+    def read_faces(self, frames: Sequence[int] | None = None, *, size: int = _FACE_SIDE) -> NDArray[np.uint8]:
+        """Decode frames and crop them to the face, by one box for the whole sequence.
+
+        Args:
+            frames: positions in `frames`; None for all.
+            size: width and height of the result in pixels.
+
+        Returns:
+            uint8 (T, size, size) grey.
+
+        Raises:
+            InputError: an unreadable image, frames of different sizes, or no face in the first frame or the last.
+        """
+        chosen = range(len(self.frames)) if frames is None else frames
+        images = [read_grey(self.frames[place]) for place in chosen]
+        for place, image in zip(chosen, images, strict=True):
+            if image.shape != images[0].shape:
+                raise InputError(f"{self.frames[place]}: {image.shape}, expected {images[0].shape} as in its sequence")
+        rows, columns = images[0].shape
+        box = (0, 0, columns, rows) if self.cropped else self._face_box()
+        return np.stack([crop_face(image, box, PreprocessSpec(size=size)) for image in images])
+
+    def _face_box(self) -> tuple[int, int, int, int]:
+        for path in (self.frames[0], self.frames[-1]):
+            if (box := _largest_face(read_grey(path))) is not None:
+                return box
+        raise InputError(f"no face found in {self.frames[0]} nor in {self.frames[-1]}; crop the sequence yourself")
+
+
+def ckplus_sequences(path: Path) -> tuple[CkPlusSequence, ...]:
+    """Every sequence, ordered by subject and number, unlabelled ones and contempt included.
+
+    Args:
+        path: the folder that holds ``cohn-kanade-images`` and ``Emotion``, or ``CK+48``, or the expressions' folders.
+
+    Raises:
+        InputError: neither shape is there, a file or folder is not named as CK+ names it, a label is unknown, or a
+            labelled frame is missing.
+    """
+    images = next((path / name for name in _IMAGE_FOLDERS if (path / name).is_dir()), None)
+    if images is None:
+        return _cropped_sequences(path / "CK+48" if (path / "CK+48").is_dir() else path)
+    labels = next((path / name for name in _LABEL_FOLDERS if (path / name).is_dir()), None)
+    if labels is None:
+        raise InputError(f"{path} holds {images.name} and no labels; expected the folder Emotion beside it")
+    return _whole_sequences(images, labels)
+
+
+def reading(path: Path, *, size: int | None = None) -> Reading:
+    """Look at CK+ and plan how to read its stills: one split, with the subjects in `groups`.
+
+    Args:
+        path: as in `ckplus_sequences`.
+        size: width and height of the faces; by default 48 for CK+48 and 128 for the authors' tree.
+
+    Raises:
+        InputError: as `ckplus_sequences`.
+    """
+    sequences = ckplus_sequences(path)
+    files = [file for s in sequences for file in (*s.frames, s.label_file) if file and s.expression]
+    side = size or (_CROPPED_SIDE if sequences[0].cropped else _FACE_SIDE)
+    return Reading(
+        name="ckplus",
+        root=path,
+        files=files,
+        version=_VERSION,
+        options=f"size={side}",
+        read=partial(_read, path, sequences, side),
+    )
+
+
+def split_by_subject(dataset: Dataset, *, fold: int, folds: int = 10) -> Dataset:
+    """Part a data set of one split into train, val and test without sharing a subject between them.
+
+    Subjects in the order of their ids are dealt out to the folds in turn. `fold` becomes ``test``, the next one
+    ``val``, the others ``train``.
+
+    Raises:
+        InputError: no subjects in the data, fewer than folds, or a fold that is not one of them.
+    """
+    (whole,) = dataset.splits.values()
+    if whole.groups is None:
+        raise InputError(f"{dataset.source} does not name its subjects, so it cannot be parted by them")
+    subjects, place = np.unique(whole.groups, return_inverse=True)
+    if not 0 <= fold < folds or not 3 <= folds <= len(subjects):
+        raise InputError(
+            f"fold {fold} of {folds}: expected 0 to {folds - 1}, and 3 to {len(subjects)} folds, as there are subjects"
+        )
+    turn = (place % folds - fold) % folds
+    masks = {"train": turn > 1, "val": turn == 1, "test": turn == 0}
+    return replace(
+        dataset,
+        splits={name: replace(whole.subset(mask), name=name) for name, mask in masks.items()},
+        roles={"train": "train", "choose": "val", "report": "test"},
+        note=f"Fold {fold} of {folds} by subject.",
+        cache=None,
+    )
+
+
+def _read(path: Path, sequences: Sequence[CkPlusSequence], side: int, progress: Progress) -> Dataset:
+    used = [sequence for sequence in sequences if sequence.expression in EXPRESSIONS]
+    if not used:
+        raise InputError(f"{path} holds no sequence labelled with one of {', '.join(EXPRESSIONS)}")
+    faces, labels, subjects = [], [], []
+    for done, sequence in enumerate(used):
+        progress(done, len(used))
+        frames = list(range(len(sequence.frames)))
+        shown = [str(sequence.expression)] * len(frames)
+        if not sequence.cropped:
+            frames, shown = [0, *frames[-_PEAK_FRAMES:]], ["neutral", *shown[-_PEAK_FRAMES:]]
+        faces.append(sequence.read_faces(frames, size=side))
+        labels += [EXPRESSIONS.index(expression) for expression in shown]
+        subjects += [sequence.subject] * len(frames)
+    progress(len(used), len(used))
+    stills = StillSet(
+        name="all",
+        images=np.concatenate(faces),
+        labels=np.array(labels, np.int64),
+        rows=np.arange(len(labels)),
+        groups=np.array(subjects),
+    )
+    return Dataset(
+        name="ckplus",
+        source=f"ckplus:{path}",
+        layout="CK+48" if used[0].cropped else "cohn-kanade",
+        splits={"all": stills},
+        roles={"report": "all"},
+        note=_note(sequences),
+    )
+
+
+def _note(sequences: Sequence[CkPlusSequence]) -> str:
+    contempt = sum(sequence.expression == "contempt" for sequence in sequences)
+    unlabelled = sum(sequence.expression is None for sequence in sequences)
+    neutral = " This shape holds no neutral faces." if sequences[0].cropped else ""
+    return (
+        f"Of {len(sequences)} sequences {unlabelled} without a label and {contempt} of contempt are left out.{neutral} "
+        "Add ?fold=0 (to 9) to the spec for train, val and test without a common subject."
+    )
+
+
+def _cropped_sequences(root: Path) -> tuple[CkPlusSequence, ...]:
+    frames: dict[tuple[str, str], list[tuple[int, Path]]] = {}
+    expressions: dict[tuple[str, str], str] = {}
+    for folder in folder_entries(root):
+        try:
+            expression = canonical_expression(folder.name)
+        except InputError as error:
+            raise InputError(
+                f"{folder}: {error}. Expected {_IMAGE_FOLDERS[0]}/ and {_LABEL_FOLDERS[0]}/, or CK+48/, in {root}"
+            ) from error
+        for file in image_files(folder):
+            subject, number, frame = _frame_name(file)
+            if expressions.setdefault((subject, number), expression) != expression:
+                raise InputError(f"{file}: sequence {subject}_{number} stands under another expression as well")
+            frames.setdefault((subject, number), []).append((frame, file))
+    if not frames:
+        raise InputError(f"{root} is empty; expected {_IMAGE_FOLDERS[0]}/ and {_LABEL_FOLDERS[0]}/, or CK+48/")
+    return tuple(
+        CkPlusSequence(
+            subject=subject,
+            number=number,
+            frames=tuple(file for _, file in sorted(frames[subject, number])),
+            expression=expressions[subject, number],
+            cropped=True,
+        )
+        for subject, number in sorted(frames)
+    )
+
+
+def _whole_sequences(images: Path, labels: Path) -> tuple[CkPlusSequence, ...]:
+    labelled = _labels(labels)
+    found = []
+    for folder in (sequence for subject in folder_entries(images) for sequence in folder_entries(subject)):
+        subject, number = folder.parent.name, folder.name
+        frames = {}
+        for file in image_files(folder):
+            *owner, frame = _frame_name(file)
+            if owner != [subject, number]:
+                raise InputError(f"{file}: expected frames of {subject}_{number} in this folder")
+            frames[frame] = file
+        expression, peak, label_file = labelled.pop((subject, number), (None, max(frames), None))
+        if peak not in frames:
+            raise InputError(f"{label_file} labels frame {peak}, which is missing in {folder}")
+        kept = tuple(frames[frame] for frame in sorted(frames) if frame <= peak)
+        if label_file and len(kept) <= _PEAK_FRAMES:
+            raise InputError(f"{folder}: {len(kept)} frames, expected a neutral one and {_PEAK_FRAMES} of the peak")
+        found.append(
+            CkPlusSequence(
+                subject=subject,
+                number=number,
+                frames=kept,
+                expression=expression,
+                cropped=False,
+                label_file=label_file,
+            )
+        )
+    if labelled:
+        _, _, label_file = next(iter(labelled.values()))
+        raise InputError(f"{label_file} labels a sequence that is missing in {images}")
+    if not found:
+        raise InputError(f"{images} is empty; expected {images}/S005/001/S005_001_00000001.png and so on")
+    return tuple(found)
+
+
+def _labels(root: Path) -> dict[tuple[str, str], tuple[str, int, Path]]:
+    """(subject, sequence) -> expression, labelled frame, file."""
+    found: dict[tuple[str, str], tuple[str, int, Path]] = {}
+    for file in sorted(root.glob("S*/*/*_emotion.txt")):
+        subject, number, frame = _frame_name(file, suffix="_emotion")
+        if (subject, number) in found:
+            raise InputError(f"{file}: the sequence has another label in {found[subject, number][2]}")
+        try:
+            code = float(file.read_text("ascii"))
+            expression = CKPLUS_CODES[int(code)] if code.is_integer() else ""
+        except (OSError, ValueError, KeyError):
+            expression = ""
+        if not expression:
+            meaning = ", ".join(f"{code} {name}" for code, name in CKPLUS_CODES.items())
+            raise InputError(f"{file}: expected one number ({meaning})")
+        found[subject, number] = (expression, frame, file)
+    return found
+
+
+def _frame_name(file: Path, *, suffix: str = "") -> tuple[str, str, int]:
+    """Subject, sequence and frame number that a file's name states."""
+    match = _FRAME.fullmatch(file.stem.removesuffix(suffix))
+    if match is None:
+        raise InputError(f"{file}: expected a name such as S010_004_00000017{suffix}{file.suffix}")
+    return match[1], match[2], int(match[3])
+
+
+def _largest_face(image: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+    """Box xyxy in pixels of the largest frontal face, at least a quarter of the image high."""
+    cv2 = require("cv2", needed_by="cropping CK+'s camera images to the face", extra="cpu")
+    cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
+    smallest = min(image.shape) // 4
+    found = cascade.detectMultiScale(image, scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest))
+    if not len(found):
+        return None
+    left, top, width, height = (int(edge) for edge in max(found, key=lambda box: box[2] * box[3]))
+    return left, top, left + width, top + height

@@ -1,0 +1,181 @@
+"""Seeded synthetic clips of a driver whose face goes from neutral to an expression and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer_edge.data.faces.draws import Draws, random_units
+from fer_edge.data.faces.parameters import ActionUnits, Camera, Face, Pose
+from fer_edge.data.faces.render import apply_camera, draw_face, face_centre_shift
+from fer_edge.data.faces.scenes import cabin, paint_torso, random_cloth
+from fer_edge.data.faces.stills import random_face
+from fer_edge.errors import InputError
+from fer_edge.labels import EXPRESSIONS
+
+__all__ = ["SyntheticClip", "synthetic_clip"]
+
+_NEUTRAL = EXPRESSIONS.index("neutral")
+_SHOWN = 0.5  # intensity from which on a frame carries the expression's label
+_SHORTEST = 5  # frames an expression needs to rise, stay and fall
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticClip:
+    """A clip with its truth.
+
+    Attributes:
+        frames: uint8 (T, H, W, 3) BGR.
+        frame_rate: frames a second.
+        labels: int64 (T,), index into `labels.EXPRESSIONS`; an expression counts from half its strength on.
+        intensities: float32 (T,), 0 neutral to 1 apex.
+        boxes_xyxy: float32 (T, 4), the square face box in pixels.
+    """
+
+    frames: np.ndarray
+    frame_rate: float
+    labels: np.ndarray
+    intensities: np.ndarray
+    boxes_xyxy: np.ndarray
+
+    @property
+    def timestamps_s(self) -> np.ndarray:
+        """float64 (T,), the first frame at 0."""
+        return np.arange(len(self.frames)) / self.frame_rate
+
+
+def synthetic_clip(
+    expression: str | Sequence[str],
+    *,
+    frames: int = 60,
+    frame_rate: float = 20.0,
+    seed: int = 0,
+    size: tuple[int, int] = (640, 480),
+    progress: Callable[[int, int], None] | None = None,
+) -> SyntheticClip:
+    """A driver in a cabin, with small head motion, blinks and changing light.
+
+    Args:
+        expression: one of the seven, or several that follow one another, neutral in between.
+        frames: length of the whole clip; at least 5 an expression.
+        frame_rate: frames a second, above 0; sets the speed of head, blinks and light.
+        seed: any whole number from 0; the person, the cabin and all motion.
+        size: width and height in pixels, at least 96 each.
+        progress: called with the frames drawn so far and their number.
+
+    Raises:
+        InputError: an unknown expression, or an argument outside its range.
+    """
+    shown = (expression,) if isinstance(expression, str) else tuple(expression)
+    _check(shown, frames, frame_rate, seed, size)
+    draws = Draws(seed, 2)
+    scene = cabin(*size, draws)
+    person = random_face(draws, "neutral", frontal=True)
+    cloth = random_cloth(draws)
+    apexes = [random_units(draws, name) for name in shown]
+    motion = _Motion(draws, person, size)
+    camera = Camera(blur=0.004, noise=draws.between(1.5, 4.0))
+    segment = np.minimum(np.arange(frames) * len(shown) // frames, len(shown) - 1)
+    intensities = np.concatenate([_rise_and_fall(int((segment == index).sum())) for index in range(len(shown))])
+
+    pictures = np.empty((frames, size[1], size[0], 3), np.uint8)
+    boxes = np.empty((frames, 4), np.float32)
+    labels = np.full(frames, _NEUTRAL, np.int64)
+    for index in range(frames):
+        time_s, intensity = index / frame_rate, float(intensities[index])
+        which = int(segment[index])
+        if intensity >= _SHOWN:
+            labels[index] = EXPRESSIONS.index(shown[which])
+        face, box, body = motion.at(time_s, apexes[which].scaled(intensity))
+        picture = scene.copy()
+        paint_torso(picture, centre=body, half=(box[2] - box[0]) / 2, cloth=cloth, belt=True)
+        picture = draw_face(face, picture, box_xyxy=box)
+        pictures[index] = apply_camera(picture, camera, box_side=box[2] - box[0], draws=draws)
+        boxes[index] = box
+        if progress is not None:
+            progress(index + 1, frames)
+    return SyntheticClip(
+        frames=pictures, frame_rate=frame_rate, labels=labels, intensities=intensities, boxes_xyxy=boxes
+    )
+
+
+def _check(shown: tuple[str, ...], frames: int, frame_rate: float, seed: int, size: tuple[int, int]) -> None:
+    unknown = [name for name in shown if name not in EXPRESSIONS]
+    if unknown or not shown:
+        raise InputError(f"unknown expression {unknown}; expected at least one of {', '.join(EXPRESSIONS)}")
+    if frames < _SHORTEST * len(shown):
+        raise InputError(f"frames is {frames}, expected at least {_SHORTEST * len(shown)} ({_SHORTEST} an expression)")
+    if not (math.isfinite(frame_rate) and frame_rate > 0):
+        raise InputError(f"frame_rate is {frame_rate}, expected a number above 0")
+    if seed < 0:
+        raise InputError(f"seed is {seed}, expected a whole number of at least 0")
+    if len(size) != 2 or not 96 <= min(size) <= max(size) <= 4096:
+        raise InputError(f"size is {size}, expected (width, height) of 96 to 4096 pixels each")
+
+
+def _rise_and_fall(count: int) -> np.ndarray:
+    """float32 (count,): 0, a smooth onset, the apex at 1, a smooth offset, 0."""
+    share = np.linspace(0.0, 1.0, count)
+    ramp = np.interp(share, (0.0, 0.12, 0.3, 0.75, 0.92, 1.0), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0))
+    return np.asarray(ramp * ramp * (3 - 2 * ramp), dtype=np.float32)
+
+
+class _Wander:
+    """A smooth random motion about 0, within -1..1: three sines of random phase."""
+
+    def __init__(self, draws: Draws, *, cycles_per_s: float) -> None:
+        self._parts = [
+            (cycles_per_s * draws.between(0.6, 1.6) * (1 + order), draws.between(0, 2 * math.pi), 0.5 / (1 + order))
+            for order in range(3)
+        ]
+
+    def at(self, time_s: float) -> float:
+        return sum(share * math.sin(2 * math.pi * speed * time_s + phase) for speed, phase, share in self._parts)
+
+
+class _Motion:
+    """Head, eyelids and light of one driver over time."""
+
+    def __init__(self, draws: Draws, person: Face, size: tuple[int, int]) -> None:
+        self._person = person
+        width, height = size
+        self._half = 0.175 * min(height, 0.8 * width) * draws.between(0.95, 1.08)
+        self._neck = (width * draws.between(0.48, 0.52), height * draws.between(0.41, 0.45))
+        self._yaw, self._pitch, self._roll, self._lean, self._sway = (
+            _Wander(draws, cycles_per_s=speed) for speed in (0.13, 0.17, 0.11, 0.08, 0.2)
+        )
+        self._shake = _Wander(draws, cycles_per_s=2.4)
+        self._azimuth, self._brightness = _Wander(draws, cycles_per_s=0.1), _Wander(draws, cycles_per_s=0.15)
+        self._blink_period_s, self._blink_start_s = draws.between(2.5, 4.5), draws.between(0.6, 2.0)
+
+    def at(
+        self, time_s: float, units: ActionUnits
+    ) -> tuple[Face, tuple[float, float, float, float], tuple[float, float]]:
+        """Face, box and where the body stands."""
+        pose = Pose(
+            yaw_deg=7.0 * self._yaw.at(time_s),
+            pitch_deg=4.0 * self._pitch.at(time_s),
+            roll_deg=3.0 * self._roll.at(time_s),
+        )
+        light = dataclasses.replace(
+            self._person.light,
+            azimuth_deg=min(90.0, max(-90.0, self._person.light.azimuth_deg + 14.0 * self._azimuth.at(time_s))),
+            brightness=min(2.0, self._person.light.brightness * (1.0 + 0.12 * self._brightness.at(time_s))),
+        )
+        since_blink = (time_s - self._blink_start_s) % self._blink_period_s
+        closing = max(0.0, 1.0 - abs(since_blink - 0.1) / 0.1)
+        half = self._half * (1.0 + 0.03 * self._lean.at(time_s))
+        shift_x, shift_y = face_centre_shift(pose)
+        body = (
+            self._neck[0] + half * (0.06 * self._sway.at(time_s)),
+            self._neck[1] + half * (0.015 * self._shake.at(time_s)),
+        )
+        x, y = body[0] + shift_x * half, body[1] + shift_y * half
+        face = dataclasses.replace(
+            self._person, units=dataclasses.replace(units, au43=max(units.au43, closing)), pose=pose, light=light
+        )
+        return face, (x - half, y - half, x + half, y + half), body

@@ -1,0 +1,231 @@
+"""What a synthetic face is made of: identity, action units, pose, light, camera, occlusion.
+
+Expressions are combinations of FACS action units (Ekman, Friesen, Hager: Facial Action Coding System, 2002), after
+the EMFACS prototypes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from fer_edge.errors import InputError
+
+__all__ = [
+    "EXPRESSION_UNITS",
+    "ActionUnits",
+    "Camera",
+    "Colour",
+    "Face",
+    "Hair",
+    "Identity",
+    "Light",
+    "Occlusion",
+    "Pose",
+    "mixed",
+]
+
+Colour = tuple[float, float, float]
+"""Blue, green, red, each 0..255."""
+Hair = Literal["short", "parted", "fringe", "long", "receding", "bald"]
+
+
+def mixed(first: Colour, second: Colour, share: float) -> Colour:
+    """`first` with `share` of `second`."""
+    return tuple(x + (y - x) * share for x, y in zip(first, second, strict=True))  # type: ignore[return-value]
+
+
+def _check_range(owner: object, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not low <= value <= high:  # also catches NaN
+            raise InputError(f"{type(owner).__name__}.{name} is {value!r}, expected {low:g} to {high:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionUnits:
+    """Strength, 0..1, of each FACS action unit that the renderer draws."""
+
+    au1: float = 0.0
+    """inner brow raiser"""
+    au2: float = 0.0
+    """outer brow raiser"""
+    au4: float = 0.0
+    """brow lowerer"""
+    au5: float = 0.0
+    """upper lid raiser"""
+    au6: float = 0.0
+    """cheek raiser"""
+    au7: float = 0.0
+    """lid tightener"""
+    au9: float = 0.0
+    """nose wrinkler"""
+    au10: float = 0.0
+    """upper lip raiser"""
+    au12: float = 0.0
+    """lip corner puller"""
+    au15: float = 0.0
+    """lip corner depressor"""
+    au17: float = 0.0
+    """chin raiser"""
+    au20: float = 0.0
+    """lip stretcher"""
+    au23: float = 0.0
+    """lip tightener"""
+    au25: float = 0.0
+    """lips part"""
+    au26: float = 0.0
+    """jaw drop"""
+    au27: float = 0.0
+    """mouth stretch"""
+    au43: float = 0.0
+    """eyes closing; 1 is a blink"""
+
+    def __post_init__(self) -> None:
+        _check_range(self, 0.0, 1.0, *(field.name for field in dataclasses.fields(self)))
+
+    def scaled(self, intensity: float) -> ActionUnits:
+        """Every unit times `intensity`, 0..1."""
+        if not 0.0 <= intensity <= 1.0:
+            raise InputError(f"intensity is {intensity!r}, expected 0 to 1")
+        return ActionUnits(**{name: value * intensity for name, value in dataclasses.asdict(self).items()})
+
+
+EXPRESSION_UNITS: Final[Mapping[str, tuple[ActionUnits, ...]]] = {
+    "angry": (
+        ActionUnits(au4=1.0, au5=0.45, au7=0.6, au17=0.35, au23=1.0),
+        ActionUnits(au4=1.0, au5=0.35, au7=0.5, au17=0.6, au23=0.8, au15=0.15),
+        ActionUnits(au4=1.0, au5=0.4, au7=0.5, au10=0.35, au23=0.5, au25=1.0, au26=0.25),
+    ),
+    "disgust": (
+        ActionUnits(au4=0.3, au6=0.4, au7=0.7, au9=1.0, au10=0.8, au17=0.25),
+        ActionUnits(au4=0.35, au6=0.3, au7=0.7, au9=1.0, au10=1.0, au25=0.7),
+    ),
+    "fear": (
+        ActionUnits(au1=1.0, au2=0.35, au4=0.55, au5=1.0, au20=1.0, au25=0.9, au26=0.25),
+        ActionUnits(au1=1.0, au2=0.4, au4=0.6, au5=0.9, au20=0.9, au25=0.7, au26=0.45),
+    ),
+    "happy": (
+        ActionUnits(au6=0.8, au12=1.0, au25=0.9, au26=0.15),
+        ActionUnits(au6=0.6, au12=0.9),
+        ActionUnits(au6=0.9, au12=1.0, au25=1.0, au26=0.45),
+    ),
+    "sad": (
+        ActionUnits(au1=1.0, au4=0.5, au15=1.0, au17=0.6, au43=0.2),
+        ActionUnits(au1=0.9, au4=0.6, au15=0.8, au17=0.9, au43=0.35),
+    ),
+    "surprise": (
+        ActionUnits(au1=1.0, au2=1.0, au5=0.8, au25=1.0, au26=0.8, au27=0.5),
+        ActionUnits(au1=0.9, au2=1.0, au5=0.9, au25=1.0, au26=0.8, au27=0.9),
+    ),
+    "neutral": (ActionUnits(),),
+}
+"""The variants of each expression at full strength."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """The person: what stays the same while the expression changes. Factors are relative to an average face."""
+
+    seed: int = 0
+    """grain of skin and hair, and a slight lopsidedness"""
+    skin: Colour = (150.0, 178.0, 222.0)
+    face_width: float = 1.0
+    jaw_width: float = 1.0
+    eye_size: float = 1.0
+    eye_spacing: float = 1.0
+    eye_colour: Colour = (45.0, 70.0, 95.0)
+    brow_thickness: float = 1.0
+    nose_width: float = 1.0
+    nose_length: float = 1.0
+    mouth_width: float = 1.0
+    lip_fullness: float = 1.0
+    hair: Hair = "short"
+    hair_colour: Colour = (35.0, 50.0, 70.0)
+    beard: Literal["none", "stubble", "moustache", "full"] = "none"
+    glasses: Literal["none", "thin", "thick"] = "none"
+    age: float = 0.3
+    """0 smooth skin to 1 deep lines"""
+
+    def __post_init__(self) -> None:
+        _check_range(
+            self, 0.7, 1.4,
+            "face_width", "jaw_width", "eye_size", "eye_spacing", "nose_width", "nose_length", "mouth_width",
+        )  # fmt: skip
+        _check_range(self, 0.4, 2.0, "brow_thickness", "lip_fullness")
+        _check_range(self, 0.0, 1.0, "age")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """Head rotation in degrees: yaw turns to the viewer's right, pitch nods down, roll tilts clockwise."""
+
+    yaw_deg: float = 0.0
+    pitch_deg: float = 0.0
+    roll_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_range(self, -35.0, 35.0, "yaw_deg", "pitch_deg", "roll_deg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Light:
+    """One soft lamp and the ambient light. Azimuth is positive to the viewer's right, elevation positive upwards."""
+
+    azimuth_deg: float = -25.0
+    elevation_deg: float = 30.0
+    contrast: float = 0.5
+    """share of the lamp, 0..1; the rest is ambient"""
+    brightness: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_range(self, -90.0, 90.0, "azimuth_deg", "elevation_deg")
+        _check_range(self, 0.0, 1.0, "contrast")
+        _check_range(self, 0.1, 2.0, "brightness")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """What the camera adds. Lengths are fractions of the face box, so that they look the same at every size."""
+
+    blur: float = 0.0
+    """standard deviation of the Gaussian, in box sides"""
+    motion_blur: float = 0.0
+    """length of a horizontal smear, in box sides"""
+    noise: float = 0.0
+    """standard deviation in grey levels"""
+
+    def __post_init__(self) -> None:
+        _check_range(self, 0.0, 0.2, "blur", "motion_blur")
+        _check_range(self, 0.0, 60.0, "noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occlusion:
+    """Something in front of the face; `x` and `y` in half box sides from the centre of the face."""
+
+    kind: Literal["hand", "bar", "glare"]
+    x: float
+    y: float
+    size: float = 0.5
+    """extent in half box sides"""
+    angle_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_range(self, -2.0, 2.0, "x", "y")
+        _check_range(self, 0.05, 1.5, "size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """All that `draw_face` needs to know."""
+
+    identity: Identity = dataclasses.field(default_factory=Identity)
+    units: ActionUnits = dataclasses.field(default_factory=ActionUnits)
+    pose: Pose = dataclasses.field(default_factory=Pose)
+    light: Light = dataclasses.field(default_factory=Light)
+    occlusion: Occlusion | None = None
+    gaze: tuple[float, float] = (0.0, 0.0)
+    """where the irises stand, right and down, -1..1"""

@@ -1,0 +1,165 @@
+"""FER2013 as the Kaggle challenge's CSV: ``emotion,pixels,Usage``, the pixels as 2,304 numbers between spaces.
+
+The columns may stand in any order and be written with spaces or capitals (``icml_face_data.csv`` has
+``emotion, Usage, pixels``). The FER+ votes (Barsoum et al. 2016, arXiv 1608.01041) are read from their own file,
+``fer2013new.csv``, where it lies beside the table.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.data.fer2013.rows import SIDE, USAGES, Rows, emotion_label, usage_code
+from fer_edge.data.reading import Progress
+from fer_edge.errors import InputError
+
+__all__ = ["is_table", "read_rows", "votes_file"]
+
+_COLUMNS: Final = ("emotion", "pixels", "usage")
+_VOTES_FILE: Final = "fer2013new.csv"
+_VOTES_HEADER: Final = (
+    "usage", "image name",
+    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "nf",
+)  # fmt: skip
+_HEADER_BYTES = 4096
+_PROGRESS_STEP = 512
+
+
+def is_table(path: Path) -> bool:
+    """Whether the file's first line names the three columns."""
+    try:
+        with path.open("rb") as handle:
+            header = handle.readline(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return set(_COLUMNS) <= set(_names(header.split(",")))
+
+
+def votes_file(path: Path) -> list[Path]:
+    """The FER+ votes' file beside the table: one path, or none."""
+    beside = path.with_name(_VOTES_FILE)
+    return [beside] if beside.is_file() else []
+
+
+def read_rows(path: Path, progress: Progress) -> Rows:
+    """Read the table, and the votes beside it.
+
+    Raises:
+        InputError: a missing column, or a row that is not as it should be; the message names file and line.
+    """
+    total = _count_rows(path)
+    images = np.empty((total, SIDE * SIDE), np.uint8)
+    labels, usages = np.empty(total, np.int64), np.empty(total, np.int64)
+    lines = _lines(path)
+    columns = _columns(path, next(lines, (1, []))[1])
+    done = 0
+    for line, fields in lines:
+        where = f"{path}:{line}"
+        if len(fields) <= max(columns.values()):
+            raise InputError(f"{where}: {len(fields)} columns, expected {len(columns)} ({', '.join(columns)})")
+        labels[done] = emotion_label(fields[columns["emotion"]], where=where)
+        usages[done] = usage_code(fields[columns["usage"]].strip(), where=where)
+        images[done] = _pixels(fields[columns["pixels"]], where)
+        done += 1
+        if done % _PROGRESS_STEP == 0:
+            progress(done, total)
+    if not done:
+        raise InputError(f"{path} has a header and no rows")
+    progress(done, done)
+    votes = [_votes(file, usages[:done]) for file in votes_file(path)]
+    return Rows(
+        images=images[:done].reshape(-1, SIDE, SIDE),
+        labels=labels[:done],
+        numbers=np.arange(done),
+        usages=usages[:done],
+        votes=votes[0] if votes else None,
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every line that is not blank."""
+    line = 1
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.reader(handle)
+            for fields in reader:
+                line = reader.line_num
+                if fields:
+                    yield line, fields
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a CSV text file after line {line}: {error}") from error
+
+
+def _names(header: list[str]) -> list[str]:
+    return [name.strip().strip('"').lower() for name in header]
+
+
+def _columns(path: Path, header: list[str]) -> dict[str, int]:
+    names = _names(header)
+    if missing := [name for name in _COLUMNS if name not in names]:
+        cure = " The challenge's train.csv has none: use fer2013.csv." if missing == ["usage"] else ""
+        raise InputError(
+            f"{path}:1: the header lacks {', '.join(missing)}; got {','.join(names)[:120]!r}, "
+            f"expected emotion,pixels,Usage.{cure}"
+        )
+    return {name: names.index(name) for name in _COLUMNS}
+
+
+def _pixels(text: str, where: str) -> NDArray[np.int64]:
+    """The 2,304 pixels of a row, int64, checked to lie in 0..255."""
+    text = text.strip()
+    if not text.isascii() or text.encode().translate(None, b"0123456789 "):
+        for place, token in enumerate(text.split()):
+            if not (token.isascii() and token.isdigit()):
+                raise InputError(f"{where}: pixel {place} is {token[:20]!r}, expected a whole number from 0 to 255")
+    # Faster by far than a list of Python integers; a number too long for int64 comes out as its largest value.
+    values = np.fromstring(text, np.int64, sep=" ") if text else np.empty(0, np.int64)
+    if len(values) != SIDE * SIDE:
+        raise InputError(f"{where}: {len(values)} pixels, expected {SIDE * SIDE} ({SIDE} x {SIDE})")
+    if values.max() > 255:
+        place = int(values.argmax())
+        raise InputError(f"{where}: pixel {place} is {text.split()[place][:20]}, expected a whole number from 0 to 255")
+    return values
+
+
+def _count_rows(path: Path) -> int:
+    """Lines after the first; at least as many as there are rows."""
+    count, last = 0, b""
+    try:
+        with path.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                count += chunk.count(b"\n")
+                last = chunk[-1:]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return max(0, count - (last == b"\n"))
+
+
+def _votes(path: Path, usages: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """FER+ votes, uint8 (N, 10), of the table's rows, which the votes' file follows row by row."""
+    lines = _lines(path)
+    if tuple(_names(next(lines, (1, []))[1])) != _VOTES_HEADER:
+        raise InputError(f"{path}:1: not the header of FER+'s votes; expected {','.join(_VOTES_HEADER)}")
+    votes = np.zeros((len(usages), len(_VOTES_HEADER) - 2), np.uint8)
+    done = 0
+    for line, fields in lines:
+        where = f"{path}:{line}"
+        counts = [field.strip() for field in fields[2:]]
+        if len(counts) != votes.shape[1] or not all(count.isdecimal() and int(count) < 256 for count in counts):
+            raise InputError(f"{where}: expected usage, image name and {votes.shape[1]} counts of votes")
+        if done >= len(usages) or usage_code(fields[0].strip(), where=where) != usages[done]:
+            expected = USAGES[usages[done]] if done < len(usages) else f"no more than {len(usages):,} rows"
+            raise InputError(f"{where}: {fields[0]!r} does not go with the table's row {done}, expected {expected}")
+        votes[done] = [int(count) for count in counts]
+        done += 1
+    if done < len(usages):
+        raise InputError(f"{path}: votes for {done:,} rows, expected {len(usages):,}; remove the file to go without")
+    return votes

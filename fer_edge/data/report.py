@@ -1,0 +1,128 @@
+"""What a data set holds: class counts, repeated images, contradicting labels, rows that leak between splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.data.stills import Dataset, Role, StillSet
+from fer_edge.decode import encode
+from fer_edge.labels import EXPRESSIONS
+
+__all__ = ["DatasetReport", "SplitReport", "describe", "leaked_rows"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """One split, counted.
+
+    Attributes:
+        role: what the split serves, or None.
+        n: images.
+        classes: expression -> images.
+        repeated: images that stand earlier in the same split, pixel for pixel.
+        contradictory: groups of identical images within the split that do not agree on the label.
+        leaked: images that also stand in the training split; None for that split itself and where there is none.
+        subjects: different people, where the source names them.
+        with_votes: whether FER+ votes came with the images.
+    """
+
+    name: str
+    role: Role | None
+    n: int
+    sha256: str
+    classes: Mapping[str, int]
+    repeated: int
+    contradictory: int
+    leaked: int | None
+    subjects: int | None
+    with_votes: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReport:
+    """A data set, counted.
+
+    Attributes:
+        image_size: width and height in pixels.
+        contradictory: groups of identical images, over all splits, that do not agree on the label.
+        cache: the folder the arrays are mapped from; None where they were decoded into memory.
+    """
+
+    name: str
+    source: str
+    layout: str
+    sha256: str
+    image_size: tuple[int, int]
+    splits: tuple[SplitReport, ...]
+    contradictory: int
+    note: str
+    cache: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of this report."""
+        return dict(encode(self))
+
+
+def leaked_rows(dataset: Dataset, split: StillSet) -> NDArray[np.bool_]:
+    """Which images of `split` also stand in the training split, pixel for pixel.
+
+    Returns:
+        bool (N,).
+
+    Raises:
+        InputError: the data set has no training split (``"train" in dataset.roles`` tells beforehand).
+    """
+    return _among(split.images, dataset.split("train").images)
+
+
+def describe(dataset: Dataset) -> DatasetReport:
+    """Count what `dataset` holds."""
+    served: dict[str, Role] = {name: role for role, name in dataset.roles.items()}
+    splits = list(dataset.splits.values())
+    height, width = splits[0].images.shape[1:]
+    return DatasetReport(
+        name=dataset.name,
+        source=dataset.source,
+        layout=dataset.layout,
+        sha256=dataset.sha256,
+        image_size=(width, height),
+        splits=tuple(_split_report(dataset, split, served.get(split.name)) for split in splits),
+        contradictory=_contradictory(splits),
+        note=dataset.note,
+        cache=str(dataset.cache) if dataset.cache else None,
+    )
+
+
+def _split_report(dataset: Dataset, split: StillSet, role: Role | None) -> SplitReport:
+    counts = np.bincount(split.labels, minlength=len(EXPRESSIONS))
+    leaks = role != "train" and "train" in dataset.roles
+    return SplitReport(
+        name=split.name,
+        role=role,
+        n=len(split),
+        sha256=split.sha256,
+        classes={name: int(count) for name, count in zip(EXPRESSIONS, counts, strict=True)},
+        repeated=len(split) - len({image.tobytes() for image in split.images}),
+        contradictory=_contradictory([split]),
+        leaked=int(leaked_rows(dataset, split).sum()) if leaks else None,
+        subjects=None if split.groups is None else len(np.unique(split.groups)),
+        with_votes=split.votes is not None,
+    )
+
+
+def _among(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    known = {image.tobytes() for image in others}
+    return np.fromiter((image.tobytes() in known for image in images), np.bool_, len(images))
+
+
+def _contradictory(splits: Sequence[StillSet]) -> int:
+    meanings: dict[bytes, set[int]] = {}
+    for split in splits:
+        for image, label in zip(split.images, split.labels.tolist(), strict=True):
+            meanings.setdefault(image.tobytes(), set()).add(label)
+    return sum(len(labels) > 1 for labels in meanings.values())

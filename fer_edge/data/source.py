@@ -1,0 +1,122 @@
+"""Data specs, such as ``fer2013:~/data/fer2013.csv``, and the one function that reads them all."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from fer_edge.data.cache import cached, default_cache_folder
+from fer_edge.data.reading import Progress, Reading, ignore_progress
+from fer_edge.data.stills import Dataset
+from fer_edge.errors import InputError
+
+__all__ = ["DataSpec", "load_dataset"]
+
+_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "fer2013": (),
+    "ckplus": ("size", "fold"),
+    "folder": ("size",),
+    "synthetic": ("size",),
+}
+_FORMS: Final = "fer2013:PATH, ckplus:PATH[?fold=K], folder:PATH[?size=S], synthetic[:COUNT[@SEED]]"
+_SIZES: Final = range(16, 513)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """A parsed data spec.
+
+    Attributes:
+        kind: ``"fer2013"``, ``"ckplus"``, ``"folder"`` or ``"synthetic"``.
+        where: what stands between the colon and the question mark: a path, or ``COUNT@SEED``.
+        options: what stands behind the question mark.
+    """
+
+    kind: str
+    where: str
+    options: Mapping[str, int]
+
+    @classmethod
+    def parse(cls, text: str) -> DataSpec:
+        """Parse ``KIND:WHERE?OPTION=NUMBER&...``.
+
+        Raises:
+            InputError: an unknown kind or option, or a path that is missing.
+        """
+        kind, _, rest = text.partition(":")
+        kind, _, bare_query = kind.partition("?")
+        where, _, query = rest.partition("?")
+        if kind not in _OPTIONS:
+            near = difflib.get_close_matches(kind, _OPTIONS, n=1)
+            hint = f"did you mean {near[0]!r}? There are" if near else "expected"
+            raise InputError(f"data spec {text!r}: unknown kind {kind!r}; {hint} {_FORMS}")
+        if not where and kind != "synthetic":
+            raise InputError(f"data spec {text!r}: the path is missing, as in {kind}:PATH")
+        options = {}
+        for part in filter(None, (query or bare_query).split("&")):
+            name, _, value = part.partition("=")
+            if name not in _OPTIONS[kind] or not value.isdecimal():
+                known = ", ".join(f"{option}=NUMBER" for option in _OPTIONS[kind]) or "none"
+                raise InputError(f"data spec {text!r}: cannot use the option {part!r}; {kind} takes: {known}")
+            options[name] = int(value)
+        if options.get("size", _SIZES[0]) not in _SIZES:
+            raise InputError(f"data spec {text!r}: size {options['size']}, expected {_SIZES[0]} to {_SIZES[-1]} pixels")
+        return cls(kind=kind, where=where, options=options)
+
+
+def load_dataset(spec: str, *, cache: Path | None = None, progress: Progress | None = None) -> Dataset:
+    """Read a data set, or open what an earlier reading left in the cache.
+
+    The first reading decodes every image and keeps the arrays; later ones map them from disk (FER2013 opens in a tenth
+    of a second). The cache notices when the source or the reader has changed, and when it was damaged itself.
+
+    Args:
+        spec: one of
+
+            - ``fer2013:PATH``: the challenge's CSV, the image folders, a parquet file or a folder of them;
+            - ``ckplus:PATH``: the authors' tree or CK+48; ``?fold=K`` (0 to 9) parts it by subject;
+            - ``folder:PATH``: one folder an expression, in train/, val/ and test/ or flat;
+            - ``synthetic``, ``synthetic:COUNT`` or ``synthetic:COUNT@SEED``: generated faces.
+
+            All but fer2013 take ``?size=S``, the width and height of the faces; options are joined by ``&``.
+        cache: the folder for decoded arrays; by default `default_cache_folder()`.
+        progress: called with (done, total) while decoding.
+
+    Raises:
+        InputError: the spec or the data cannot be used as given; the message names the file, and the line or row.
+        MissingPackageError: OpenCV (images) or pyarrow (parquet) is not installed.
+    """
+    parsed = DataSpec.parse(spec)
+    dataset = cached(_reading(parsed), folder=cache or default_cache_folder(), progress=progress or ignore_progress)
+    if (fold := parsed.options.get("fold")) is not None:
+        from fer_edge.data.ckplus import split_by_subject
+
+        dataset = split_by_subject(dataset, fold=fold)
+    return replace(dataset, source=spec)
+
+
+def _reading(spec: DataSpec) -> Reading:
+    path, size = Path(spec.where).expanduser().resolve(), spec.options.get("size")
+    if spec.kind == "fer2013":
+        from fer_edge.data import fer2013
+
+        return fer2013.reading(path)
+    if spec.kind == "ckplus":
+        from fer_edge.data import ckplus
+
+        return ckplus.reading(path, size=size)
+    if spec.kind == "folder":
+        from fer_edge.data import folders
+
+        return folders.reading(path, size=size)
+    from fer_edge.data import synthetic
+
+    numbers = re.fullmatch(r"(\d*)(?:@(\d+))?", spec.where)
+    count = int(numbers[1] or synthetic.DEFAULT_COUNT) if numbers else 0
+    if numbers is None or count < 1:
+        raise InputError(f"data spec synthetic:{spec.where}: expected synthetic:COUNT@SEED, as in synthetic:700@3")
+    return synthetic.reading(count, seed=int(numbers[2] or 0), size=size or 48)

@@ -1,0 +1,163 @@
+"""What this machine can do with fer-edge, and what it lacks: every engine is tried, not only looked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fer_edge.bundle import zoo_names
+from fer_edge.decode import encode
+from fer_edge.errors import FerEdgeError, MissingPackageError, require
+from fer_edge.machine import MachineReport, machine_report, package_version
+from fer_edge.runtime.detector import HaarDetector
+from fer_edge.runtime.providers import PROVIDERS, open_session
+from fer_edge.telemetry import without_telemetry
+
+__all__ = ["Check", "DoctorReport", "PackageReport", "examine"]
+
+# An ONNX file (IR 8, opset 17): float32 x (1) -> Identity -> y. It shows that an engine loads a graph at all.
+_IDENTITY: Final = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+)
+
+_SUMMING_EXTRAS: Final = ("all", "dev")  # they repeat the others, and what only tests need
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was tried.
+
+    Attributes:
+        name: what was tried.
+        works: whether it can be used here.
+        detail: what was found, or why it cannot be used and what would mend that.
+    """
+
+    name: str
+    works: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageReport:
+    """One package that fer-edge may use.
+
+    Attributes:
+        name: the distribution.
+        version: the installed version, `None` where it is not installed.
+        extras: the extras of fer-edge that bring it; empty for what fer-edge always needs.
+    """
+
+    name: str
+    version: str | None
+    extras: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorReport:
+    """All that `fer-edge doctor` shows."""
+
+    machine: MachineReport
+    checks: tuple[Check, ...]
+    packages: tuple[PackageReport, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**encode(self), "machine": self.machine.to_json()}
+
+
+def examine() -> DoctorReport:
+    """Look at this machine and try every engine. A failing engine is a finding, not an error."""
+    return DoctorReport(
+        machine=machine_report(),
+        checks=(
+            *(_check(f"provider {name}", _open(name)) for name in PROVIDERS),
+            _check("OpenVINO devices", _openvino_devices),
+            _check("TensorRT", _tensorrt),
+            _check("TensorRT-RTX", _tensorrt_rtx),
+            _check("face detection", _detector),
+            _check("shipped bundles", _zoo),
+            _check("FER_EDGE_DATA", _data),
+        ),
+        packages=_packages(),
+    )
+
+
+def _check(name: str, attempt: Callable[[], str]) -> Check:
+    try:
+        return Check(name=name, works=True, detail=attempt())
+    except (FerEdgeError, OSError, RuntimeError) as error:
+        return Check(name=name, works=False, detail=" ".join(str(error).split()))
+
+
+def _open(provider: str) -> Callable[[], str]:
+    def attempt() -> str:
+        with open_session(_IDENTITY, provider=provider) as session:
+            return session.provider_version
+
+    return attempt
+
+
+def _openvino_devices() -> str:
+    with without_telemetry():
+        core = require("openvino", needed_by="OpenVINO", extra="openvino").Core()
+    return ", ".join(f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})" for device in core.available_devices)
+
+
+def _tensorrt() -> str:
+    try:
+        return f"tensorrt {importlib.import_module('tensorrt').__version__}"
+    except ImportError as error:
+        raise MissingPackageError(f"{error}; it comes from NVIDIA: JetPack, its apt repository or its SDK") from error
+
+
+def _tensorrt_rtx() -> str:
+    return f"tensorrt_rtx {require('tensorrt_rtx', needed_by='TensorRT-RTX', extra='rtx').__version__}"
+
+
+def _detector() -> str:
+    HaarDetector()
+    return "OpenCV's frontal-face cascade"
+
+
+def _zoo() -> str:
+    names = zoo_names()
+    if not names:
+        raise FerEdgeError("none are installed")
+    return ", ".join(names)
+
+
+def _data() -> str:
+    stated = os.environ.get("FER_EDGE_DATA")
+    if not stated:
+        raise FerEdgeError("not set; accuracy is measured where it names FER2013, for example /data/fer2013.csv")
+    if not Path(stated).exists():
+        raise FerEdgeError(f"names {stated}, which does not exist")
+    return stated
+
+
+def _packages() -> tuple[PackageReport, ...]:
+    """Base packages first, then those of the extras, as the installed metadata of fer-edge lists them."""
+    try:
+        requirements = importlib.metadata.requires("fer-edge") or []
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    extras: dict[str, list[str]] = {}
+    for requirement in requirements:
+        stated, _, marker = requirement.partition(";")
+        named = re.match(r"[\w.-]+", stated)
+        extra = re.fullmatch(r"\s*extra == ['\"]([\w-]+)['\"]", marker)
+        if not named or (marker and not extra) or (extra and extra[1] in _SUMMING_EXTRAS):
+            continue
+        extras.setdefault(named[0], []).extend([extra[1]] if extra else [])
+    return tuple(
+        PackageReport(name=name, version=package_version(name), extras=tuple(brought))
+        for name, brought in extras.items()
+    )

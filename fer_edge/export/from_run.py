@@ -1,0 +1,183 @@
+"""A finished training run to a bundle: the one module of this room that needs torch."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_edge.bundle import Bundle
+from fer_edge.errors import InputError
+from fer_edge.export.card import INTENDED_USE, WEIGHTS_LICENCE
+from fer_edge.export.parity import Parity, compare_outputs, require_parity
+from fer_edge.files import sha256_bytes, sha256_file
+from fer_edge.graph.fold import fold_constants
+from fer_edge.graph.info import graph_file
+from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
+from fer_edge.metrics import AccuracyReport
+from fer_edge.model.cost import encoder_macs, head_macs
+from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.runtime.providers import open_session
+from fer_edge.train.run import TrainRun
+
+__all__ = ["export_run"]
+
+OPSET: Final = 17
+TRACED_FRAMES: Final = 3
+TRACED_WINDOW: Final = (2, 5)
+ENCODER_SHAPES: Final = (1, 2, 7)
+HEAD_SHAPES: Final = ((1, 1), (1, 16), (3, 9), (5, 31))
+"""(batch, time) at which the exported graphs are compared with torch: none of them the traced one."""
+
+
+def export_run(
+    run: TrainRun, out: Path, *, name: str | None = None, tolerance: float = 1e-4, overwrite: bool = False
+) -> Bundle:
+    """Write a bundle with the run's FP32 encoder and head.
+
+    Args:
+        run: a finished run.
+        out: the bundle's folder.
+        name: the bundle's name; the folder's by default.
+        tolerance: largest difference of any output between torch and ONNX Runtime, at several shapes other than traced.
+        overwrite: replace a bundle that stands at `out`.
+
+    Raises:
+        InputError: the run is not finished, or its LDA was never fitted.
+        GateError: the graphs do not compute what torch computes; nothing is written.
+        OutputError: the bundle cannot be written.
+    """
+    model, _ = run.load_model()
+    if not bool(model.head.lda.fitted):
+        raise InputError(f"{run.path}: the LDA was never fitted; train the run to its end")
+    window, size = run.recipe.sequence.window, run.recipe.model.input_size
+    graphs = {
+        "encoder": _export_encoder(model.encoder, size),
+        "head": _export_head(model.head, model.config.feature_size),
+    }
+    parity = _check(model, graphs, tolerance)
+    files = {
+        "encoder": graph_file(graphs["encoder"], dimensions={"N": 1}, name="the encoder"),
+        "head": graph_file(graphs["head"], dimensions={"B": 1, "T": window}, name="the head"),
+    }
+    manifest = _manifest(run, model, name or out.name, files, parity)
+    return Bundle.create(out, manifest, {sha256_bytes(data): data for data in graphs.values()}, overwrite=overwrite)
+
+
+def _export_encoder(encoder: nn.Module, size: int) -> bytes:
+    frames = torch.zeros(TRACED_FRAMES, size, size, dtype=torch.uint8)
+    batch = {0: "N"}
+    return _export(
+        encoder, (frames,), ["frames"], ["features", "attention"],
+        {"frames": batch, "features": batch, "attention": batch},
+    )  # fmt: skip
+
+
+def _export_head(head: nn.Module, width: int) -> bytes:
+    features = torch.zeros(*TRACED_WINDOW, width)
+    length = torch.full((TRACED_WINDOW[0],), TRACED_WINDOW[1])
+    axes = {"features": {0: "B", 1: "T"}, "length": {0: "B"}, "logits": {0: "B"}, "attention": {0: "B", 1: "T"}}
+    return _export(head, (features, length), ["features", "length"], ["logits", "attention"], axes)
+
+
+def _export(
+    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], axes: Mapping[str, Any]
+) -> bytes:
+    """Export by tracing: the tracer leaves one LSTM node where torch's newer exporter spreads it over some fifty."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "graph.onnx"
+        torch.onnx.export(
+            module.eval().cpu(),
+            inputs,
+            path,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        graph = fold_constants(load_graph(path.read_bytes(), name="the exported graph"))
+    graph.producer_name, graph.producer_version = "fer-edge", ""
+    return dump_graph(graph)
+
+
+def _check(model: AttentionCnnBiLstm, graphs: Mapping[str, bytes], tolerance: float) -> dict[str, Parity]:
+    generator = torch.Generator().manual_seed(0)
+    size, width = model.config.input_size, model.config.feature_size
+    frames = [
+        torch.randint(0, 256, (count, size, size), generator=generator, dtype=torch.uint8) for count in ENCODER_SHAPES
+    ]
+    windows = [
+        (torch.randn(batch, steps, width, generator=generator), 1 + torch.arange(batch) * (steps - 1) // batch)
+        for batch, steps in HEAD_SHAPES
+    ]
+    encoded = [{"frames": faces} for faces in frames]
+    headed = [{"features": features, "length": length} for features, length in windows]
+    parity = {
+        "encoder": _compare(model.encoder, graphs["encoder"], encoded, ("features", "attention")),
+        "head": _compare(model.head, graphs["head"], headed, ("logits", "attention")),
+    }
+    for part, result in parity.items():
+        require_parity(result, tolerance=tolerance, what=f"the exported {part} against torch")
+    return parity
+
+
+def _compare(module: nn.Module, graph: bytes, feeds: list[dict[str, Tensor]], names: tuple[str, ...]) -> Parity:
+    pairs = []
+    with open_session(graph) as session, torch.no_grad():
+        for feed in feeds:
+            expected = [value.numpy() for value in module(*feed.values())]
+            got = session.run({name: np.ascontiguousarray(value.numpy()) for name, value in feed.items()})
+            pairs.append((dict(zip(names, expected, strict=True)), got))
+    return compare_outputs(pairs, [tuple(next(iter(feed.values())).shape) for feed in feeds])
+
+
+def _manifest(
+    run: TrainRun, model: AttentionCnnBiLstm, name: str, files: Mapping[str, GraphFile], parity: Mapping[str, Parity]
+) -> Manifest:
+    record, recipe = run.record, run.recipe
+    accuracy = AccuracyReport.from_json(record["choose"])
+    variant = Variant(
+        name="fp32",
+        precision="fp32",
+        encoder=files["encoder"],
+        head=files["head"],
+        how_made={"exporter": f"torch {record['versions']['torch']}, opset {OPSET}, traced, constants folded"},
+        temperature=record["temperature"],
+        unknown_threshold=record["unknown_threshold"],
+        metrics={accuracy.split: accuracy},
+        parity={part: result.to_json() for part, result in parity.items()},
+    )
+    training = {key: value for key, value in record.items() if key not in ("schema", "done", "choose", "history")}
+    training["weights_sha256"] = sha256_file(run.path / "model.safetensors")
+    training["epochs_run"] = len(record["history"])
+    return Manifest(
+        name=name,
+        created=timestamp(),
+        preprocess=recipe.preprocess,
+        sequence=SequenceSpec(
+            window=recipe.sequence.window,
+            feature_size=recipe.model.feature_size,
+            frame_rate=recipe.sequence.frame_rate,
+        ),
+        variants=(variant,),
+        provenance=Provenance(training=training),
+        licence=WEIGHTS_LICENCE,
+        intended_use=INTENDED_USE,
+        model={
+            "architecture": "attention CNN-BiLSTM",
+            "config": asdict(recipe.model),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "macs_encoder": encoder_macs(recipe.model),
+            "macs_head": head_macs(recipe.model, recipe.sequence.window),
+        },
+    )

@@ -1,0 +1,88 @@
+"""Do two ways of computing the same graph agree?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.errors import GateError
+
+__all__ = ["Parity", "compare_outputs", "require_parity"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Largest differences over a number of comparisons, before temperature.
+
+    Attributes:
+        max_abs_diff: largest absolute difference of any output.
+        mean_abs_diff: mean absolute difference over all outputs.
+        label_agreement: share of rows with the same highest logit; None where no logits were compared.
+        shapes: the input shapes compared.
+    """
+
+    max_abs_diff: float
+    mean_abs_diff: float
+    label_agreement: float | None
+    shapes: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {
+            "max_abs_diff": self.max_abs_diff,
+            "mean_abs_diff": self.mean_abs_diff,
+            "label_agreement": self.label_agreement,
+            "shapes": [list(shape) for shape in self.shapes],
+        }
+
+
+def compare_outputs(
+    pairs: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]], shapes: Sequence[tuple[int, ...]]
+) -> Parity:
+    """Compare named outputs, pair by pair.
+
+    Args:
+        pairs: (expected, got), each output float of equal shape.
+        shapes: the input shape behind each pair.
+
+    Raises:
+        GateError: an output is missing, or of another shape, or not finite.
+    """
+    differences, agreements = [], []
+    for (expected, got), shape in zip(pairs, shapes, strict=True):
+        for name, value in expected.items():
+            other = got.get(name)
+            if other is None or other.shape != value.shape:
+                found = "nothing" if other is None else f"shape {other.shape}"
+                raise GateError(f"output {name!r} at input {shape}: expected shape {value.shape}, got {found}")
+            if not (np.isfinite(value).all() and np.isfinite(other).all()):
+                raise GateError(f"output {name!r} at input {shape} holds NaN or infinity")
+            differences.append(np.abs(value.astype(np.float64) - other).ravel())
+            if name == "logits":
+                agreements.append(value.argmax(axis=1) == other.argmax(axis=1))
+    every = np.concatenate(differences)
+    return Parity(
+        max_abs_diff=float(every.max()),
+        mean_abs_diff=float(every.mean()),
+        label_agreement=float(np.concatenate(agreements).mean()) if agreements else None,
+        shapes=tuple(shapes),
+    )
+
+
+def require_parity(parity: Parity, *, tolerance: float, what: str) -> None:
+    """Refuse a difference above `tolerance`.
+
+    Raises:
+        GateError: saying by how much; nothing was written.
+    """
+    if not parity.max_abs_diff <= tolerance:
+        raise GateError(
+            f"{what}: outputs differ by up to {parity.max_abs_diff:.3g}, more than the tolerance {tolerance:g} "
+            f"(compared at input shapes {', '.join(map(str, parity.shapes))}); nothing was written"
+        )

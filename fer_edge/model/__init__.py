@@ -1,0 +1,3 @@
+"""The attention CNN-BiLSTM in torch, part by part."""
+
+from __future__ import annotations

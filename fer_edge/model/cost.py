@@ -1,0 +1,42 @@
+"""Multiply-accumulates of a model, from its configuration alone."""
+
+from __future__ import annotations
+
+from fer_edge.model.config import ModelConfig
+
+__all__ = ["encoder_macs", "head_macs"]
+
+
+def encoder_macs(config: ModelConfig) -> int:
+    """Multiply-accumulates of one frame's encoding: convolutions, recurrences and matrix products."""
+    side, inputs, total = config.input_size, 1, 0
+    for index, (channels, widths) in enumerate(zip(config.channels, config.blocks, strict=True)):
+        kernel = config.stem_kernel if index == 0 else 3
+        strided = index == 0 and config.stem == "strided"
+        side //= 2 if strided else 1
+        total += side**2 * kernel**2 * inputs * channels
+        total += side**2 * sum(2 * 9 * channels * width for width in widths)
+        side //= 2 if index < 3 and not strided else 1
+        inputs = channels
+    width, tokens = config.feature_size, config.tokens
+    total += tokens * _bilstm_macs(inputs, config.spatial_hidden) + tokens * inputs * width
+    return total + _attention_macs(width, config.attention_size, tokens)
+
+
+def head_macs(config: ModelConfig, steps: int) -> int:
+    """Multiply-accumulates of the head on a window of `steps` frames."""
+    width = config.feature_size
+    total = steps * _bilstm_macs(width, config.temporal_hidden) + _attention_macs(width, config.attention_size, steps)
+    dense, total = config.discriminants, total + width * config.discriminants
+    for _ in range(config.dense_layers):
+        total += dense * config.dense_growth
+        dense += config.dense_growth
+    return total + dense * config.classes
+
+
+def _bilstm_macs(inputs: int, hidden: int) -> int:
+    return 2 * 4 * hidden * (inputs + hidden)
+
+
+def _attention_macs(width: int, size: int, steps: int) -> int:
+    return width * size * (steps + 1) + steps * size + steps * width

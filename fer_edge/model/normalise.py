@@ -1,0 +1,30 @@
+"""uint8 pixels to normalised floats, inside the graph."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+__all__ = ["PixelNormalisation"]
+
+
+class PixelNormalisation(nn.Module):
+    """x / 255, then global contrast normalisation of each image.
+
+    Subtracts the image's mean and divides by its standard deviation (section 3.1 of the paper), with 1e-6 added to the
+    variance so that a constant image gives zeros. Always FP32: `fer_edge.preprocess.normalise` is the reference.
+    """
+
+    def __init__(self, normalisation: Literal["gcn", "scale"]) -> None:
+        super().__init__()
+        self.contrast = normalisation == "gcn"
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 (N, S, S) grey -> float32 (N, 1, S, S)."""
+        pixels = frames.unsqueeze(1).float() / 255.0
+        if not self.contrast:
+            return pixels
+        centred = pixels - pixels.mean(dim=(2, 3), keepdim=True)
+        variance = (centred * centred).mean(dim=(2, 3), keepdim=True)
+        return centred / (variance + 1e-6).sqrt()

@@ -1,0 +1,188 @@
+"""Estimates drawn into the picture, and pictures written as a video or an image, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.errors import InputError, OutputError, require
+from fer_edge.files import write_atomic
+from fer_edge.preprocess import check_image
+from fer_edge.runtime.estimate import ExpressionEstimate
+from fer_edge.runtime.scratch import scratch_file
+
+__all__ = ["AnnotatedVideo", "annotate_frame", "annotated_video", "check_annotation_path", "write_annotated_image"]
+
+Uint8 = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+_COLOURS: Final[dict[str, Colour]] = {"OK": (80, 200, 60), "DEGRADED": (40, 180, 240), "FAILED": (60, 60, 230)}
+_WHITE: Final[Colour] = (255, 255, 255)
+_DARK: Final[Colour] = (30, 30, 30)
+_CODECS: Final = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+_IMAGES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+
+def annotate_frame(image: Uint8, estimates: Sequence[ExpressionEstimate]) -> Uint8:
+    """Draw each face's box, label and probabilities into a copy of the frame.
+
+    The box is green for OK, orange for DEGRADED, red for FAILED, and thicker for the driver's face.
+
+    Args:
+        image: uint8 (H, W, 3) BGR or (H, W) grey.
+        estimates: those without a box are left out.
+
+    Returns:
+        uint8 (H, W, 3) BGR.
+
+    Raises:
+        InputError: another type or shape.
+    """
+    check_image(image)
+    cv2 = require("cv2", needed_by="drawing annotations", extra="cpu")
+    drawn: Uint8 = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()
+    scale = max(0.35, min(drawn.shape[:2]) / 720)
+    for estimate in estimates:
+        if estimate.box_xyxy is not None:
+            _draw(cv2, drawn, estimate, scale)
+    return drawn
+
+
+def _draw(cv2: Any, image: Uint8, estimate: ExpressionEstimate, scale: float) -> None:
+    assert estimate.box_xyxy is not None
+    left, top, right, bottom = (round(edge) for edge in estimate.box_xyxy)
+    colour = _COLOURS[estimate.state]
+    thickness = max(1, round((4 if estimate.driver else 2) * scale))
+    cv2.rectangle(image, (left, top), (right, bottom), colour, thickness)
+    who = "driver" if estimate.driver else f"#{estimate.track_id}" if estimate.track_id else ""
+    text = f"{who} {estimate.label} {estimate.probability:.0%}".strip()
+    line = max(8, round(26 * scale))
+    _write(cv2, image, text, (left, top - line if top >= line else bottom), scale, colour, line)
+    row = max(3, round(12 * scale))
+    length = max(20, right - left)
+    for index, (label, probability) in enumerate(estimate.probabilities.items()):
+        y = bottom + line * (top < line) + 2 + index * row
+        end = left + round(length * probability)
+        cv2.rectangle(image, (left, y), (left + length, y + row - 1), _DARK, -1)
+        cv2.rectangle(image, (left, y), (end, y + row - 1), colour, -1)
+        cv2.putText(
+            image, label, (left + 2, y + row - 2), cv2.FONT_HERSHEY_SIMPLEX, 0.45 * scale, _WHITE, 1, cv2.LINE_AA
+        )
+
+
+def _write(cv2: Any, image: Uint8, text: str, corner: tuple[int, int], scale: float, colour: Colour, line: int) -> None:
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.75 * scale, 1)
+    left, top = corner
+    cv2.rectangle(image, (left, top), (left + width + 4, top + line), colour, -1)
+    cv2.putText(
+        image, text, (left + 2, top + line - line // 4), cv2.FONT_HERSHEY_SIMPLEX, 0.75 * scale, _DARK, 1, cv2.LINE_AA
+    )
+
+
+def check_annotation_path(path: Path, *, still: bool) -> None:
+    """Refuse a file name whose ending names no format that can be written.
+
+    Args:
+        path: the file to write.
+        still: an image is to be written, else a video.
+
+    Raises:
+        InputError: saying which endings go.
+    """
+    endings = sorted(_IMAGES if still else _CODECS)
+    if path.suffix.lower() not in endings:
+        kind = "image" if still else "video"
+        raise InputError(f"{path}: got the ending {path.suffix!r}, expected for the annotated {kind} one of {endings}")
+
+
+def write_annotated_image(path: Path, image: Uint8) -> None:
+    """Write one picture, atomically, in the format of the path's ending.
+
+    Raises:
+        InputError: an unknown ending.
+        OutputError: it cannot be written.
+    """
+    check_annotation_path(path, still=True)
+    cv2 = require("cv2", needed_by="writing images", extra="cpu")
+    encoded, data = cv2.imencode(path.suffix.lower(), image)
+    if not encoded:
+        raise OutputError(f"OpenCV cannot encode {path}; choose another ending")
+    write_atomic(path, data.tobytes())
+
+
+@contextlib.contextmanager
+def annotated_video(path: Path, *, frame_rate: float) -> Iterator[AnnotatedVideo]:
+    """A video file that appears whole when the block ends well, and not at all otherwise.
+
+    Args:
+        path: the file to write; its ending names the format.
+        frame_rate: frames a second.
+
+    Raises:
+        InputError: an unknown ending.
+        OutputError: the file cannot be written, or not every frame arrived in it.
+    """
+    check_annotation_path(path, still=False)
+    with scratch_file(path) as scratch:
+        video = AnnotatedVideo(scratch, path=path, frame_rate=frame_rate)
+        try:
+            yield video
+        finally:
+            video.release()
+        video.check()
+
+
+class AnnotatedVideo:
+    """The video that `annotated_video` is writing."""
+
+    def __init__(self, scratch: Path, *, path: Path, frame_rate: float) -> None:
+        self._cv2 = require("cv2", needed_by="writing video", extra="cpu")
+        self._scratch = scratch
+        self._path = path
+        self._rate = frame_rate
+        self._writer: Any = None
+        self._size = (0, 0)
+        self._count = 0
+
+    def write(self, image: Uint8) -> None:
+        """Add a frame, uint8 (H, W, 3) BGR of the first one's size.
+
+        Raises:
+            InputError: another size.
+            OutputError: this OpenCV has no such encoder.
+        """
+        size = (image.shape[1], image.shape[0])
+        if self._writer is None:
+            codec = _CODECS[self._path.suffix.lower()]
+            fourcc = self._cv2.VideoWriter_fourcc(*codec)
+            self._writer, self._size = self._cv2.VideoWriter(str(self._scratch), fourcc, self._rate, size), size
+            if not self._writer.isOpened():
+                raise OutputError(f"this OpenCV cannot write {self._path} ({codec}); choose .avi or .mp4")
+        if size != self._size:
+            raise InputError(f"the frame's size changed from {self._size} to {size} within one video")
+        self._writer.write(image)
+        self._count += 1
+
+    def release(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+    def check(self) -> None:
+        """Read the file back, because OpenCV drops frames in silence when the disk is full.
+
+        Raises:
+            OutputError: not every frame arrived.
+        """
+        reader = self._cv2.VideoCapture(str(self._scratch)) if self._count else None
+        arrived = int(reader.get(self._cv2.CAP_PROP_FRAME_COUNT)) if reader is not None and reader.isOpened() else 0
+        if not self._count or arrived != self._count:
+            raise OutputError(
+                f"cannot write {self._path}: {arrived} of {self._count} frames arrived. Free space or choose another "
+                "folder; whatever stood there before is untouched."
+            )

@@ -1,0 +1,67 @@
+"""What the runtime tells the vehicle about one face at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from fer_edge.decode import encode, expect
+
+__all__ = ["UNKNOWN", "BoxXyxy", "ExpressionEstimate", "State"]
+
+UNKNOWN: Final = "unknown"
+"""The label where none of the expressions is probable enough, or nothing could be computed."""
+
+State = Literal["OK", "DEGRADED", "FAILED"]
+BoxXyxy = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpressionEstimate:
+    """One face's expression at one moment.
+
+    Attributes:
+        label: one of the bundle's labels, or ``"unknown"``.
+        unknown_because: why, where the label is ``"unknown"``; else None.
+        probabilities: by label, of sum 1; empty where the state is FAILED.
+        timestamp_s: time of the newest frame it rests on, in the caller's clock; None for a still.
+        age_ms: how old that frame was when the estimate was given.
+        window_fill: real frames in the window over the window's length, above 0 to 1; 0 where FAILED.
+        state: OK; DEGRADED (usable, but resting on less than it should, `state_because` says what); FAILED (nothing
+            could be computed).
+        state_because: why, where the state is not OK; else None.
+        track_id: the face's number in a video, from 1; None outside videos.
+        driver: whether the face is taken for the driver's.
+        box_xyxy: the face's box in the frame, in pixels; None where the caller gave a crop.
+    """
+
+    label: str
+    unknown_because: str | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    timestamp_s: float | None = None
+    age_ms: float = 0.0
+    window_fill: float = 0.0
+    state: State = "OK"
+    state_because: str | None = None
+    track_id: int | None = None
+    driver: bool = False
+    box_xyxy: BoxXyxy | None = None
+
+    def __post_init__(self) -> None:
+        unknown = self.label == UNKNOWN
+        explained = unknown == (self.unknown_because is not None)
+        expect(explained, "unknown_because", self.unknown_because, "a reason exactly where the label is 'unknown'")
+        explained = (self.state == "OK") == (self.state_because is None)
+        expect(explained, "state_because", self.state_because, "a reason exactly where the state is not OK")
+        expect(unknown or self.label in self.probabilities, "label", self.label, "one that has a probability")
+        expect(0 <= self.window_fill <= 1, "window_fill", self.window_fill, "0 to 1")
+
+    @property
+    def probability(self) -> float:
+        """Of the most probable expression, whether or not it is reported; 0 where FAILED."""
+        return max(self.probabilities.values(), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name; the probabilities as an object by label."""
+        return dict(encode(self))

@@ -1,0 +1,289 @@
+"""A bundle's variant in an engine: frames to features, features to probabilities."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.bundle import Bundle, Manifest, Variant
+from fer_edge.decode import encode
+from fer_edge.errors import BundleError, FerEdgeError, InputError, SessionError
+from fer_edge.metrics import softmax
+from fer_edge.runtime.providers import open_session
+from fer_edge.runtime.session import Array, Session, TensorSpec
+
+__all__ = ["Network", "NetworkInfo", "choose_variant"]
+
+Float32 = NDArray[np.float32]
+
+_BATCH_LIMIT: Final = 256  # frames an engine gets at once: bounds the memory of its activations
+_AUTOMATIC: Final[Mapping[str, tuple[str, ...]]] = {
+    "cpu": ("int8", "fp32"),
+    "openvino": ("int8", "fp32"),
+    "cuda": ("fp32",),  # ONNX Runtime's CUDA provider has no INT8 kernels: Q/DQ only adds work there
+}
+
+
+def choose_variant(manifest: Manifest, *, variant: str = "auto", provider: str = "cpu") -> str:
+    """The variant that `variant` means: itself, or for ``"auto"`` int8 where the bundle has it, else fp32.
+
+    On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there.
+
+    Raises:
+        BundleError: the bundle has no such variant.
+    """
+    names = [each.name for each in manifest.variants]
+    wanted = _AUTOMATIC.get(provider, ("fp32",)) if variant == "auto" else (variant,)
+    for name in wanted:
+        if name in names:
+            return name
+    missing = " or ".join(map(repr, wanted))
+    raise BundleError(f"the bundle {manifest.name!r} has no variant {missing}; it has {', '.join(names)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInfo:
+    """What really runs.
+
+    Attributes:
+        bundle: the bundle's name.
+        sha256: of its manifest.
+        variant: the variant chosen.
+        precision: of that variant.
+        provider: the engine.
+        provider_version: its package and version.
+        threads: threads of one run.
+    """
+
+    bundle: str
+    sha256: str
+    variant: str
+    precision: str
+    provider: str
+    provider_version: str
+    threads: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return dict(encode(self))
+
+
+class Network:
+    """Encoder and head of one variant, opened together and warmed up; a context manager.
+
+    Calls from several threads are as safe as the engine's session (`OrtSession`: at once, `OpenVinoSession`: one waits
+    for the other).
+    """
+
+    def __init__(self, *, bundle: Bundle, variant: Variant, encoder: Session, head: Session) -> None:
+        """Take two open sessions; `Network.open` is the way to get there from a bundle.
+
+        Raises:
+            SessionError: the graphs do not take and give what a bundle's graphs do, or compute NaN.
+        """
+        self.manifest = bundle.manifest
+        self.variant = variant
+        self.encoder = encoder
+        self.head = head
+        self.info = NetworkInfo(
+            bundle=bundle.manifest.name,
+            sha256=bundle.sha256,
+            variant=variant.name,
+            precision=variant.precision,
+            provider=encoder.provider,
+            provider_version=encoder.provider_version,
+            threads=encoder.threads,
+        )
+        self._check_interface()
+        self._warm_up()
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        variant: str = "fp32",
+        provider: str = "cpu",
+        threads: int = 1,
+    ) -> Network:
+        """Load a variant's two graphs.
+
+        Args:
+            bundle: an open bundle, its folder, or a shipped bundle's name.
+            variant: a variant's name, or ``"auto"`` (`choose_variant`).
+            provider: the engine; it runs or it raises.
+            threads: threads of one run.
+
+        Raises:
+            BundleError: no such bundle or variant, or a damaged one.
+            InputError: an unknown provider, or fewer than one thread.
+            SessionError: the engine is not to be had or refuses a graph, or a graph computes NaN; the graph is named.
+            MissingPackageError: the engine's package is not installed.
+        """
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle)
+        chosen = bundle.variant(choose_variant(bundle.manifest, variant=variant, provider=provider))
+        sessions: list[Session] = []
+        try:
+            for part, file in (("encoder", chosen.encoder), ("head", chosen.head)):
+                graph = bundle.read_graph(file)
+                try:
+                    sessions.append(open_session(graph, provider=provider, threads=threads))
+                except SessionError as error:
+                    raise SessionError(f"{bundle.path}: {chosen.name} {part}: {error}") from error
+            try:
+                return cls(bundle=bundle, variant=chosen, encoder=sessions[0], head=sessions[1])
+            except SessionError as error:
+                raise SessionError(f"{bundle.path}: {error}") from error
+        except FerEdgeError:
+            for session in sessions:
+                session.close()
+            raise
+
+    @property
+    def frame_size(self) -> int:
+        """Side S of a frame, in pixels."""
+        return self.manifest.preprocess.size
+
+    @property
+    def feature_size(self) -> int:
+        """Width F of a feature vector."""
+        return self.manifest.sequence.feature_size
+
+    @property
+    def window(self) -> int:
+        """Frames T of a full window."""
+        return self.manifest.sequence.window
+
+    def encode(self, frames: NDArray[np.uint8]) -> Float32:
+        """Features of frames.
+
+        Args:
+            frames: uint8 (N, S, S) grey, prepared as the manifest says; more than 256 are done in turns.
+
+        Returns:
+            float32 (N, F).
+
+        Raises:
+            InputError: another type or shape, or no frame.
+            SessionError: the engine failed or gave NaN.
+        """
+        return self.encode_with_attention(frames)[0]
+
+    def encode_with_attention(self, frames: NDArray[np.uint8]) -> tuple[Float32, Float32]:
+        """As `encode`, with the weight of each region token: float32 (N, F) and float32 (N, tokens)."""
+        if isinstance(frames, np.ndarray) and frames.ndim and len(frames) > _BATCH_LIMIT:
+            starts = range(0, len(frames), _BATCH_LIMIT)
+            parts = [self.encode_with_attention(frames[start : start + _BATCH_LIMIT]) for start in starts]
+            return np.concatenate([features for features, _ in parts]), np.concatenate([looks for _, looks in parts])
+        outputs = self._run("encoder", self.encoder, {"frames": frames})
+        return outputs["features"], outputs["attention"]
+
+    def logits(self, features: Float32, length: NDArray[np.int64]) -> Float32:
+        """Scores of windows, before temperature.
+
+        Args:
+            features: float32 (B, T, F); a window that is not full repeats its oldest feature in front.
+            length: int64 (B,), how many of the T are real, 1 to T.
+
+        Returns:
+            float32 (B, classes).
+
+        Raises:
+            InputError: another type or shape, or a length out of range.
+            SessionError: the engine failed or gave NaN.
+        """
+        return self.logits_with_attention(features, length)[0]
+
+    def logits_with_attention(self, features: Float32, length: NDArray[np.int64]) -> tuple[Float32, Float32]:
+        """As `logits`, with the weight of each frame: float32 (B, classes) and float32 (B, T)."""
+        outputs = self._run("head", self.head, {"features": features, "length": length})
+        return outputs["logits"], outputs["attention"]
+
+    def probabilities(self, features: Float32, length: NDArray[np.int64]) -> Float32:
+        """Softmax of `logits` over the variant's temperature: float32 (B, classes), rows of sum 1."""
+        return softmax(self.logits(features, length), temperature=self.variant.temperature)
+
+    def close(self) -> None:
+        """Close both sessions; a second call does nothing."""
+        self.encoder.close()
+        self.head.close()
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, part: str, session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        length = feeds.get("length")
+        if isinstance(length, np.ndarray) and length.size:
+            features = feeds["features"]
+            steps = features.shape[1] if isinstance(features, np.ndarray) and features.ndim > 1 else 0
+            if steps and (length.min() < 1 or length.max() > steps):
+                raise InputError(f"length: got {length.tolist()}, expected 1 to {steps}, the frames of the window")
+            if steps and len(length) != len(features):
+                raise InputError(f"length: got {len(length)} of them for {len(features)} windows")
+        outputs = session.run(feeds)
+        for name, values in outputs.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise SessionError(
+                    f"the {part} of variant {self.variant.name!r} computes NaN or infinity in {name!r} on "
+                    f"{session.provider}; the graph's weights or its arithmetic are broken, export it again"
+                )
+        return outputs
+
+    def _check_interface(self) -> None:
+        size, width, classes = self.frame_size, self.feature_size, len(self.manifest.labels)
+        uint8, float32, int64 = np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int64)
+        expected = {
+            "encoder": (
+                [TensorSpec(name="frames", dtype=uint8, shape=(None, size, size))],
+                [TensorSpec(name="features", dtype=float32, shape=(None, width))],
+            ),
+            "head": (
+                [
+                    TensorSpec(name="features", dtype=float32, shape=(None, None, width)),
+                    TensorSpec(name="length", dtype=int64, shape=(None,)),
+                ],
+                [TensorSpec(name="logits", dtype=float32, shape=(None, classes))],
+            ),
+        }
+        for part, session in (("encoder", self.encoder), ("head", self.head)):
+            inputs, outputs = expected[part]
+            _match(f"the {part}'s input", session.inputs, inputs)
+            _match(f"the {part}'s output", session.outputs, outputs)
+            if "attention" not in {spec.name for spec in session.outputs}:
+                raise SessionError(f"the {part} has no output 'attention'")
+
+    def _warm_up(self) -> None:
+        """One pass at both ends of the window over a fixed frame of all grey levels; `_run` looks for NaN."""
+        size = self.frame_size
+        rows, columns = np.mgrid[0:size, 0:size]
+        frame = ((rows * 37 + columns * 101 + rows * columns * 7) % 256).astype(np.uint8)
+        features = self.encode(frame[None])
+        for steps in {1, self.window}:
+            self.logits(np.repeat(features[:, None], steps, axis=1), np.array([steps], np.int64))
+
+
+def _match(what: str, got: tuple[TensorSpec, ...], expected: list[TensorSpec]) -> None:
+    found = {spec.name: spec for spec in got}
+    for spec in expected:
+        match = found.get(spec.name)
+        fits = (
+            match is not None
+            and match.dtype == spec.dtype
+            and len(match.shape) == len(spec.shape)
+            and all(a is None or b is None or a == b for a, b in zip(match.shape, spec.shape, strict=True))
+        )
+        if not fits:
+            listed = ", ".join(map(str, got))
+            raise SessionError(f"{what} {spec.name!r} does not fit the manifest: got {listed}, expected {spec}")

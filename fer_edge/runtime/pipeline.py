@@ -1,0 +1,235 @@
+"""A source from its first frame to its last: recognised, counted, and written where asked for by name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from fer_edge.decode import encode
+from fer_edge.errors import InputError, OutputError
+from fer_edge.files import writing
+from fer_edge.runtime.annotate import annotate_frame, annotated_video, check_annotation_path, write_annotated_image
+from fer_edge.runtime.detector import FaceDetector
+from fer_edge.runtime.network import NetworkInfo
+from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.scratch import scratch_file
+from fer_edge.runtime.sources import SourceFrame, VideoSource
+from fer_edge.runtime.video import FrameResult, VideoRecognizer
+
+__all__ = ["RunOutputs", "RunSummary", "run_source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutputs:
+    """What a run writes; nothing else is kept of what the camera saw.
+
+    Attributes:
+        annotate: the pictures with the estimates drawn in: a video's file, or an image's for a photograph.
+        records: JSON lines: a path, or an open text stream.
+        overwrite: replace files that exist.
+    """
+
+    annotate: Path | None = None
+    records: Path | TextIO | None = None
+    overwrite: bool = False
+
+    def check(self, source: VideoSource) -> None:
+        """Refuse before any work what could not be written after it.
+
+        Raises:
+            InputError: a file name whose ending names no format for this source.
+            OutputError: a file that exists, without `overwrite`.
+        """
+        if self.annotate is not None:
+            check_annotation_path(self.annotate, still=source.kind == "image")
+        for path in (self.annotate, self.records):
+            if not isinstance(path, Path) or not path.exists():
+                continue
+            if path.is_dir():
+                raise OutputError(f"{path} is a folder, expected a file to write")
+            if path.samefile(source.name) if os.path.exists(source.name) else False:
+                raise OutputError(f"{path} is the source itself; choose another name")
+            if not self.overwrite:
+                raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a run came to.
+
+    Attributes:
+        source: as given.
+        info: what ran.
+        frames: frames read.
+        frames_expected: as the file states, None where it does not.
+        frames_with_face: frames in which at least one face was followed.
+        faces: different faces followed.
+        driver_labels: how many frames the driver's face got each label.
+        latency_ms: p50 and p99 of finding faces (``detect``) and of crops, encoder and head (``recognise``).
+        seconds: of the whole run.
+        interrupted: a camera's run was ended by Ctrl-C.
+    """
+
+    source: str
+    info: NetworkInfo
+    frames: int
+    frames_expected: int | None
+    frames_with_face: int
+    faces: int
+    driver_labels: Mapping[str, int]
+    latency_ms: Mapping[str, Mapping[str, float]]
+    seconds: float
+    interrupted: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return dict(encode(self))
+
+
+def run_source(
+    recognizer: Recognizer,
+    source: VideoSource,
+    *,
+    outputs: RunOutputs | None = None,
+    detector: FaceDetector | None = None,
+    whole_frame: bool = False,
+    on_result: Callable[[FrameResult], None] | None = None,
+) -> RunSummary:
+    """Recognise every frame of a source.
+
+    Ctrl-C ends a camera's run as its end would: what was asked for is written. In a file's run it is passed on, and
+    nothing is written.
+
+    Args:
+        recognizer: what recognises; stays the caller's to close.
+        source: where the frames come from; stays the caller's to close.
+        outputs: what to write, nothing by default.
+        detector: finds faces, OpenCV's Haar cascade by default.
+        whole_frame: the frames are face crops already: nothing is detected.
+        on_result: called after every frame.
+
+    Raises:
+        InputError: a source that cannot be read, or outputs that do not suit it.
+        OutputError: an output that exists or cannot be written; nothing half-written is left.
+        SessionError: no detector is to be had, or the engine failed on a photograph.
+    """
+    outputs = outputs or RunOutputs()
+    outputs.check(source)
+    video = VideoRecognizer(recognizer, detector=detector, clock=time.monotonic if source.live else None)
+    tally = _Tally()
+    started = time.perf_counter()
+    interrupted = False
+    with contextlib.ExitStack() as stack:
+        emit = stack.enter_context(_record_writer(outputs.records))
+        emit({"record": "run", "source": source.name, **recognizer.info.to_json()})
+        pictures = None
+        if outputs.annotate is not None and source.kind != "image":
+            pictures = stack.enter_context(annotated_video(outputs.annotate, frame_rate=source.frame_rate))
+        try:
+            for frame in source:
+                result = _recognise(video, frame, still=source.kind == "image", whole_frame=whole_frame)
+                tally.add(result)
+                emit({"record": "frame", **result.to_json()})
+                if pictures is not None:
+                    pictures.write(annotate_frame(frame.image, result.estimates))
+                elif outputs.annotate is not None:
+                    write_annotated_image(outputs.annotate, annotate_frame(frame.image, result.estimates))
+                if on_result is not None:
+                    on_result(result)
+        except KeyboardInterrupt:
+            if not source.live:
+                raise
+            interrupted = True
+        summary = tally.summary(
+            source=source, info=recognizer.info, seconds=time.perf_counter() - started, interrupted=interrupted
+        )
+        emit({"record": "summary", **summary.to_json()})
+    return summary
+
+
+def _recognise(video: VideoRecognizer, frame: SourceFrame, *, still: bool, whole_frame: bool) -> FrameResult:
+    boxes = frame.boxes
+    if whole_frame:
+        rows, columns = frame.image.shape[:2]
+        boxes = ((0.0, 0.0, float(columns), float(rows)),)
+    if still:
+        return video.process_still(frame.image, boxes=boxes)
+    return video.process(frame.image, timestamp_s=frame.timestamp_s, boxes=boxes)
+
+
+class _Tally:
+    """Counts over the frames of one run."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._with_face = 0
+        self._faces: set[int] = set()
+        self._labels: Counter[str] = Counter()
+        self._times_ms: dict[str, list[float]] = {"detect": [], "recognise": []}
+
+    def add(self, result: FrameResult) -> None:
+        self._frames += 1
+        self._with_face += bool(result.estimates)
+        self._faces.update(estimate.track_id for estimate in result.estimates if estimate.track_id is not None)
+        if result.driver is not None:
+            self._labels[result.driver.label] += 1
+        self._times_ms["detect"].append(result.detect_ms)
+        self._times_ms["recognise"].append(result.recognise_ms)
+
+    def summary(self, *, source: VideoSource, info: NetworkInfo, seconds: float, interrupted: bool) -> RunSummary:
+        if not self._frames and not interrupted:
+            raise InputError(f"{source.name} gave no frame")
+        latency_ms = {
+            stage: {f"p{rank}": float(np.percentile(times, rank)) for rank in (50, 99)}
+            for stage, times in self._times_ms.items()
+            if times
+        }
+        return RunSummary(
+            source=source.name,
+            info=info,
+            frames=self._frames,
+            frames_expected=source.frames,
+            frames_with_face=self._with_face,
+            faces=len(self._faces),
+            driver_labels=dict(self._labels.most_common()),
+            latency_ms=latency_ms,
+            seconds=seconds,
+            interrupted=interrupted,
+        )
+
+
+@contextlib.contextmanager
+def _record_writer(target: Path | TextIO | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that writes a record a line: to a stream at once, to a file that appears when the block ends well."""
+    if target is None:
+        yield lambda record: None
+    elif not isinstance(target, Path):
+        stream = target
+        yield lambda record: print(_line(record), end="", file=stream, flush=True)
+    else:
+        with scratch_file(target) as scratch:
+            with writing(target):
+                file = scratch.open("w", encoding="utf-8")
+            try:
+                yield lambda record: _append(file, target, record)
+            finally:
+                with writing(target):
+                    file.close()
+
+
+def _append(file: TextIO, target: Path, record: Mapping[str, Any]) -> None:
+    with writing(target):
+        file.write(_line(record))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

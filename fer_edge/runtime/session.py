@@ -1,0 +1,113 @@
+"""What every engine looks like from outside: named arrays in, named arrays out, checked first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.errors import InputError
+
+__all__ = ["Session", "TensorSpec", "check_feeds"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One input or output of a graph.
+
+    Attributes:
+        name: as the graph calls it.
+        dtype: its type.
+        shape: its sizes, None where any size goes.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        sizes = ", ".join("any" if size is None else str(size) for size in self.shape)
+        return f"{self.name} {self.dtype} ({sizes})"
+
+
+class Session(Protocol):
+    """One graph loaded into one engine; a context manager.
+
+    `provider` is the one that really runs. Whether `run` may be called from several threads at once stands in the
+    docstring of each kind; all kinds may be called from different threads one after the other.
+    """
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` takes."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` gives."""
+
+    @property
+    def provider(self) -> str:
+        """Our name of the engine that runs: ``"cpu"``, ``"cuda"``, ``"openvino"``."""
+
+    @property
+    def provider_version(self) -> str:
+        """The engine's package and version: ``"onnxruntime 1.32.0"``."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that one `run` may use."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute every output.
+
+        Args:
+            feeds: an array for every input, of its dtype and shape; floats finite.
+
+        Raises:
+            InputError: a feed is missing, unknown, or of another type, shape or not finite.
+            SessionError: the engine failed, or the session is closed.
+        """
+
+    def close(self) -> None:
+        """Give the engine's memory back; a second call does nothing."""
+
+    def __enter__(self) -> Session:
+        """The session itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+
+
+def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> None:
+    """Hold the feeds against the graph's inputs.
+
+    Raises:
+        InputError: naming the input, what was got and what was expected.
+    """
+    for spec in inputs:
+        if spec.name not in feeds:
+            raise InputError(f"input {spec.name!r} is missing; expected {', '.join(map(str, inputs))}")
+        array = feeds[spec.name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"input {spec.name!r}: got {type(array).__name__}, expected a numpy array: {spec}")
+        if array.dtype != spec.dtype:
+            raise InputError(f"input {spec.name!r}: got dtype {array.dtype}, expected {spec.dtype}")
+        fits = array.ndim == len(spec.shape) and all(
+            got > 0 and (expected is None or got == expected)
+            for got, expected in zip(array.shape, spec.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(f"input {spec.name!r}: got shape {array.shape}, expected {spec} with no empty dimension")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"input {spec.name!r} holds NaN or infinity, expected finite numbers")
+    if len(feeds) > len(inputs):
+        unknown = sorted(set(feeds) - {spec.name for spec in inputs})
+        raise InputError(f"unknown input {unknown[0]!r}; expected {', '.join(map(str, inputs))}")

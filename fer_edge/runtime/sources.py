@@ -1,0 +1,208 @@
+"""Where frames come from: a video file, a camera, a photograph, drawn faces."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.errors import InputError, require
+from fer_edge.labels import EXPRESSIONS, canonical_expression
+from fer_edge.runtime.estimate import BoxXyxy
+
+__all__ = ["SourceFrame", "VideoSource", "open_source"]
+
+_IMAGES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+_DEFAULT_RATE: Final = 30.0
+_SYNTHETIC_RATE: Final = 20.0
+_SYNTHETIC_FRAMES: Final = 40  # two seconds of each expression
+
+Kind = Literal["file", "camera", "image", "synthetic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFrame:
+    """One frame.
+
+    Attributes:
+        image: uint8 (H, W, 3) BGR.
+        timestamp_s: when it was taken: seconds from the start of a file, `time.monotonic` of a camera.
+        boxes: the faces' boxes where the source knows them, else None.
+    """
+
+    image: NDArray[np.uint8]
+    timestamp_s: float
+    boxes: tuple[BoxXyxy, ...] | None = None
+
+
+class VideoSource:
+    """Frames one after the other; a context manager, iterated once.
+
+    Attributes:
+        name: the source as the user gave it.
+        kind: what it is.
+        frame_rate: frames a second, as the file or the camera states it.
+        frames: how many there are, None where that is not known before.
+    """
+
+    def __init__(
+        self,
+        frames: Iterator[SourceFrame],
+        *,
+        name: str,
+        kind: Kind,
+        frame_rate: float,
+        count: int | None,
+        capture: Any = None,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.frame_rate = frame_rate
+        self.frames = count
+        self._frames = frames
+        self._capture = capture
+
+    @property
+    def live(self) -> bool:
+        """Whether the frames come as they are taken, without an end."""
+        return self.kind == "camera"
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        return self._frames
+
+    def close(self) -> None:
+        """Let go of the file or the camera; a second call does nothing."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def __enter__(self) -> VideoSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_source(spec: str) -> VideoSource:
+    """Open a source of frames.
+
+    Args:
+        spec: a video file; a photograph; a camera's number (``"0"``), its device (``/dev/video0``), a network camera's
+            address (``rtsp://...``) or a GStreamer pipeline (``"nvarguscamerasrc ! ... ! appsink"``, needs an OpenCV
+            with GStreamer, as JetPack's); or ``synthetic`` (all expressions, drawn) or ``synthetic:happy``.
+
+    Raises:
+        InputError: no such file, or nothing that OpenCV can read.
+        MissingPackageError: OpenCV is not installed.
+    """
+    cv2 = require("cv2", needed_by="reading video", extra="cpu")
+    word, _, rest = spec.partition(":")
+    if word == "synthetic":
+        return _synthetic(spec, rest)
+    if spec.isdecimal() or spec.startswith("/dev/video") or "://" in spec or " ! " in spec:
+        return _camera(cv2, spec)
+    path = Path(spec)
+    if not path.is_file():
+        hint = "a camera's number, 'synthetic' or a file that is there"
+        raise InputError(f"no video or image at {spec!r}; expected {hint}")
+    return _image(cv2, path) if path.suffix.lower() in _IMAGES else _file(cv2, path)
+
+
+def _file(cv2: Any, path: Path) -> VideoSource:
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise InputError(f"{path}: OpenCV cannot read it as a video; convert it to H.264 in MP4, for example")
+    stated = capture.get(cv2.CAP_PROP_FPS)
+    rate = stated if 0 < stated < 1000 else _DEFAULT_RATE
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def frames() -> Iterator[SourceFrame]:
+        last_s: float | None = None
+        while True:
+            read, image = capture.read()
+            if not read:
+                if last_s is None:
+                    raise InputError(f"{path} holds no frame that OpenCV can read")
+                return
+            time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+            if last_s is not None and not time_s > last_s:  # containers without times give 0 for every frame
+                time_s = last_s + 1 / rate
+            last_s = time_s
+            yield SourceFrame(image=image, timestamp_s=time_s)
+
+    return VideoSource(
+        frames(), name=str(path), kind="file", frame_rate=rate, count=count if count > 0 else None, capture=capture
+    )
+
+
+def _camera(cv2: Any, spec: str) -> VideoSource:
+    if spec.isdecimal():
+        capture = cv2.VideoCapture(int(spec))
+    elif " ! " in spec:
+        if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
+            raise InputError(
+                f"this OpenCV {cv2.__version__} has no GStreamer, which the pipeline needs; on a Jetson use JetPack's "
+                "own OpenCV (a virtual environment made with --system-site-packages, without opencv-python in it)"
+            )
+        capture = cv2.VideoCapture(spec, cv2.CAP_GSTREAMER)
+    else:
+        capture = cv2.VideoCapture(spec)
+    if not capture.isOpened():
+        raise InputError(f"the camera {spec!r} cannot be opened; is it there, free, and readable for this user?")
+    stated = capture.get(cv2.CAP_PROP_FPS)
+
+    def frames() -> Iterator[SourceFrame]:
+        started = False
+        while True:
+            read, image = capture.read()
+            if not read:
+                if not started:
+                    raise InputError(f"the camera {spec!r} gives no frame")
+                return
+            started = True
+            yield SourceFrame(image=image, timestamp_s=time.monotonic())
+
+    rate = stated if 0 < stated < 1000 else _DEFAULT_RATE
+    return VideoSource(frames(), name=spec, kind="camera", frame_rate=rate, count=None, capture=capture)
+
+
+def _image(cv2: Any, path: Path) -> VideoSource:
+    # By way of the bytes, because cv2.imread neither tells why it fails nor takes every path.
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
+        raise InputError(f"{path} is not an image that OpenCV can read")
+    frame = SourceFrame(image=image, timestamp_s=0.0)
+    return VideoSource(iter([frame]), name=str(path), kind="image", frame_rate=_DEFAULT_RATE, count=1)
+
+
+def _synthetic(spec: str, expression: str) -> VideoSource:
+    from fer_edge.data.faces import synthetic_clip
+
+    expressions = (canonical_expression(expression),) if expression else EXPRESSIONS
+
+    def frames() -> Iterator[SourceFrame]:
+        index = 0
+        for name in expressions:
+            clip = synthetic_clip(name, frames=_SYNTHETIC_FRAMES, frame_rate=_SYNTHETIC_RATE, seed=0, size=320)
+            for image, box in zip(clip.frames, clip.boxes_xyxy, strict=True):
+                left, top, right, bottom = (float(edge) for edge in box)
+                yield SourceFrame(
+                    image=image, timestamp_s=index / _SYNTHETIC_RATE, boxes=((left, top, right, bottom),)
+                )
+                index += 1
+
+    count = len(expressions) * _SYNTHETIC_FRAMES
+    return VideoSource(frames(), name=spec, kind="synthetic", frame_rate=_SYNTHETIC_RATE, count=count)

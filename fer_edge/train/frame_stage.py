@@ -1,0 +1,228 @@
+"""First stage: the frame encoder, with the head's context at T = 1 and a temporary classifier.
+
+Also the fine-tuning of a pruned model, which is the same stage on other weights with its unpruned parent as teacher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fer_edge.errors import InputError
+from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.train.augment import augment_faces, median_filter, mix_faces
+from fer_edge.train.checkpoint import (
+    join,
+    load_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+    split,
+)
+from fer_edge.train.distributed import Processes
+from fer_edge.train.faces import DeviceFaces, batches, seeded
+from fer_edge.train.losses import CentreLoss, class_weights, distillation_loss, soft_cross_entropy
+from fer_edge.train.progress import Reporter
+from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
+from fer_edge.train.run import TrainRun
+
+__all__ = ["FrameClassifier", "FrameStage", "autocast", "frame_predictions", "scheduled_rate"]
+
+
+class FrameClassifier(nn.Module):
+    """Encoder, head context at T = 1, temporary classifier: one module, so that data parallelism sees one forward."""
+
+    def __init__(self, model: AttentionCnnBiLstm, temporary: nn.Linear, *, dropout: float) -> None:
+        super().__init__()
+        self.model = model
+        self.temporary = temporary
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
+        features, _ = self.model.encoder(faces)
+        length = torch.ones(len(faces), dtype=torch.int64, device=faces.device)
+        context, _ = self.model.head.context(features.unsqueeze(1), length)
+        return self.temporary(self.dropout(context)), context
+
+
+def autocast(recipe: TrainRecipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bf16 where the recipe allows it and the device computes it natively; else FP32."""
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if recipe.precision == "bf16" and not native:
+        raise InputError(f"precision = 'bf16', but {device} has no native bf16; use 'auto' or 'fp32'")
+    if recipe.precision == "fp32" or not native:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def scheduled_rate(spec: OptimiserSpec, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of a step: linear warm-up, then a cosine down to a hundredth of the peak."""
+    warmup = max(1, round(spec.warmup_epochs * steps_per_epoch))
+    if step < warmup:
+        return spec.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, spec.epochs * steps_per_epoch - warmup)
+    return spec.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def _optimiser(module: nn.Module, spec: OptimiserSpec) -> torch.optim.AdamW:
+    matrices = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim > 1]
+    vectors = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
+
+
+@dataclass(kw_only=True)
+class FrameStage:
+    """The stage's moving parts; `fit` runs it to its end, from the start or from a checkpoint."""
+
+    run: TrainRun
+    spec: OptimiserSpec
+    module: FrameClassifier
+    peers: Processes
+    teacher: FrameClassifier | None = None
+
+    def __post_init__(self) -> None:
+        recipe, device = self.run.recipe, self.peers.device
+        if self.spec.batch_size % self.peers.world:
+            raise InputError(f"batch_size {self.spec.batch_size} is not a multiple of the {self.peers.world} processes")
+        self.module.to(device)
+        self.module.model.encoder.cnn.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        mean = get_ema_multi_avg_fn(self.spec.ema_decay)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.module, multi_avg_fn=mean, use_buffers=True)
+        for parameter in self.module.model.head.reconstruction.parameters():
+            parameter.requires_grad_(False)
+        for parameter in self.module.model.head.classifier.parameters():
+            parameter.requires_grad_(False)
+        self.optimiser = _optimiser(self.module, self.spec)
+        self.centres = CentreLoss(recipe.model.classes, recipe.model.feature_size, rate=recipe.loss.centre_rate).to(
+            device
+        )
+        self.parallel: nn.Module = self.module
+        if self.peers.world > 1:
+            self.parallel = nn.parallel.DistributedDataParallel(
+                self.module, device_ids=[device.index] if device.type == "cuda" else None
+            )
+        self.epoch = 0
+        self.best: dict[str, Any] = {"score": -1.0, "epoch": 0}
+        self.best_tensors: dict[str, Tensor] = {}
+
+    def fit(self, train: DeviceFaces, choose: DeviceFaces, kept: Tensor, report: Reporter) -> FrameClassifier:
+        """Train to the last epoch and return the averaged weights of the epoch that was best on `choose`.
+
+        Args:
+            train: the training split.
+            choose: the split that epochs are chosen on.
+            kept: bool (N,), rows of `choose` that do not also stand in `train`.
+            report: told of progress after every step and epoch.
+        """
+        if self.peers.world > 1:
+            torch.distributed.barrier()
+        self._restore()
+        weights = class_weights(train.labels, self.run.recipe.loss, self.run.recipe.model.classes)
+        while self.epoch < self.spec.epochs:
+            loss = self._epoch(train, weights, report)
+            self.epoch += 1
+            if self.peers.leads:
+                self._close_epoch(loss, choose, kept, report)
+        if self.peers.leads:
+            self.average.module.load_state_dict(self.best_tensors)
+        best = self.average.module.eval()
+        assert isinstance(best, FrameClassifier)  # a copy of self.module
+        return best
+
+    def _epoch(self, train: DeviceFaces, weights: Tensor, report: Reporter) -> float:
+        recipe, device = self.run.recipe, self.peers.device
+        generator = seeded(device, recipe.seed, 1, self.epoch)
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator, device=device)) + self.peers.rank)
+        self.module.train()
+        size = min(self.spec.batch_size, len(train))
+        per_epoch = len(train) // size
+        total = torch.zeros((), device=device)
+        for step, index in enumerate(batches(len(train), size, generator)):
+            done = self.epoch * per_epoch + step
+            for group in self.optimiser.param_groups:
+                group["lr"] = scheduled_rate(self.spec, done, per_epoch)
+            part = self.peers.part(len(index))
+            faces = augment_faces(train.images[index], recipe.augment, generator, part)
+            faces, targets = mix_faces(faces, train.targets[index[part]], recipe.augment, generator)
+            faces = median_filter(faces, recipe.preprocess.median)
+            total += self._step(faces, targets, train.labels[index[part]], weights)
+            report.step("frames", done + 1, self.spec.epochs * per_epoch)
+        return float(total) / per_epoch
+
+    def _step(self, faces: Tensor, targets: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        loss, context = self.loss(faces, targets, labels, weights)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)
+        self.optimiser.step()
+        self.average.update_parameters(self.module)
+        self.centres.update(context.detach(), labels)
+        return loss.detach()
+
+    def loss(self, faces: Tensor, targets: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of one batch of prepared faces, and the contexts; nothing in it is random but dropout."""
+        spec = self.run.recipe.loss
+        with autocast(self.run.recipe, self.peers.device):
+            logits, context = self.parallel(faces)
+            loss = soft_cross_entropy(logits, targets, weights)
+            if self.teacher is not None:
+                with torch.no_grad():
+                    followed = self.teacher(faces)[0]
+                distilled = distillation_loss(logits, followed, spec.distil_temperature)
+                loss = loss + spec.distil_weight * (distilled - loss)
+        return loss + spec.centre_weight * self.centres(context, labels), context
+
+    def _close_epoch(self, loss: float, choose: DeviceFaces, kept: Tensor, report: Reporter) -> None:
+        self.average.eval()
+        correct = frame_predictions(self.average.module, choose, self.run.recipe) == choose.labels
+        score = float(correct[kept].float().mean())
+        if not math.isfinite(loss):
+            raise InputError(f"the loss became {loss} in epoch {self.epoch}; lower the learning rate and start again")
+        if score >= self.best["score"]:
+            self.best = {"score": score, "epoch": self.epoch}
+            self.best_tensors = {
+                name: value.detach().clone() for name, value in self.average.module.state_dict().items()
+            }
+        figures = {"epoch": float(self.epoch), "loss": loss, "choose_top1": score, "best_top1": self.best["score"]}
+        self.run.update(history=[*self.run.record["history"], {"stage": "frames", **figures}])
+        parts = {
+            "raw": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": optimiser_tensors(self.optimiser),
+            "centres": self.centres.state_dict(),
+            "best": self.best_tensors,
+        }
+        facts = {"epoch": self.epoch, "best": self.best, "history": self.run.record["history"]}
+        save_checkpoint(self.run.path / "checkpoint.safetensors", join(parts), facts)
+        report.epoch("frames", figures)
+
+    def _restore(self) -> None:
+        path = self.run.path / "checkpoint.safetensors"
+        if not path.exists():
+            return
+        tensors, facts = load_checkpoint(path)
+        self.module.load_state_dict(split(tensors, "raw"))
+        self.average.load_state_dict(split(tensors, "average"))
+        restore_optimiser(self.optimiser, split(tensors, "optimiser"))
+        self.centres.load_state_dict(split(tensors, "centres"))
+        self.best_tensors = {name: value.to(self.peers.device) for name, value in split(tensors, "best").items()}
+        self.epoch, self.best = facts["epoch"], facts["best"]
+        self.run.record["history"] = facts["history"]
+
+
+@torch.no_grad()
+def frame_predictions(module: nn.Module, faces: DeviceFaces, recipe: TrainRecipe, *, size: int = 512) -> Tensor:
+    """Predicted class of every face by the temporary classifier: int64 (N,)."""
+    found = []
+    with autocast(recipe, faces.images.device):
+        for start in range(0, len(faces), size):
+            found.append(module(faces.images[start : start + size])[0].argmax(dim=1))
+    return torch.cat(found)

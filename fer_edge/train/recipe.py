@@ -1,0 +1,193 @@
+"""What a training run is told: one frozen record, read from a TOML recipe and written into the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fer_edge.errors import InputError
+from fer_edge.model.config import ModelConfig
+from fer_edge.preprocess import PreprocessSpec
+
+__all__ = ["AugmentSpec", "LossSpec", "OptimiserSpec", "PruneRecipe", "SequenceSpec", "TrainRecipe"]
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name} must lie in [{low:g}, {high:g}]; got {value:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSpec:
+    """Strengths of the random changes made to training faces.
+
+    Attributes:
+        rotation_degrees: largest rotation to either side.
+        scale: largest relative change of size.
+        shift: largest shift, as a fraction of the side.
+        shear: largest shear.
+        flip: chance of a mirrored face.
+        gamma: largest change of log2 gamma (light).
+        gain: largest relative change of contrast.
+        gradient: largest light gradient across the face, grey levels.
+        noise: largest standard deviation of additive noise, grey levels.
+        blur: chance of a 3x3 binomial blur.
+        erase: chance of an occluding rectangle.
+        mix: chance that a batch's faces are mixed pairwise (mixup, arXiv 1710.09412, or CutMix, arXiv 1905.04899).
+    """
+
+    rotation_degrees: float = 15.0
+    scale: float = 0.15
+    shift: float = 0.08
+    shear: float = 0.1
+    flip: float = 0.5
+    gamma: float = 0.5
+    gain: float = 0.3
+    gradient: float = 40.0
+    noise: float = 8.0
+    blur: float = 0.1
+    erase: float = 0.3
+    mix: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "blur", "erase", "mix", "scale", "shift", "shear"):
+            _check(f"augment.{name}", getattr(self, name), 0.0, 1.0)
+        _check("augment.rotation_degrees", self.rotation_degrees, 0.0, 180.0)
+        for name in ("gamma", "gain", "gradient", "noise"):
+            _check(f"augment.{name}", getattr(self, name), 0.0, 255.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserSpec:
+    """AdamW with warm-up and cosine decay, and the moving average of its weights.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: faces a step, over all processes together.
+        learning_rate: the peak, reached after the warm-up.
+        warmup_epochs: linear rise from zero.
+        weight_decay: decoupled (Loshchilov and Hutter 2019), on matrices and kernels only.
+        ema_decay: of the exponential moving average that is evaluated and shipped.
+        clip_norm: gradients are scaled down to this norm.
+    """
+
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    warmup_epochs: float = 2.0
+    weight_decay: float = 0.05
+    ema_decay: float = 0.998
+    clip_norm: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2:
+            raise InputError(f"epochs >= 1 and batch_size >= 2 expected; got {self.epochs} and {self.batch_size}")
+        if not self.learning_rate > 0 or not self.clip_norm > 0:
+            raise InputError("learning_rate and clip_norm must be positive")
+        _check("ema_decay", self.ema_decay, 0.0, 0.99999)
+        _check("weight_decay", self.weight_decay, 0.0, 10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec:
+    """Cross-entropy plus centre loss, and what softens the targets.
+
+    Attributes:
+        label_smoothing: mass spread evenly over the classes.
+        votes_weight: share of the target taken from the FER+ crowd votes of the same row, where a row has them.
+        class_weights: ``"none"``, or ``"inverse-sqrt"`` to weigh classes by one over the root of their count.
+        centre_weight: weight of the centre loss (Wen et al. 2016).
+        centre_rate: how far a class centre moves toward its mini-batch mean.
+        dropout: on the context in front of the temporary classifier.
+        distil_weight: share of the loss that follows a teacher, where there is one (Hinton et al. 2015).
+        distil_temperature: of both softmaxes in that share.
+    """
+
+    label_smoothing: float = 0.05
+    votes_weight: float = 0.3
+    class_weights: Literal["none", "inverse-sqrt"] = "none"
+    centre_weight: float = 0.002
+    centre_rate: float = 0.5
+    dropout: float = 0.2
+    distil_weight: float = 0.7
+    distil_temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("label_smoothing", "votes_weight", "centre_rate", "distil_weight"):
+            _check(f"loss.{name}", getattr(self, name), 0.0, 1.0)
+        _check("loss.dropout", self.dropout, 0.0, 0.9)
+        _check("loss.centre_weight", self.centre_weight, 0.0, 10.0)
+        _check("loss.distil_temperature", self.distil_temperature, 0.1, 100.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSpec:
+    """The second stage: the head on windows of features, LDA, and the fine-tuning behind it.
+
+    Attributes:
+        window: frames a window holds at most.
+        frame_rate: features a second that the head is meant for.
+        copies: independently augmented copies of every training still whose features are kept.
+        context_epochs: training of the temporal BiLSTM and attention with the temporary classifier.
+        classifier_epochs: training of DenseNet block and classifier behind the fitted LDA.
+        learning_rate: peak of both.
+        batch_size: windows a step.
+    """
+
+    window: int = 16
+    frame_rate: float = 10.0
+    copies: int = 6
+    context_epochs: int = 6
+    classifier_epochs: int = 10
+    learning_rate: float = 1e-3
+    batch_size: int = 512
+
+    def __post_init__(self) -> None:
+        if min(self.window, self.copies, self.context_epochs, self.classifier_epochs) < 1 or self.batch_size < 2:
+            raise InputError("window, copies, context_epochs, classifier_epochs must be >= 1 and batch_size >= 2")
+        if not self.frame_rate > 0 or not self.learning_rate > 0:
+            raise InputError("frame_rate and learning_rate must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """Everything a training run depends on besides the data."""
+
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    optimiser: OptimiserSpec = field(default_factory=OptimiserSpec)
+    loss: LossSpec = field(default_factory=LossSpec)
+    sequence: SequenceSpec = field(default_factory=SequenceSpec)
+
+    def __post_init__(self) -> None:
+        if self.preprocess.size != self.model.input_size:
+            raise InputError(
+                f"preprocess.size must equal model.input_size; got {self.preprocess.size} and {self.model.input_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecipe:
+    """How a trained run is made smaller.
+
+    Attributes:
+        importance: how filters are ranked: L2 norm of the group (arXiv 2301.12900), or batch-norm scale.
+        round_to: channel counts stay multiples of this, as vector units like them.
+        recurrent: share of the MACs target that the BiLSTMs' hidden width follows; 0 keeps it.
+        optimiser: fine-tuning after each step.
+    """
+
+    importance: Literal["group-norm", "bn-scale"] = "group-norm"
+    round_to: int = 8
+    recurrent: float = 0.5
+    optimiser: OptimiserSpec = field(
+        default_factory=lambda: OptimiserSpec(epochs=12, learning_rate=1e-3, warmup_epochs=0.5)
+    )
+
+    def __post_init__(self) -> None:
+        if self.round_to < 1:
+            raise InputError(f"round_to must be >= 1; got {self.round_to}")
+        _check("recurrent", self.recurrent, 0.0, 1.0)

@@ -1,0 +1,149 @@
+"""A training run on disk: what was asked, what was read, what came out, and how to go on.
+
+run.json                 recipe, data set and its hashes, versions, stage, history, metrics
+checkpoint.safetensors   the newest epoch, whole (removed when the run is done)
+model.safetensors        the shipped weights: encoder, head, temporary classifier
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fer_edge.data import Dataset
+from fer_edge.decode import decode, encode
+from fer_edge.errors import InputError
+from fer_edge.files import read_json, write_json
+from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint, split
+from fer_edge.train.recipe import TrainRecipe
+
+__all__ = ["TrainRun", "data_facts", "versions"]
+
+SCHEMA = 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's result depends on, and the commit where the code is a git checkout."""
+    found = {"python": platform.python_version()}
+    for package in ("fer-edge", "torch", "numpy", "scikit-learn", "opencv-python-headless"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return found
+    if commit.returncode == 0:
+        found["commit"] = commit.stdout.strip()
+    return found
+
+
+def data_facts(dataset: Dataset) -> dict[str, Any]:
+    """Name and hashes of what was read; no path, so that a run tells nothing about the machine it ran on."""
+    return {
+        "dataset": dataset.name,
+        "sha256": dataset.sha256,
+        "splits": {name: {"rows": len(still.labels), "sha256": still.sha256} for name, still in dataset.splits.items()},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRun:
+    """A run folder and its record."""
+
+    path: Path
+    recipe: TrainRecipe
+    record: dict[str, Any]
+
+    @classmethod
+    def create(cls, path: Path, recipe: TrainRecipe, dataset: Dataset, **facts: Any) -> TrainRun:
+        """Begin a run in an empty or new folder.
+
+        Raises:
+            InputError: the folder holds a run already.
+            OutputError: the folder cannot be written.
+        """
+        if (path / "run.json").exists():
+            raise InputError(f"{path} holds a run already; choose another --out, or go on with it by --resume")
+        record = {
+            "schema": SCHEMA,
+            "recipe": encode(recipe),
+            "data": data_facts(dataset),
+            "versions": versions(),
+            "done": False,
+            "history": [],
+            **facts,
+        }
+        write_json(path / "run.json", record)
+        return cls(path=path, recipe=recipe, record=record)
+
+    @classmethod
+    def open(cls, path: Path) -> TrainRun:
+        """Open a run folder.
+
+        Raises:
+            InputError: the folder is no run, or one of another schema.
+        """
+        if not (path / "run.json").is_file():
+            raise InputError(f"{path} is no training run: it holds no run.json; expected the --out of fer-edge train")
+        record = read_json(path / "run.json")
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise InputError(f"{path}/run.json is of schema {record.get('schema')!r}; this fer-edge reads {SCHEMA}")
+        recipe = decode(TrainRecipe, record["recipe"])
+        return cls(path=path, recipe=recipe, record=record)
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to the record and write it."""
+        self.record.update(facts)
+        write_json(self.path / "run.json", self.record)
+
+    @property
+    def done(self) -> bool:
+        """Whether the run came to its end and holds final weights."""
+        return bool(self.record["done"])
+
+    def new_model(self) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+        """A freshly initialised model of this run's shape, and its temporary classifier."""
+        config = self.recipe.model
+        model = AttentionCnnBiLstm(config, normalisation=self.recipe.preprocess.normalisation)
+        return model, nn.Linear(config.feature_size, config.classes)
+
+    def load_model(self) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+        """The final model and its temporary classifier, in evaluation mode.
+
+        Raises:
+            InputError: the run is not done, or its weights are damaged or of another shape.
+        """
+        if not self.done:
+            raise InputError(f"{self.path} is not finished; go on with: fer-edge train --out {self.path} --resume")
+        tensors, _ = load_checkpoint(self.path / "model.safetensors")
+        model, temporary = self.new_model()
+        try:
+            model.load_state_dict(split(tensors, "model"))
+            temporary.load_state_dict(split(tensors, "temporary"))
+        except RuntimeError as error:
+            raise InputError(f"{self.path}/model.safetensors does not fit the run's recipe: {error}") from error
+        return model.eval(), temporary.eval()
+
+    def finish(self, model: AttentionCnnBiLstm, temporary: nn.Module, **facts: Any) -> None:
+        """Write the final weights and drop the checkpoint."""
+        tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+        tensors |= {f"temporary/{name}": tensor for name, tensor in temporary.state_dict().items()}
+        save_checkpoint(self.path / "model.safetensors", tensors, {"recipe": encode(self.recipe)})
+        self.update(done=True, **facts)
+        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)

@@ -1,0 +1,202 @@
+"""What a reader sees: the tables and the page, drawn from the JSON alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fer_edge.bench.latency import LatencySummary
+from fer_edge.bench.outputs import ensure_writable, write_reports
+from fer_edge.bench.page import render_page
+from fer_edge.bench.result import (
+    BenchReport,
+    Comparison,
+    OwnComparison,
+    ReferenceResult,
+    StatedAccuracy,
+    Throughput,
+    Timing,
+    VariantResult,
+)
+from fer_edge.bench.table import cost_table, verdict_table
+from fer_edge.errors import InputError, MissingPackageError, OutputError
+from fer_edge.labels import EXPRESSIONS
+from fer_edge.metrics import AccuracyReport
+
+STAGES = ("preprocess", "encoder", "head", "head_window", "frame", "streaming_step", "end_to_end", "cold_start")
+
+
+def latency(p50: float) -> LatencySummary:
+    return LatencySummary(
+        p50=p50, p90=p50, p99=2 * p50, p99_9=3 * p50, mean=p50, min=p50, max=4 * p50, n=200, batch=1, t=1, threads=1
+    )
+
+
+def accuracy(top1: float) -> StatedAccuracy:
+    report = AccuracyReport(
+        dataset="fer2013", split="PublicTest", n=3589, top1=top1, macro_precision=top1, macro_recall=top1,
+        macro_f1=top1, per_class=dict.fromkeys(EXPRESSIONS, top1), ece=0.02, top1_without_leaked=top1 - 0.01,
+        n_without_leaked=3309,
+    )  # fmt: skip
+    return StatedAccuracy(report=report, recorded=True)
+
+
+def variant(name: str, *, speedup: float) -> VariantResult:
+    own = OwnComparison(
+        speedup_p50=speedup, size_ratio=speedup, top1_delta=-0.0012, ece_delta=0.001, flip_rate=0.0123,
+        mcnemar_p=0.5, encoder_speedup_p50=speedup, max_abs_logit_diff=0.25,
+    )  # fmt: skip
+    return VariantResult(
+        bundle="edge", sha256="ab" * 32, name=name, precision=name, provider="cpu", provider_version="engine 1",
+        threads=1, batch=1, window=16, graph_bytes=int(4e6 / speedup), parameters=1_000_000, macs=None,
+        x=0.5 / speedup, x_quartiles=(0.4 / speedup, 0.6 / speedup), streaming_ratio=1.25,
+        latency_ms={stage: latency(1 / speedup) for stage in STAGES}, throughput_fps=Throughput(batch=32, fps=900.0),
+        rss_peak_bytes=77_000_000, accuracy=accuracy(0.684), against_own_fp32=own, against_original=None,
+    )  # fmt: skip
+
+
+def report(**changes: object) -> BenchReport:
+    made = BenchReport(
+        created="2025-01-31T12:00:00+00:00",
+        command="fer-edge bench 'a&b <i>'",
+        device={"cpu": "Core <9>", "cores": 4, "packages": {"numpy": "2"}, "load_at_start": 0.0},
+        timing=Timing(),
+        reference=ReferenceResult(sha256="cd" * 32, provider="cpu", provider_version="e 1", latency_ms=latency(2.0)),
+        original=None,
+        data=None,
+        logits_on="28 synthetic faces",
+        variants=(variant("fp32", speedup=1), variant("int8", speedup=4)),
+    )
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+class Reader(HTMLParser):
+    """Tags in order, every address the page would load, and its visible words."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and value and not value.startswith("#"):
+                self.loads.append(value)
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_verdict_compares_with_own_fp32_and_marks_recorded_accuracy() -> None:
+    table = verdict_table(report())
+    assert table.columns[0] == "variant"
+    assert "provider" not in table.columns
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert rows[1] == {
+        "variant": "edge/int8", "x": "0.125", "frame ms": "0.250", "speedup": "4.00", "MB": "1.00", "smaller": "4.00",
+        "top-1 %": "68.40*", "Δ top-1": "-0.12", "flips %": "1.23", "McNemar p": "0.5",
+    }  # fmt: skip
+    assert "the bundle's own FP32" in table.caption
+    assert "fer2013 PublicTest; * recorded" in table.caption
+
+
+def test_the_verdict_prefers_the_original() -> None:
+    other = Comparison(
+        speedup_p50=10.0, size_ratio=12.0, top1_delta=None, ece_delta=None, flip_rate=None, mcnemar_p=None
+    )
+    changed = dataclasses.replace(variant("int8", speedup=4), against_original=other, provider="openvino")
+    table = verdict_table(report(original="full/fp32", variants=(changed,)))
+    (row,) = [dict(zip(table.columns, cells, strict=True)) for cells in table.rows]
+    assert (row["speedup"], row["smaller"], row["Δ top-1"]) == ("10.00", "12.00", None)
+    assert row["provider"] == "openvino"
+    assert "full/fp32 on the same provider" in table.caption
+
+
+def test_the_costs_say_what_was_not_measured() -> None:
+    warm = dataclasses.replace(
+        variant("fp32", speedup=1),
+        latency_ms={stage: latency(1.0) for stage in STAGES if stage != "cold_start"},
+        rss_peak_bytes=None,
+    )
+    table = cost_table(report(variants=(warm, variant("int8", speedup=4))))
+    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert (first["cold start"], first["RSS MB"]) == (None, None)
+    assert (second["RSS MB"], second["frame p99"], second["/ encoder"]) == ("77", "0.500", "1.25")
+    assert "after idle" not in table.columns
+    assert "after idle" in cost_table(report(timing=Timing(idle_s=2.0))).columns
+
+
+def test_the_page_stands_alone_and_escapes_what_it_was_given() -> None:
+    pytest.importorskip("matplotlib")
+    text = render_page(report())
+    page = Reader(text)
+    assert page.loads == []
+    assert "script" not in page.open
+    assert page.open.count("svg") == 3
+    assert "i" not in page.open
+    for words in ("fer-edge bench 'a&b <i>'", "Core <9>", "numpy 2", "recorded in the manifest", "p99.9", "ab" * 32):
+        assert words in page.words
+    assert not re.search(r"@import|url\(\s*['\"]?http", text)
+    assert render_page(report()) == text, "the same report draws the same page"
+
+
+def test_a_busy_machine_is_owned_up_to() -> None:
+    pytest.importorskip("matplotlib")
+    busy = report(device={"cpu": "c", "cores": 2, "load_at_start": 1.9})
+    assert "The machine was busy" in render_page(busy)
+    assert "The machine was busy" not in render_page(report())
+
+
+def test_a_page_without_accuracy_has_no_accuracy_plot() -> None:
+    pytest.importorskip("matplotlib")
+    bare = report(variants=(dataclasses.replace(variant("fp32", speedup=1), accuracy=None),))
+    assert Reader(render_page(bare)).open.count("svg") == 1
+
+
+def test_reports_are_written_and_read_back(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    json_file, html_file = tmp_path / "new" / "bench.json", tmp_path / "new" / "bench.html"
+    ensure_writable(json_file, html_file)
+    assert list((tmp_path / "new").iterdir()) == []
+    write_reports(report(), json_file=json_file, html_file=html_file)
+    assert BenchReport.read(json_file) == report()
+    assert html_file.read_text().startswith("<!doctype html>")
+
+
+def test_a_report_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        ensure_writable(tmp_path / "file" / "bench.json", None)
+
+
+def test_the_page_names_the_package_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingPackageError, match=r"fer-edge\[report\]"):
+        ensure_writable(None, tmp_path / "bench.html")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema"),
+        ({"variants": [{"bundle": "x"}]}, r"variants\[0\]\.sha256: missing"),
+        ({"extra": 1}, "extra: unknown field"),
+    ],
+)
+def test_foreign_json_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    report().write(file)
+    value = report().to_json() | change
+    with pytest.raises(InputError, match=message):
+        BenchReport.from_json(value)
+    file.write_text("[]")
+    with pytest.raises(InputError, match=r"bench\.json"):
+        BenchReport.read(file)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny import tiny_bundle
+
+from fer_edge.bench import BenchReport
+from fer_edge.bundle import Bundle
+from fer_edge.cli import main
+
+BRIEF = ("--quick", "--rounds", "1", "--batch", "2")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return tiny_bundle(tmp_path / "bundle")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["bench", *map(str, arguments)])
+
+
+def test_measures_and_writes(bundle: Bundle, tmp_path: Path) -> None:
+    file = tmp_path / "out" / "bench.json"
+    result = run(bundle.path, *BRIEF, "--data", "synthetic:7", "--json", file, "--original", bundle.path, "--record")
+    assert result.exit_code == 0, result.output
+    assert "tiny/fp32" in result.stdout
+    assert "McNemar p" in result.stdout
+    assert "against tiny/fp32 on the same provider" in result.stdout
+    assert "synthetic test" not in result.stdout
+    assert f"written: {file}" in result.stderr
+    report = BenchReport.read(file)
+    assert report.original == "tiny/fp32"
+    assert report.command is not None
+    assert report.command.startswith("fer-edge ")
+    assert (report.timing.rounds, report.timing.batch) == (1, 2)
+    (variant,) = report.variants
+    assert variant.accuracy is not None
+    assert not variant.accuracy.recorded
+    recorded = json.loads((bundle.path / "manifest.json").read_text())["variants"][0]["metrics"]
+    assert recorded == {"val": variant.accuracy.report.to_json()}
+
+
+def test_a_page(bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = run(bundle.path, *BRIEF, "--html", tmp_path / "bench.html")
+    assert result.exit_code == 0, result.output
+    assert "<svg" in (tmp_path / "bench.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no bundle at 'nowhere'"),
+        (["BUNDLE", "--data", "fer2013:nowhere.csv"], "nowhere.csv"),
+        (["BUNDLE", "--variant", "int4"], "there are fp32"),
+        (["BUNDLE", "--provider", "abacus"], "unknown provider 'abacus'"),
+        (["BUNDLE", "--json", "BUNDLE/manifest.json/x.json"], "cannot write"),
+        (["BUNDLE", "--after-idle", "0"], "idle_s"),
+    ],
+)
+def test_a_users_error_is_one_line(bundle: Bundle, arguments: list[str], message: str) -> None:
+    result = run(*(argument.replace("BUNDLE", os.fspath(bundle.path)) for argument in arguments))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_no_bundle_means_every_shipped_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_edge.bench.outputs.zoo_names", lambda: (os.fspath(bundle.path),))
+    result = run(*BRIEF)
+    assert result.exit_code == 0, result.output
+    assert "tiny/fp32" in result.stdout
+    monkeypatch.setattr("fer_edge.bench.outputs.zoo_names", lambda: ())
+    assert "none is shipped" in run().stderr
+
+
+@pytest.mark.parametrize("arguments", [["--threads", "0"], ["--record"], ["--split", "both"]])
+def test_arguments_that_make_no_sense_are_usage_errors(bundle: Bundle, arguments: list[str]) -> None:
+    assert run(bundle.path, *arguments).exit_code == 2

@@ -1,0 +1,48 @@
+"""One data-parallel step, run by `test_runs` with one process and with two: writes loss, gradients and centres."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from training import small_dataset, small_recipe
+
+from fer_edge.train.augment import augment_faces
+from fer_edge.train.distributed import all_reduce_sum, processes
+from fer_edge.train.faces import DeviceFaces, seeded
+from fer_edge.train.frame_stage import FrameClassifier, FrameStage
+from fer_edge.train.run import TrainRun
+
+
+def main(folder: Path) -> None:
+    recipe, dataset = small_recipe(), small_dataset()
+    with processes("cpu") as peers:
+        run = TrainRun.create(folder / f"run-{peers.world}-{peers.rank}", recipe, dataset)
+        torch.manual_seed(0)
+        model, temporary = run.new_model()
+        module = FrameClassifier(model, temporary, dropout=0.0)
+        stage = FrameStage(run=run, spec=recipe.optimiser, module=module, peers=peers)
+        train = DeviceFaces.load(dataset.split("train"), recipe.preprocess, recipe.loss, peers.device, classes=7)
+        index = torch.arange(32)
+        part = peers.part(32)
+        faces = augment_faces(train.images[index], recipe.augment, seeded(peers.device, 5), part)
+        module.eval()
+        loss, context = stage.loss(faces, train.targets[index[part]], train.labels[index[part]], torch.ones(7))
+        loss.backward()
+        stage.centres.update(context.detach(), train.labels[index[part]])
+        total = loss.detach().clone()
+        all_reduce_sum(total)
+        if peers.leads:
+            tensors = {
+                name: value.grad.contiguous() for name, value in module.named_parameters() if value.grad is not None
+            }
+            tensors |= {"loss": total / peers.world, "centres": stage.centres.centres}
+            save_file(tensors, folder / f"step-{peers.world}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,42 @@
+"""The smallest model and recipe that have every part, for tests of training and export."""
+
+from __future__ import annotations
+
+from fer_edge.data import Dataset, load_dataset
+from fer_edge.model.config import ModelConfig
+from fer_edge.preprocess import PreprocessSpec
+from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, SequenceSpec, TrainRecipe
+
+__all__ = ["small_config", "small_dataset", "small_recipe"]
+
+
+def small_config() -> ModelConfig:
+    """16x16 input, four tokens, a residual block in two stages."""
+    return ModelConfig(
+        input_size=16,
+        channels=(16, 16, 24, 32),
+        blocks=((), (16,), (), (32,)),
+        stem_kernel=3,
+        token_grid=2,
+        spatial_hidden=16,
+        attention_size=8,
+        temporal_hidden=16,
+        dense_growth=8,
+    )
+
+
+def small_recipe(*, epochs: int = 2, batch_size: int = 32) -> TrainRecipe:
+    """A training of seconds, in FP32 so that every machine computes the same."""
+    return TrainRecipe(
+        precision="fp32",
+        model=small_config(),
+        preprocess=PreprocessSpec(size=16, median=3),
+        augment=AugmentSpec(),
+        optimiser=OptimiserSpec(epochs=epochs, batch_size=batch_size, warmup_epochs=0.5, ema_decay=0.8),
+        sequence=SequenceSpec(window=4, copies=2, context_epochs=1, classifier_epochs=1, batch_size=64),
+    )
+
+
+def small_dataset() -> Dataset:
+    """Generated faces with the splits to train, to choose and to report on."""
+    return load_dataset("synthetic:300@3")
