@@ -53,7 +53,7 @@ HEAVY = ENGINES | TRAINERS | {"nncf", "onnx", "onnxslim", "onnxscript", "matplot
 MUST_NOT_IMPORT = {
     "core": ENGINES | TRAINERS | {"nncf", "onnx"},
     "graph": ENGINES | TRAINERS | {"nncf"},
-    "runtime": TRAINERS | {"nncf", "onnx"},
+    "runtime": HEAVY - ENGINES,
     "model": ENGINES | {"nncf"},
     "train": ENGINES,
     "calibrate": TRAINERS,

@@ -28,21 +28,21 @@ def verdict_table(report: BenchReport) -> Table:
     """Speed, size and accuracy of every variant beside the report's original, or else its own bundle's FP32."""
     columns: list[_Column] = [
         ("x", lambda result: f"{result.x:.3f}"),
-        ("frame ms", lambda result: _p50(result, "frame")),
+        ("ms", lambda result: _p50(result, "frame")),
         ("speedup", _against(lambda other: f"{other.speedup_p50:.2f}")),
         ("MB", lambda result: megabytes(result.graph_bytes)),
         ("smaller", _against(lambda other: f"{other.size_ratio:.2f}")),
         ("top-1 %", _top1),
         ("Δ top-1", _against(lambda other: points(other.top1_delta))),
         ("flips %", _against(lambda other: percent(other.flip_rate))),
-        ("McNemar p", _against(lambda other: None if other.mcnemar_p is None else f"{other.mcnemar_p:.2g}")),
+        ("McNemar", _against(lambda other: None if other.mcnemar_p is None else f"{other.mcnemar_p:.2g}")),
     ]
     compared = f"{report.original} on the same provider" if report.original else "the bundle's own FP32"
     caption = [
         "x: encoder + head on one frame over the reference CNN "
         f"({report.reference.latency_ms.p50:.3f} ms), interleaved; below 1 is faster. "
-        f"frame ms: the same, p50 of {_timing(report)}.",
-        f"speedup, smaller, Δ top-1 (points), flips and McNemar: against {compared}.",
+        f"ms: the same, p50 of {_timing(report)}.",
+        f"speedup, smaller, Δ top-1 (points), flips and McNemar (p): against {compared}.",
         *_accuracy_note(report),
     ]
     return _table(report, columns, caption)
@@ -53,23 +53,24 @@ def cost_table(report: BenchReport) -> Table:
     columns: list[_Column] = [
         ("encoder", lambda result: _p50(result, "encoder")),
         ("head", lambda result: _p50(result, "head")),
-        ("frame p99", lambda result: f"{result.latency_ms['frame'].p99:.3f}"),
+        ("p99", lambda result: f"{result.latency_ms['frame'].p99:.3f}"),
         ("stream", lambda result: _p50(result, "streaming_step")),
-        ("/ encoder", lambda result: f"{result.streaming_ratio:.2f}"),
+        ("×enc", lambda result: f"{result.streaming_ratio:.2f}"),
         ("camera", lambda result: _p50(result, "end_to_end")),
-        ("after idle", lambda result: _p50(result, "after_idle")),
-        ("cold start", lambda result: _p50(result, "cold_start", digits=0)),
+        ("idle", lambda result: _p50(result, "after_idle")),
+        ("start", lambda result: _p50(result, "cold_start", digits=0)),
         ("RSS MB", lambda result: megabytes(result.rss_peak_bytes, digits=0)),
-        ("faces/s", lambda result: f"{result.throughput_fps.fps:.0f}"),
     ]
-    if report.timing.idle_s is None:
-        columns = [column for column in columns if column[0] != "after idle"]
     windows = ", ".join(str(window) for window in sorted({result.window for result in report.variants}))
     caption = [
-        f"Milliseconds, p50 where nothing else is said, of {_timing(report)}. stream: encoder + head on a window of "
-        f"{windows}. camera: from a face box in a camera frame to probabilities.",
-        f"cold start: from starting Python to the first probabilities. faces/s: batch {report.timing.batch}.",
+        f"ms, p50 of {_timing(report)}. p99: of encoder + head. stream: encoder + head on a window of {windows}, "
+        "×enc: that over the encoder alone. camera: from a face box in a camera frame to probabilities.",
+        "start: from starting Python to the first probabilities, in a fresh process; RSS: its peak.",
     ]
+    if report.timing.idle_s is None:
+        columns = [column for column in columns if column[0] != "idle"]
+    else:
+        caption.append(f"idle: the streaming step after {report.timing.idle_s:g} s in which nothing ran.")
     return _table(report, columns, caption)
 
 

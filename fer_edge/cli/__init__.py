@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "bench": "Measure latency and accuracy of every variant.",
     "run": "Recognise expressions in an image, a video or a camera's stream.",
     "verify": "Check that a bundle is whole and what it says it is.",
+    "card": "Draw a bundle's model card from its manifest.",
     "doctor": "Show what this machine has and what it lacks.",
     "demo": "Try the shipped bundles on made-up faces: verify, measure, run.",
 }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import shlex
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from fer_edge.cli.console import console, print_table, progress
+from fer_edge.cli.console import console, print_table
 
 __all__ = ["command"]
 
@@ -88,15 +92,10 @@ def command(
     ensure_writable(json_file, html_file)
     opened = open_bundles(bundles)
     timing = Timing.choose(quick=quick, rounds=rounds, batch=batch, idle_s=after_idle)
-    with progress("bench") as bar:
-
-        def say(text: str, done: int, total: int) -> None:
-            bar.describe(text)
-            bar(done, total)
-
+    with _still_progress() as say:
         report = run_bench(
             opened,
-            data=None if data is None else load_dataset(data, progress=bar),
+            data=None if data is None else load_dataset(data, progress=functools.partial(say, f"reading {data}")),
             split=split,
             original=None if original is None else Bundle.open(original),
             variants=variants or None,
@@ -110,7 +109,8 @@ def command(
         )
     for table in (verdict_table(report), cost_table(report)):
         right = [column for column in table.columns if column not in table.left]
-        print_table(table.columns, table.rows, caption=table.caption, right=right)
+        print_table(table.columns, table.rows, right=right)
+        click.echo(f"{table.caption}\n")
     write_reports(report, json_file=json_file, html_file=html_file)
     for path in filter(None, (json_file, html_file)):
         console.print(f"written: {path}")
@@ -118,3 +118,27 @@ def command(
         for bundle in opened:
             record_accuracies(bundle, report)
             console.print(f"recorded in {bundle.path}")
+
+
+@contextlib.contextmanager
+def _still_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar that is drawn when it is told something and at no other time.
+
+    A bar that redraws itself in a thread of its own would show in the tails of what is timed.
+    """
+    display = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        disable=not console.is_terminal,
+    )
+    task = display.add_task("bench", total=None)
+
+    def say(text: str, done: int, total: int) -> None:
+        display.update(task, description=text, completed=done, total=total, refresh=True)
+
+    with display:
+        yield say

@@ -69,14 +69,16 @@ class CkPlusSequence:
             uint8 (T, size, size) grey.
 
         Raises:
-            InputError: an unreadable image, frames of different sizes, or no face in the first frame or the last.
+            InputError: an unreadable image, a frame of another size than the first (or than 48x48 in CK+48), or no face
+                in the first frame or the last.
         """
         chosen = range(len(self.frames)) if frames is None else frames
         images = [read_grey(self.frames[place]) for place in chosen]
+        rows, columns = (_CROPPED_SIDE, _CROPPED_SIDE) if self.cropped else images[0].shape
         for place, image in zip(chosen, images, strict=True):
-            if image.shape != images[0].shape:
-                raise InputError(f"{self.frames[place]}: {image.shape}, expected {images[0].shape} as in its sequence")
-        rows, columns = images[0].shape
+            if image.shape != (rows, columns):
+                got = f"{image.shape[1]}x{image.shape[0]}"
+                raise InputError(f"{self.frames[place]}: {got} pixels, expected {columns}x{rows} as in its sequence")
         box = (0, 0, columns, rows) if self.cropped else self._face_box()
         return np.stack([crop_face(image, box, PreprocessSpec(size=size)) for image in images])
 
@@ -117,7 +119,7 @@ def reading(path: Path, *, size: int | None = None) -> Reading:
         InputError: as `ckplus_sequences`.
     """
     sequences = ckplus_sequences(path)
-    files = [file for s in sequences for file in (*s.frames, s.label_file) if file and s.expression]
+    files = [file for sequence in sequences for file in (*sequence.frames, sequence.label_file) if file]
     side = size or (_CROPPED_SIDE if sequences[0].cropped else _FACE_SIDE)
     return Reading(
         name="ckplus",

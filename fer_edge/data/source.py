@@ -24,6 +24,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _FORMS: Final = "fer2013:PATH, ckplus:PATH[?fold=K], folder:PATH[?size=S], synthetic[:COUNT[@SEED]]"
 _SIZES: Final = range(16, 513)
+_COUNTS: Final = range(1, 1_000_001)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ def _reading(spec: DataSpec) -> Reading:
 
     numbers = re.fullmatch(r"(\d*)(?:@(\d+))?", spec.where)
     count = int(numbers[1] or synthetic.DEFAULT_COUNT) if numbers else 0
-    if numbers is None or count < 1:
-        raise InputError(f"data spec synthetic:{spec.where}: expected synthetic:COUNT@SEED, as in synthetic:700@3")
+    if numbers is None or count not in _COUNTS:
+        expected = f"synthetic:COUNT@SEED, as in synthetic:700@3, with a count of 1 to {_COUNTS[-1]:,}"
+        raise InputError(f"data spec synthetic:{spec.where}: expected {expected}")
     return synthetic.reading(count, seed=int(numbers[2] or 0), size=size or 48)

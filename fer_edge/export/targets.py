@@ -212,7 +212,7 @@ def _fused(graphs: Mapping[str, bytes]) -> bytes:
 def _parity(bundle: Bundle, target: str, graphs: Mapping[str, bytes], folder: Path) -> tuple[Parity, str]:
     """The written files against the bundle's own graphs in the same engine, on generated faces."""
     size, window = bundle.manifest.preprocess.size, bundle.manifest.sequence.window
-    faces = prepare_stills(synthetic_stills(2 * window, seed=0, size=size)[0], bundle.manifest.preprocess)
+    faces = prepare_stills(synthetic_stills(2 * window, seed=0)[0], bundle.manifest.preprocess)
     lengths = np.array([window, 1 + window // 2], np.int64)
     clips = faces.reshape(2, window, size, size)
     feeds: dict[str, dict[str, NDArray[Any]]] = {

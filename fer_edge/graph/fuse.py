@@ -79,7 +79,7 @@ def fuse_clip_graph(encoder: ModelProto, head: ModelProto) -> ModelProto:
 
 def _read_shapes_after_cast(encoder: ModelProto, name: str) -> NodeProto:
     """The Cast that reads the input; every other reader, which is after its shape, reads the Cast's output instead."""
-    (cast,) = (node for node in encoder.graph.node if node.op_type == "Cast" and node.input[0] == name)
+    cast: NodeProto = next(node for node in encoder.graph.node if node.op_type == "Cast" and node.input[0] == name)
     for node in encoder.graph.node:
         if node is not cast and name in node.input:
             node.input[:] = [cast.output[0] if tensor == name else tensor for tensor in node.input]

@@ -58,6 +58,17 @@ class GraphIndex:
                 pending.extend(node.input)
         return list(found.values())
 
+    def descendants(self, nodes: Iterable[NodeProto]) -> list[NodeProto]:
+        """`nodes` and every node that is computed from them, each once."""
+        found: dict[int, NodeProto] = {}
+        pending = list(nodes)
+        while pending:
+            node = pending.pop()
+            if id(node) not in found:
+                found[id(node)] = node
+                pending.extend(reader for name in node.output for reader in self.consumers(name))
+        return list(found.values())
+
     def free_name(self, wanted: str) -> str:
         """`wanted`, or the first of `wanted_1`, `wanted_2`, ... that no tensor bears; taken from then on."""
         name, number = wanted, 0

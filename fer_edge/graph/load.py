@@ -26,7 +26,7 @@ def load_graph(data: bytes, *, name: str = "the graph") -> ModelProto:
         name: what messages call it.
 
     Raises:
-        InputError: truncated or foreign bytes, an invalid graph, weights in other files, or weights that are not finite.
+        InputError: truncated or foreign bytes, an invalid graph, weights in other files or that are not finite.
     """
     if faults := graph_faults(data):
         raise InputError(f"{name} cannot be used: {'; '.join(faults)}; export it again")

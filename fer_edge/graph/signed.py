@@ -75,7 +75,7 @@ def _refuse_what_has_no_signed_twin(model: ModelProto, index: GraphIndex) -> Non
     if offset:
         raise InputError(
             f"{len(offset)} quantizers have a zero point other than 0, so they have no symmetric signed form: "
-            f"{_listed(offset)}; quantize with preset = \"performance\" (symmetric activations)"
+            f'{_listed(offset)}; quantize with preset = "performance" (symmetric activations)'
         )
     fused = [_label(node) for node in model.graph.node if node.op_type in _FUSED_INT8]
     if fused:
@@ -83,7 +83,7 @@ def _refuse_what_has_no_signed_twin(model: ModelProto, index: GraphIndex) -> Non
     lone = list(_lone_unsigned(model, index))
     if lone:
         raise InputError(
-            f"uint8 tensors that are not a plain QuantizeLinear -> DequantizeLinear pair have no signed form: {_listed(lone)}"
+            f"uint8 tensors outside a QuantizeLinear -> DequantizeLinear pair have no signed form: {_listed(lone)}"
         )
 
 
@@ -92,8 +92,8 @@ def _lone_unsigned(model: ModelProto, index: GraphIndex) -> Iterator[str]:
         if node.op_type not in _QDQ or not _is_unsigned(node, index):
             continue
         if node.op_type == "QuantizeLinear":
-            readers = index.consumers(node.output[0])
-            paired = all(reader.op_type == "DequantizeLinear" for reader in readers) and node.output[0] not in index.outputs
+            readers = {reader.op_type for reader in index.consumers(node.output[0])}
+            paired = readers <= {"DequantizeLinear"} and node.output[0] not in index.outputs
         else:
             source = index.producer(node.input[0])
             paired = source is not None and source.op_type == "QuantizeLinear"

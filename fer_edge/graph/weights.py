@@ -25,9 +25,9 @@ def store_weights_int8(model: ModelProto, *, storage: WeightStorage, until: str 
 
     Biases stay float, as do weights below 1,024 elements. The weights come back to float before they are used:
 
-    - ``"cast"``: by Cast and Mul, which ONNX Runtime and OpenVINO fold when they load the graph, so that it runs as fast
-      as from float weights. (ONNX Runtime keeps a DequantizeLinear for its own fusions and would compute it in every
-      run: an LSTM of 9 steps, 256 -> 2 x 64, then takes 1.75 times as long.)
+    - ``"cast"``: by Cast and Mul, which ONNX Runtime and OpenVINO fold when they load the graph, so that it runs as
+      fast as from float weights. (ONNX Runtime keeps a DequantizeLinear for its own fusions and would compute it in
+      every run: an LSTM of 9 steps, 256 -> 2 x 64, then takes 1.75 times as long.)
     - ``"dequantize"``: by DequantizeLinear, the only reader of int8 constants that TensorRT accepts.
 
     Args:
@@ -84,7 +84,7 @@ def _stored(
     quantized, scale = _int8(weight, axis)
     stored, factor, floats, back = (index.free_name(f"{name}_{part}") for part in ("int8", "scale", "float", "weight"))
     if storage == "cast":
-        tensors = {stored: quantized, factor: scale}
+        tensors: dict[str, NDArray[Any]] = {stored: quantized, factor: scale}
         nodes = [
             helper.make_node("Cast", [stored], [floats], floats, to=TensorProto.FLOAT),
             helper.make_node("Mul", [floats, factor], [back], back),

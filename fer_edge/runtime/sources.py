@@ -22,7 +22,8 @@ __all__ = ["SourceFrame", "VideoSource", "open_source"]
 _IMAGES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 _DEFAULT_RATE: Final = 30.0
 _SYNTHETIC_RATE: Final = 20.0
-_SYNTHETIC_FRAMES: Final = 40  # two seconds of each expression
+_SYNTHETIC_FRAMES: Final = 30  # of each expression
+_SYNTHETIC_SIZE: Final = (480, 360)
 
 Kind = Literal["file", "camera", "image", "synthetic"]
 
@@ -193,16 +194,12 @@ def _synthetic(spec: str, expression: str) -> VideoSource:
 
     expressions = (canonical_expression(expression),) if expression else EXPRESSIONS
 
-    def frames() -> Iterator[SourceFrame]:
-        index = 0
-        for name in expressions:
-            clip = synthetic_clip(name, frames=_SYNTHETIC_FRAMES, frame_rate=_SYNTHETIC_RATE, seed=0, size=320)
-            for image, box in zip(clip.frames, clip.boxes_xyxy, strict=True):
-                left, top, right, bottom = (float(edge) for edge in box)
-                yield SourceFrame(
-                    image=image, timestamp_s=index / _SYNTHETIC_RATE, boxes=((left, top, right, bottom),)
-                )
-                index += 1
-
     count = len(expressions) * _SYNTHETIC_FRAMES
+
+    def frames() -> Iterator[SourceFrame]:
+        clip = synthetic_clip(expressions, frames=count, frame_rate=_SYNTHETIC_RATE, seed=0, size=_SYNTHETIC_SIZE)
+        for image, time_s, box in zip(clip.frames, clip.timestamps_s, clip.boxes_xyxy, strict=True):
+            left, top, right, bottom = (float(edge) for edge in box)
+            yield SourceFrame(image=image, timestamp_s=float(time_s), boxes=((left, top, right, bottom),))
+
     return VideoSource(frames(), name=spec, kind="synthetic", frame_rate=_SYNTHETIC_RATE, count=count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from fer_edge.errors import InputError
 from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["FaceTrack", "FaceTracker", "TrackerOptions", "box_overlaps", "prominence"]
+
+_FIRST_STEP_S: Final = 1 / 30  # what the first frame counts for, which has none before it
 
 
 def box_overlaps(first: Sequence[BoxXyxy], second: Sequence[BoxXyxy]) -> NDArray[np.float64]:
@@ -72,7 +75,7 @@ class FaceTrack:
         box_xyxy: where it was seen last, in pixels.
         seen_s: when it was seen last.
         hits: how often it was seen.
-        prominence: area (fraction of the image) times nearness to the middle, smoothed over time.
+        prominence: share of the image times nearness to the middle, smoothed over time; a new face's rises from 0.
     """
 
     track_id: int
@@ -124,7 +127,7 @@ class FaceTracker:
         """
         if not math.isfinite(timestamp_s) or (self._now_s is not None and timestamp_s <= self._now_s):
             raise InputError(f"timestamp_s: got {timestamp_s}, expected later than {self._now_s}")
-        elapsed_s = 0.0 if self._now_s is None else timestamp_s - self._now_s
+        elapsed_s = _FIRST_STEP_S if self._now_s is None else timestamp_s - self._now_s
         self._now_s = timestamp_s
         self._tracks = [track for track in self._tracks if timestamp_s - track.seen_s <= self._options.max_lost_s]
         matched = self._match(boxes)
@@ -160,8 +163,7 @@ class FaceTracker:
         share = 1 - math.exp(-elapsed_s / self._options.settle_s)
         for track in self._tracks:
             seen = prominence(track.box_xyxy, image_size) if track.seen_s == self._now_s else 0.0
-            weight = 1.0 if track.hits == 1 and seen else share
-            track.prominence += weight * (seen - track.prominence)
+            track.prominence += share * (seen - track.prominence)
 
     def _choose_driver(self) -> None:
         stable = [track for track in self._tracks if track.hits >= self._options.stable_after]

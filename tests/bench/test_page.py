@@ -101,8 +101,8 @@ def test_the_verdict_compares_with_own_fp32_and_marks_recorded_accuracy() -> Non
     assert "provider" not in table.columns
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert rows[1] == {
-        "variant": "edge/int8", "x": "0.125", "frame ms": "0.250", "speedup": "4.00", "MB": "1.00", "smaller": "4.00",
-        "top-1 %": "68.40*", "Δ top-1": "-0.12", "flips %": "1.23", "McNemar p": "0.5",
+        "variant": "edge/int8", "x": "0.125", "ms": "0.250", "speedup": "4.00", "MB": "1.00", "smaller": "4.00",
+        "top-1 %": "68.40*", "Δ top-1": "-0.12", "flips %": "1.23", "McNemar": "0.5",
     }  # fmt: skip
     assert "the bundle's own FP32" in table.caption
     assert "fer2013 PublicTest; * recorded" in table.caption
@@ -128,10 +128,10 @@ def test_the_costs_say_what_was_not_measured() -> None:
     )
     table = cost_table(report(variants=(warm, variant("int8", speedup=4))))
     first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
-    assert (first["cold start"], first["RSS MB"]) == (None, None)
-    assert (second["RSS MB"], second["frame p99"], second["/ encoder"]) == ("77", "0.500", "1.25")
-    assert "after idle" not in table.columns
-    assert "after idle" in cost_table(report(timing=Timing(idle_s=2.0))).columns
+    assert (first["start"], first["RSS MB"]) == (None, None)
+    assert (second["RSS MB"], second["p99"], second["×enc"]) == ("77", "0.500", "1.25")
+    assert "idle" not in table.columns
+    assert "idle" in cost_table(report(timing=Timing(idle_s=2.0))).columns
 
 
 def test_the_page_stands_alone_and_escapes_what_it_was_given() -> None:

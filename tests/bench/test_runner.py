@@ -17,7 +17,7 @@ from fer_edge.bench import BenchReport, Timing, run_bench
 from fer_edge.bench.accuracy import record_accuracies, synthetic_rows
 from fer_edge.bench.latency import Probe, Samples
 from fer_edge.bundle import Bundle
-from fer_edge.data import Dataset
+from fer_edge.data import Dataset, load_dataset
 from fer_edge.errors import BundleError, InputError, OutputError, SessionError
 from fer_edge.metrics import accuracy_report, paired_report
 from fer_edge.runtime.network import Network
@@ -296,3 +296,19 @@ def test_an_engine_that_fails_stops_the_run(bundle: Bundle, brief: Timing, monke
     monkeypatch.setattr(Network, "logits", fail)
     with pytest.raises(SessionError, match="burst"):
         run_bench([bundle], timing=brief)
+
+
+@pytest.mark.data
+def test_fer2013_is_measured_with_and_without_its_leaked_rows(
+    bundle: Bundle, brief: Timing, fer2013_path: Path, tmp_path: Path
+) -> None:
+    dataset = load_dataset(f"fer2013:{fer2013_path}")
+    log = tmp_path / "log.jsonl"
+    for split, name, unleaked in (("choose", "PublicTest", 3309), ("report", "PrivateTest", 3301)):
+        report = run_bench([bundle], data=dataset, split=split, variants=["fp32"], timing=brief, private_log=log)
+        (result,) = report.variants
+        assert result.accuracy is not None
+        stated = result.accuracy.report
+        assert (stated.split, stated.n, stated.n_without_leaked) == (name, 3589, unleaked)
+        assert len(stated.per_class) == 7
+    assert len(log.read_text().splitlines()) == 1

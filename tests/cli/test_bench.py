@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 from tiny import tiny_bundle
 
 from fer_edge.bench import BenchReport
+from fer_edge.bench.latency import measure_interleaved
 from fer_edge.bundle import Bundle
 from fer_edge.cli import main
 
@@ -29,7 +32,7 @@ def test_measures_and_writes(bundle: Bundle, tmp_path: Path) -> None:
     result = run(bundle.path, *BRIEF, "--data", "synthetic:7", "--json", file, "--original", bundle.path, "--record")
     assert result.exit_code == 0, result.output
     assert "tiny/fp32" in result.stdout
-    assert "McNemar p" in result.stdout
+    assert "McNemar" in result.stdout
     assert "against tiny/fp32 on the same provider" in result.stdout
     assert "synthetic test" not in result.stdout
     assert f"written: {file}" in result.stderr
@@ -78,6 +81,23 @@ def test_no_bundle_means_every_shipped_one(bundle: Bundle, monkeypatch: pytest.M
     assert "tiny/fp32" in result.stdout
     monkeypatch.setattr("fer_edge.bench.outputs.zoo_names", lambda: ())
     assert "none is shipped" in run().stderr
+
+
+def test_nothing_redraws_while_latency_is_measured(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads: list[list[str]] = []
+
+    def watched(*arguments: object, **options: object) -> object:
+        threads.append([thread.name for thread in threading.enumerate()])
+        return measure_interleaved(*arguments, **options)  # type: ignore[arg-type]
+
+    alone = [thread.name for thread in threading.enumerate()]
+    monkeypatch.setattr("fer_edge.bench.runner.measure_interleaved", watched)
+    monkeypatch.setattr("fer_edge.cli.bench.console", Console(force_terminal=True, stderr=True))
+    main(["bench", os.fspath(bundle.path), *BRIEF], standalone_mode=False)
+    assert threads == [alone]
+    assert "timing, interleaved" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--threads", "0"], ["--record"], ["--split", "both"]])

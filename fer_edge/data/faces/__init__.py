@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fer_edge.data.faces.clips import SyntheticClip, synthetic_clip
+from fer_edge.data.faces.clips import ClipFrame, SyntheticClip, synthetic_clip, synthetic_frames
 from fer_edge.data.faces.contact_sheet import contact_sheet
 from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.parameters import (
@@ -23,6 +23,7 @@ __all__ = [
     "EXPRESSION_UNITS",
     "ActionUnits",
     "Camera",
+    "ClipFrame",
     "Draws",
     "Face",
     "Identity",
@@ -38,5 +39,6 @@ __all__ = [
     "face_in_scene",
     "random_face",
     "synthetic_clip",
+    "synthetic_frames",
     "synthetic_stills",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,30 @@ from fer_edge.data.faces.stills import random_face
 from fer_edge.errors import InputError
 from fer_edge.labels import EXPRESSIONS
 
-__all__ = ["SyntheticClip", "synthetic_clip"]
+__all__ = ["ClipFrame", "SyntheticClip", "synthetic_clip", "synthetic_frames"]
 
 _NEUTRAL = EXPRESSIONS.index("neutral")
 _SHOWN = 0.5  # intensity from which on a frame carries the expression's label
 _SHORTEST = 5  # frames an expression needs to rise, stay and fall
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFrame:
+    """One frame with its truth.
+
+    Attributes:
+        image: uint8 (H, W, 3) BGR.
+        time_s: from the first frame on.
+        label: index into `labels.EXPRESSIONS`; an expression counts from half its strength on.
+        intensity: 0 neutral to 1 apex.
+        box_xyxy: the square face box in pixels.
+    """
+
+    image: np.ndarray
+    time_s: float
+    label: int
+    intensity: float
+    box_xyxy: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +50,7 @@ class SyntheticClip:
     Attributes:
         frames: uint8 (T, H, W, 3) BGR.
         frame_rate: frames a second.
-        labels: int64 (T,), index into `labels.EXPRESSIONS`; an expression counts from half its strength on.
+        labels: int64 (T,), index into `labels.EXPRESSIONS`, as in `ClipFrame`.
         intensities: float32 (T,), 0 neutral to 1 apex.
         boxes_xyxy: float32 (T, 4), the square face box in pixels.
     """
@@ -48,6 +67,24 @@ class SyntheticClip:
         return np.arange(len(self.frames)) / self.frame_rate
 
 
+def synthetic_frames(
+    expression: str | Sequence[str],
+    *,
+    frames: int = 60,
+    frame_rate: float = 20.0,
+    seed: int = 0,
+    size: tuple[int, int] = (640, 480),
+) -> Iterator[ClipFrame]:
+    """The frames of `synthetic_clip`, drawn one at a time as they are asked for.
+
+    Args, Raises:
+        as `synthetic_clip`; arguments are checked at once, not at the first frame.
+    """
+    shown = (expression,) if isinstance(expression, str) else tuple(expression)
+    _check(shown, frames, frame_rate, seed, size)
+    return _frames(shown, frames, frame_rate, seed, size)
+
+
 def synthetic_clip(
     expression: str | Sequence[str],
     *,
@@ -55,7 +92,6 @@ def synthetic_clip(
     frame_rate: float = 20.0,
     seed: int = 0,
     size: tuple[int, int] = (640, 480),
-    progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticClip:
     """A driver in a cabin, with small head motion, blinks and changing light.
 
@@ -64,14 +100,24 @@ def synthetic_clip(
         frames: length of the whole clip; at least 5 an expression.
         frame_rate: frames a second, above 0; sets the speed of head, blinks and light.
         seed: any whole number from 0; the person, the cabin and all motion.
-        size: width and height in pixels, at least 96 each.
-        progress: called with the frames drawn so far and their number.
+        size: width and height in pixels, 96 to 4096 each.
 
     Raises:
         InputError: an unknown expression, or an argument outside its range.
     """
-    shown = (expression,) if isinstance(expression, str) else tuple(expression)
-    _check(shown, frames, frame_rate, seed, size)
+    drawn = list(synthetic_frames(expression, frames=frames, frame_rate=frame_rate, seed=seed, size=size))
+    return SyntheticClip(
+        frames=np.stack([frame.image for frame in drawn]),
+        frame_rate=frame_rate,
+        labels=np.array([frame.label for frame in drawn], np.int64),
+        intensities=np.array([frame.intensity for frame in drawn], np.float32),
+        boxes_xyxy=np.array([frame.box_xyxy for frame in drawn], np.float32),
+    )
+
+
+def _frames(
+    shown: tuple[str, ...], frames: int, frame_rate: float, seed: int, size: tuple[int, int]
+) -> Iterator[ClipFrame]:
     draws = Draws(seed, 2)
     scene = cabin(*size, draws)
     person = random_face(draws, "neutral", frontal=True)
@@ -79,28 +125,22 @@ def synthetic_clip(
     apexes = [random_units(draws, name) for name in shown]
     motion = _Motion(draws, person, size)
     camera = Camera(blur=0.004, noise=draws.between(1.5, 4.0))
-    segment = np.minimum(np.arange(frames) * len(shown) // frames, len(shown) - 1)
+    segment = np.arange(frames) * len(shown) // frames
     intensities = np.concatenate([_rise_and_fall(int((segment == index).sum())) for index in range(len(shown))])
-
-    pictures = np.empty((frames, size[1], size[0], 3), np.uint8)
-    boxes = np.empty((frames, 4), np.float32)
-    labels = np.full(frames, _NEUTRAL, np.int64)
     for index in range(frames):
-        time_s, intensity = index / frame_rate, float(intensities[index])
-        which = int(segment[index])
-        if intensity >= _SHOWN:
-            labels[index] = EXPRESSIONS.index(shown[which])
-        face, box, body = motion.at(time_s, apexes[which].scaled(intensity))
+        which, intensity = int(segment[index]), float(intensities[index])
+        face, box, body = motion.at(index / frame_rate, apexes[which].scaled(intensity))
+        side = box[2] - box[0]
         picture = scene.copy()
-        paint_torso(picture, centre=body, half=(box[2] - box[0]) / 2, cloth=cloth, belt=True)
+        paint_torso(picture, centre=body, half=side / 2, cloth=cloth, belt=True)
         picture = draw_face(face, picture, box_xyxy=box)
-        pictures[index] = apply_camera(picture, camera, box_side=box[2] - box[0], draws=draws)
-        boxes[index] = box
-        if progress is not None:
-            progress(index + 1, frames)
-    return SyntheticClip(
-        frames=pictures, frame_rate=frame_rate, labels=labels, intensities=intensities, boxes_xyxy=boxes
-    )
+        yield ClipFrame(
+            image=apply_camera(picture, camera, box_side=side, draws=draws),
+            time_s=index / frame_rate,
+            label=EXPRESSIONS.index(shown[which]) if intensity >= _SHOWN else _NEUTRAL,
+            intensity=intensity,
+            box_xyxy=box,
+        )
 
 
 def _check(shown: tuple[str, ...], frames: int, frame_rate: float, seed: int, size: tuple[int, int]) -> None:

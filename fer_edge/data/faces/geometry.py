@@ -21,7 +21,7 @@ def mirrored(points: np.ndarray) -> np.ndarray:
 
 def shifted(points: np.ndarray, right: float, down: float) -> np.ndarray:
     """The same curve somewhere else."""
-    return points + np.array([right, down])
+    return np.asarray(points + np.array([right, down]))
 
 
 @dataclass(frozen=True, kw_only=True)

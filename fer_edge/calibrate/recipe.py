@@ -1,0 +1,153 @@
+"""What a calibration is told: one frozen record, read from a TOML recipe and written into the bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+from fer_edge.decode import expect
+from fer_edge.errors import InputError
+
+__all__ = [
+    "FORMS",
+    "ActivationRange",
+    "CalibrationRecipe",
+    "Form",
+    "GateLimits",
+    "HalfRange",
+    "OverflowFixes",
+    "PtqRecipe",
+    "SampleRecipe",
+]
+
+Form: TypeAlias = Literal["int8", "int8-trt"]
+FORMS: Final[tuple[Form, ...]] = ("int8", "int8-trt")
+"""``"int8"``: uint8 activations, for ONNX Runtime and OpenVINO. ``"int8-trt"``: signed ones, for TensorRT."""
+
+HalfRange: TypeAlias = Literal["disable", "first_layer_only", "enable"]
+ActivationRange: TypeAlias = Literal["mean", "max", "histogram"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRecipe:
+    """The calibration sample: training rows, each class by its share.
+
+    Attributes:
+        size: rows.
+        seed: of the draw.
+    """
+
+    size: int = 512
+    seed: int = 2013
+
+    def __post_init__(self) -> None:
+        expect(self.size >= 1, "size", self.size, "1 or more")
+        expect(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PtqRecipe:
+    """NNCF's post-training quantization of the encoder.
+
+    Attributes:
+        preset: ``"performance"`` keeps every zero point at 0; ``"mixed"`` gives signed activations one, which
+            ``"int8-trt"`` cannot have.
+        activation_range: how the ranges of the batches become one range: their mean, their extremes, or the range with
+            the least error on a histogram.
+        batch: faces a batch; every batch has a range of its own.
+        bias_correction: shift biases by the mean error that quantization brings (NNCF's fast algorithm).
+        smooth_quant: SmoothQuant's alpha for convolutions (0 to 1); none leaves it out.
+        float_types: operator types that stay float.
+        float_nodes: further nodes that stay float, by name.
+    """
+
+    preset: Literal["performance", "mixed"] = "performance"
+    activation_range: ActivationRange = "mean"
+    batch: int = 64
+    bias_correction: bool = True
+    smooth_quant: float | None = None
+    float_types: tuple[str, ...] = ("MatMul", "Mul", "Softmax", "ReduceSum")
+    float_nodes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        expect(self.batch >= 1, "batch", self.batch, "1 or more")
+        smooth = self.smooth_quant is None or 0 <= self.smooth_quant <= 1
+        expect(smooth, "smooth_quant", self.smooth_quant, "0 to 1, or nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverflowFixes:
+    """Whether weights use half of the 8-bit range, so that two products fit into 16 bits; by form.
+
+    x86 processors without VNNI multiply 8-bit numbers pairwise into 16 bits and saturate there.
+
+    Attributes:
+        int8: for ONNX Runtime and OpenVINO.
+        int8_trt: for TensorRT, whose tensor cores add up in 32 bits.
+    """
+
+    int8: HalfRange = "enable"
+    int8_trt: HalfRange = "disable"
+
+    def of(self, form: Form) -> HalfRange:
+        """The setting of one form."""
+        return self.int8 if form == "int8" else self.int8_trt
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateLimits:
+    """What an INT8 form may lose against its parent; rates are fractions.
+
+    Attributes:
+        max_top1_drop: on the choosing split without leaked rows.
+        max_flip_rate: labels that change there, right or wrong.
+        max_ece_rise: of the calibration error there, after each side's own temperature.
+        min_agreement: of labels on training rows outside the calibration sample.
+        agreement_rows: how many of those.
+        agreement_seed: of their draw.
+    """
+
+    max_top1_drop: float = 0.005
+    max_flip_rate: float = 0.03
+    max_ece_rise: float = 0.01
+    min_agreement: float = 0.97
+    agreement_rows: int = 10_000
+    agreement_seed: int = 7
+
+    def __post_init__(self) -> None:
+        for name in ("max_top1_drop", "max_flip_rate", "max_ece_rise", "min_agreement"):
+            value = getattr(self, name)
+            expect(0 <= value <= 1, name, value, "a fraction, 0 to 1")
+        expect(self.agreement_rows >= 1, "agreement_rows", self.agreement_rows, "1 or more")
+        expect(self.agreement_seed >= 0, "agreement_seed", self.agreement_seed, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRecipe:
+    """Everything a calibration is told.
+
+    Attributes:
+        forms: INT8 variants to make.
+        parent: the float variant they are made from and measured against.
+        sample: the calibration sample.
+        ptq: how the encoder is quantized.
+        overflow_fix: half-range weights, by form.
+        gate: what may be lost.
+    """
+
+    forms: tuple[Form, ...] = FORMS
+    parent: str = "fp32"
+    sample: SampleRecipe = field(default_factory=SampleRecipe)
+    ptq: PtqRecipe = field(default_factory=PtqRecipe)
+    overflow_fix: OverflowFixes = field(default_factory=OverflowFixes)
+    gate: GateLimits = field(default_factory=GateLimits)
+
+    def __post_init__(self) -> None:
+        expect(len(self.forms) > 0, "forms", self.forms, f"some of {', '.join(FORMS)}")
+        expect(len(set(self.forms)) == len(self.forms), "forms", self.forms, "each form once")
+        expect(self.parent not in FORMS, "parent", self.parent, "a float variant")
+        if "int8-trt" in self.forms and self.ptq.preset == "mixed":
+            raise InputError(
+                'ptq.preset: got "mixed", which gives activations a zero point; expected "performance" for the form '
+                '"int8-trt", since TensorRT takes symmetric INT8 only'
+            )

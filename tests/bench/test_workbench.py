@@ -1,0 +1,60 @@
+"""The committed files of bench/ say what the code does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_edge.bench import BenchReport, Timing
+from fer_edge.bench.private_log import find_private_log
+from fer_edge.bench.reference import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
+from fer_edge.files import sha256_bytes
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPOSITORY = Path(__file__).parents[2]
+WORKBENCH = REPOSITORY / "bench"
+
+
+def read(name: str) -> dict[str, Any]:
+    if not WORKBENCH.is_dir():
+        pytest.skip("bench/ is not part of the source distribution")
+    return tomllib.loads((WORKBENCH / name).read_text("utf-8"))
+
+
+def test_the_protocol_is_what_the_code_does() -> None:
+    protocol = read("protocol.toml")
+    reference = protocol["reference_cnn"]
+    assert reference["channels"] == list(REFERENCE_CHANNELS)
+    assert reference["input"] == [REFERENCE_SIZE, REFERENCE_SIZE, 1]
+    assert reference["sha256"] == sha256_bytes(reference_graph())
+    usual = Timing()
+    assert protocol["timing"] == {name: getattr(usual, name) for name in protocol["timing"]}
+    assert find_private_log(REPOSITORY) == REPOSITORY / protocol["data"]["log"]
+
+
+def test_peers_are_labelled_as_measured_elsewhere() -> None:
+    peers = read("peers.toml")
+    assert peers["measured"] == "elsewhere"
+    for peer in peers["peer"]:
+        assert {"name", "source", "parameters", "input", "x"} <= peer.keys()
+        assert peer["x"] > 0
+        assert ("private_top1" in peer) == ("public_top1" in peer)
+    assert all({"name", "source", "private_top1"} <= entry.keys() for entry in peers["published"])
+
+
+def test_the_readme_names_its_code() -> None:
+    read("protocol.toml")
+    assert (WORKBENCH / "README.md").read_text("utf-8").startswith("code: `fer_edge/bench/`\n")
+
+
+def test_committed_results_follow_the_schema() -> None:
+    read("protocol.toml")
+    for file in (WORKBENCH / "results").glob("*/bench*.json"):
+        assert BenchReport.read(file).variants, file

@@ -1,0 +1,181 @@
+"""A run to a bundle to a target's files: parity, refusals, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training import small_dataset, small_recipe
+
+from fer_edge.bundle import Bundle
+from fer_edge.errors import GateError, InputError, OutputError
+from fer_edge.export import from_run
+from fer_edge.export.card import model_card
+from fer_edge.export.from_run import export_run
+from fer_edge.export.parity import compare_outputs, require_parity
+from fer_edge.export.targets import choose_target, export_target
+from fer_edge.graph.info import graph_macs
+from fer_edge.graph.load import load_graph
+from fer_edge.model.cost import encoder_macs, head_macs
+from fer_edge.preprocess import prepare_stills
+from fer_edge.runtime import Network, Recognizer
+from fer_edge.train.run import TrainRun
+from fer_edge.train.trainer import train_model
+
+pytestmark = pytest.mark.train
+SPLIT = small_dataset().split("choose").name
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    return train_model(small_recipe(), small_dataset(), tmp_path_factory.mktemp("runs") / "small", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bundle(run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_run(run, tmp_path_factory.mktemp("bundles") / "small")
+
+
+def test_the_bundle_computes_what_torch_computes(run: TrainRun, bundle: Bundle) -> None:
+    model, _ = run.load_model()
+    stills = small_dataset().split("choose")
+    frames = prepare_stills(np.asarray(stills.images[:11]), bundle.manifest.preprocess)
+    lengths = np.array([3, 1], np.int64)
+    with Network.open(bundle) as network, torch.no_grad():
+        features = network.encode(frames)
+        expected = model.encoder(torch.from_numpy(frames))[0]
+        np.testing.assert_allclose(features, expected.numpy(), atol=1e-4)
+        logits = network.logits(features[:6].reshape(2, 3, -1), lengths)
+        expected = model.head(expected[:6].reshape(2, 3, -1), torch.from_numpy(lengths))[0]
+        np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+
+
+def test_the_manifest_says_where_the_weights_come_from(run: TrainRun, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    training = manifest.provenance.training
+    assert training["data"] == run.record["data"]
+    assert training["recipe"]["seed"] == 0
+    assert manifest.variants[0].metrics[SPLIT].to_json() == run.record["choose"]
+    assert manifest.variants[0].parity["encoder"]["max_abs_diff"] <= 1e-4
+    shapes = manifest.variants[0].parity["encoder"]["shapes"]
+    assert [from_run.TRACED_FRAMES, 16, 16] not in shapes
+    assert len(shapes) >= 3
+    assert (manifest.preprocess.size, manifest.preprocess.median) == (16, 3)
+
+
+def test_macs_of_the_graph_are_those_of_the_configuration(run: TrainRun, bundle: Bundle) -> None:
+    encoder, head = (load_graph(bundle.graph_bytes("fp32", part)) for part in ("encoder", "head"))
+    assert graph_macs(encoder, {"N": 1}) == encoder_macs(run.recipe.model)
+    assert graph_macs(head, {"B": 1, "T": 4}) == head_macs(run.recipe.model, 4)
+
+
+def test_a_difference_above_the_tolerance_is_refused(run: TrainRun, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="more than the tolerance 1e-12"):
+        export_run(run, tmp_path / "bundle", tolerance=1e-12)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_stands_is_not_replaced_unasked(run: TrainRun, bundle: Bundle) -> None:
+    before = bundle.sha256
+    with pytest.raises(OutputError):
+        export_run(run, bundle.path)
+    assert Bundle.open(bundle.path).sha256 == before
+
+
+def test_nan_weights_are_refused(run: TrainRun, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, safe_open, save_file
+
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "run.json").write_bytes((run.path / "run.json").read_bytes())
+    with safe_open(str(run.path / "model.safetensors"), "pt") as handle:
+        facts = handle.metadata()
+    tensors = load_file(run.path / "model.safetensors")
+    tensors["model/encoder.shortcut.bias"][0] = torch.nan
+    save_file(tensors, copy / "model.safetensors", facts)
+    with pytest.raises(InputError, match=r"'model/encoder\.shortcut\.bias' holds NaN"):
+        export_run(TrainRun.open(copy), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("target", ["cpu", "openvino"])
+def test_a_target_is_written_and_agrees(target: str, bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip({"cpu": "onnxruntime", "openvino": "openvino"}[target])
+    report = export_target(bundle, target=target, out=tmp_path / "files", clip=True)
+    assert report.parity.max_abs_diff <= 1e-3
+    assert report.bundle_sha256 == bundle.sha256
+    written = {path.name for path in (tmp_path / "files").iterdir()}
+    assert written == {file.name for file in report.files} | {"target.json"}
+    assert json.loads((tmp_path / "files" / "target.json").read_text())["target"] == target
+
+
+def test_targets_are_known_by_name() -> None:
+    assert choose_target("auto") in ("cpu", "openvino")
+    with pytest.raises(InputError, match="unknown target 'jetson'"):
+        choose_target("jetson")
+
+
+def test_parity_sees_a_wrong_shape_and_a_nan() -> None:
+    good = {"logits": np.zeros((2, 7))}
+    with pytest.raises(GateError, match="expected shape"):
+        compare_outputs([(good, {"logits": np.zeros((2, 6))})], [(2,)])
+    with pytest.raises(GateError, match="NaN"):
+        compare_outputs([(good, {"logits": np.full((2, 7), np.nan)})], [(2,)])
+    parity = compare_outputs([(good, {"logits": np.eye(2, 7)})], [(2,)])
+    assert parity.label_agreement == 0.5
+    with pytest.raises(GateError, match="differ by up to 1"):
+        require_parity(parity, tolerance=0.5, what="this")
+
+
+def test_the_card_holds_the_manifests_figures(bundle: Bundle) -> None:
+    card = model_card(bundle.manifest)
+    report = bundle.manifest.variants[0].metrics[SPLIT]
+    for words in (f"{report.top1:.2%}", f"{report.macro_f1:.2%}", "Art. 5(1)(f)", bundle.manifest.licence):
+        assert words in card
+
+
+def test_the_exported_bundle_recognises(bundle: Bundle) -> None:
+    with Recognizer(bundle) as recognizer:
+        estimate = recognizer.recognize(np.asarray(small_dataset().split("choose").images[0]))
+    assert sum(estimate.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_ctrl_c_in_the_middle_of_export_leaves_nothing(run: TrainRun, tmp_path: Path) -> None:
+    """The export is held open at its parity check, and interrupted there."""
+    script = (
+        "import sys, time, fer_edge.export.from_run as module\n"
+        "def hold(*_):\n    print('here', flush=True)\n    time.sleep(60)\n"
+        "module._check = hold\n"
+        "from fer_edge.cli import main\nmain()\n"
+    )
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        script,
+        "export",
+        str(run.path),
+        "--out",
+        str(tmp_path / "b" / "small"),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "here\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 1
+        said = process.stderr.read()
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.rglob("*.*")) == []

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import fer_edge.runtime.detector
+from fer_edge.errors import InputError, MissingPackageError, SessionError
+from fer_edge.runtime.detector import HaarDetector
+from fer_edge.runtime.tracker import box_overlaps
+
+_FACE = (174.0, 63.0, 274.0, 163.0)
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    """A public-domain photograph with one frontal face: uint8 (512, 512, 3) BGR."""
+    data = pytest.importorskip("skimage.data", reason="needs scikit-image: pip install 'fer-edge[dev]'")
+    return np.ascontiguousarray(data.astronaut()[..., ::-1])
+
+
+def test_finds_a_real_face(astronaut: np.ndarray) -> None:
+    [box] = HaarDetector().detect(astronaut)
+    assert box_overlaps([box], [_FACE])[0, 0] > 0.8
+
+
+def test_grey_and_large_images(astronaut: np.ndarray) -> None:
+    grey = cv2.resize(cv2.cvtColor(astronaut, cv2.COLOR_BGR2GRAY), (1536, 1536))
+    [box] = HaarDetector().detect(grey)
+    left, top, right, bottom = (3 * edge for edge in _FACE)
+    assert box_overlaps([box], [(left, top, right, bottom)])[0, 0] > 0.8
+
+
+def test_largest_first(astronaut: np.ndarray) -> None:
+    scene = np.zeros((512, 900, 3), np.uint8)
+    scene[:256, :256] = cv2.resize(astronaut, (256, 256))
+    scene[:, 388:] = astronaut
+    first, second = HaarDetector(min_face=0.08, longest_side=900).detect(scene)
+    assert first[2] - first[0] > second[2] - second[0]
+
+
+def test_nothing_where_there_is_nothing() -> None:
+    assert HaarDetector().detect(np.full((240, 320, 3), 90, np.uint8)) == ()
+    assert HaarDetector().detect(np.zeros((2, 2), np.uint8)) == ()
+
+
+@pytest.mark.parametrize("image", [np.zeros((9, 9), np.float32), np.zeros((0, 9), np.uint8), np.zeros(9, np.uint8), 3])
+def test_refuses_what_is_no_image(image: Any) -> None:
+    with pytest.raises(InputError, match="image: got"):
+        HaarDetector().detect(image)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("min_face", 0), ("min_face", 1.1), ("longest_side", 20), ("scale_step", 1.0), ("min_neighbours", -1)],
+)
+def test_options_are_checked(field: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{field}: got {value}"):
+        HaarDetector(**{field: value})  # type: ignore[arg-type]
+
+
+class TestOtherOpenCvs:
+    def test_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cv2", None)
+        with pytest.raises(MissingPackageError, match="face detection needs the package 'cv2'"):
+            HaarDetector()
+
+    def test_opencv_5_has_no_cascades(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(__version__="5.0.0"))
+        with pytest.raises(SessionError, match=r"OpenCV 5\.0\.0 has no CascadeClassifier"):
+            HaarDetector()
+
+    def test_jetpack_keeps_the_cascades_elsewhere(self, monkeypatch: pytest.MonkeyPatch, astronaut: np.ndarray) -> None:
+        """JetPack's cv2 has no `cv2.data`; the cascades lie in /usr/share/opencv4."""
+        elsewhere = Path(cv2.data.haarcascades)
+        monkeypatch.delattr(cv2, "data")
+        monkeypatch.setattr(fer_edge.runtime.detector, "_SYSTEM_FOLDERS", (Path("/nowhere"), elsewhere))
+        assert len(HaarDetector().detect(astronaut)) == 1
+        monkeypatch.setattr(fer_edge.runtime.detector, "_SYSTEM_FOLDERS", (Path("/nowhere"),))
+        with pytest.raises(SessionError, match=r"no haarcascade_frontalface_default\.xml in /nowhere.*apt-get"):
+            HaarDetector()

