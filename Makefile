@@ -35,7 +35,7 @@ types: $(VENV)/.dev
 # VENV, by a .pth file, which saves downloading them again.
 wheel: $(VENV)/.dev
 	set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
-	$(BIN)/python -m build --wheel --no-isolation --outdir "$$place" . >"$$place/build.log" || { cat "$$place/build.log"; exit 1; }; \
+	$(BIN)/python -m build --wheel --no-isolation --outdir "$$place" . >"$$place/log" || { cat "$$place/log"; exit 1; }; \
 	$(BIN)/python -m venv "$$place/venv"; \
 	"$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-index "$$place"/*.whl; \
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \

@@ -113,19 +113,6 @@ class PairedReport:
         for name in ("flip_rate", "agreement", "mcnemar_p"):
             _expect_fraction(name, getattr(self, name))
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values under the field names."""
-        return dict(encode(self))
-
-    @classmethod
-    def from_json(cls, value: Any) -> PairedReport:
-        """Inverse of `to_json`.
-
-        Raises:
-            InputError: a key is missing or unknown, or a value is out of range.
-        """
-        return decode(cls, value)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FriedmanReport:

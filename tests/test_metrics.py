@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from fer_edge.decode import decode, encode
 from fer_edge.errors import InputError
 from fer_edge.metrics import (
     AccuracyReport,
@@ -158,7 +159,7 @@ def test_paired_report_by_hand() -> None:
     assert report.top1_delta == pytest.approx(-1 / 6)
     assert report.mcnemar_p == 1.0
     assert report.ece_delta == pytest.approx((0.8 - 3 / 6) - (1 - 4 / 6))
-    assert PairedReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+    assert decode(PairedReport, json.loads(json.dumps(encode(report)))) == report
 
 
 def test_a_variant_against_itself_shows_no_change() -> None:

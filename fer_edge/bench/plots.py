@@ -68,25 +68,25 @@ def accuracy_plot(report: BenchReport) -> str:
 
 
 def recall_plot(report: BenchReport) -> str:
-    """Recall of each expression, variants side by side; SVG.
+    """Recall of each expression that occurs in the split, variants side by side; SVG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    results = [result for result in report.variants if result.accuracy is not None]
+    recalls = {_name(result): result.accuracy.report.per_class for result in report.variants if result.accuracy}
+    labels = [label for label in EXPRESSIONS if all(label in each for each in recalls.values())]
 
     def draw(axes: Axes) -> None:
-        width = 0.8 / len(results)
-        for place, result in enumerate(results):
-            assert result.accuracy is not None
-            recalls = [100 * result.accuracy.report.per_class.get(label, 0.0) for label in EXPRESSIONS]
-            centres = [index - 0.4 + width * (place + 0.5) for index in range(len(EXPRESSIONS))]
-            axes.bar(centres, recalls, width=width, color=_COLOURS[place % len(_COLOURS)], label=_name(result))
-        axes.set_xticks(range(len(EXPRESSIONS)), EXPRESSIONS)
+        width = 0.8 / len(recalls)
+        for place, (name, recall) in enumerate(recalls.items()):
+            centres = [index - 0.4 + width * (place + 0.5) for index in range(len(labels))]
+            heights = [100 * recall[label] for label in labels]
+            axes.bar(centres, heights, width=width, color=_COLOURS[place % len(_COLOURS)], label=name)
+        axes.set_xticks(range(len(labels)), labels)
         axes.set_ylim(0, 100)
         axes.set_ylabel("recall %")
         axes.legend(
-            frameon=False, fontsize=8, ncols=min(4, len(results)), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+            frameon=False, fontsize=8, ncols=min(4, len(recalls)), loc="lower center", bbox_to_anchor=(0.5, 1.0)
         )
 
     return _svg(draw, height=4.5)

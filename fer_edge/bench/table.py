@@ -103,7 +103,8 @@ def _table(report: BenchReport, columns: Sequence[_Column], caption: Sequence[st
 
 def _against(cell: Callable[[Comparison], Cell]) -> Callable[[VariantResult], Cell]:
     def of(result: VariantResult) -> Cell:
-        other = result.against_original or result.against_own_fp32
+        own = None if result.precision == "fp32" else result.against_own_fp32  # itself, with nothing to tell
+        other = result.against_original or own
         return None if other is None else cell(other)
 
     return of

@@ -13,6 +13,7 @@ from fer_edge.cli.console import console, emit_json, json_flag, print_table, pro
 
 if TYPE_CHECKING:
     from fer_edge.calibrate.calibration import CalibrationOutcome
+    from fer_edge.calibrate.recipe import Form
     from fer_edge.manifest import Variant
 
 __all__ = ["command"]
@@ -41,7 +42,7 @@ def command(
     data: str,
     recipe: str,
     settings: tuple[str, ...],
-    forms: tuple[str, ...],
+    forms: tuple[Form, ...],
     sample_out: Path | None,
     threads: int,
     dry_run: bool,

@@ -55,12 +55,8 @@ def _print(report: DatasetReport) -> None:
     classes = tuple(report.splits[0].classes)
     counted = ("images", *classes, "repeated", "contradictory", "leaked")
     rows = [(s.name, s.role, s.n, *s.classes.values(), s.repeated, s.contradictory, s.leaked) for s in report.splits]
-    print_table(
-        ("split", "serves to", *counted),
-        rows,
-        right=counted,
-        title=f"{report.source} ({report.layout}, {width}x{height})",
-    )
+    click.echo(f"{report.source} ({report.layout}, {width}x{height})")
+    print_table(("split", "serves to", *counted), rows, right=counted)
     click.echo("repeated: stands earlier in the split · leaked: also stands in the training split")
     click.echo(f"contradictory: groups of identical images with more than one label; {report.contradictory} in all")
     if any(split.subjects for split in report.splits):

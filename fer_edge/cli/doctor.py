@@ -55,4 +55,3 @@ def _machine_rows(machine: MachineReport) -> list[tuple[str, str]]:
     if machine.jetpack:
         rows.append(("JetPack", machine.jetpack))
     return rows
-

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import console, print_table, progress
+from fer_edge.cli.console import ProgressBar, console, print_table, progress
 
 if TYPE_CHECKING:
     from fer_edge.runtime.pipeline import RunSummary
+    from fer_edge.runtime.video import FrameResult
 
 
 @click.command(name="run")
@@ -76,12 +77,19 @@ def command(
                     frames,
                     outputs=outputs,
                     whole_frame=whole_frame,
-                    on_result=lambda result: bar(result.index + 1, frames.frames or result.index + 1),
+                    on_result=lambda result: _show(bar, result, frames.frames),
                 )
     if summary.frames_expected and summary.frames < summary.frames_expected:
         console.print(f"note: {source} states {summary.frames_expected} frames, {summary.frames} could be read")
     if not to_stdout:
         _print_summary(summary)
+
+
+def _show(bar: ProgressBar, result: FrameResult, total: int | None) -> None:
+    done = result.index + 1
+    bar(done, total or done)
+    if result.driver is not None:
+        bar.describe(f"driver: {result.driver.label} {result.driver.probability:.0%}")
 
 
 def _print_summary(summary: RunSummary) -> None:

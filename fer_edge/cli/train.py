@@ -18,16 +18,27 @@ from fer_edge.cli.console import console, emit_json, json_flag, progress
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: optimiser.epochs=30."
 )
+@click.option("--init", type=click.Path(file_okay=False, path_type=Path), help="Start from this run's weights.")
+@click.option("--teacher", type=click.Path(file_okay=False, path_type=Path), help="Distil from this run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it was broken off.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_flag
 def command(
-    recipe: str, data: str, out: Path, settings: tuple[str, ...], resume: bool, device: str, as_json: bool
+    recipe: str,
+    data: str,
+    out: Path,
+    settings: tuple[str, ...],
+    init: Path | None,
+    teacher: Path | None,
+    resume: bool,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Train RECIPE (edge, paper, or the path of a TOML recipe).
 
     Trains on the training split, chooses the epoch on the split to choose on (FER2013: PublicTest without leaked rows),
-    never looks at the third. Under torchrun, several processes or GPUs share each batch.
+    never looks at the third. Under torchrun, several processes or GPUs share each batch. --init and --teacher together
+    distil a run into itself, which smooths noisy labels.
     """
     from fer_edge.cli.training import print_run, run_progress, run_summary
     from fer_edge.errors import require
@@ -37,6 +48,7 @@ def command(
     from fer_edge.data import load_dataset
     from fer_edge.recipes import load_recipe, override
     from fer_edge.train.recipe import TrainRecipe
+    from fer_edge.train.run import TrainRun
     from fer_edge.train.trainer import train_model
 
     plan = override(load_recipe(TrainRecipe, recipe, room="train"), settings)
@@ -44,7 +56,16 @@ def command(
         dataset = load_dataset(data, progress=bar)
     try:
         with run_progress() as report:
-            run = train_model(plan, dataset, out, resume=resume, device=device, report=report)
+            run = train_model(
+                plan,
+                dataset,
+                out,
+                init=None if init is None else TrainRun.open(init),
+                teacher=None if teacher is None else TrainRun.open(teacher),
+                resume=resume,
+                device=device,
+                report=report,
+            )
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: fer-edge train {recipe} --data {data} --out {out} --resume")
         raise

@@ -50,7 +50,7 @@ def run_progress() -> Iterator[_Reporter]:
 def run_summary(run: Any) -> dict[str, Any]:
     """What a finished run says of itself, for `--json`."""
     record = run.record
-    kept = ("choose", "top1_by_window", "temperature", "seconds", "pruning", "data", "versions")
+    kept = ("choose", "top1_by_window", "temperature", "seconds", "pruning", "init", "teacher", "data", "versions")
     return {"run": str(run.path), **{key: record[key] for key in kept if key in record}}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,13 +79,18 @@ def leaked_rows(dataset: Dataset, split: StillSet) -> NDArray[np.bool_]:
     Raises:
         InputError: the data set has no training split (``"train" in dataset.roles`` tells beforehand).
     """
-    return _among(split.images, dataset.split("train").images)
+    known = set(_fingerprints(dataset.split("train")))
+    return np.array([mark in known for mark in _fingerprints(split)], np.bool_)
 
 
 def describe(dataset: Dataset) -> DatasetReport:
     """Count what `dataset` holds."""
     served: dict[str, Role] = {name: role for role, name in dataset.roles.items()}
     splits = list(dataset.splits.values())
+    marks = [_fingerprints(split) for split in splits]
+    trained = {
+        mark for split, found in zip(splits, marks, strict=True) if served.get(split.name) == "train" for mark in found
+    }
     height, width = splits[0].images.shape[1:]
     return DatasetReport(
         name=dataset.name,
@@ -91,38 +98,41 @@ def describe(dataset: Dataset) -> DatasetReport:
         layout=dataset.layout,
         sha256=dataset.sha256,
         image_size=(width, height),
-        splits=tuple(_split_report(dataset, split, served.get(split.name)) for split in splits),
-        contradictory=_contradictory(splits),
+        splits=tuple(
+            _split_report(split, served.get(split.name), found, trained)
+            for split, found in zip(splits, marks, strict=True)
+        ),
+        contradictory=_contradictory(itertools.chain(*marks), itertools.chain(*(split.labels for split in splits))),
         note=dataset.note,
         cache=str(dataset.cache) if dataset.cache else None,
     )
 
 
-def _split_report(dataset: Dataset, split: StillSet, role: Role | None) -> SplitReport:
+def _split_report(split: StillSet, role: Role | None, marks: Sequence[bytes], trained: set[bytes]) -> SplitReport:
     counts = np.bincount(split.labels, minlength=len(EXPRESSIONS))
-    leaks = role != "train" and "train" in dataset.roles
     return SplitReport(
         name=split.name,
         role=role,
         n=len(split),
         sha256=split.sha256,
         classes={name: int(count) for name, count in zip(EXPRESSIONS, counts, strict=True)},
-        repeated=len(split) - len({image.tobytes() for image in split.images}),
-        contradictory=_contradictory([split]),
-        leaked=int(leaked_rows(dataset, split).sum()) if leaks else None,
+        repeated=len(marks) - len(set(marks)),
+        contradictory=_contradictory(marks, split.labels),
+        leaked=sum(mark in trained for mark in marks) if trained and role != "train" else None,
         subjects=None if split.groups is None else len(np.unique(split.groups)),
         with_votes=split.votes is not None,
     )
 
 
-def _among(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    known = {image.tobytes() for image in others}
-    return np.fromiter((image.tobytes() in known for image in images), np.bool_, len(images))
+def _fingerprints(split: StillSet) -> list[bytes]:
+    """The same bytes for the same pixels; far smaller than the images."""
+    images = np.ascontiguousarray(split.images)
+    return [hashlib.blake2b(image, digest_size=16).digest() for image in images]
 
 
-def _contradictory(splits: Sequence[StillSet]) -> int:
+def _contradictory(marks: Iterable[bytes], labels: Iterable[int]) -> int:
+    """Groups of identical images that do not agree on the label."""
     meanings: dict[bytes, set[int]] = {}
-    for split in splits:
-        for image, label in zip(split.images, split.labels.tolist(), strict=True):
-            meanings.setdefault(image.tobytes(), set()).add(label)
-    return sum(len(labels) > 1 for labels in meanings.values())
+    for mark, label in zip(marks, labels, strict=True):
+        meanings.setdefault(mark, set()).add(int(label))
+    return sum(len(found) > 1 for found in meanings.values())

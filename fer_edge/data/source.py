@@ -60,7 +60,7 @@ class DataSpec:
         options = {}
         for part in filter(None, (query or bare_query).split("&")):
             name, _, value = part.partition("=")
-            if name not in _OPTIONS[kind] or not value.isdecimal():
+            if name not in _OPTIONS[kind] or not re.fullmatch(r"[0-9]{1,9}", value):
                 known = ", ".join(f"{option}=NUMBER" for option in _OPTIONS[kind]) or "none"
                 raise InputError(f"data spec {text!r}: cannot use the option {part!r}; {kind} takes: {known}")
             options[name] = int(value)
@@ -116,7 +116,7 @@ def _reading(spec: DataSpec) -> Reading:
         return folders.reading(path, size=size)
     from fer_edge.data import synthetic
 
-    numbers = re.fullmatch(r"(\d*)(?:@(\d+))?", spec.where)
+    numbers = re.fullmatch(r"([0-9]{0,9})(?:@([0-9]{1,9}))?", spec.where)
     count = int(numbers[1] or synthetic.DEFAULT_COUNT) if numbers else 0
     if numbers is None or count not in _COUNTS:
         expected = f"synthetic:COUNT@SEED, as in synthetic:700@3, with a count of 1 to {_COUNTS[-1]:,}"

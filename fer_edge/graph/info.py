@@ -146,10 +146,10 @@ def _bound_shapes(model: ModelProto, dimensions: Mapping[str, int]) -> dict[str,
             if dimension.dim_param in dimensions:
                 dimension.dim_value = dimensions[dimension.dim_param]
     inputs = set(GraphIndex(bound).inputs)
-    for value in bound.graph.input:
+    for given, value in zip(model.graph.input, bound.graph.input, strict=True):
         if value.name in inputs and _static_shape(value) is None:
             raise InputError(
-                f"input {value.name!r} has the shape {list(_tensor_info(value).shape)}; give a size for each symbol, "
+                f"input {value.name!r} has the shape {list(_tensor_info(given).shape)}; give a size for each symbol, "
                 f"got {dict(dimensions)}"
             )
     inferred = onnx.shape_inference.infer_shapes(bound, data_prop=True).graph

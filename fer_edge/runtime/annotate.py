@@ -179,10 +179,14 @@ class AnnotatedVideo:
         Raises:
             OutputError: not every frame arrived.
         """
-        reader = self._cv2.VideoCapture(str(self._scratch)) if self._count else None
-        arrived = int(reader.get(self._cv2.CAP_PROP_FRAME_COUNT)) if reader is not None and reader.isOpened() else 0
-        if not self._count or arrived != self._count:
+        reader = self._cv2.VideoCapture(str(self._scratch))
+        arrived = int(reader.get(self._cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+        # An AVI's header counts frames that never came, so the last one has to be seen.
+        reader.set(self._cv2.CAP_PROP_POS_FRAMES, self._count - 1)
+        whole = self._count > 0 and arrived == self._count and reader.read()[0]
+        reader.release()
+        if not whole:
             raise OutputError(
-                f"cannot write {self._path}: {arrived} of {self._count} frames arrived. Free space or choose another "
+                f"cannot write {self._path}: not all of its {self._count} frames arrived. Free space or choose another "
                 "folder; whatever stood there before is untouched."
             )

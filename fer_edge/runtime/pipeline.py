@@ -56,7 +56,7 @@ class RunOutputs:
                 continue
             if path.is_dir():
                 raise OutputError(f"{path} is a folder, expected a file to write")
-            if path.samefile(source.name) if os.path.exists(source.name) else False:
+            if os.path.exists(source.name) and path.samefile(source.name):
                 raise OutputError(f"{path} is the source itself; choose another name")
             if not self.overwrite:
                 raise OutputError(f"{path} exists; choose another name or pass --overwrite")

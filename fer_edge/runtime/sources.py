@@ -190,16 +190,10 @@ def _image(cv2: Any, path: Path) -> VideoSource:
 
 
 def _synthetic(spec: str, expression: str) -> VideoSource:
-    from fer_edge.data.faces import synthetic_clip
+    from fer_edge.data.faces import synthetic_frames
 
     expressions = (canonical_expression(expression),) if expression else EXPRESSIONS
-
     count = len(expressions) * _SYNTHETIC_FRAMES
-
-    def frames() -> Iterator[SourceFrame]:
-        clip = synthetic_clip(expressions, frames=count, frame_rate=_SYNTHETIC_RATE, seed=0, size=_SYNTHETIC_SIZE)
-        for image, time_s, box in zip(clip.frames, clip.timestamps_s, clip.boxes_xyxy, strict=True):
-            left, top, right, bottom = (float(edge) for edge in box)
-            yield SourceFrame(image=image, timestamp_s=float(time_s), boxes=((left, top, right, bottom),))
-
-    return VideoSource(frames(), name=spec, kind="synthetic", frame_rate=_SYNTHETIC_RATE, count=count)
+    drawn = synthetic_frames(expressions, frames=count, frame_rate=_SYNTHETIC_RATE, seed=0, size=_SYNTHETIC_SIZE)
+    frames = (SourceFrame(image=each.image, timestamp_s=each.time_s, boxes=(each.box_xyxy,)) for each in drawn)
+    return VideoSource(frames, name=spec, kind="synthetic", frame_rate=_SYNTHETIC_RATE, count=count)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from fer_edge.data import Dataset
 from fer_edge.errors import InputError, require
-from fer_edge.files import sha256_file
 from fer_edge.model.cnn import FrameCNN, ResidualBlock
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.cost import encoder_macs
@@ -82,11 +81,7 @@ def prune_run(
     pruned = prune_model(model, temporary, macs=macs, recipe=recipe)
     config = replace(parent.recipe, model=pruned.config, optimiser=recipe.optimiser)
     facts = {
-        "parent": {
-            "weights_sha256": sha256_file(parent.path / "model.safetensors"),
-            "choose": parent.record["choose"],
-            "recipe_model": parent.record["recipe"]["model"],
-        },
+        "parent": {**parent.identity, "model": parent.record["recipe"]["model"]},
         "pruning": {
             "macs_target": macs,
             "macs_before": pruned.macs[0],

@@ -129,8 +129,9 @@ class SequenceSpec:
         frame_rate: features a second that the head is meant for.
         copies: independently augmented copies of every training still whose features are kept.
         context_epochs: training of the temporal BiLSTM and attention with the temporary classifier.
+        context_rate: its peak learning rate; low, for these weights come trained.
         classifier_epochs: training of DenseNet block and classifier behind the fitted LDA.
-        learning_rate: peak of both.
+        classifier_rate: its peak learning rate; high, for these weights are new.
         batch_size: windows a step.
     """
 
@@ -138,15 +139,16 @@ class SequenceSpec:
     frame_rate: float = 10.0
     copies: int = 6
     context_epochs: int = 6
-    classifier_epochs: int = 10
-    learning_rate: float = 1e-3
+    context_rate: float = 1e-3
+    classifier_epochs: int = 30
+    classifier_rate: float = 1e-2
     batch_size: int = 512
 
     def __post_init__(self) -> None:
         if min(self.window, self.copies, self.context_epochs, self.classifier_epochs) < 1 or self.batch_size < 2:
             raise InputError("window, copies, context_epochs, classifier_epochs must be >= 1 and batch_size >= 2")
-        if not self.frame_rate > 0 or not self.learning_rate > 0:
-            raise InputError("frame_rate and learning_rate must be positive")
+        if not min(self.frame_rate, self.context_rate, self.classifier_rate) > 0:
+            raise InputError("frame_rate, context_rate and classifier_rate must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch import nn
 from fer_edge.data import Dataset
 from fer_edge.decode import decode, encode
 from fer_edge.errors import InputError
-from fer_edge.files import read_json, write_json
+from fer_edge.files import read_json, sha256_file, write_json
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint, split
 from fer_edge.train.recipe import TrainRecipe
@@ -116,6 +116,11 @@ class TrainRun:
     def done(self) -> bool:
         """Whether the run came to its end and holds final weights."""
         return bool(self.record["done"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What another run records of this one: the hash of its weights, and how they did."""
+        return {"weights_sha256": sha256_file(self.path / "model.safetensors"), "choose": self.record.get("choose")}
 
     def new_model(self) -> tuple[AttentionCnnBiLstm, nn.Linear]:
         """A freshly initialised model of this run's shape, and its temporary classifier."""

@@ -131,7 +131,7 @@ def fit_head(
     for parameter in moving:
         parameter.requires_grad_(True)
     epochs = _windows(bank, train, recipe, spec.classifier_epochs, 5)
-    _train(logits_behind_lda, moving, epochs, weights, recipe, report, "classifier")
+    _train(logits_behind_lda, moving, epochs, weights, recipe, report, "classifier", spec.classifier_rate)
     head.eval()
 
 
@@ -156,11 +156,12 @@ def _train(
     recipe: TrainRecipe,
     report: Reporter,
     stage: str,
+    rate: float,
 ) -> None:
     torch.manual_seed(recipe.seed)
-    optimiser = torch.optim.AdamW(moving, lr=recipe.sequence.learning_rate, weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(moving, lr=rate, weight_decay=0.01, fused=True)
+    schedule = OptimiserSpec(epochs=1, learning_rate=rate, warmup_epochs=0.05)
     for step, total, features, length, targets in windows:
-        schedule = OptimiserSpec(epochs=1, learning_rate=recipe.sequence.learning_rate, warmup_epochs=0.05)
         for group in optimiser.param_groups:
             group["lr"] = scheduled_rate(schedule, step, total)
         loss = soft_cross_entropy(forward(features, length), targets, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,8 @@ def train_model(
     dataset: Dataset,
     out: Path,
     *,
+    init: TrainRun | None = None,
+    teacher: TrainRun | None = None,
     resume: bool = False,
     device: str = "auto",
     report: Reporter | None = None,
@@ -45,6 +48,8 @@ def train_model(
         recipe: what to train; when resuming it must be the run's own.
         dataset: its ``train`` split is trained on, its ``choose`` split chooses the epoch.
         out: the run's folder.
+        init: a finished run of the same shape whose weights are the starting point; random weights without it.
+        teacher: a finished run whose predictions the model is drawn toward (`loss.distil_weight`).
         resume: go on with the run in `out`; a finished run is returned as it is.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         report: told of progress.
@@ -54,27 +59,39 @@ def train_model(
         OutputError: the run cannot be written.
     """
     with processes(device) as peers:
-        run = _open_run(recipe, dataset, out, resume=resume, peers=peers)
+        origins = {name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin}
+        run = _open_run(recipe, dataset, out, origins, resume=resume, peers=peers)
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
-        model, temporary = run.new_model()
-        fit_stages(run, model, temporary, dataset, peers, spec=recipe.optimiser, report=report or Silent())
+        model, temporary = run.new_model() if init is None else _loaded(init, recipe)
+        guide = None if teacher is None else FrameClassifier(*teacher.load_model(), dropout=0.0).to(peers.device).eval()
+        fit_stages(
+            run, model, temporary, dataset, peers, spec=recipe.optimiser, report=report or Silent(), teacher=guide
+        )
     return run
 
 
-def _open_run(recipe: TrainRecipe, dataset: Dataset, out: Path, *, resume: bool, peers: Processes) -> TrainRun:
+def _loaded(init: TrainRun, recipe: TrainRecipe) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+    if init.recipe.model != recipe.model or init.recipe.preprocess != recipe.preprocess:
+        raise InputError(f"{init.path} has another shape or preprocessing than the recipe; start from a run that fits")
+    return init.load_model()
+
+
+def _open_run(
+    recipe: TrainRecipe, dataset: Dataset, out: Path, origins: Mapping[str, Any], *, resume: bool, peers: Processes
+) -> TrainRun:
     if not peers.leads:
         torch.distributed.barrier()
         return TrainRun.open(out)
     if resume and (out / "run.json").exists():
         run = TrainRun.open(out)
-        if run.recipe != recipe:
-            raise InputError(f"{out} was trained by another recipe; resume it with its own, or choose another --out")
+        if run.recipe != recipe or any(run.record.get(name) != origins.get(name) for name in ("init", "teacher")):
+            raise InputError(f"{out} was begun with other settings; resume it with its own, or choose another --out")
         if run.record["data"]["sha256"] != dataset.sha256:
             raise InputError(f"{out} was trained on other data (sha256 {run.record['data']['sha256'][:12]}…)")
     else:
-        run = TrainRun.create(out, recipe, dataset)
+        run = TrainRun.create(out, recipe, dataset, **origins)
     if peers.world > 1:
         torch.distributed.barrier()
     return run

@@ -104,6 +104,7 @@ def test_the_verdict_compares_with_own_fp32_and_marks_recorded_accuracy() -> Non
         "variant": "edge/int8", "x": "0.125", "ms": "0.250", "speedup": "4.00", "MB": "1.00", "smaller": "4.00",
         "top-1 %": "68.40*", "Δ top-1": "-0.12", "flips %": "1.23", "McNemar": "0.5",
     }  # fmt: skip
+    assert [rows[0][name] for name in ("speedup", "smaller", "Δ top-1", "flips %", "McNemar")] == [None] * 5
     assert "the bundle's own FP32" in table.caption
     assert "fer2013 PublicTest; * recorded" in table.caption
 

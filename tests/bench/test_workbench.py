@@ -11,7 +11,7 @@ import pytest
 from fer_edge.bench import BenchReport, Timing
 from fer_edge.bench.private_log import find_private_log
 from fer_edge.bench.reference import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
-from fer_edge.files import sha256_bytes
+from fer_edge.files import read_json, sha256_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,12 +49,8 @@ def test_peers_are_labelled_as_measured_elsewhere() -> None:
     assert all({"name", "source", "private_top1"} <= entry.keys() for entry in peers["published"])
 
 
-def test_the_readme_names_its_code() -> None:
+def test_committed_benchmarks_follow_the_schema() -> None:
     read("protocol.toml")
-    assert (WORKBENCH / "README.md").read_text("utf-8").startswith("code: `fer_edge/bench/`\n")
-
-
-def test_committed_results_follow_the_schema() -> None:
-    read("protocol.toml")
-    for file in (WORKBENCH / "results").glob("*/bench*.json"):
-        assert BenchReport.read(file).variants, file
+    for file in (WORKBENCH / "results").glob("*/*.json"):
+        if read_json(file).keys() >= {"device", "timing", "reference"}:
+            assert BenchReport.read(file).variants, file

@@ -63,7 +63,7 @@ def test_what_does_not_belong_is_named(
     sample: Fer2013Sample, tmp_path: Path, cache: Path, file: str, message: str
 ) -> None:
     root = sample.write_folders(tmp_path)
-    (root / file).parent.mkdir(exist_ok=True)
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
     (root / file).write_bytes(b"x")
     assert message in read_error(f"fer2013:{root}", cache)
 

@@ -120,13 +120,13 @@ class TestOpening:
 
     def test_a_truncated_graph_is_named(self, tmp_path: Path) -> None:
         bundle = tiny_bundle(tmp_path / "bundle", head=tiny_head().SerializeToString()[:-60])
-        with pytest.raises(SessionError, match="fp32 head: .*not a whole ONNX file"):
+        with pytest.raises(SessionError, match=r"fp32 head: .*not a whole ONNX file"):
             Network.open(bundle)
 
     def test_nan_weights_are_named(self, tmp_path: Path) -> None:
         model = tiny_encoder()
         _spoil(model, "dense", np.nan)
-        with pytest.raises(SessionError, match="fp32 encoder: .*the weight 'dense' holds NaN"):
+        with pytest.raises(SessionError, match=r"fp32 encoder: .*the weight 'dense' holds NaN"):
             Network.open(tiny_bundle(tmp_path / "bundle", encoder=model))
 
     @pytest.mark.parametrize("part", ["encoder", "head"])

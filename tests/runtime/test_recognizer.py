@@ -287,7 +287,7 @@ with Recognizer(sys.argv[1]) as recognizer:
 """
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{code}", str(bundle.path)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("DEGRADED\n", "")
 

@@ -81,7 +81,7 @@ def test_a_broken_run_resumes_to_the_same_end(
 def test_a_run_is_not_trained_over(run: TrainRun, dataset: Dataset) -> None:
     with pytest.raises(InputError, match="holds a run already"):
         train_model(small_recipe(), dataset, run.path, device="cpu")
-    with pytest.raises(InputError, match="another recipe"):
+    with pytest.raises(InputError, match="other settings"):
         train_model(small_recipe(epochs=9), dataset, run.path, resume=True, device="cpu")
 
 
@@ -190,3 +190,15 @@ def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
     assert alone.keys() == together.keys()
     for name, gradient in alone.items():
         assert torch.allclose(together[name], gradient, atol=1e-6), name
+
+
+def test_a_run_can_start_from_and_follow_another(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
+    recipe = replace(run.recipe, optimiser=replace(run.recipe.optimiser, epochs=1, learning_rate=1e-9))
+    further = train_model(recipe, dataset, tmp_path / "run", init=run, teacher=run, device="cpu")
+    assert further.record["init"] == further.record["teacher"] == run.identity
+    before, after = (load_file(path / "model.safetensors") for path in (run.path, further.path))
+    name = "model/encoder.cnn.0.0.weight"
+    assert torch.allclose(after[name], before[name], atol=1e-4)
+    other = replace(recipe, model=replace(recipe.model, dense_growth=16))
+    with pytest.raises(InputError, match="another shape"):
+        train_model(other, dataset, tmp_path / "other", init=run, device="cpu")

@@ -6,23 +6,27 @@ Face units: one unit is half the side of the face box, x to the right, y down, (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["BOTTOM", "LEFT", "RIGHT", "TOP", "Canvas", "ribbon", "smooth_curve", "stretched"]
+__all__ = ["BOTTOM", "LEFT", "RIGHT", "TOP", "Canvas", "Curve", "Mask", "Slices", "ribbon", "smooth_curve", "stretched"]
 
 LEFT, TOP, RIGHT, BOTTOM = -1.45, -1.65, 1.45, 1.6
 """What a canvas shows, in face units."""
 
 _SHIFT = 4  # fractional bits of cv2's polygon coordinates
 
-Slices = tuple[slice, slice]
+Curve: TypeAlias = NDArray[np.float64]
+"""Points of a line, (N, 2), in face units."""
+Mask: TypeAlias = NDArray[np.float32]
+"""Coverage 0..1 of a part of a canvas, (H, W)."""
+Slices: TypeAlias = tuple[slice, slice]
 
 
-def smooth_curve(
-    points: Sequence[tuple[float, float]] | np.ndarray, *, closed: bool = False, steps: int = 8
-) -> np.ndarray:
+def smooth_curve(points: Sequence[tuple[float, float]] | Curve, *, closed: bool = False, steps: int = 8) -> Curve:
     """Catmull-Rom curve through `points`: float64 (N, 2)."""
     knots = np.asarray(points, dtype=np.float64)
     if closed:
@@ -42,7 +46,7 @@ def smooth_curve(
     return flat if closed else np.concatenate([flat, knots[-1:]])
 
 
-def ribbon(middle: np.ndarray, half_width: np.ndarray) -> np.ndarray:
+def ribbon(middle: Curve, half_width: Curve) -> Curve:
     """Closed outline of a band about a curve: `middle` (N, 2), `half_width` (N,)."""
     tangent = np.empty_like(middle)
     tangent[1:-1] = middle[2:] - middle[:-2]
@@ -52,7 +56,7 @@ def ribbon(middle: np.ndarray, half_width: np.ndarray) -> np.ndarray:
     return np.concatenate([middle - offset, (middle + offset)[::-1]])
 
 
-def stretched(field: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def stretched(field: Mask, shape: tuple[int, int]) -> Mask:
     """`field` (h, w) float32 enlarged or shrunk to `shape` (H, W)."""
     return np.asarray(cv2.resize(field, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
@@ -82,18 +86,18 @@ class Canvas:
         self.cover = np.zeros((height, width), np.float32)
         self.relief = np.zeros((height, width), np.float32)
 
-    def polygon(self, points: np.ndarray, *, soft: float = 0.0) -> tuple[Slices, np.ndarray]:
+    def polygon(self, points: Curve, *, soft: float = 0.0) -> tuple[Slices, Mask]:
         """Where a filled polygon lies: slices into the canvas, and float32 coverage there. `soft` in face units."""
         return self._mask(points, soft, reach=1.0, thickness=0)
 
-    def stroke(self, points: np.ndarray, width: float, *, soft: float = 0.0) -> tuple[Slices, np.ndarray]:
+    def stroke(self, points: Curve, width: float, *, soft: float = 0.0) -> tuple[Slices, Mask]:
         """Where a line of `width` face units lies. Lines thinner than a pixel are drawn one pixel wide and fainter."""
         pixels = width * self.scale
         thickness = max(1, round(pixels))
         where, mask = self._mask(points, soft, reach=thickness + 1.0, thickness=thickness)
         return where, mask * np.float32(min(1.0, max(pixels, 0.15)))
 
-    def _mask(self, points: np.ndarray, soft: float, *, reach: float, thickness: int) -> tuple[Slices, np.ndarray]:
+    def _mask(self, points: Curve, soft: float, *, reach: float, thickness: int) -> tuple[Slices, Mask]:
         height, width = self.shape
         sigma = soft * self.scale
         pixels = (points - (LEFT, TOP)) * self.scale - 0.5
@@ -113,12 +117,12 @@ class Canvas:
             soft_mask = np.asarray(cv2.GaussianBlur(soft_mask, (0, 0), sigma), dtype=np.float32)
         return (slice(y0, y1), slice(x0, x1)), soft_mask
 
-    def tint(self, where: Slices, mask: np.ndarray, colour: Sequence[float], opacity: float = 1.0) -> None:
+    def tint(self, where: Slices, mask: Mask, colour: Sequence[float], opacity: float = 1.0) -> None:
         """Blend `colour` over the canvas; the coverage stays."""
         part = self.colour[where]
         part += (np.asarray(colour, np.float32) - part) * (mask * np.float32(opacity))[..., None]
 
-    def solid(self, where: Slices, mask: np.ndarray, colour: Sequence[float]) -> None:
+    def solid(self, where: Slices, mask: Mask, colour: Sequence[float]) -> None:
         """Blend `colour` over the canvas and make it cover."""
         part, cover = self.colour[where], self.cover[where]
         total = mask + cover * (1 - mask)
@@ -126,11 +130,11 @@ class Canvas:
         part += (np.asarray(colour, np.float32) - part) * share[..., None]
         cover[...] = total
 
-    def darken(self, where: Slices, mask: np.ndarray, strength: float) -> None:
+    def darken(self, where: Slices, mask: Mask, strength: float) -> None:
         """Multiply the colour by 1 - strength * mask."""
         self.colour[where] *= (1 - mask * np.float32(strength))[..., None]
 
-    def crease(self, points: np.ndarray, *, width: float, depth: float, soft: float = 0.01) -> None:
+    def crease(self, points: Curve, *, width: float, depth: float, soft: float = 0.01) -> None:
         """A wrinkle: a dark line that fades at both ends and is also a groove in the relief. `depth` 0..1."""
         pixels = width * self.scale
         if depth * min(1.0, pixels) < 0.06:  # too faint to be seen
@@ -142,14 +146,14 @@ class Canvas:
         self.darken(where, mask, 0.62 * depth)
         self.relief[where] -= mask * np.float32(0.03 * depth)
 
-    def blob(self, x: float, y: float, width: float, height: float) -> tuple[Slices, np.ndarray]:
+    def blob(self, x: float, y: float, width: float, height: float) -> tuple[Slices, Mask]:
         """Where a Gaussian bump lies: slices into the canvas, and float32 values there with a peak of 1."""
         columns, rows = self._span(x, 3.2 * width, LEFT, self.shape[1]), self._span(y, 3.2 * height, TOP, self.shape[0])
         across = np.exp(np.float32(-0.5) * ((self.x[:, columns] - np.float32(x)) / np.float32(width)) ** 2)
         down = np.exp(np.float32(-0.5) * ((self.y[rows] - np.float32(y)) / np.float32(height)) ** 2)
         return (rows, columns), down * across
 
-    def placed(self, where: Slices, mask: np.ndarray, into: Slices) -> np.ndarray:
+    def placed(self, where: Slices, mask: Mask, into: Slices) -> Mask:
         """A mask that lies at `where`, cut or padded with zeros to lie at `into`."""
         full = np.zeros(self.shape, np.float32)
         full[where] = mask

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_edge.data.faces.draws import Draws, random_units
-from fer_edge.data.faces.parameters import ActionUnits, Camera, Face, Pose
+from fer_edge.data.faces.parameters import ActionUnits, Box, Camera, Face, Pose
 from fer_edge.data.faces.render import apply_camera, draw_face, face_centre_shift
 from fer_edge.data.faces.scenes import cabin, paint_torso, random_cloth
 from fer_edge.data.faces.stills import random_face
@@ -36,11 +37,11 @@ class ClipFrame:
         box_xyxy: the square face box in pixels.
     """
 
-    image: np.ndarray
+    image: NDArray[np.uint8]
     time_s: float
     label: int
     intensity: float
-    box_xyxy: tuple[float, float, float, float]
+    box_xyxy: Box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,14 @@ class SyntheticClip:
         boxes_xyxy: float32 (T, 4), the square face box in pixels.
     """
 
-    frames: np.ndarray
+    frames: NDArray[np.uint8]
     frame_rate: float
-    labels: np.ndarray
-    intensities: np.ndarray
-    boxes_xyxy: np.ndarray
+    labels: NDArray[np.int64]
+    intensities: NDArray[np.float32]
+    boxes_xyxy: NDArray[np.float32]
 
     @property
-    def timestamps_s(self) -> np.ndarray:
+    def timestamps_s(self) -> NDArray[np.float64]:
         """float64 (T,), the first frame at 0."""
         return np.arange(len(self.frames)) / self.frame_rate
 
@@ -157,7 +158,7 @@ def _check(shown: tuple[str, ...], frames: int, frame_rate: float, seed: int, si
         raise InputError(f"size is {size}, expected (width, height) of 96 to 4096 pixels each")
 
 
-def _rise_and_fall(count: int) -> np.ndarray:
+def _rise_and_fall(count: int) -> NDArray[np.float32]:
     """float32 (count,): 0, a smooth onset, the apex at 1, a smooth offset, 0."""
     share = np.linspace(0.0, 1.0, count)
     ramp = np.interp(share, (0.0, 0.12, 0.3, 0.75, 0.92, 1.0), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0))
@@ -192,9 +193,7 @@ class _Motion:
         self._azimuth, self._brightness = _Wander(draws, cycles_per_s=0.1), _Wander(draws, cycles_per_s=0.15)
         self._blink_period_s, self._blink_start_s = draws.between(2.5, 4.5), draws.between(0.6, 2.0)
 
-    def at(
-        self, time_s: float, units: ActionUnits
-    ) -> tuple[Face, tuple[float, float, float, float], tuple[float, float]]:
+    def at(self, time_s: float, units: ActionUnits) -> tuple[Face, Box, tuple[float, float]]:
         """Face, box and where the body stands."""
         pose = Pose(
             yaw_deg=7.0 * self._yaw.at(time_s),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_edge.data.faces.draws import Draws, random_identity, random_pose, random_units
 from fer_edge.data.faces.parameters import Face
@@ -18,7 +19,7 @@ __all__ = ["contact_sheet"]
 _CAPTION = 24  # pixels
 
 
-def contact_sheet(people: int, *, seed: int, cell: int = 160) -> np.ndarray:
+def contact_sheet(people: int, *, seed: int, cell: int = 160) -> NDArray[np.uint8]:
     """Draw the seven expressions of several people, with the expressions' names above.
 
     Args:
@@ -46,7 +47,7 @@ def contact_sheet(people: int, *, seed: int, cell: int = 160) -> np.ndarray:
     return sheet
 
 
-def _picture(seed: int, person: int, expression: str, cell: int) -> np.ndarray:
+def _picture(seed: int, person: int, expression: str, cell: int) -> NDArray[np.uint8]:
     identity = random_identity(Draws(seed, 3, person))
     draws = Draws(seed, 3, person, EXPRESSIONS.index(expression))
     face = Face(

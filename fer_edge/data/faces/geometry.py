@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fer_edge.data.faces.canvas import ribbon, smooth_curve
+from fer_edge.data.faces.canvas import Curve, ribbon, smooth_curve
 from fer_edge.data.faces.parameters import Face
 
 __all__ = ["EyeGeometry", "FaceGeometry", "MouthGeometry", "face_geometry", "mirrored", "shifted"]
@@ -14,12 +14,12 @@ __all__ = ["EyeGeometry", "FaceGeometry", "MouthGeometry", "face_geometry", "mir
 _T = np.linspace(-1.0, 1.0, 25)
 
 
-def mirrored(points: np.ndarray) -> np.ndarray:
+def mirrored(points: Curve) -> Curve:
     """The same curve on the other half of the face."""
     return np.asarray(points * (-1.0, 1.0))
 
 
-def shifted(points: np.ndarray, right: float, down: float) -> np.ndarray:
+def shifted(points: Curve, right: float, down: float) -> Curve:
     """The same curve somewhere else."""
     return np.asarray(points + np.array([right, down]))
 
@@ -30,26 +30,26 @@ class EyeGeometry:
 
     centre: tuple[float, float]
     half_width: float
-    upper: np.ndarray
-    lower: np.ndarray
-    fold: np.ndarray
+    upper: Curve
+    lower: Curve
+    fold: Curve
     """crease of the upper lid"""
-    bag: np.ndarray
+    bag: Curve
     """edge of the lower lid"""
     iris_radius: float
-    brow: np.ndarray
+    brow: Curve
     """closed outline"""
-    brow_middle: np.ndarray
+    brow_middle: Curve
 
 
 @dataclass(frozen=True, kw_only=True)
 class MouthGeometry:
     """Lips and what is between them; curves run from left to right."""
 
-    outer_upper: np.ndarray
-    inner_upper: np.ndarray
-    inner_lower: np.ndarray
-    outer_lower: np.ndarray
+    outer_upper: Curve
+    inner_upper: Curve
+    inner_lower: Curve
+    outer_lower: Curve
     gap: float
     upper_teeth: float
     """height that shows"""
@@ -62,7 +62,7 @@ class MouthGeometry:
 class FaceGeometry:
     """All curves of a face."""
 
-    outline: np.ndarray
+    outline: Curve
     chin_y: float
     jaw_drop: float
     eye: EyeGeometry
@@ -70,7 +70,7 @@ class FaceGeometry:
     nose_y: float
     """height of the tip"""
     nose_half_width: float
-    nasolabial: np.ndarray
+    nasolabial: Curve
     """the fold on the right, from the wing of the nose down"""
 
 
@@ -94,7 +94,7 @@ def face_geometry(face: Face) -> FaceGeometry:
     )
 
 
-def _outline(face: Face, *, chin_y: float, jaw_drop: float) -> np.ndarray:
+def _outline(face: Face, *, chin_y: float, jaw_drop: float) -> Curve:
     width, jaw = 0.86 * face.identity.face_width, face.identity.jaw_width
     puff = 0.02 * face.units.au12
     right = np.array([
@@ -140,7 +140,7 @@ def _eye(face: Face) -> EyeGeometry:
     )
 
 
-def _brow_middle(face: Face) -> np.ndarray:
+def _brow_middle(face: Face) -> Curve:
     units, spacing = face.units, face.identity.eye_spacing
     base = np.array([(0.15, -0.435), (0.27, -0.475), (0.42, -0.50), (0.57, -0.475), (0.685, -0.405)]) * (spacing, 1.0)
     inner = np.array([1.0, 0.75, 0.3, 0.0, -0.05])
@@ -194,7 +194,7 @@ def _mouth(face: Face) -> MouthGeometry:
     )
 
 
-def _nasolabial(face: Face, mouth: MouthGeometry, *, nose_y: float, nose_half_width: float) -> np.ndarray:
+def _nasolabial(face: Face, mouth: MouthGeometry, *, nose_y: float, nose_half_width: float) -> Curve:
     units = face.units
     start = (nose_half_width + 0.025, nose_y - 0.02 - 0.03 * units.au9 - 0.02 * units.au10)
     end = (mouth.corner[0] + 0.065 + 0.02 * units.au12, mouth.corner[1] - 0.01 - 0.05 * units.au10)

@@ -6,6 +6,7 @@ import math
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_edge.data.faces.parameters import Colour, Occlusion
 
@@ -15,7 +16,7 @@ _SHIFT = 4
 
 
 def paint_occlusion(
-    picture: np.ndarray, occlusion: Occlusion, skin: Colour, *, centre: tuple[float, float], half: float
+    picture: NDArray[np.uint8], occlusion: Occlusion, skin: Colour, *, centre: tuple[float, float], half: float
 ) -> None:
     """Paint into `picture`, uint8 (H, W, 3) BGR, in place. `half` is half the box side in pixels."""
     where = np.array([centre[0] + occlusion.x * half, centre[1] + occlusion.y * half])
@@ -28,13 +29,25 @@ def paint_occlusion(
         _glare(picture, where, size)
 
 
-def _line(picture: np.ndarray, start: np.ndarray, end: np.ndarray, thickness: float, colour: tuple[float, ...]) -> None:
+def _line(
+    picture: NDArray[np.uint8],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    thickness: float,
+    colour: tuple[float, ...],
+) -> None:
     a, b = (tuple(int(value * (1 << _SHIFT)) for value in point) for point in (start, end))
     cv2.line(picture, a, b, colour, max(1, round(thickness)), cv2.LINE_AA, _SHIFT)
 
 
 def _hand(
-    picture: np.ndarray, where: np.ndarray, size: float, angle_deg: float, skin: Colour, *, inward: float
+    picture: NDArray[np.uint8],
+    where: NDArray[np.float64],
+    size: float,
+    angle_deg: float,
+    skin: Colour,
+    *,
+    inward: float,
 ) -> None:
     """A palm outside the cheek and four fingers that point up and in."""
     edge, flesh = (tuple(channel * factor for channel in skin) for factor in (0.55, 0.9))
@@ -49,7 +62,7 @@ def _hand(
         _line(picture, palm, palm + np.array([-inward * 0.5 * size, 1.6 * size]), 1.05 * size + extra, colour)
 
 
-def _bar(picture: np.ndarray, where: np.ndarray, size: float, angle_deg: float, half: float) -> None:
+def _bar(picture: NDArray[np.uint8], where: NDArray[np.float64], size: float, angle_deg: float, half: float) -> None:
     """The rim of a steering wheel, dark with a dull highlight."""
     turn = math.radians(angle_deg)
     along = 2.2 * half * np.array([math.cos(turn), math.sin(turn)])
@@ -58,7 +71,7 @@ def _bar(picture: np.ndarray, where: np.ndarray, size: float, angle_deg: float, 
     _line(picture, where - along + up, where + along + up, 0.3 * size, (74.0, 70.0, 70.0))
 
 
-def _glare(picture: np.ndarray, where: np.ndarray, size: float) -> None:
+def _glare(picture: NDArray[np.uint8], where: NDArray[np.float64], size: float) -> None:
     """A patch of low sun."""
     height, width = picture.shape[:2]
     x = np.exp(-0.5 * ((np.arange(width, dtype=np.float32) - np.float32(where[0])) / np.float32(0.5 * size)) ** 2)

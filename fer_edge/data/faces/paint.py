@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_edge.data.faces.canvas import Canvas, smooth_curve, stretched
+from fer_edge.data.faces.canvas import Canvas, Mask, Slices, smooth_curve, stretched
 from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.geometry import EyeGeometry, FaceGeometry, MouthGeometry, mirrored, shifted
 from fer_edge.data.faces.hair import paint_beard, paint_hair
@@ -188,8 +188,8 @@ def _eyes(canvas: Canvas, face: Face, eye: EyeGeometry) -> None:
 
 def _iris(
     canvas: Canvas,
-    where: tuple[slice, slice],
-    mask: np.ndarray,
+    where: Slices,
+    mask: Mask,
     centre: tuple[float, float],
     radius: float,
     colour: Colour,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from fer_edge.errors import InputError
 
 __all__ = [
     "EXPRESSION_UNITS",
     "ActionUnits",
+    "Box",
     "Camera",
     "Colour",
     "Face",
@@ -27,9 +28,11 @@ __all__ = [
     "mixed",
 ]
 
-Colour = tuple[float, float, float]
+Colour: TypeAlias = tuple[float, float, float]
 """Blue, green, red, each 0..255."""
-Hair = Literal["short", "parted", "fringe", "long", "receding", "bald"]
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+Hair: TypeAlias = Literal["short", "parted", "fringe", "long", "receding", "bald"]
 
 
 def mixed(first: Colour, second: Colour, share: float) -> Colour:

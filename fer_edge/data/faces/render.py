@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_edge.data.faces.canvas import LEFT, TOP, Canvas
 from fer_edge.data.faces.draws import Draws
@@ -13,16 +15,17 @@ from fer_edge.data.faces.geometry import face_geometry
 from fer_edge.data.faces.hair import paint_glasses
 from fer_edge.data.faces.occlusion import paint_occlusion
 from fer_edge.data.faces.paint import paint_face
-from fer_edge.data.faces.parameters import Camera, Face, Light, Pose
+from fer_edge.data.faces.parameters import Box, Camera, Face, Light, Pose
 from fer_edge.errors import InputError
 
 __all__ = ["apply_camera", "draw_face", "face_centre_shift"]
 
+_Grid: TypeAlias = NDArray[np.float64]
 _REACH = 1.75
 """Half side of the square that a turned and tilted head may cover, in face units."""
 
 
-def draw_face(face: Face, background: np.ndarray, *, box_xyxy: tuple[float, float, float, float]) -> np.ndarray:
+def draw_face(face: Face, background: NDArray[np.uint8], *, box_xyxy: Box) -> NDArray[np.uint8]:
     """Draw a head in front of a picture.
 
     Args:
@@ -60,7 +63,7 @@ def draw_face(face: Face, background: np.ndarray, *, box_xyxy: tuple[float, floa
     return picture
 
 
-def _checked_box(box_xyxy: tuple[float, float, float, float]) -> tuple[float, tuple[float, float]]:
+def _checked_box(box_xyxy: Box) -> tuple[float, tuple[float, float]]:
     x0, y0, x1, y1 = box_xyxy
     width, height = x1 - x0, y1 - y0
     if not (math.isfinite(width + height) and width >= 16.0 and abs(width - height) <= 0.02 * width + 1e-6):
@@ -101,7 +104,7 @@ def _shade(canvas: Canvas, light: Light, pose: Pose) -> None:
     np.clip(canvas.colour, 0.0, 255.0, out=canvas.colour)
 
 
-def _head_direction(direction: np.ndarray, pose: Pose) -> np.ndarray:
+def _head_direction(direction: NDArray[np.float64], pose: Pose) -> NDArray[np.float32]:
     """A direction given in the picture, as the turned head sees it (x right, y down, z to the viewer)."""
     yaw, pitch, roll = math.radians(pose.yaw_deg), math.radians(pose.pitch_deg), math.radians(pose.roll_deg)
     x, y, z = direction
@@ -111,7 +114,7 @@ def _head_direction(direction: np.ndarray, pose: Pose) -> np.ndarray:
     return np.array([x, y, z], dtype=np.float32)
 
 
-def _depth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _depth(x: _Grid, y: _Grid) -> _Grid:
     """Height of the head above the axis it turns about; smooth, so that the turn can be inverted."""
     dome = 0.62 * (1 - (x / 1.12) ** 2 - 0.35 * ((y + 0.1) / 1.3) ** 2)
     nose = 0.17 * np.exp(-0.5 * ((x / 0.14) ** 2 + ((y - 0.13) / 0.17) ** 2))
@@ -128,7 +131,7 @@ def face_centre_shift(pose: Pose) -> tuple[float, float]:
 
 def _turned(
     canvas: Canvas, face: Face, *, origin: tuple[float, float], pixels: tuple[int, int], half: float, finest: int
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """The canvas after the head has turned: premultiplied float32 (H, W, 4) BGRA, 0..255.
 
     `origin` is the upper left corner of the wanted part in face units from the middle of the face, `pixels` its width
@@ -160,7 +163,7 @@ def _turned(
     return np.asarray(turned, dtype=np.float32)
 
 
-def _lopsided(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _lopsided(x: _Grid, y: _Grid, seed: int) -> tuple[_Grid, _Grid]:
     draws = Draws(seed, 4)
     a, b, c, d = (draws.between(-1, 1) for _ in range(4))
     return (
@@ -169,13 +172,13 @@ def _lopsided(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.n
     )
 
 
-def _composite(view: np.ndarray, head: np.ndarray) -> None:
+def _composite(view: NDArray[np.uint8], head: NDArray[np.float32]) -> None:
     """Lay a premultiplied head over a part of a picture, in place."""
     blended = view * (1 - head[..., 3:] * np.float32(1 / 255.0)) + head[..., :3]
     view[...] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
 
 
-def apply_camera(picture: np.ndarray, camera: Camera, *, box_side: float, draws: Draws) -> np.ndarray:
+def apply_camera(picture: NDArray[np.uint8], camera: Camera, *, box_side: float, draws: Draws) -> NDArray[np.uint8]:
     """Blur and noise of a camera.
 
     Args:
@@ -183,16 +186,19 @@ def apply_camera(picture: np.ndarray, camera: Camera, *, box_side: float, draws:
         camera: how much.
         box_side: pixels of the face box's side, to which the blur is relative.
         draws: source of the noise.
+
+    Returns:
+        uint8 of the same shape, a new array.
     """
     blurred = picture
     if camera.motion_blur * box_side >= 1.0:
         length = max(2, round(camera.motion_blur * box_side))
-        blurred = cv2.blur(blurred, (length, 1))
+        blurred = np.asarray(cv2.blur(blurred, (length, 1)), np.uint8)
     if camera.blur * box_side > 0.3:
-        blurred = cv2.GaussianBlur(blurred, (0, 0), camera.blur * box_side)
+        blurred = np.asarray(cv2.GaussianBlur(blurred, (0, 0), camera.blur * box_side), np.uint8)
     if camera.noise <= 0.0:
-        return np.asarray(blurred, dtype=np.uint8)
+        return blurred.copy() if blurred is picture else blurred
     noise = draws.field(picture.shape[:2]) * np.float32(camera.noise)
     if picture.ndim == 3:
         noise = noise[..., None]
-    return np.asarray(np.clip(blurred + noise + 0.5, 0, 255), dtype=np.uint8)
+    return np.asarray(np.clip(blurred + noise + 0.5, 0, 255), np.uint8)

@@ -6,6 +6,7 @@ import dataclasses
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer_edge.data.faces.draws import (
     Draws,
@@ -16,7 +17,7 @@ from fer_edge.data.faces.draws import (
     random_pose,
     random_units,
 )
-from fer_edge.data.faces.parameters import Face, Identity, Light
+from fer_edge.data.faces.parameters import Box, Face, Identity, Light
 from fer_edge.data.faces.render import apply_camera, draw_face
 from fer_edge.data.faces.scenes import backdrop, paint_torso, random_cloth
 from fer_edge.errors import InputError
@@ -61,9 +62,7 @@ def random_gaze(draws: Draws, expression: str) -> tuple[float, float]:
     return across, 0.45 if expression == "sad" else draws.between(-0.1, 0.15)
 
 
-def face_in_scene(
-    face: Face, background: np.ndarray, draws: Draws, *, box_xyxy: tuple[float, float, float, float]
-) -> np.ndarray:
+def face_in_scene(face: Face, background: NDArray[np.uint8], draws: Draws, *, box_xyxy: Box) -> NDArray[np.uint8]:
     """A clothed person, seen by a random camera: uint8 (H, W, 3) BGR.
 
     Raises:
@@ -78,7 +77,7 @@ def face_in_scene(
     return apply_camera(picture, random_camera(draws), box_side=2 * half, draws=draws)
 
 
-def synthetic_stills(count: int, *, seed: int, size: int = 48) -> tuple[np.ndarray, np.ndarray]:
+def synthetic_stills(count: int, *, seed: int, size: int = 48) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Tight grey face crops of people who do not exist, framed like FER2013.
 
     Image `i` depends on `seed` and `i` alone, so a longer set begins with the shorter one. Every run of seven images
@@ -117,7 +116,7 @@ def _shuffled_labels(seed: int, run: int) -> list[int]:
     return labels
 
 
-def _still(draws: Draws, expression: str, size: int) -> np.ndarray:
+def _still(draws: Draws, expression: str, size: int) -> NDArray[np.uint8]:
     face = random_face(draws, expression)
     side = size * draws.between(0.95, 1.08)
     middle = (size / 2 + size * draws.between(-0.03, 0.03), size / 2 + size * draws.between(-0.03, 0.03))

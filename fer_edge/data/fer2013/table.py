@@ -8,6 +8,7 @@ The columns may stand in any order and be written with spaces or capitals (``icm
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -131,16 +132,16 @@ def _pixels(text: str, where: str) -> NDArray[np.int64]:
 
 
 def _count_rows(path: Path) -> int:
-    """Lines after the first; at least as many as there are rows."""
+    """Lines after the first, whatever ends them; at least as many as there are rows."""
     count, last = 0, b""
     try:
         with path.open("rb") as handle:
             while chunk := handle.read(1 << 20):
-                count += chunk.count(b"\n")
+                count += chunk.count(b"\n") + chunk.count(b"\r") - chunk.count(b"\r\n")
                 last = chunk[-1:]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    return max(0, count - (last == b"\n"))
+    return max(0, count - (last in (b"\n", b"\r")))
 
 
 def _votes(path: Path, usages: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -153,7 +154,7 @@ def _votes(path: Path, usages: NDArray[np.int64]) -> NDArray[np.uint8]:
     for line, fields in lines:
         where = f"{path}:{line}"
         counts = [field.strip() for field in fields[2:]]
-        if len(counts) != votes.shape[1] or not all(count.isdecimal() and int(count) < 256 for count in counts):
+        if len(counts) != votes.shape[1] or not all(re.fullmatch(r"[0-9]{1,2}", count) for count in counts):
             raise InputError(f"{where}: expected usage, image name and {votes.shape[1]} counts of votes")
         if done >= len(usages) or usage_code(fields[0].strip(), where=where) != usages[done]:
             expected = USAGES[usages[done]] if done < len(usages) else f"no more than {len(usages):,} rows"

@@ -1,0 +1,181 @@
+"""Post-training quantization by the real NNCF, on a miniature of the real encoder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miniature import miniature_encoder, miniature_frames, run_graph
+from onnx import ModelProto
+
+from fer_edge.calibrate.ptq import float_nodes, quantize_encoder
+from fer_edge.calibrate.recipe import PtqRecipe
+from fer_edge.errors import InputError
+from fer_edge.graph.index import GraphIndex
+from fer_edge.graph.info import graph_parameters
+from fer_edge.graph.load import dump_graph
+from fer_edge.graph.signed import to_signed_int8, unsigned_nodes
+
+NORMALISATION = {"Div", "ReduceMean", "Sub", "Sqrt", "Unsqueeze"}
+
+
+@pytest.fixture(scope="module")
+def seen() -> list[tuple[int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def int8(seen: list[tuple[int, int]]) -> ModelProto:
+    return quantize_encoder(
+        miniature_encoder(),
+        miniature_frames(40, seed=5),
+        recipe=PtqRecipe(batch=16),
+        overflow_fix="disable",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+
+
+def kernels(model: ModelProto) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Values and scales of each convolution's weights."""
+    index = GraphIndex(model)
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            source = index.producer(node.input[1])
+            assert source is not None
+            assert source.op_type == "DequantizeLinear"
+            found.append((index.constant(source.input[0]), index.constant(source.input[1])))
+    return found  # type: ignore[return-value]
+
+
+def test_it_is_a_valid_graph_of_the_same_kind(int8: ModelProto) -> None:
+    dump_graph(int8)
+    assert int8.opset_import[0].version == 17
+    assert graph_parameters(int8) == graph_parameters(miniature_encoder())
+
+
+def test_convolutions_have_int8_weights_per_channel(int8: ModelProto) -> None:
+    assert [(values.dtype, scales.shape) for values, scales in kernels(int8)] == [
+        (np.int8, (8,)), (np.int8, (8,)), (np.int8, (16,)),
+    ]  # fmt: skip
+
+
+def test_activations_are_per_tensor_with_zero_point_0(int8: ModelProto) -> None:
+    index = GraphIndex(int8)
+    quantizers = [node for node in int8.graph.node if node.op_type == "QuantizeLinear"]
+    kinds = []
+    for node in quantizers:
+        scale, zero = index.constant(node.input[1]), index.constant(node.input[2])
+        assert scale is not None
+        assert zero is not None
+        assert scale.ndim == 0
+        assert zero == 0
+        kinds.append(zero.dtype)
+    assert {np.dtype(np.uint8), np.dtype(np.int8)} == set(kinds)
+
+
+def test_both_sides_of_the_residual_addition_are_quantized(int8: ModelProto) -> None:
+    index = GraphIndex(int8)
+    (addition,) = (node for node in int8.graph.node if node.op_type == "Add" and "residual" in node.name)
+    sources = [index.producer(name) for name in addition.input]
+    assert [node.op_type for node in sources if node] == ["DequantizeLinear", "DequantizeLinear"]
+
+
+def test_normalisation_and_sequence_part_stay_float(int8: ModelProto) -> None:
+    index = GraphIndex(int8)
+    first = next(node for node in int8.graph.node if node.op_type == "Conv")
+    quantizers = [node for node in index.ancestors([first.input[0]]) if node.op_type == "QuantizeLinear"]
+    assert len(quantizers) == 1
+    before = {node.op_type for node in index.ancestors([quantizers[0].input[0]])}
+    assert before >= NORMALISATION
+    assert "QuantizeLinear" not in before
+    (lstm,) = (node for node in int8.graph.node if node.op_type == "LSTM")
+    assert all(index.producer(name) is None for name in lstm.input[1:3])
+    after = {node.op_type for node in index.descendants([lstm])}
+    assert not after & {"QuantizeLinear", "DequantizeLinear"}
+
+
+def test_features_stay_near_at_any_batch(int8: ModelProto) -> None:
+    for count in (1, 5, 33):
+        feeds = {"frames": miniature_frames(count, seed=9)}
+        exact, got = (run_graph(model, feeds)["features"] for model in (miniature_encoder(), int8))
+        assert 0 < np.abs(got - exact).mean() < 0.05 * exact.std()
+
+
+def test_the_signed_form_is_signed_and_near(int8: ModelProto) -> None:
+    signed = to_signed_int8(int8)
+    assert unsigned_nodes(int8)
+    assert unsigned_nodes(signed) == ()
+    feeds = {"frames": miniature_frames(33, seed=9)}
+    exact, got = (run_graph(model, feeds)["features"] for model in (miniature_encoder(), signed))
+    assert np.abs(got - exact).mean() < 0.1 * exact.std()
+
+
+def test_the_overflow_fix_halves_the_range_of_the_weights(int8: ModelProto) -> None:
+    half = quantize_encoder(
+        miniature_encoder(), miniature_frames(8, seed=5), recipe=PtqRecipe(bias_correction=False), overflow_fix="enable"
+    )
+    assert {int(np.abs(values.astype(int)).max()) for values, _ in kernels(int8)} == {127}
+    assert max(int(np.abs(values.astype(int)).max()) for values, _ in kernels(half)) <= 64
+
+
+def test_progress_reaches_its_end(int8: ModelProto, seen: list[tuple[int, int]]) -> None:
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert {total for _, total in seen} == {6}
+    assert seen[-1] == (6, 6)
+
+
+def test_it_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    recipe = PtqRecipe(bias_correction=False, float_nodes=("conv/inner_out",))
+    model = quantize_encoder(miniature_encoder(), miniature_frames(4), recipe=recipe, overflow_fix="disable")
+    assert capfd.readouterr() == ("", "")
+    index = GraphIndex(model)
+    left = next(node for node in model.graph.node if node.name == "conv/inner_out")
+    assert index.producer(left.input[1]) is None, "a node that the recipe leaves float has float weights"
+
+
+def test_a_node_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match=r"no node 'conv/iner_out'; did you mean 'conv/inner_out'\?"):
+        float_nodes(miniature_encoder(), PtqRecipe(float_nodes=("conv/iner_out",)))
+
+
+def test_an_empty_sample_is_refused() -> None:
+    with pytest.raises(InputError, match="no frame to calibrate on"):
+        quantize_encoder(miniature_encoder(), miniature_frames(4)[:0], recipe=PtqRecipe(), overflow_fix="disable")
+
+
+_SILENT = """
+import os, socket, sys
+def refuse(*arguments, **options):
+    raise AssertionError("a socket was opened")
+socket.socket = socket.create_connection = refuse
+import threading
+from pathlib import Path
+from miniature import miniature_encoder, miniature_frames
+from fer_edge.calibrate.ptq import quantize_encoder
+from fer_edge.calibrate.recipe import PtqRecipe
+quantize_encoder(miniature_encoder(), miniature_frames(4), recipe=PtqRecipe(bias_correction=False), overflow_fix="disable")
+from nncf.telemetry import decorator, wrapper
+assert not isinstance(decorator.telemetry, wrapper.NNCFTelemetry), "NNCF holds a sender"
+assert "openvino_telemetry" not in sys.modules
+assert not list(Path(os.environ["HOME"]).iterdir()), "something was written to the home folder"
+assert "pytest" not in sys.modules, "NNCF holds its tongue under pytest of its own accord"
+print("silent")
+"""
+
+
+def test_nothing_is_reported_home(tmp_path: Path) -> None:
+    tests = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", _SILENT],
+        env={"HOME": str(tmp_path), "PYTHONPATH": f"{tests.parent}:{tests}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "silent\n"

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from miniature import noise_dataset
+
+from fer_edge.calibrate.sample import draw_agreement_rows, draw_sample
+from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.errors import InputError
+
+
+def uneven(counts: tuple[int, ...] = (400, 44, 410, 720, 480, 317, 497)) -> Dataset:
+    """A training split with FER2013's class shares; every image is its own row number."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(7), counts))
+    images = np.arange(len(labels), dtype=np.uint32).view(np.uint8).reshape(-1, 2, 2)
+    split = StillSet(name="Training", images=images, labels=labels, rows=np.arange(len(labels)) + 100)
+    return Dataset(name="uneven", source="uneven", layout="x", splits={"Training": split}, roles={"train": "Training"})
+
+
+def test_every_class_has_its_share() -> None:
+    dataset = uneven()
+    sample = draw_sample(dataset, size=512, seed=2013)
+    train = dataset.split("train")
+    exact = np.bincount(train.labels) * 512 / len(train)
+    assert len(sample.stills) == 512
+    assert np.abs(np.bincount(sample.stills.labels) - exact).max() < 1
+    assert len(np.unique(sample.stills.rows)) == 512
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = (draw_sample(uneven(), size=64, seed=seed) for seed in (1, 1, 2))
+    assert first.to_json() == again.to_json()
+    assert first.stills.sha256 != other.stills.sha256
+
+
+def test_the_rows_go_with_their_labels_and_images() -> None:
+    dataset = uneven()
+    stills = draw_sample(dataset, size=64, seed=3).stills
+    train = dataset.split("train")
+    index = stills.rows - 100
+    assert (stills.labels == train.labels[index]).all()
+    assert (stills.images == train.images[index]).all()
+    assert (np.diff(stills.rows) > 0).all()
+
+
+def test_the_record_holds_row_numbers_and_hashes_and_no_image() -> None:
+    dataset = uneven()
+    sample = draw_sample(dataset, size=16, seed=3)
+    record = json.loads(json.dumps(sample.to_json()))
+    assert record == {
+        "dataset": "uneven",
+        "dataset_sha256": dataset.sha256,
+        "split": "Training",
+        "size": 16,
+        "seed": 3,
+        "sha256": sample.stills.sha256,
+        "rows": sample.stills.rows.tolist(),
+    }
+    assert "rows" not in sample.summary()
+
+
+def test_the_whole_split_may_be_the_sample() -> None:
+    assert len(draw_sample(noise_dataset(), size=140, seed=0).stills) == 140
+
+
+def test_a_split_that_is_too_small_is_refused_with_the_cure() -> None:
+    with pytest.raises(InputError, match=r"holds 140 rows, fewer than the 512 .*--set sample.size=35"):
+        draw_sample(noise_dataset(), size=512, seed=0)
+
+
+def test_rows_to_agree_on_share_no_image_with_the_sample() -> None:
+    dataset = noise_dataset()
+    train = dataset.split("train")
+    images = train.images.copy()
+    images[70:] = images[:70]
+    twice = StillSet(name="Training", images=images, labels=train.labels, rows=train.rows)
+    dataset = Dataset(name="twice", source="twice", layout="x", splits={"Training": twice}, roles={"train": "Training"})
+    sample = draw_sample(dataset, size=30, seed=0)
+    used = {image.tobytes() for image in sample.stills.images}
+    left = sum(image.tobytes() not in used for image in images)
+    assert left < 140 - 30
+    outside = draw_agreement_rows(dataset, sample, size=left, seed=1)
+    assert not used & {image.tobytes() for image in outside.stills.images}
+    with pytest.raises(InputError, match=rf"{left} rows of Training .*--set gate.agreement_rows={left}"):
+        draw_agreement_rows(dataset, sample, size=left + 1, seed=1)
+
+
+def test_a_data_set_without_a_training_split_is_refused() -> None:
+    dataset = noise_dataset()
+    without = Dataset(name="x", source="x", layout="x", splits=dataset.splits, roles={"choose": "PublicTest"})
+    with pytest.raises(InputError, match="no split to train on"):
+        draw_sample(without, size=8, seed=0)
