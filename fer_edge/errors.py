@@ -82,5 +82,6 @@ def require(module: str, *, needed_by: str, extra: str) -> ModuleType:
         else:
             cure = f"pip install 'fer-edge[{extra}]'"
         raise MissingPackageError(
-            f"{needed_by} needs the package {module!r}, which cannot be imported here ({error}). Install it with: {cure}"
+            f"{needed_by} needs the package {module!r}, which cannot be imported here ({error}). "
+            f"Install it with: {cure}"
         ) from error

@@ -75,8 +75,8 @@ def _protocol(training: object) -> str:
         f"Data set {data.get('dataset', 'unknown')} ({splits}; sha256 {str(data.get('sha256', 'unknown'))[:16]}…). "
         "Trained on Training; architecture, epoch, temperature and thresholds chosen on PublicTest without the rows "
         "that also stand in Training (exact duplicates, 8 % of each test split); PrivateTest reported with and without "
-        "such rows. The INT8 variants were calibrated on a hashed sample of Training and passed the gate whose figures the "
-        "manifest holds."
+        "such rows. The INT8 variants were calibrated on a hashed sample of Training and passed the gate whose figures "
+        "the manifest holds."
     )
 
 

@@ -6,13 +6,13 @@ and the windows are drawn from those copies: as varied as encoding every window 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.train.augment import augment_faces, median_filter
 from fer_edge.train.faces import DeviceFaces, batches, seeded
 from fer_edge.train.frame_stage import autocast, scheduled_rate
@@ -90,86 +90,92 @@ def fit_head(
     model: AttentionCnnBiLstm, temporary: nn.Linear, train: DeviceFaces, recipe: TrainRecipe, report: Reporter
 ) -> None:
     """Train the head in place: context with the temporary classifier, LDA fit, then everything behind the LDA."""
-    device, spec, head = train.images.device, recipe.sequence, model.head
     bank = FeatureBank.encode(model, train, recipe, report)
-    weights = class_weights(train.labels, recipe.loss, recipe.model.classes)
-    dropout = nn.Dropout(recipe.loss.dropout)
+    stage = _HeadStage(head=model.head, bank=bank, train=train, recipe=recipe, report=report)
+    stage.train_context(temporary)
+    stage.fit_lda()
+    stage.train_classifier()
+    model.head.eval()
 
-    def context_logits(features: Tensor, length: Tensor) -> Tensor:
-        logits: Tensor = temporary(dropout(head.context(features, length)[0]))
-        return logits
 
-    head.train()
-    moving = [*head.bilstm.parameters(), *head.attention.parameters(), *temporary.parameters()]
-    _train(
-        context_logits,
-        moving,
-        _windows(bank, train, recipe, spec.context_epochs, 3),
-        weights,
-        recipe,
-        report,
-        "context",
-    )
+@dataclass(frozen=True, kw_only=True)
+class _HeadStage:
+    head: SequenceHead
+    bank: FeatureBank
+    train: DeviceFaces
+    recipe: TrainRecipe
+    report: Reporter
 
-    head.eval()
-    contexts, labels = [], []
-    generator = seeded(device, recipe.seed, 4)
-    with torch.no_grad():
-        for _ in range(2):
-            for index in batches(len(train), spec.batch_size, generator):
-                contexts.append(head.context(*draw_windows(bank, index, spec.window, generator))[0])
-                labels.append(train.labels[index])
-    fit_discriminants(head.lda, torch.cat(contexts), torch.cat(labels))
+    def train_context(self, temporary: nn.Linear) -> None:
+        """BiLSTM and attention over frames, in front of a linear classifier."""
+        dropout = nn.Dropout(self.recipe.loss.dropout)
 
-    def logits_behind_lda(features: Tensor, length: Tensor) -> Tensor:
+        def logits(features: Tensor, length: Tensor) -> Tensor:
+            found: Tensor = temporary(dropout(self.head.context(features, length)[0]))
+            return found
+
+        moving = [*self.head.bilstm.parameters(), *self.head.attention.parameters(), *temporary.parameters()]
+        spec = self.recipe.sequence
+        self._train("context", logits, moving, epochs=spec.context_epochs, rate=spec.context_rate, key=3)
+
+    def fit_lda(self) -> None:
+        """LDA on the contexts of two epochs of windows."""
+        self.head.eval()
+        generator = seeded(self.train.images.device, self.recipe.seed, 4)
+        contexts, labels = [], []
         with torch.no_grad():
-            context, _ = head.context(features, length)
-        return head.classify(context)
+            for _ in range(2):
+                for index in batches(len(self.train), self.recipe.sequence.batch_size, generator):
+                    windows = draw_windows(self.bank, index, self.recipe.sequence.window, generator)
+                    contexts.append(self.head.context(*windows)[0])
+                    labels.append(self.train.labels[index])
+        fit_discriminants(self.head.lda, torch.cat(contexts), torch.cat(labels))
 
-    head.train()
-    moving = [*head.reconstruction.parameters(), *head.classifier.parameters()]
-    for parameter in moving:
-        parameter.requires_grad_(True)
-    epochs = _windows(bank, train, recipe, spec.classifier_epochs, 5)
-    _train(logits_behind_lda, moving, epochs, weights, recipe, report, "classifier", spec.classifier_rate)
-    head.eval()
+    def train_classifier(self) -> None:
+        """DenseNet block and classifier, behind contexts and discriminants that stand still."""
 
+        def logits(features: Tensor, length: Tensor) -> Tensor:
+            with torch.no_grad():
+                context, _ = self.head.context(features, length)
+            return self.head.classify(context)
 
-Windows = Iterator[tuple[int, int, Tensor, Tensor, Tensor]]
+        moving = [*self.head.reconstruction.parameters(), *self.head.classifier.parameters()]
+        for parameter in moving:
+            parameter.requires_grad_(True)
+        spec = self.recipe.sequence
+        self._train("classifier", logits, moving, epochs=spec.classifier_epochs, rate=spec.classifier_rate, key=5)
 
-
-def _windows(bank: FeatureBank, train: DeviceFaces, recipe: TrainRecipe, epochs: int, stage: int) -> Windows:
-    spec = recipe.sequence
-    per_epoch = max(1, len(train) // spec.batch_size)
-    for epoch in range(epochs):
-        generator = seeded(train.images.device, recipe.seed, stage, epoch)
-        for step, index in enumerate(batches(len(train), spec.batch_size, generator)):
-            features, length = draw_windows(bank, index, spec.window, generator)
-            yield epoch * per_epoch + step, epochs * per_epoch, features, length, train.targets[index]
-
-
-def _train(
-    forward: Callable[[Tensor, Tensor], Tensor],
-    moving: list[nn.Parameter],
-    windows: Windows,
-    weights: Tensor,
-    recipe: TrainRecipe,
-    report: Reporter,
-    stage: str,
-    rate: float,
-) -> None:
-    torch.manual_seed(recipe.seed)
-    optimiser = torch.optim.AdamW(moving, lr=rate, weight_decay=0.01, fused=True)
-    schedule = OptimiserSpec(epochs=1, learning_rate=rate, warmup_epochs=0.05)
-    for step, total, features, length, targets in windows:
-        for group in optimiser.param_groups:
-            group["lr"] = scheduled_rate(schedule, step, total)
-        loss = soft_cross_entropy(forward(features, length), targets, weights)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(moving, recipe.optimiser.clip_norm)
-        optimiser.step()
-        report.step(stage, step + 1, total)
+    def _train(
+        self,
+        stage: str,
+        logits: Callable[[Tensor, Tensor], Tensor],
+        moving: list[nn.Parameter],
+        *,
+        epochs: int,
+        rate: float,
+        key: int,
+    ) -> None:
+        recipe, device = self.recipe, self.train.images.device
+        torch.manual_seed(recipe.seed)
+        self.head.train()
+        weights = class_weights(self.train.labels, recipe.loss, recipe.model.classes)
+        optimiser = torch.optim.AdamW(moving, lr=rate, weight_decay=0.01, fused=True)
+        schedule = OptimiserSpec(epochs=1, learning_rate=rate, warmup_epochs=0.05)
+        size = min(recipe.sequence.batch_size, len(self.train))
+        done, total = 0, epochs * (len(self.train) // size)
+        for epoch in range(epochs):
+            generator = seeded(device, recipe.seed, key, epoch)
+            for index in batches(len(self.train), size, generator):
+                windows = draw_windows(self.bank, index, recipe.sequence.window, generator)
+                for group in optimiser.param_groups:
+                    group["lr"] = scheduled_rate(schedule, done, total)
+                loss = soft_cross_entropy(logits(*windows), self.train.targets[index], weights)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(moving, recipe.optimiser.clip_norm)
+                optimiser.step()
+                done += 1
+                self.report.step(stage, done, total)
 
 
 @torch.no_grad()

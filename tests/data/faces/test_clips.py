@@ -56,11 +56,10 @@ def test_the_face_lies_in_its_box() -> None:
     """What changes from neutral to the apex of a wide-eyed, open-mouthed face is in and just below the box."""
     clip = synthetic_clip("surprise", frames=20, frame_rate=1000.0, seed=2, size=SMALL)  # too fast for the head to move
     apex = int(clip.intensities.argmax())
-    change = np.abs(clip.frames[apex].astype(int) - clip.frames[0]).sum(axis=2)
+    changed = np.abs(clip.frames[apex].astype(int) - clip.frames[0]).sum(axis=2) > 60  # more than the camera's noise
     left, top, right, bottom = clip.boxes_xyxy[apex].round().astype(int)
-    inside = change[top : bottom + (bottom - top) // 4, left:right].sum()
-    assert inside > 0.5 * change.sum()
-    assert change[top:bottom, left:right].mean() > 3 * change[:, : left // 2].mean()
+    assert changed[top:bottom, left:right].mean() > 0.05
+    assert changed[top : bottom + (bottom - top) // 4, left:right].sum() > 0.9 * changed.sum()
 
 
 def test_a_seed_repeats_itself_and_another_shows_another_person() -> None:
