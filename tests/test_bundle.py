@@ -335,6 +335,8 @@ def stopping(path, data):
         os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGINT)
     write(path, data)
 
+# A shell that starts this in the background has SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if how in ("kill", "interrupt"):
     bundle_module.write_atomic = stopping
 if how == "full":

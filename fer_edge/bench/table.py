@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from fer_edge.bench.result import BenchReport, Comparison, VariantResult
 
-__all__ = ["Table", "cost_table", "megabytes", "percent", "points", "verdict_table"]
+__all__ = ["Table", "cost_table", "markdown", "megabytes", "percent", "points", "verdict_table"]
 
 Cell: TypeAlias = "str | None"
 _Column: TypeAlias = tuple[str, Callable[[VariantResult], Cell]]
@@ -136,3 +136,11 @@ def _accuracy_note(report: BenchReport) -> list[str]:
     splits = ", ".join(sorted({f"{each.report.dataset} {each.report.split}" for each in stated}))
     marked = "; * recorded in the manifest, not measured now" if any(each.recorded for each in stated) else ""
     return [f"top-1 on {splits}{marked}."]
+
+
+def markdown(table: Table) -> str:
+    """The table and its caption in Markdown, figures right-aligned."""
+    rule = ["---" if column in table.left else "---:" for column in table.columns]
+    rows = [["–" if cell is None else cell for cell in row] for row in table.rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, rule, *rows)]
+    return "\n".join([*lines, "", *(f"{line}  " for line in table.caption.splitlines())]).rstrip() + "\n"

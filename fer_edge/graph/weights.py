@@ -26,8 +26,8 @@ def store_weights_int8(model: ModelProto, *, storage: WeightStorage, until: str 
     Biases stay float, as do weights below 1,024 elements. The weights come back to float before they are used:
 
     - ``"cast"``: by Cast and Mul, which ONNX Runtime and OpenVINO fold when they load the graph, so that it runs as
-      fast as from float weights. (ONNX Runtime keeps a DequantizeLinear for its own fusions and would compute it in
-      every run: an LSTM of 9 steps, 256 -> 2 x 64, then takes 1.75 times as long.)
+      fast as from float weights. (ONNX Runtime keeps a DequantizeLinear for its own fusions and would compute it anew
+      in every run, which costs a small LSTM as much as its own arithmetic.)
     - ``"dequantize"``: by DequantizeLinear, the only reader of int8 constants that TensorRT accepts.
 
     Args:

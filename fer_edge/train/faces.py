@@ -45,7 +45,7 @@ class DeviceFaces:
         labels = torch.from_numpy(np.array(stills.labels, np.int64))
         votes = None if stills.votes is None else torch.from_numpy(np.array(stills.votes))
         return cls(
-            images=torch.from_numpy(prepare_stills(np.asarray(stills.images), spec)).to(device),
+            images=torch.from_numpy(np.array(prepare_stills(np.asarray(stills.images), spec))).to(device),
             labels=labels.to(device),
             targets=soft_targets(labels, votes, loss, classes).to(device),
         )

@@ -157,7 +157,8 @@ from pathlib import Path
 from miniature import miniature_encoder, miniature_frames
 from fer_edge.calibrate.ptq import quantize_encoder
 from fer_edge.calibrate.recipe import PtqRecipe
-quantize_encoder(miniature_encoder(), miniature_frames(4), recipe=PtqRecipe(bias_correction=False), overflow_fix="disable")
+recipe = PtqRecipe(bias_correction=False)
+quantize_encoder(miniature_encoder(), miniature_frames(4), recipe=recipe, overflow_fix="disable")
 from nncf.telemetry import decorator, wrapper
 assert not isinstance(decorator.telemetry, wrapper.NNCFTelemetry), "NNCF holds a sender"
 assert "openvino_telemetry" not in sys.modules

@@ -286,6 +286,14 @@ class TestCommand:
         assert done.stderr.startswith("error: ")
         assert "--overwrite" in done.stderr
 
+    @pytest.fixture
+    def _ctrl_c(self) -> Iterator[None]:
+        """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests with SIGINT ignored."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
+    @pytest.mark.usefixtures("_ctrl_c")
     def test_ctrl_c_in_a_files_run_writes_nothing(
         self, recognizer: Recognizer, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

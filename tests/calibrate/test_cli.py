@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from miniature import miniature_bundle
+
+from fer_edge.bundle import Bundle
+from fer_edge.cli import main
+from fer_edge.files import sha256_bytes
+
+LENIENT = """
+forms = ["int8"]
+[sample]
+size = 28
+[ptq]
+bias_correction = false
+[gate]
+max_top1_drop = 0.3
+max_flip_rate = 0.3
+max_ece_rise = 0.3
+min_agreement = 0.7
+agreement_rows = 30
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "lenient.toml"
+    path.write_text(LENIENT)
+    return path
+
+
+def calibrate(bundle: Bundle, recipe: Path, *options: str) -> Result:
+    arguments = ["calibrate", str(bundle.path), "--data", "synthetic:140", "--recipe", str(recipe), *options]
+    return CliRunner().invoke(main, arguments)
+
+
+def manifest_hash(bundle: Bundle) -> str:
+    return sha256_bytes((bundle.path / "manifest.json").read_bytes())
+
+
+def test_a_dry_run_measures_and_writes_nothing_but_the_sample(tmp_path: Path, recipe: Path) -> None:
+    bundle, rows = miniature_bundle(tmp_path / "bundle"), tmp_path / "rows.json"
+    result = calibrate(bundle, recipe, "--dry-run", "--sample-out", str(rows))
+    assert result.exit_code == 0, result.output
+    assert "miniature: fp32 and what became of it" in result.stdout
+    assert "x smaller" in result.stdout
+    assert "McNemar p" in result.stdout
+    assert "FAILED" not in result.stdout
+    assert "is as it was" in result.stderr
+    assert manifest_hash(bundle) == bundle.sha256
+    sample = json.loads(rows.read_text())
+    assert len(sample["rows"]) == sample["size"] == 28
+    assert len(sample["sha256"]) == 64
+
+
+def test_json_is_all_that_stands_on_stdout(tmp_path: Path, recipe: Path) -> None:
+    bundle = miniature_bundle(tmp_path / "bundle")
+    result = calibrate(bundle, recipe, "--json", "--set", "sample.size=21")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert record["passed"] is True
+    assert record["calibration"]["sample"]["size"] == 21
+    assert "written: int8 in" in result.stderr
+    assert [variant.name for variant in Bundle.open(bundle.path).manifest.variants] == ["fp32", "int8"]
+
+
+def test_a_failed_gate_ends_with_1_and_the_table(tmp_path: Path, recipe: Path) -> None:
+    bundle = miniature_bundle(tmp_path / "bundle", outlier=1e4)
+    result = calibrate(bundle, recipe, "--set", "gate.max_flip_rate=0.01")
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout
+    assert result.stderr.startswith("error: INT8 lost more accuracy than the recipe allows, so nothing was written")
+    assert "Traceback" not in result.output
+    assert manifest_hash(bundle) == bundle.sha256
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--set", "gate.max_flip_rates=1"], "did you mean 'max_flip_rate'"),
+        (["--set", "sample.size=100000"], "fewer than the 100,000"),
+        (["--recipe", "defualt"], "did you mean 'default'"),
+    ],
+)
+def test_what_cannot_be_ends_with_1_and_a_reason(tmp_path: Path, recipe: Path, options: list[str], words: str) -> None:
+    result = calibrate(miniature_bundle(tmp_path / "bundle"), recipe, *options)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_unknown_form_is_a_usage_error(tmp_path: Path, recipe: Path) -> None:
+    assert calibrate(miniature_bundle(tmp_path / "bundle"), recipe, "--form", "int4").exit_code == 2
