@@ -84,8 +84,8 @@ class ClipOutcome:
 
     Attributes:
         summary: as `fer-edge run` gives it.
-        frames_judged: frames in which a driver's face was followed.
-        frames_agreeing: of these, frames in which it was given the expression that was drawn.
+        frames_judged: frames with a followed face that shows an expression at half its strength or more.
+        frames_agreeing: of these, frames in which the driver was given that expression.
     """
 
     summary: RunSummary
@@ -269,10 +269,9 @@ class _Witness:
     def hear(self, result: FrameResult) -> None:
         """Judge the result of the frame that was drawn last."""
         assert self._latest is not None
-        truth = EXPRESSIONS[self._latest.label]
-        if result.driver is not None:
+        if result.driver is not None and self._latest.intensity >= 0.5:
             self.judged += 1
-            self.agreeing += result.driver.label == truth
+            self.agreeing += result.driver.label == EXPRESSIONS[self._latest.label]
         place = result.index % self._options.clip_frames
         if place == int(0.7 * self._options.clip_frames):
             self.strip.append(annotate_frame(self._latest.image, result.estimates))

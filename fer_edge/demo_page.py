@@ -103,8 +103,8 @@ def _clip(report: DemoReport, strip: Sequence[NDArray[np.uint8]]) -> list[str]:
     )
     text = (
         f"{info.bundle}/{info.variant} on {info.provider_version}: {summary.frames} frames, the face found and "
-        f"followed in {summary.frames_with_face}; in {outcome.frames_agreeing} of {outcome.frames_judged} the driver "
-        "was given the expression that was drawn (neutral between the expressions; a change needs some frames to show)."
+        f"followed in {summary.frames_with_face}. Of the {outcome.frames_judged} in which an expression was shown, it "
+        f"was the one given in {outcome.frames_agreeing}; the window makes a change show some frames late."
     )
     return [
         "<h2>A driver's face over time</h2>",

@@ -127,7 +127,7 @@ class TestWhatItRefuses:
         data = bytearray(graph.read_bytes())
         data[-1] ^= 1
         graph.write_bytes(data)
-        with pytest.raises(BundleError, match="is not sound.*fer-edge verify"):
+        with pytest.raises(BundleError, match=r"is not sound.*fer-edge verify"):
             run_demo([str(bundle.path)], out=tmp_path / "demo", options=BRIEF)
         assert not (tmp_path / "demo").exists()
 

@@ -84,8 +84,8 @@ def _show(report: DemoReport, out: Path) -> None:
     click.echo("On drawn faces that no network was trained on: it shows that the chain works, nothing about people.\n")
     clip = report.clip
     click.echo(
-        f"Clip: {clip.summary.info.bundle}/{clip.summary.info.variant}, {clip.summary.frames} frames; in "
-        f"{clip.frames_agreeing} of the {clip.frames_judged} with the driver's face the drawn expression was given."
+        f"Clip: {clip.summary.info.bundle}/{clip.summary.info.variant}, {clip.summary.frames} frames; of the "
+        f"{clip.frames_judged} in which an expression was shown, it was the one given in {clip.frames_agreeing}."
     )
     for name in ("report.html", "bench.json", "clip.mp4"):
         click.echo(f"written: {out / name}")

@@ -43,7 +43,7 @@ def draw_face(face: Face, background: NDArray[np.uint8], *, box_xyxy: Box) -> ND
     if background.dtype != np.uint8 or background.ndim != 3 or background.shape[2] != 3 or background.size == 0:
         raise InputError(f"background is {background.dtype} {background.shape}, expected uint8 (H, W, 3) BGR")
     half, centre = _checked_box(box_xyxy)
-    finest = 2 if half <= 90 else 1  # small faces are drawn at twice their size
+    finest = 2 if half <= 64 else 1  # small faces are drawn at twice their size
     canvas = Canvas(half * finest)
     geometry = face_geometry(face)
     paint_face(canvas, face, geometry)

@@ -61,7 +61,7 @@ def cabin(width: int, height: int, draws: Draws) -> NDArray[np.uint8]:
     """The inside of a car as a camera on the dashboard sees it, driver left out: uint8 (H, W, 3) BGR."""
     picture = _empty(width, height)
     size = np.array([width, height], dtype=np.float64)
-    trim, seat, sky = _colour(draws, 38, 62), _colour(draws, 48, 95), _colour(draws, 170, 225)
+    trim, seat, sky = _colour(draws, 38, 62), _colour(draws, 48, 95), _colour(draws, 175, 225, tint=0.06)
     picture[...] = np.clip(np.asarray(trim), 0, 255).astype(np.uint8)
     side = draws.chance(0.5)
 
