@@ -102,9 +102,7 @@ class TestLocating:
         with pytest.raises(BundleError, match=r"no manifest\.json"):
             Bundle.open(tmp_path)
 
-    def test_a_bare_name_is_looked_up_in_the_zoo(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_bare_name_is_looked_up_in_the_zoo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shipped = tiny_bundle(tmp_path / "zoo" / "edge")
         monkeypatch.setattr(fer_edge.bundle, "_ZOO", tmp_path / "zoo")
         monkeypatch.chdir(tmp_path)
@@ -497,9 +495,7 @@ def _key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     key = Ed25519PrivateKey.generate()
     private, public = folder / f"{name}.pem", folder / f"{name}.pub"
     private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     public.write_bytes(
         key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -20,10 +20,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.cascade import load_cascade
 from fer_edge.data.images import folder_entries, image_files, read_grey
 from fer_edge.data.reading import Progress, Reading
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.errors import InputError, require
+from fer_edge.errors import InputError
 from fer_edge.labels import CKPLUS_CODES, EXPRESSIONS, canonical_expression
 from fer_edge.preprocess import PreprocessSpec, crop_face
 
@@ -294,10 +295,8 @@ def _frame_name(file: Path, *, suffix: str = "") -> tuple[str, str, int]:
 
 def _largest_face(image: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
     """Box xyxy in pixels of the largest frontal face, at least a quarter of the image high."""
-    cv2 = require("cv2", needed_by="cropping CK+'s camera images to the face", extra="cpu")
-    cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
     smallest = min(image.shape) // 4
-    found = cascade.detectMultiScale(image, scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest))
+    found = load_cascade().detectMultiScale(image, scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest))
     if not len(found):
         return None
     left, top, width, height = (int(edge) for edge in max(found, key=lambda box: box[2] * box[3]))

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import InputError, SessionError, require
+from fer_edge.cascade import CASCADE_PIXELS, load_cascade
+from fer_edge.errors import InputError
 from fer_edge.preprocess import check_image
 from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["FaceDetector", "HaarDetector"]
-
-_CASCADE: Final = "haarcascade_frontalface_default.xml"
-_SYSTEM_FOLDERS: Final = (Path("/usr/share/opencv4/haarcascades"), Path("/usr/local/share/opencv4/haarcascades"))
-_CASCADE_PIXELS: Final = 24  # side of the window that the cascade was trained on
 
 
 class FaceDetector(Protocol):
@@ -50,8 +46,8 @@ class HaarDetector:
     ) -> None:
         if not 0 < min_face <= 1:
             raise InputError(f"min_face: got {min_face}, expected above 0, at most 1")
-        if longest_side < 2 * _CASCADE_PIXELS:
-            raise InputError(f"longest_side: got {longest_side}, expected at least {2 * _CASCADE_PIXELS} pixels")
+        if longest_side < 2 * CASCADE_PIXELS:
+            raise InputError(f"longest_side: got {longest_side}, expected at least {2 * CASCADE_PIXELS} pixels")
         if not (math.isfinite(scale_step) and scale_step > 1):
             raise InputError(f"scale_step: got {scale_step}, expected above 1")
         if min_neighbours < 0:
@@ -60,7 +56,7 @@ class HaarDetector:
         self._longest_side = longest_side
         self._scale_step = scale_step
         self._min_neighbours = min_neighbours
-        self._cascade = _load_cascade()
+        self._cascade = load_cascade()
 
     def detect(self, image: NDArray[np.uint8]) -> tuple[BoxXyxy, ...]:
         """Faces in one image, largest first.
@@ -83,7 +79,7 @@ class HaarDetector:
         if shrink < 1:
             size = (max(1, round(columns * shrink)), max(1, round(rows * shrink)))
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        smallest = max(_CASCADE_PIXELS, round(self._min_face * min(grey.shape)))
+        smallest = max(CASCADE_PIXELS, round(self._min_face * min(grey.shape)))
         found = self._cascade.detectMultiScale(
             cv2.equalizeHist(grey),
             scaleFactor=self._scale_step,
@@ -95,25 +91,3 @@ class HaarDetector:
             (float(x * across), float(y * down), float((x + w) * across), float((y + h) * down)) for x, y, w, h in found
         ]
         return tuple(sorted(boxes, key=lambda box: (box[0] - box[2]) * (box[3] - box[1])))
-
-
-def _load_cascade() -> Any:
-    cv2 = require("cv2", needed_by="face detection", extra="cpu")
-    if not hasattr(cv2, "CascadeClassifier"):
-        raise SessionError(
-            f"this OpenCV {cv2.__version__} has no CascadeClassifier, which OpenCV 5 dropped; install OpenCV 4 "
-            "(pip install 'opencv-python-headless<5'), or give VideoRecognizer a detector of your own"
-        )
-    folders = list(_SYSTEM_FOLDERS)
-    data = getattr(cv2, "data", None)  # JetPack's build has no cv2.data
-    if data is not None:
-        folders.insert(0, Path(data.haarcascades))
-    for folder in folders:
-        path = folder / _CASCADE
-        if path.is_file():
-            cascade = cv2.CascadeClassifier(str(path))
-            if cascade.empty():
-                raise SessionError(f"OpenCV cannot read the cascade {path}; reinstall OpenCV")
-            return cascade
-    places = ", ".join(map(str, folders))
-    raise SessionError(f"no {_CASCADE} in {places}; on JetPack: sudo apt-get install opencv-data")

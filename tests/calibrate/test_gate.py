@@ -58,7 +58,9 @@ def test_a_gain_is_no_drop() -> None:
 
 
 def test_every_window_is_checked() -> None:
-    gate = check_gate({"T = 1": paired(), "T = 16": paired(broken=20, mended=5, confidence=0.75)}, {"others": paired()}, LIMITS)
+    gate = check_gate(
+        {"T = 1": paired(), "T = 16": paired(broken=20, mended=5, confidence=0.75)}, {"others": paired()}, LIMITS
+    )
     failed = {(check.name, check.on) for check in gate.checks if not check.passed}
     assert failed == {("max_top1_drop", "T = 16"), ("max_flip_rate", "T = 16")}
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from miniature import noise_dataset
 
 from fer_edge.calibrate.sample import draw_agreement_rows, draw_sample
+from fer_edge.data import load_dataset
 from fer_edge.data.stills import Dataset, StillSet
 from fer_edge.errors import InputError
+
+COMMITTED = Path(__file__).parents[2] / "calibrate" / "samples"
 
 
 def uneven(counts: tuple[int, ...] = (400, 44, 410, 720, 480, 317, 497)) -> Dataset:
@@ -92,3 +96,18 @@ def test_a_data_set_without_a_training_split_is_refused() -> None:
     without = Dataset(name="x", source="x", layout="x", splits=dataset.splits, roles={"choose": "PublicTest"})
     with pytest.raises(InputError, match="no split to train on"):
         draw_sample(without, size=8, seed=0)
+
+
+@pytest.mark.data
+def test_committed_samples_are_drawn_again(fer2013_path: Path) -> None:
+    """The row numbers hold for every copy of FER2013; the hash for those with the same pixels in every row."""
+    dataset = load_dataset(f"fer2013:{fer2013_path}")
+    sample = draw_sample(dataset, size=512, seed=2013)
+    assert np.bincount(sample.stills.labels).tolist() == [71, 8, 73, 129, 86, 57, 88]
+    assert set(sample.stills.rows.tolist()) <= set(dataset.split("train").rows.tolist())
+    for path in sorted(COMMITTED.glob("*.json")):
+        committed = json.loads(path.read_text("utf-8"))
+        again = draw_sample(dataset, size=committed["size"], seed=committed["seed"]).to_json()
+        assert again["rows"] == committed["rows"], path
+        if again["dataset_sha256"] == committed["dataset_sha256"]:
+            assert again == committed, path

@@ -166,9 +166,7 @@ def test_ctrl_c_in_the_middle_of_export_leaves_nothing(run: TrainRun, tmp_path: 
         "--out",
         str(tmp_path / "b" / "small"),
     ]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "here\n"

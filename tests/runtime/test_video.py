@@ -48,9 +48,7 @@ class TestVideoRecognizer:
         assert result.driver is not None
         assert result.driver.track_id == 1
 
-    def test_all_faces_of_a_frame_are_one_batch(
-        self, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_all_faces_of_a_frame_are_one_batch(self, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
         shapes: list[tuple[int, ...]] = []
         network = recognizer.network
         encode, probabilities = network.encode, network.probabilities
