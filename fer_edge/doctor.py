@@ -107,7 +107,10 @@ def _open(provider: str) -> Callable[[], str]:
 
 def _openvino_devices() -> str:
     with without_telemetry():
-        core = require("openvino", needed_by="OpenVINO", extra="openvino").Core()
+        require("openvino", needed_by="OpenVINO", extra="openvino")
+    from fer_edge.runtime.openvino_session import openvino_core
+
+    core = openvino_core()
     return ", ".join(f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})" for device in core.available_devices)
 
 

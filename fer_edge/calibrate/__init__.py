@@ -1,1 +1,27 @@
 """Quantization calibration: a hashed sample of the training split, post-training quantization, the accuracy gate."""
+
+from __future__ import annotations
+
+import os
+
+from fer_edge.errors import require
+from fer_edge.telemetry import without_telemetry
+
+__all__ = ["require_packages"]
+
+# ONNX Runtime's newer Linux builds send events from their import onwards and keep an id under the home folder; they
+# look at this variable once, before that. NNCF imports ONNX Runtime, and so does the evaluation.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def require_packages(*, needed_by: str) -> None:
+    """Import what calibration stands on, with nobody's telemetry, or say what installs it.
+
+    Raises:
+        MissingPackageError: naming the package and the command.
+    """
+    with without_telemetry():
+        require("nncf", needed_by=needed_by, extra="calibrate")
+        require("onnxslim", needed_by=needed_by, extra="calibrate")
+        require("onnxruntime", needed_by=needed_by, extra="cpu")
+        require("cv2", needed_by=needed_by, extra="cpu")

@@ -55,10 +55,9 @@ def command(
     """
     import dataclasses
 
-    from fer_edge.errors import require
+    from fer_edge.calibrate import require_packages
 
-    for package, extra in (("nncf", "calibrate"), ("onnxslim", "calibrate"), ("onnxruntime", "cpu"), ("cv2", "cpu")):
-        require(package, needed_by="fer-edge calibrate", extra=extra)
+    require_packages(needed_by="fer-edge calibrate")
     from fer_edge.bundle import Bundle
     from fer_edge.calibrate.calibration import measure_forms
     from fer_edge.calibrate.recipe import CalibrationRecipe

@@ -104,4 +104,4 @@ def _print_summary(summary: RunSummary) -> None:
         rows.append((f"{stage}, ms a frame", f"p50 {times['p50']:.2f}, p99 {times['p99']:.2f}"))
     if summary.frames_with_face == 0:
         console.print("no face was found; for face crops pass --whole-frame")
-    print_table(("", "found"), rows, title=f"{summary.source}: {summary.info.bundle} {summary.info.variant}")
+    print_table(("measure", "value"), rows, title=f"{summary.source}: {summary.info.bundle} {summary.info.variant}")

@@ -104,13 +104,16 @@ def _write_openvino(graph: bytes, stem: str, folder: Path) -> list[Path]:
     with without_telemetry():
         openvino = require("openvino", needed_by="the target 'openvino'", extra="openvino")
         path = folder / f"{stem}.xml"
-        openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=False)
+        from fer_edge.runtime.openvino_session import openvino_core
+
+        openvino.save_model(openvino_core().read_model(graph), path, compress_to_fp16=False)
     return [path, path.with_suffix(".bin")]
 
 
 def _load_openvino(stem: str, folder: Path) -> Run:
-    openvino = require("openvino", needed_by="the target 'openvino'", extra="openvino")
-    compiled = openvino.compile_model(folder / f"{stem}.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    from fer_edge.runtime.openvino_session import openvino_core
+
+    compiled = openvino_core().compile_model(folder / f"{stem}.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         found = compiled(dict(feeds))

@@ -15,6 +15,7 @@ __all__ = ["fuse_clip_graph"]
 
 _ENCODER: Final = "encoder/"
 _HEAD: Final = "head/"
+_CLIP_NAMES: Final = {f"{_HEAD}length": "length", f"{_HEAD}logits": "logits"}
 
 
 def fuse_clip_graph(encoder: ModelProto, head: ModelProto) -> ModelProto:
@@ -52,11 +53,13 @@ def fuse_clip_graph(encoder: ModelProto, head: ModelProto) -> ModelProto:
         helper.make_node(
             "Reshape", [f"{_ENCODER}features", "clip/feature_shape"], [f"{_HEAD}features"], "clip/to_window"
         ),
-        helper.make_node("Identity", ["length"], [f"{_HEAD}length"], "clip/length"),
     ]
-    last = [helper.make_node("Identity", [f"{_HEAD}logits"], ["logits"], "clip/logits")]
+    # The head's own tensors take the clip's names; an Identity in between would leave engines two names to choose from.
+    for node in after.graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [_CLIP_NAMES.get(name, name) for name in tensors]
     graph = helper.make_graph(
-        [*before, *body, *between, *after.graph.node, *last],
+        [*before, *body, *between, *after.graph.node],
         "clip",
         [
             helper.make_tensor_value_info("frames", TensorProto.UINT8, ["B", "T", size, size]),

@@ -63,16 +63,14 @@ def _draw(cv2: Any, image: Uint8, estimate: ExpressionEstimate, scale: float) ->
     text = f"{who} {estimate.label} {estimate.probability:.0%}".strip()
     line = max(8, round(26 * scale))
     _write(cv2, image, text, (left, top - line if top >= line else bottom), scale, colour, line)
-    row = max(3, round(12 * scale))
+    row = max(9, round(18 * scale))
     length = max(20, right - left)
     for index, (label, probability) in enumerate(estimate.probabilities.items()):
         y = bottom + line * (top < line) + 2 + index * row
         end = left + round(length * probability)
         cv2.rectangle(image, (left, y), (left + length, y + row - 1), _DARK, -1)
         cv2.rectangle(image, (left, y), (end, y + row - 1), colour, -1)
-        cv2.putText(
-            image, label, (left + 2, y + row - 2), cv2.FONT_HERSHEY_SIMPLEX, 0.45 * scale, _WHITE, 1, cv2.LINE_AA
-        )
+        cv2.putText(image, label, (left + 2, y + row - 2), cv2.FONT_HERSHEY_SIMPLEX, row / 32, _WHITE, 1, cv2.LINE_AA)
 
 
 def _write(cv2: Any, image: Uint8, text: str, corner: tuple[int, int], scale: float, colour: Colour, line: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -16,9 +17,20 @@ from fer_edge.telemetry import without_telemetry
 with without_telemetry():
     import openvino
 
-__all__ = ["OpenVinoSession"]
+__all__ = ["OpenVinoSession", "openvino_core"]
 
 _DEVICE: Final = "CPU"
+
+
+@functools.cache
+def openvino_core() -> openvino.Core:
+    """The process's one OpenVINO core, kept to its end.
+
+    On processors with AMX the CPU plug-in of every core sets the thread's alternate signal stack and frees it when the
+    core goes. Of two cores that go in the order they came, the second puts back a stack that the first has freed, and
+    the next Ctrl-C is a segmentation fault (OpenVINO 2026.4).
+    """
+    return openvino.Core()
 
 
 class OpenVinoSession:
@@ -45,7 +57,7 @@ class OpenVinoSession:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            core = openvino.Core()
+            core = openvino_core()
             compiled = core.compile_model(core.read_model(graph), _DEVICE, settings)
             request = compiled.create_infer_request()
         except Exception as error:  # RuntimeError mostly, TypeError for what it cannot read

@@ -118,8 +118,18 @@ def open_source(spec: str) -> VideoSource:
     return _image(cv2, path) if path.suffix.lower() in _IMAGES else _file(cv2, path)
 
 
+def _capture(cv2: Any, *place: Any) -> Any:
+    """`cv2.VideoCapture` without OpenCV's own words on stderr: what is wrong is said once, by the caller."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(*place)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 def _file(cv2: Any, path: Path) -> VideoSource:
-    capture = cv2.VideoCapture(str(path))
+    capture = _capture(cv2, str(path))
     if not capture.isOpened():
         raise InputError(f"{path}: OpenCV cannot read it as a video; convert it to H.264 in MP4, for example")
     stated = capture.get(cv2.CAP_PROP_FPS)
@@ -146,17 +156,15 @@ def _file(cv2: Any, path: Path) -> VideoSource:
 
 
 def _camera(cv2: Any, spec: str) -> VideoSource:
-    if spec.isdecimal():
-        capture = cv2.VideoCapture(int(spec))
-    elif " ! " in spec:
+    place: tuple[Any, ...] = (int(spec),) if spec.isdecimal() else (spec,)
+    if " ! " in spec:
         if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
             raise InputError(
                 f"this OpenCV {cv2.__version__} has no GStreamer, which the pipeline needs; on a Jetson use JetPack's "
                 "own OpenCV (a virtual environment made with --system-site-packages, without opencv-python in it)"
             )
-        capture = cv2.VideoCapture(spec, cv2.CAP_GSTREAMER)
-    else:
-        capture = cv2.VideoCapture(spec)
+        place = (spec, cv2.CAP_GSTREAMER)
+    capture = _capture(cv2, *place)
     if not capture.isOpened():
         raise InputError(f"the camera {spec!r} cannot be opened; is it there, free, and readable for this user?")
     stated = capture.get(cv2.CAP_PROP_FPS)

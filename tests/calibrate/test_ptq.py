@@ -152,9 +152,11 @@ import os, sys
 opened = []
 sys.addaudithook(lambda event, arguments: opened.append((event, arguments)) if event.startswith("socket.") else None)
 from pathlib import Path
-from miniature import miniature_encoder, miniature_frames
+from fer_edge.calibrate import require_packages
+require_packages(needed_by="this test")
 from fer_edge.calibrate.ptq import quantize_encoder
 from fer_edge.calibrate.recipe import PtqRecipe
+from miniature import miniature_encoder, miniature_frames
 recipe = PtqRecipe(bias_correction=False)
 quantize_encoder(miniature_encoder(), miniature_frames(4), recipe=recipe, overflow_fix="disable")
 assert not opened, opened

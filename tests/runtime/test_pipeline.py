@@ -4,7 +4,6 @@ import importlib.util
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny import WINDOW, tiny_bundle
 
-import fer_edge.runtime.pipeline
 from fer_edge.cli import main
 from fer_edge.errors import InputError, OutputError
 from fer_edge.runtime.annotate import annotated_video, write_annotated_image
@@ -252,14 +250,30 @@ except OutputError as error:
 """
 
 
+_INTERRUPTED = """
+import os, signal
+import fer_edge.runtime.pipeline as pipeline
+from fer_edge.cli import main
+
+append = pipeline._append
+
+def interrupted(file, target, record):
+    if record["record"] == "frame" and record["index"] == 5:
+        os.kill(os.getpid(), signal.SIGINT)
+    append(file, target, record)
+
+# A shell that starts this in the background has SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+pipeline._append = interrupted
+main()
+"""
+
+
 @pytest.mark.parametrize("ending", ["mp4", "avi"])
 def test_a_full_disk_is_noticed_and_the_old_video_kept(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"out.{ending}"
     path.write_text("old")
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{_FULL}", str(path)],
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    done = _child(_FULL, path)
     assert done.returncode == 0, done.stderr
     assert "not all of its 40 frames arrived" in done.stdout
     assert path.read_text() == "old"
@@ -286,32 +300,13 @@ class TestCommand:
         assert done.stderr.startswith("error: ")
         assert "--overwrite" in done.stderr
 
-    @pytest.fixture
-    def _ctrl_c(self) -> Iterator[None]:
-        """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests with SIGINT ignored."""
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        yield
-        signal.signal(signal.SIGINT, before)
-
-    @pytest.mark.usefixtures("_ctrl_c")
-    def test_ctrl_c_in_a_files_run_writes_nothing(
-        self, recognizer: Recognizer, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        append = fer_edge.runtime.pipeline._append
-
-        def interrupted(file: Any, target: Path, record: Any) -> None:
-            if record["record"] == "frame" and record["index"] == 5:
-                os.kill(os.getpid(), signal.SIGINT)
-            append(file, target, record)
-
-        monkeypatch.setattr(fer_edge.runtime.pipeline, "_append", interrupted)
+    def test_ctrl_c_in_a_files_run_writes_nothing(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        done = _command(
-            "run", tmp_path / "bundle", "--source", clip, "--whole-frame",
-            "--json", out / "seen.jsonl", "--annotate", out / "seen.mp4",
-        )  # fmt: skip
-        assert done.exit_code == 1
-        assert "interrupted" in done.stderr
+        arguments = ["run", tmp_path / "bundle", "--source", clip, "--whole-frame"]
+        arguments += ["--json", out / "seen.jsonl", "--annotate", out / "seen.mp4"]
+        done = _child(_INTERRUPTED, *arguments)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("interrupted")
         assert os.listdir(out) == []
 
     def test_verify(self, recognizer: Recognizer, tmp_path: Path) -> None:
@@ -324,6 +319,14 @@ class TestCommand:
         report = json.loads(done.stdout)
         assert report["ok"] is False
         assert [check["verdict"] for check in report["checks"]].count("failed") == 1
+
+
+def _child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A Python of its own: what it is told here must not befall the tests' own process."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{code}", *map(str, arguments)],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
 
 
 def _command(*arguments: object) -> Result:

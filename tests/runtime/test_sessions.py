@@ -215,3 +215,27 @@ def _with_nan() -> onnx.ModelProto:
     weights[0, 0, 0, 0] = np.nan
     kernel.CopyFrom(numpy_helper.from_array(weights, "kernel"))
     return model
+
+
+_SIGNAL_AFTER_SESSIONS = """
+import os, signal, sys, time
+from tiny import tiny_encoder
+from fer_edge.runtime import open_session
+
+sessions = [open_session(tiny_encoder().SerializeToString(), provider="openvino") for _ in range(3)]
+while sessions:
+    sessions.pop(0).close()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_survived_after_openvino_sessions_have_gone() -> None:
+    pytest.importorskip("openvino")
+    script = f"import sys; sys.path[:0] = {sys.path!r}\n{_SIGNAL_AFTER_SESSIONS}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
