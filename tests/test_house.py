@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "calibrate": {"graph", "runtime"},
     "bench": {"runtime"},
     "export": {"graph", "runtime"},
-    "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export"},
+    "demo": {"runtime", "bench", "export"},
+    "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo"},
 }
 # The core imports no room, but for its doors: the lazy names of the package, and what looks at the whole machine.
 DOORS = {"fer_edge": {"runtime"}, "fer_edge.__main__": {"cli"}, "fer_edge.doctor": {"runtime"}}
@@ -58,6 +59,7 @@ MUST_NOT_IMPORT = {
     "train": ENGINES,
     "calibrate": TRAINERS,
     "bench": TRAINERS | {"nncf"},
+    "demo": TRAINERS | {"nncf", "onnx"},
     "export": TRAINERS - RUN_READERS - {"safetensors"} | {"nncf"},
     "cli": set(),
 }

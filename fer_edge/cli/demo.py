@@ -11,7 +11,7 @@ import click
 from fer_edge.cli.console import console, print_table
 
 if TYPE_CHECKING:
-    from fer_edge.demo import DemoReport
+    from fer_edge.demo.run import DemoReport
 
 __all__ = ["command"]
 
@@ -39,7 +39,7 @@ def command(bundles: tuple[str, ...], out: Path, data: str | None, overwrite: bo
     """
     import os
 
-    from fer_edge.demo import run_demo
+    from fer_edge.demo.run import run_demo
 
     stated = os.environ.get("FER_EDGE_DATA")
     report = run_demo(
@@ -74,7 +74,7 @@ class _Log:
 
 def _show(report: DemoReport, out: Path) -> None:
     from fer_edge.bench.table import cost_table, verdict_table
-    from fer_edge.demo_page import synthetic_table
+    from fer_edge.demo.page import synthetic_table
 
     for table in (verdict_table(report.bench), cost_table(report.bench)):
         print_table(table.columns, table.rows, right=[name for name in table.columns if name not in table.left])

@@ -162,10 +162,10 @@ def _mouth(face: Face) -> MouthGeometry:
         - 0.035 * units.au26 * (1 - units.au12) - 0.06 * units.au27 - 0.02 * units.au15 - 0.02 * units.au17
     )  # fmt: skip
     gap = 0.055 * units.au25 + 0.11 * units.au26 * (1 - 0.35 * units.au12) + 0.24 * units.au27
-    middle = 0.50 - 0.05 * units.au10 - 0.025 * units.au9 - 0.03 * units.au17 - 0.01 * units.au12 * (1 - units.au25)
+    middle = 0.50 - 0.065 * units.au10 - 0.025 * units.au9 - 0.03 * units.au17 - 0.01 * units.au12 * (1 - units.au25)
     middle -= 0.02 * units.au25 + 0.015 * units.au20
     corner_y = (
-        0.50 + 0.5 * gap - 0.135 * units.au12 + 0.115 * units.au15 + 0.035 * units.au20
+        0.508 + 0.5 * gap - 0.135 * units.au12 + 0.115 * units.au15 + 0.035 * units.au20
         + 0.03 * units.au10 * (1 - units.au12) - 0.02 * units.au17 * (1 - units.au15) - 0.4 * gap * units.au12
     )  # fmt: skip
     bared = max(units.au20, units.au23, units.au10) * (1 - units.au12)

@@ -245,7 +245,7 @@ def _wrinkles(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
 
 def _forehead_and_nose_wrinkles(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
     units, age = face.units, face.identity.age
-    raised = 0.15 * age + max(0.9 * units.au2, 0.45 * units.au1)
+    raised = 0.15 * age + max(0.9 * units.au2, 0.35 * units.au1)
     across = np.linspace(-1, 1, 13)
     width = 0.48 if units.au2 > 0.3 else 0.26
     for level in range(3):
@@ -256,10 +256,10 @@ def _forehead_and_nose_wrinkles(canvas: Canvas, face: Face, geometry: FaceGeomet
         for level in range(3):
             y = -0.24 + 0.075 * level
             line = np.array([(-0.13, y - 0.035), (-0.05, y + 0.005), (0.05, y + 0.005), (0.13, y - 0.035)])
-            canvas.crease(smooth_curve(line), width=0.024, depth=0.75 * units.au9, soft=0.011)
+            canvas.crease(smooth_curve(line), width=0.03, depth=0.9 * units.au9, soft=0.012)
         for side in _SIDES:
             line = np.array([(0.11, -0.17), (0.17, -0.06), (0.185, 0.06)]) * (side, 1.0)
-            canvas.crease(smooth_curve(line), width=0.03, depth=0.5 * units.au9, soft=0.016)
+            canvas.crease(smooth_curve(line), width=0.045, depth=0.7 * units.au9, soft=0.018)
     if units.au17 > 0.05:
         y = float(geometry.mouth.outer_lower[:, 1].max()) + 0.05
         line = np.array([(-0.14, y + 0.035), (0.0, y - 0.01), (0.14, y + 0.035)])

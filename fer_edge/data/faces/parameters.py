@@ -103,12 +103,12 @@ EXPRESSION_UNITS: Final[Mapping[str, tuple[ActionUnits, ...]]] = {
         ActionUnits(au4=1.0, au5=0.4, au7=0.5, au10=0.35, au23=0.5, au25=1.0, au26=0.25),
     ),
     "disgust": (
-        ActionUnits(au4=0.3, au6=0.4, au7=0.7, au9=1.0, au10=0.8, au17=0.25),
-        ActionUnits(au4=0.35, au6=0.3, au7=0.7, au9=1.0, au10=1.0, au25=0.7),
+        ActionUnits(au4=0.2, au6=0.5, au7=0.8, au9=1.0, au10=1.0, au17=0.4),
+        ActionUnits(au4=0.2, au6=0.5, au7=0.8, au9=1.0, au10=1.0, au25=0.8),
     ),
     "fear": (
-        ActionUnits(au1=1.0, au2=0.35, au4=0.55, au5=1.0, au20=1.0, au25=0.9, au26=0.25),
-        ActionUnits(au1=1.0, au2=0.4, au4=0.6, au5=0.9, au20=0.9, au25=0.7, au26=0.45),
+        ActionUnits(au1=1.0, au2=0.25, au4=0.7, au5=1.0, au20=1.0, au25=0.9, au26=0.25),
+        ActionUnits(au1=1.0, au2=0.3, au4=0.7, au5=0.9, au20=0.9, au25=0.7, au26=0.45),
     ),
     "happy": (
         ActionUnits(au6=0.8, au12=1.0, au25=0.9, au26=0.15),
@@ -116,8 +116,8 @@ EXPRESSION_UNITS: Final[Mapping[str, tuple[ActionUnits, ...]]] = {
         ActionUnits(au6=0.9, au12=1.0, au25=1.0, au26=0.45),
     ),
     "sad": (
-        ActionUnits(au1=1.0, au4=0.5, au15=1.0, au17=0.6, au43=0.2),
-        ActionUnits(au1=0.9, au4=0.6, au15=0.8, au17=0.9, au43=0.35),
+        ActionUnits(au1=0.9, au4=0.7, au15=1.0, au17=0.6, au43=0.35),
+        ActionUnits(au1=0.8, au4=0.8, au15=0.8, au17=0.9, au43=0.45),
     ),
     "surprise": (
         ActionUnits(au1=1.0, au2=1.0, au5=0.8, au25=1.0, au26=0.8, au27=0.5),

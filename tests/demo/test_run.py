@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny import tiny_bundle, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
-from fer_edge import demo
+from fer_edge.demo import run as demo
 from fer_edge.bench import BenchReport, Timing
 from fer_edge.bundle import Bundle
 from fer_edge.cli import main
-from fer_edge.demo import OUTPUTS, DemoOptions, DemoReport, run_demo
+from fer_edge.demo.run import OUTPUTS, DemoOptions, DemoReport, run_demo
 from fer_edge.errors import BundleError, InputError, OutputError
 from fer_edge.files import sha256_bytes
 from fer_edge.labels import EXPRESSIONS
@@ -132,7 +132,7 @@ class TestWhatItRefuses:
         assert not (tmp_path / "demo").exists()
 
     def test_no_bundle_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("fer_edge.demo.zoo_names", tuple)
+        monkeypatch.setattr("fer_edge.demo.run.zoo_names", tuple)
         monkeypatch.setattr("fer_edge.bench.outputs.zoo_names", tuple)
         with pytest.raises(InputError, match="none is shipped"):
             run_demo(out=tmp_path / "demo", options=BRIEF)

@@ -20,7 +20,7 @@ from fer_edge.bundle import Bundle, zoo_names
 from fer_edge.data import load_dataset
 from fer_edge.data.faces import ClipFrame, contact_sheet, synthetic_frames, synthetic_stills
 from fer_edge.decode import encode
-from fer_edge.demo_page import write_demo_page
+from fer_edge.demo.page import write_demo_page
 from fer_edge.errors import BundleError, require
 from fer_edge.export.targets import TargetReport, choose_target, export_target
 from fer_edge.files import output_folder, write_json

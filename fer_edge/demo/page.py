@@ -16,7 +16,7 @@ from fer_edge.files import write_atomic
 from fer_edge.labels import EXPRESSIONS
 
 if TYPE_CHECKING:
-    from fer_edge.demo import DemoReport
+    from fer_edge.demo.run import DemoReport
 
 __all__ = ["render_demo_page", "synthetic_table", "write_demo_page"]
 
