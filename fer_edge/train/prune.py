@@ -28,7 +28,7 @@ from fer_edge.train.frame_stage import FrameClassifier
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import PruneRecipe
 from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import fit_stages
+from fer_edge.train.trainer import fit_stages, open_run
 
 __all__ = ["PrunedModel", "prune_model", "prune_run"]
 
@@ -91,12 +91,7 @@ def prune_run(
         },
     }
     with processes(device) as peers:
-        if resume and (out / "run.json").exists():
-            run = TrainRun.open(out)
-            if run.recipe != config or run.record.get("pruning") != facts["pruning"]:
-                raise InputError(f"{out} was pruned otherwise; resume it with its own options, or choose another --out")
-        else:
-            run = TrainRun.create(out, config, dataset, **facts)
+        run = open_run(config, dataset, out, facts, resume=resume, peers=peers)
         if not run.done:
             torch.manual_seed(config.seed)
             teacher = FrameClassifier(model, temporary, dropout=0.0).to(peers.device).eval()

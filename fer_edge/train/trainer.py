@@ -25,7 +25,10 @@ from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import FeatureBank, fit_head, window_logits
 
-__all__ = ["finish_run", "fit_stages", "train_model"]
+__all__ = ["finish_run", "fit_stages", "open_run", "train_model"]
+
+ORIGINS: Final = ("init", "teacher", "parent", "pruning")
+"""What a run's record may say of where it began."""
 
 UNKNOWN_SHARE: Final = 0.05
 """Share of the ``choose`` split's faces that fall below the unknown threshold."""
@@ -60,7 +63,7 @@ def train_model(
     """
     with processes(device) as peers:
         origins = {name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin}
-        run = _open_run(recipe, dataset, out, origins, resume=resume, peers=peers)
+        run = open_run(recipe, dataset, out, origins, resume=resume, peers=peers)
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
@@ -78,20 +81,34 @@ def _loaded(init: TrainRun, recipe: TrainRecipe) -> tuple[AttentionCnnBiLstm, nn
     return init.load_model()
 
 
-def _open_run(
-    recipe: TrainRecipe, dataset: Dataset, out: Path, origins: Mapping[str, Any], *, resume: bool, peers: Processes
+def open_run(
+    recipe: TrainRecipe, dataset: Dataset, out: Path, facts: Mapping[str, Any], *, resume: bool, peers: Processes
 ) -> TrainRun:
+    """Begin a run, or find the one to go on with; process 0 writes, the others read what it wrote.
+
+    Args:
+        recipe: what to train.
+        dataset: what to train on.
+        out: the run's folder.
+        facts: where the run begins, recorded with it: other runs' identities, a pruning.
+        resume: go on with the run in `out`, if there is one.
+        peers: this process among its peers.
+
+    Raises:
+        InputError: the folder holds a run that is not to be resumed, or that was begun otherwise.
+    """
     if not peers.leads:
         torch.distributed.barrier()
         return TrainRun.open(out)
     if resume and (out / "run.json").exists():
         run = TrainRun.open(out)
-        if run.recipe != recipe or any(run.record.get(name) != origins.get(name) for name in ("init", "teacher")):
+        begun = {name: run.record[name] for name in ORIGINS if name in run.record}
+        if run.recipe != recipe or begun != facts:
             raise InputError(f"{out} was begun with other settings; resume it with its own, or choose another --out")
         if run.record["data"]["sha256"] != dataset.sha256:
             raise InputError(f"{out} was trained on other data (sha256 {run.record['data']['sha256'][:12]}…)")
     else:
-        run = TrainRun.create(out, recipe, dataset, **origins)
+        run = TrainRun.create(out, recipe, dataset, **facts)
     if peers.world > 1:
         torch.distributed.barrier()
     return run
