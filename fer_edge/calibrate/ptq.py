@@ -85,6 +85,8 @@ def quantize_encoder(
             preset=nncf.QuantizationPreset(recipe.preset),
             subset_size=len(batches),
             fast_bias_correction=True,
+            # NNCF smooths in transformers only; the rest of what it does for them does not touch convolutions.
+            model_type=None if recipe.smooth_quant is None else nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=kept_float, types=list(recipe.float_types), validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=nncf.OverflowFix(overflow_fix),
