@@ -5,7 +5,7 @@ from __future__ import annotations
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.model.config import ModelConfig
 from fer_edge.preprocess import PreprocessSpec
-from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, SequenceSpec, TrainRecipe
+from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, SequenceTraining, TrainRecipe
 
 __all__ = ["small_config", "small_dataset", "small_recipe"]
 
@@ -33,7 +33,7 @@ def small_recipe(*, epochs: int = 2, batch_size: int = 32) -> TrainRecipe:
         preprocess=PreprocessSpec(size=16, median=3),
         augment=AugmentSpec(),
         optimiser=OptimiserSpec(epochs=epochs, batch_size=batch_size, warmup_epochs=0.5, ema_decay=0.8),
-        sequence=SequenceSpec(window=4, copies=2, context_epochs=1, classifier_epochs=1, batch_size=64),
+        sequence=SequenceTraining(window=4, copies=2, context_epochs=1, classifier_epochs=1, batch_size=64),
     )
 
 

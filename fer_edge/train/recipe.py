@@ -9,7 +9,7 @@ from fer_edge.errors import InputError
 from fer_edge.model.config import ModelConfig
 from fer_edge.preprocess import PreprocessSpec
 
-__all__ = ["AugmentSpec", "LossSpec", "OptimiserSpec", "PruneRecipe", "SequenceSpec", "TrainRecipe"]
+__all__ = ["AugmentSpec", "LossSpec", "OptimiserSpec", "PruneRecipe", "SequenceTraining", "TrainRecipe"]
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
@@ -121,7 +121,7 @@ class LossSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceSpec:
+class SequenceTraining:
     """The second stage: the head on windows of features, LDA, and the fine-tuning behind it.
 
     Attributes:
@@ -162,7 +162,7 @@ class TrainRecipe:
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     optimiser: OptimiserSpec = field(default_factory=OptimiserSpec)
     loss: LossSpec = field(default_factory=LossSpec)
-    sequence: SequenceSpec = field(default_factory=SequenceSpec)
+    sequence: SequenceTraining = field(default_factory=SequenceTraining)
 
     def __post_init__(self) -> None:
         if self.preprocess.size != self.model.input_size:
