@@ -27,7 +27,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["bench", *map(str, arguments)])
 
 
-def test_measures_and_writes(bundle: Bundle, tmp_path: Path) -> None:
+def test_measures_and_writes(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/fer-edge", "bench", "some bundle"])
     file = tmp_path / "out" / "bench.json"
     result = run(bundle.path, *BRIEF, "--data", "synthetic:7", "--json", file, "--original", bundle.path, "--record")
     assert result.exit_code == 0, result.output
@@ -38,8 +39,7 @@ def test_measures_and_writes(bundle: Bundle, tmp_path: Path) -> None:
     assert f"written: {file}" in result.stderr
     report = BenchReport.read(file)
     assert report.original == "tiny/fp32"
-    assert report.command is not None
-    assert report.command.startswith("fer-edge ")
+    assert report.command == "fer-edge bench 'some bundle'"
     assert (report.timing.rounds, report.timing.batch) == (1, 2)
     (variant,) = report.variants
     assert variant.accuracy is not None
