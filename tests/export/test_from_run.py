@@ -151,7 +151,7 @@ def test_ctrl_c_in_the_middle_of_export_leaves_nothing(run: TrainRun, tmp_path: 
     """The export is held open at its parity check, and interrupted there."""
     script = (
         "import signal, time, fer_edge.export.from_run as module\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where a shell started us in the background
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's background jobs
         "def hold(*_):\n    print('here', flush=True)\n    time.sleep(60)\n"
         "module._check = hold\n"
         "from fer_edge.cli import main\nmain()\n"
