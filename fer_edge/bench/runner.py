@@ -227,7 +227,7 @@ def _evaluate(
         entry.network,
         rows.images,
         entry.bundle.manifest.preprocess,
-        progress=lambda done, total: say(f"evaluating {entry.probes.key}", done, total),
+        progress=lambda done, total: say(f"evaluating {entry.bundle.manifest.name}/{entry.variant.name}", done, total),
     )
     temperature = entry.variant.temperature
     measured = measured_accuracy(logits, rows, temperature=temperature)

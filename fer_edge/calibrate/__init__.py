@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from fer_edge.errors import require
 from fer_edge.telemetry import without_telemetry
 
 __all__ = ["require_packages"]
-
-# ONNX Runtime's newer Linux builds send events from their import onwards and keep an id under the home folder; they
-# look at this variable once, before that. NNCF imports ONNX Runtime, and so does the evaluation.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def require_packages(*, needed_by: str) -> None:

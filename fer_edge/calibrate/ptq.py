@@ -35,11 +35,11 @@ __all__ = ["NNCF_VERSION", "float_nodes", "quantize_encoder"]
 NNCF_VERSION: Final = str(nncf.__version__)
 
 _RANGES: Final[dict[ActivationRange, Any]] = {
+    "histogram": RangeEstimatorParametersSet.HISTOGRAM,
     "mean": RangeEstimatorParametersSet.MEAN_MINMAX,
     "max": RangeEstimatorParametersSet.MINMAX,
-    "histogram": RangeEstimatorParametersSet.HISTOGRAM,
 }
-_CONVOLVING: Final = ("Conv", "Gemm", "MatMul", "LSTM")
+_WEIGHTED: Final = ("Conv", "Gemm", "MatMul", "LSTM")
 _SEQUENTIAL: Final = ("LSTM", "MatMul")
 
 
@@ -85,7 +85,7 @@ def quantize_encoder(
             preset=nncf.QuantizationPreset(recipe.preset),
             subset_size=len(batches),
             fast_bias_correction=True,
-            # NNCF smooths in transformers only; the rest of what it does for them does not touch convolutions.
+            # NNCF smooths only what it is told to be a transformer.
             model_type=None if recipe.smooth_quant is None else nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=kept_float, types=list(recipe.float_types), validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
@@ -116,9 +116,9 @@ def float_nodes(encoder: ModelProto, recipe: PtqRecipe) -> list[str]:
             raise InputError(
                 f"ptq.float_nodes: the encoder has no node {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
             )
-    first = next((node for node in encoder.graph.node if node.op_type in _CONVOLVING), None)
+    first = next((node for node in encoder.graph.node if node.op_type in _WEIGHTED), None)
     if first is None:
-        raise InputError(f"the encoder has none of {', '.join(_CONVOLVING)}: there is nothing to quantize")
+        raise InputError(f"the encoder has none of {', '.join(_WEIGHTED)}: there is nothing to quantize")
     normalisation = index.ancestors([first.input[0]])
     sequence = index.descendants(node for node in encoder.graph.node if node.op_type in _SEQUENTIAL)
     inside = {node.name for node in (*normalisation, *sequence)} | set(recipe.float_nodes)

@@ -25,7 +25,7 @@ FORMS: Final[tuple[Form, ...]] = ("int8", "int8-trt")
 """``"int8"``: uint8 activations, for ONNX Runtime and OpenVINO. ``"int8-trt"``: signed ones, for TensorRT."""
 
 HalfRange: TypeAlias = Literal["disable", "first_layer_only", "enable"]
-ActivationRange: TypeAlias = Literal["mean", "max", "histogram"]
+ActivationRange: TypeAlias = Literal["histogram", "mean", "max"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +52,20 @@ class PtqRecipe:
     Attributes:
         preset: ``"performance"`` keeps every zero point at 0; ``"mixed"`` gives signed activations one, which
             ``"int8-trt"`` cannot have.
-        activation_range: how the ranges of the batches become one range: their mean, their extremes, or the range with
-            the least error on a histogram.
-        batch: faces a batch; every batch has a range of its own.
+        activation_range: the range with the least error on a histogram of the values, or the mean or the extremes of
+            the batches' ranges.
+        batch: faces a batch.
         bias_correction: shift biases by the mean error that quantization brings (NNCF's fast algorithm).
-        smooth_quant: SmoothQuant's alpha for convolutions (0 to 1); none leaves it out.
+        smooth_quant: SmoothQuant's alpha for convolutions (0 to 1), which adds a Mul before some of them; none leaves
+            it out.
         float_types: operator types that stay float.
         float_nodes: further nodes that stay float, by name.
     """
 
     preset: Literal["performance", "mixed"] = "performance"
-    activation_range: ActivationRange = "mean"
+    activation_range: ActivationRange = "histogram"
     batch: int = 64
-    bias_correction: bool = True
+    bias_correction: bool = False
     smooth_quant: float | None = None
     float_types: tuple[str, ...] = ("MatMul", "Mul", "Softmax", "ReduceSum")
     float_nodes: tuple[str, ...] = ()

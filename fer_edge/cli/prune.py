@@ -18,7 +18,7 @@ from fer_edge.cli.console import console, emit_json, json_flag, progress
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the new run; RUN-pruned by default."
 )
-@click.option("--recipe", default="fine-tune", show_default=True, help="A shipped pruning recipe, or a TOML file.")
+@click.option("--recipe", metavar="FILE", help="A TOML file of your own; the built-in settings without it.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: optimiser.epochs=5."
 )
@@ -30,7 +30,7 @@ def command(
     macs: float,
     data: str,
     out: Path | None,
-    recipe: str,
+    recipe: str | None,
     settings: tuple[str, ...],
     resume: bool,
     device: str,
@@ -51,7 +51,8 @@ def command(
     from fer_edge.train.recipe import PruneRecipe
     from fer_edge.train.run import TrainRun
 
-    plan = override(load_recipe(PruneRecipe, recipe, room="train"), settings)
+    plan = PruneRecipe() if recipe is None else load_recipe(PruneRecipe, recipe, room="train")
+    plan = override(plan, settings)
     parent = TrainRun.open(run)
     target = out or run.with_name(f"{run.name}-pruned")
     with progress("reading the data set") as bar:

@@ -50,7 +50,7 @@ def model_card(manifest: Manifest) -> str:
         "## Data and protocol",
         _protocol(training),
         "## Accuracy",
-        "One crop, no test-time augmentation, T = 1. PrivateTest was looked at after every choice had been made.",
+        "One crop, no test-time augmentation, T = 1. Nothing was chosen on PrivateTest; every look at it is logged.",
         "\n".join(_table(_ACCURACY_COLUMNS, _accuracy_rows(manifest.variants))),
         "Recall by class:",
         "\n".join(_table(("variant", "split", *manifest.labels), _class_rows(manifest))),

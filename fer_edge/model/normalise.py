@@ -22,7 +22,7 @@ class PixelNormalisation(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 (N, S, S) grey -> float32 (N, 1, S, S)."""
-        pixels = frames.unsqueeze(1).float() / 255.0
+        pixels = frames.float().unsqueeze(1) / 255.0  # TensorRT reshapes no uint8, so the cast comes first
         if not self.contrast:
             return pixels
         centred = pixels - pixels.mean(dim=(2, 3), keepdim=True)

@@ -34,8 +34,8 @@ class OrtSession:
     """A graph in ONNX Runtime.
 
     `run` may be called from several threads at once; with one intra-op thread each call then works in its caller's
-    own thread. ONNX Runtime folds DequantizeLinear of constants when it loads a graph, so LSTM weights that are stored
-    as int8 take their full float32 size in memory.
+    own thread. ONNX Runtime folds Cast and Mul of constants when it loads a graph, so LSTM weights that are stored as
+    int8 that way take their full float32 size in memory; a DequantizeLinear it computes anew at every run.
 
     Args:
         graph: an ONNX file's bytes.

@@ -11,7 +11,7 @@ from miniature import miniature_bundle, noise_dataset
 
 from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import CalibrationOutcome, calibrate_bundle, measure_forms
-from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits, OverflowFixes, PtqRecipe, SampleRecipe
+from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits, OverflowFixes, SampleRecipe
 from fer_edge.errors import BundleError, GateError, InputError
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.signed import unsigned_nodes
@@ -23,7 +23,7 @@ GENEROUS = GateLimits(
 RECIPE = CalibrationRecipe(
     sample=SampleRecipe(size=42), overflow_fix=OverflowFixes(int8="disable", int8_trt="disable"), gate=GENEROUS
 )
-ONE_FORM = CalibrationRecipe(forms=("int8",), sample=RECIPE.sample, ptq=PtqRecipe(bias_correction=False), gate=GENEROUS)
+ONE_FORM = CalibrationRecipe(forms=("int8",), sample=RECIPE.sample, gate=GENEROUS)
 
 
 def files_of(bundle: Bundle) -> dict[str, bytes]:

@@ -15,8 +15,6 @@ LENIENT = """
 forms = ["int8"]
 [sample]
 size = 28
-[ptq]
-bias_correction = false
 [gate]
 max_top1_drop = 0.3
 max_flip_rate = 0.3

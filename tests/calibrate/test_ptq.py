@@ -32,7 +32,7 @@ def int8(seen: list[tuple[int, int]]) -> ModelProto:
     return quantize_encoder(
         miniature_encoder(),
         miniature_frames(40, seed=5),
-        recipe=PtqRecipe(batch=16),
+        recipe=PtqRecipe(batch=16, bias_correction=True),
         overflow_fix="disable",
         progress=lambda done, total: seen.append((done, total)),
     )
@@ -115,11 +115,30 @@ def test_the_signed_form_is_signed_and_near(int8: ModelProto) -> None:
 
 
 def test_the_overflow_fix_halves_the_range_of_the_weights(int8: ModelProto) -> None:
-    half = quantize_encoder(
-        miniature_encoder(), miniature_frames(8, seed=5), recipe=PtqRecipe(bias_correction=False), overflow_fix="enable"
-    )
+    half = quantize_encoder(miniature_encoder(), miniature_frames(8, seed=5), recipe=PtqRecipe(), overflow_fix="enable")
     assert {int(np.abs(values.astype(int)).max()) for values, _ in kernels(int8)} == {127}
     assert max(int(np.abs(values.astype(int)).max()) for values, _ in kernels(half)) <= 64
+
+
+def test_the_same_sample_gives_the_same_graph() -> None:
+    made = {
+        dump_graph(
+            quantize_encoder(
+                miniature_encoder(), miniature_frames(16, seed=5), recipe=PtqRecipe(), overflow_fix="enable"
+            )
+        )
+        for _ in range(2)
+    }
+    assert len(made) == 1
+
+
+def test_smoothing_reaches_the_convolutions(int8: ModelProto) -> None:
+    recipe = PtqRecipe(batch=16, smooth_quant=0.5, activation_range="mean")
+    smooth = quantize_encoder(miniature_encoder(), miniature_frames(40, seed=5), recipe=recipe, overflow_fix="disable")
+    assert any((a != b).any() for (a, _), (b, _) in zip(kernels(int8), kernels(smooth), strict=True))
+    feeds = {"frames": miniature_frames(33, seed=9)}
+    exact, got = (run_graph(model, feeds)["features"] for model in (miniature_encoder(), smooth))
+    assert 0 < np.abs(got - exact).mean() < 0.05 * exact.std()
 
 
 def test_progress_reaches_its_end(int8: ModelProto, seen: list[tuple[int, int]]) -> None:
@@ -129,7 +148,7 @@ def test_progress_reaches_its_end(int8: ModelProto, seen: list[tuple[int, int]])
 
 
 def test_it_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    recipe = PtqRecipe(bias_correction=False, float_nodes=("conv/inner_out",))
+    recipe = PtqRecipe(float_nodes=("conv/inner_out",))
     model = quantize_encoder(miniature_encoder(), miniature_frames(4), recipe=recipe, overflow_fix="disable")
     assert capfd.readouterr() == ("", "")
     index = GraphIndex(model)
@@ -157,7 +176,7 @@ require_packages(needed_by="this test")
 from fer_edge.calibrate.ptq import quantize_encoder
 from fer_edge.calibrate.recipe import PtqRecipe
 from miniature import miniature_encoder, miniature_frames
-recipe = PtqRecipe(bias_correction=False)
+recipe = PtqRecipe()
 quantize_encoder(miniature_encoder(), miniature_frames(4), recipe=recipe, overflow_fix="disable")
 assert not opened, opened
 from nncf.telemetry import decorator, wrapper
