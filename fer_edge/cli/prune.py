@@ -63,7 +63,7 @@ def command(
                 parent, target, dataset, macs=macs, recipe=plan, resume=resume, device=device, report=report
             )
     except KeyboardInterrupt:
-        console.print(f"interrupted; the same command with --resume goes on in {target}")
+        console.print(f"the same command with --resume goes on in {target}")
         raise
     if as_json:
         emit_json(run_summary(pruned))

@@ -67,7 +67,7 @@ def command(
                 report=report,
             )
     except KeyboardInterrupt:
-        console.print(f"interrupted; go on with: fer-edge train {recipe} --data {data} --out {out} --resume")
+        console.print(f"the same command with --resume goes on in {out}")
         raise
     if as_json:
         emit_json(run_summary(run))

@@ -135,7 +135,7 @@ class TrainRun:
             InputError: the run is not done, or its weights are damaged or of another shape.
         """
         if not self.done:
-            raise InputError(f"{self.path} is not finished; go on with: fer-edge train --out {self.path} --resume")
+            raise InputError(f"{self.path} is not finished; the command that began it goes on with --resume")
         tensors, _ = load_checkpoint(self.path / "model.safetensors")
         model, temporary = self.new_model()
         try:
