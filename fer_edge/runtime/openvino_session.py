@@ -26,9 +26,9 @@ _DEVICE: Final = "CPU"
 def openvino_core() -> openvino.Core:
     """The process's one OpenVINO core, kept to its end.
 
-    On processors with AMX the CPU plug-in of every core sets the thread's alternate signal stack and frees it when the
-    core goes. Of two cores that go in the order they came, the second puts back a stack that the first has freed, and
-    the next Ctrl-C is a segmentation fault (OpenVINO 2026.4).
+    Seen with OpenVINO 2026.4 on a processor with AMX: after several cores have gone, in the order they came, the next
+    Ctrl-C is a segmentation fault. OpenVINO sets an alternate signal stack; that a core puts back one that an earlier
+    core has freed fits what was seen, but was not read in its source.
     """
     return openvino.Core()
 
