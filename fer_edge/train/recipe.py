@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fer_edge.data.clips import TRAINED, ClipPlan
 from fer_edge.errors import InputError
 from fer_edge.model.config import ModelConfig
 from fer_edge.preprocess import PreprocessSpec
@@ -127,6 +128,12 @@ class SequenceTraining:
     Attributes:
         window: frames a window holds at most.
         frame_rate: features a second that the head is meant for.
+        clip_frames: frames of a training clip; a window is drawn from anywhere in it.
+        corruptions: what clips are spoilt by; what is to be judged as never trained on stays out.
+        together: at most so many corruptions in one clip.
+        clean: share of the clips without any.
+        changing: share of the clips whose expression changes, at any frame.
+        mirrored: share of the clips made of mirrored stills.
         copies: independently augmented copies of every training still whose features are kept.
         context_epochs: training of the temporal BiLSTM and attention with the temporary classifier.
         context_rate: its peak learning rate; low, for these weights come trained.
@@ -137,6 +144,12 @@ class SequenceTraining:
 
     window: int = 16
     frame_rate: float = 10.0
+    clip_frames: int = 20
+    corruptions: tuple[str, ...] = TRAINED
+    together: int = 2
+    clean: float = 0.25
+    changing: float = 0.35
+    mirrored: float = 0.5
     copies: int = 6
     context_epochs: int = 6
     context_rate: float = 1e-3
@@ -149,6 +162,22 @@ class SequenceTraining:
             raise InputError("window, copies, context_epochs, classifier_epochs must be >= 1 and batch_size >= 2")
         if not min(self.frame_rate, self.context_rate, self.classifier_rate) > 0:
             raise InputError("frame_rate, context_rate and classifier_rate must be positive")
+        if self.clip_frames < self.window:
+            raise InputError(f"clip_frames must be at least window; got {self.clip_frames} and {self.window}")
+        self.clip_plan(seed=0)  # says what is wrong with the rest
+
+    def clip_plan(self, *, seed: int) -> ClipPlan:
+        """The training clips: corruptions of every level, changes at every frame."""
+        return ClipPlan(
+            frames=self.clip_frames,
+            corruptions=self.corruptions,
+            together=self.together,
+            clean=self.clean,
+            changing=self.changing,
+            change=(1, self.clip_frames - 1),
+            mirrored=self.mirrored,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
