@@ -72,7 +72,7 @@ class PairComparison:
 def paired_bootstrap(
     reference: ArrayLike, other: ArrayLike, *, level: float = 0.95, resamples: int = 20_000, seed: int = 0
 ) -> BootstrapReport:
-    """How much better is `other` than `reference` on the same rows? Rows are resampled (Efron, Tibshirani 1993, ch. 13).
+    """How much better is `other` than `reference` on the same rows? Rows are resampled (Efron, Tibshirani 1993).
 
     Seeds are averaged row by row first, so the interval speaks of other images for these trained networks; how much
     networks differ by their seed is told by `by_seed`. Rows must be independent: one score a clip, not one a frame.
