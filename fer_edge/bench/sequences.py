@@ -222,7 +222,7 @@ def run_sequences(
         report = SequenceReport(
             created=timestamp(),
             command=command,
-            device=machine_report(),
+            device=encode(machine_report().to_json()),
             data=rows.read,
             clips=len(images),
             bundle=network.info.bundle,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fer_edge.data.corruptions import CORRUPTIONS, LEVELS, corrupt
 from fer_edge.errors import InputError, require
 
-__all__ = ["TRAINED", "UNSEEN", "ClipBlock", "ClipPlan", "make_clips"]
+__all__ = ["BLOCK", "TRAINED", "UNSEEN", "ClipBlock", "ClipPlan", "make_clips"]
 
 Uint8: TypeAlias = NDArray[np.uint8]
 Int64: TypeAlias = NDArray[np.int64]
@@ -33,7 +33,9 @@ TRAINED: Final = ("poor_light", "blur", "noise", "compression", "hand", "steerin
 UNSEEN: Final = ("sun_flicker", "salt_and_pepper", "low_resolution")
 """The corruptions that nothing is trained on: they tell how the head does on what it has never seen."""
 
-_BLOCK: Final = 64  # clips made at once; part of the key, so never an option
+BLOCK: Final = 64
+"""Clips made at once; what they are depends on it, so it is no option."""
+
 _FADE: Final = (0.25, 0.75)
 """Share of the new still in the last frame of the old label and in the first of the new one."""
 
@@ -99,7 +101,12 @@ class ClipBlock:
 
 
 def make_clips(
-    images: Uint8, labels: Int64, plan: ClipPlan, *, progress: Callable[[int, int], None] | None = None
+    images: Uint8,
+    labels: Int64,
+    plan: ClipPlan,
+    *,
+    begin: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[ClipBlock]:
     """A clip of every still, in blocks.
 
@@ -109,6 +116,7 @@ def make_clips(
         images: uint8 (N, H, W) grey faces; may be memory-mapped.
         labels: int64 (N,), expressions: a changing clip's two stills have different ones.
         plan: what clips.
+        begin: number of the still to begin with, a multiple of `BLOCK`.
         progress: called with (clips made, N).
 
     Raises:
@@ -121,10 +129,12 @@ def make_clips(
         )
     if plan.changing and len(np.unique(labels)) < 2:
         raise InputError("clips that change need stills of at least two expressions")
-    for start in range(0, len(images), _BLOCK):
-        yield _block(images, labels, plan, start, min(start + _BLOCK, len(images)))
+    if begin % BLOCK or begin < 0:
+        raise InputError(f"begin: got {begin}, expected a multiple of {BLOCK}")
+    for start in range(begin, len(images), BLOCK):
+        yield _block(images, labels, plan, start, min(start + BLOCK, len(images)))
         if progress is not None:
-            progress(min(start + _BLOCK, len(images)), len(images))
+            progress(min(start + BLOCK, len(images)), len(images))
 
 
 def _block(images: Uint8, labels: Int64, plan: ClipPlan, start: int, stop: int) -> ClipBlock:

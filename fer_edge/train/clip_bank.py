@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from fer_edge.data import StillSet
 from fer_edge.data.cache import default_cache_folder
 from fer_edge.data.ckplus import CkPlusSequence
-from fer_edge.data.clips import ClipPlan, make_clips
+from fer_edge.data.clips import BLOCK, ClipPlan, make_clips
 from fer_edge.decode import encode as plain
 from fer_edge.errors import InputError, OutputError
-from fer_edge.files import sha256_bytes
+from fer_edge.files import sha256_bytes, writing
 from fer_edge.labels import EXPRESSIONS
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
 from fer_edge.preprocess import prepare_stills
@@ -37,6 +37,7 @@ from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["ClipBank", "FrameFeatures", "encode_clips", "encode_sequences"]
 
+_PART: Final = 32 * BLOCK  # clips encoded and kept at once
 _VERSION: Final = 1  # of the key: raised when the clips of a plan change
 _CKPLUS_STEP: Final = 3  # CK+ was taken at 30 frames a second, windows hold 10
 _log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class FrameFeatures:
         self._device = device
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8], *, size: int = 256) -> Tensor:
+    def __call__(self, images: NDArray[np.uint8], *, size: int = 128) -> Tensor:
         """Features of stills or clips as the data set has them: uint8 (..., H, W) -> float16 (..., F) on the CPU."""
         frames = prepare_stills(images.reshape(-1, *images.shape[-2:]), self._recipe.preprocess)
         parts = []
@@ -124,23 +125,17 @@ def encode_clips(
     """
     plan = recipe.sequence.clip_plan(seed=recipe.seed)
     labels = np.asarray(stills.labels)
-    path = _kept_at(model, stills, recipe, plan)
-    found = _kept(path)
-    if found is None:
-        faces, steps, done = FrameFeatures(model, recipe, device), len(stills.labels), 0
-        images = np.asarray(stills.images)
-        features, plain_features, rows = [], [], []
-        for block in make_clips(images, labels, plan):
-            features.append(faces(block.frames))
-            plain_features.append(faces(images[block.start : block.start + len(block.frames)]))
-            rows.append(torch.from_numpy(block.stills))
-            done += len(block.frames)
-            report.step("features", done, steps)
-        found = {"features": torch.cat(features), "stills": torch.cat(plain_features), "rows": torch.cat(rows)}
-        try:
-            save_checkpoint(path, found, {"stills": stills.sha256})
-        except OutputError as error:
-            _log.warning("the clips' features are not kept for the next time: %s", error)
+    key = _key(model, stills, recipe, plan)
+    faces, parts = FrameFeatures(model, recipe, device), []
+    for start in range(0, len(labels), _PART):
+        path = default_cache_folder() / f"clips-{key}" / f"{start:07d}.safetensors"
+        part = _kept(path)
+        if part is None:
+            part = _encode_part(faces, stills, plan, start, report)
+            _keep(path, part)
+        parts.append(part)
+        report.step("features", min(start + _PART, len(labels)), len(labels))
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     votes = None if stills.votes is None else torch.from_numpy(np.array(stills.votes))
     known = torch.from_numpy(labels.astype(np.int64))
     return ClipBank(
@@ -194,12 +189,26 @@ def encode_sequences(
     )
 
 
-def _kept_at(model: AttentionCnnBiLstm, stills: StillSet, recipe: TrainRecipe, plan: ClipPlan) -> Path:
-    weights = b"".join(_bytes(model.encoder))
+def _encode_part(
+    faces: FrameFeatures, stills: StillSet, plan: ClipPlan, start: int, report: Reporter
+) -> dict[str, Tensor]:
+    images, labels = np.asarray(stills.images), np.asarray(stills.labels)
+    features, alone, rows = [], [], []
+    for block in make_clips(images, labels, plan, begin=start):
+        stop = block.start + len(block.frames)
+        features.append(faces(block.frames))
+        alone.append(faces(images[block.start : stop]))
+        rows.append(torch.from_numpy(block.stills))
+        report.step("features", stop, len(labels))
+        if stop >= start + _PART:
+            break
+    return {"features": torch.cat(features), "stills": torch.cat(alone), "rows": torch.cat(rows)}
+
+
+def _key(model: AttentionCnnBiLstm, stills: StillSet, recipe: TrainRecipe, plan: ClipPlan) -> str:
     key = {"plan": plain(plan), "stills": stills.sha256, "preprocess": plain(recipe.preprocess), "version": _VERSION}
-    key["encoder"] = sha256_bytes(weights)
-    name = sha256_bytes(json.dumps(key, sort_keys=True).encode())[:16]
-    return default_cache_folder() / f"clips-{name}.safetensors"
+    key["encoder"] = sha256_bytes(b"".join(_bytes(model.encoder)))
+    return sha256_bytes(json.dumps(key, sort_keys=True).encode())[:16]
 
 
 def _bytes(module: nn.Module) -> Iterator[bytes]:
@@ -216,3 +225,12 @@ def _kept(path: Path) -> dict[str, Tensor] | None:
     except InputError as error:
         _log.warning("the clips are encoded anew: %s", error)
         return None
+
+
+def _keep(path: Path, part: dict[str, Tensor]) -> None:
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(path, part, {})
+    except OutputError as error:
+        _log.warning("the clips' features are not kept for the next time: %s", error)

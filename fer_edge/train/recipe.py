@@ -144,7 +144,7 @@ class SequenceTraining:
 
     window: int = 16
     frame_rate: float = 10.0
-    clip_frames: int = 20
+    clip_frames: int = 16
     corruptions: tuple[str, ...] = TRAINED
     together: int = 2
     clean: float = 0.25
