@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "bench": {"runtime"},
     "export": {"graph", "runtime"},
     "demo": {"runtime", "bench", "export"},
+    "paper": {"model", "train", "bench"},
     "paper": {"model", "train"},
     "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo", "paper"},
 }
@@ -61,6 +62,7 @@ MUST_NOT_IMPORT = {
     "calibrate": TRAINERS,
     "bench": TRAINERS | {"nncf"},
     "demo": TRAINERS | {"nncf", "onnx"},
+    "paper": ENGINES | {"nncf", "onnx"},
     "paper": ENGINES | {"nncf"},
     "export": TRAINERS - RUN_READERS - {"safetensors"} | {"nncf"},
     "cli": set(),

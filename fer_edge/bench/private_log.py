@@ -38,16 +38,21 @@ def find_private_log(start: Path | None = None) -> Path:
     )
 
 
-def writable_log(path: Path) -> Path:
-    """The log's path, tried before anything is evaluated: no look may go unrecorded.
+def writable_log(path: Path | None) -> Path:
+    """The log, tried before anything is evaluated: no look may go unrecorded.
+
+    Args:
+        path: where it is kept; the repository's own by default.
 
     Raises:
+        InputError: as `find_private_log`.
         OutputError: it cannot be written.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    return path
+    log = path or find_private_log()
+    with writing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.open("ab").close()
+    return log
 
 
 def append_private(path: Path, entry: Mapping[str, Any]) -> None:

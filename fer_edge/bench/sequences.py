@@ -25,7 +25,7 @@ from fer_edge.bench.clip_methods import (
     smooth,
     streamed,
 )
-from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, find_private_log, repository_commit, writable_log
+from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, repository_commit, writable_log
 from fer_edge.bench.result import DataRead
 from fer_edge.bundle import Bundle
 from fer_edge.comparison import BootstrapReport, paired_bootstrap
@@ -210,7 +210,7 @@ def run_sequences(
     assert rows.labels is not None
     log = None
     if rows.split == PRIVATE_SPLIT:
-        log = writable_log(private_log or find_private_log())
+        log = writable_log(private_log)
     kept = np.flatnonzero(~rows.leaked) if rows.leaked is not None else np.arange(len(rows.labels))
     if clips is not None and clips < len(kept):
         kept = kept[np.linspace(0, len(kept) - 1, clips).round().astype(int)]
