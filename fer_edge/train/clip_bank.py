@@ -35,7 +35,7 @@ from fer_edge.train.losses import soft_targets
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["ClipBank", "FrameFeatures", "encode_clips", "encode_sequences"]
+__all__ = ["ClipBank", "FrameFeatures", "encode_clips", "encode_plan", "encode_sequences"]
 
 _PART: Final = 32 * BLOCK  # clips encoded and kept at once
 _VERSION: Final = 1  # of the key: raised when the clips of a plan change
@@ -90,13 +90,13 @@ class FrameFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], *, size: int = 128) -> Tensor:
-        """Features of stills or clips as the data set has them: uint8 (..., H, W) -> float16 (..., F) on the CPU."""
+        """Features of stills or clips as the data set has them: uint8 (..., H, W) -> float32 (..., F) on the CPU."""
         frames = prepare_stills(images.reshape(-1, *images.shape[-2:]), self._recipe.preprocess)
         parts = []
         for start in range(0, len(frames), size):
             with autocast(self._recipe, self._device):
                 batch = torch.from_numpy(np.array(frames[start : start + size])).to(self._device)
-                parts.append(self._encoder(batch)[0].to("cpu", torch.float16))
+                parts.append(self._encoder(batch)[0].float().cpu())
         return torch.cat(parts).reshape(*images.shape[:-2], -1)
 
 
@@ -147,6 +147,16 @@ def encode_clips(
     )
 
 
+def encode_plan(faces: FrameFeatures, stills: StillSet, plan: ClipPlan, report: Reporter) -> Tensor:
+    """Features of any other plan's clips, not kept: float32 (N, T, F) on the CPU."""
+    found = []
+    images, labels = np.asarray(stills.images), np.asarray(stills.labels)
+    for block in make_clips(images, labels, plan):
+        found.append(faces(block.frames))
+        report.step("clips", block.start + len(block.frames), len(images))
+    return torch.cat(found)
+
+
 def encode_sequences(
     model: AttentionCnnBiLstm,
     sequences: tuple[CkPlusSequence, ...],
@@ -181,8 +191,8 @@ def encode_sequences(
         report.step("sequences", done + 1, len(used))
     labels = torch.tensor(known)
     return ClipBank(
-        features=torch.stack(features).to(device),
-        stills=torch.cat(ends).to(device),
+        features=torch.stack(features).half().to(device),
+        stills=torch.cat(ends).half().to(device),
         rows=torch.stack(rows).to(device),
         targets=soft_targets(labels, None, recipe.loss, recipe.model.classes).to(device),
         labels=labels.to(device),
@@ -202,7 +212,7 @@ def _encode_part(
         report.step("features", stop, len(labels))
         if stop >= start + _PART:
             break
-    return {"features": torch.cat(features), "stills": torch.cat(alone), "rows": torch.cat(rows)}
+    return {"features": torch.cat(features).half(), "stills": torch.cat(alone).half(), "rows": torch.cat(rows)}
 
 
 def _key(model: AttentionCnnBiLstm, stills: StillSet, recipe: TrainRecipe, plan: ClipPlan) -> str:

@@ -32,7 +32,7 @@ from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
 
-__all__ = ["FrameClassifier", "FrameStage", "autocast", "frame_predictions", "scheduled_rate"]
+__all__ = ["FrameClassifier", "FrameStage", "StillClassifier", "autocast", "frame_predictions", "scheduled_rate"]
 
 
 class FrameClassifier(nn.Module):
@@ -50,6 +50,21 @@ class FrameClassifier(nn.Module):
         length = torch.ones(len(faces), dtype=torch.int64, device=faces.device)
         context, _ = self.model.head.context(features.unsqueeze(1), length)
         return self.temporary(self.dropout(context)), context
+
+
+class StillClassifier(nn.Module):
+    """The whole network at T = 1, its own head in the temporary classifier's place: what a bundle can teach with."""
+
+    def __init__(self, model: AttentionCnnBiLstm) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
+        features, _ = self.model.encoder(faces)
+        length = torch.ones(len(faces), dtype=torch.int64, device=faces.device)
+        context, _ = self.model.head.context(features.unsqueeze(1), length)
+        return self.model.head.classify(context), context
 
 
 def autocast(recipe: TrainRecipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -86,7 +101,7 @@ class FrameStage:
     spec: OptimiserSpec
     module: FrameClassifier
     peers: Processes
-    teacher: FrameClassifier | None = None
+    teacher: nn.Module | None = None  # a FrameClassifier or a StillClassifier
 
     def __post_init__(self) -> None:
         recipe, device = self.run.recipe, self.peers.device

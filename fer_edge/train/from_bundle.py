@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fer_edge.bundle import Bundle
 from fer_edge.decode import decode
+from fer_edge.decode import encode as plain
 from fer_edge.errors import InputError, require
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
@@ -40,10 +41,14 @@ class BundleOrigin:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run records of it."""
+        """What a run records of it: its hashes, and how it was itself trained."""
         variant = self.bundle.variant("fp32")
-        graphs = {"encoder": variant.encoder.sha256, "head": variant.head.sha256}
-        return {"bundle": self.bundle.manifest.name, "sha256": self.bundle.sha256, "graphs": graphs}
+        return {
+            "bundle": self.bundle.manifest.name,
+            "sha256": self.bundle.sha256,
+            "graphs": {"encoder": variant.encoder.sha256, "head": variant.head.sha256},
+            "training": plain(self.bundle.manifest.provenance.training),
+        }
 
     @property
     def preprocess(self) -> PreprocessSpec:

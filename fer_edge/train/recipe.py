@@ -134,7 +134,8 @@ class SequenceTraining:
         clean: share of the clips without any.
         changing: share of the clips whose expression changes, at any frame.
         mirrored: share of the clips made of mirrored stills.
-        copies: independently augmented copies of every training still whose features are kept.
+        copies: independently augmented copies of every training still, where a head is trained on stills instead of
+            clips (`fer_edge.paper`).
         context_epochs: training of the temporal BiLSTM and attention with the temporary classifier.
         context_rate: its peak learning rate; low, for these weights come trained.
         classifier_epochs: training of DenseNet block and classifier behind the fitted LDA.

@@ -1,7 +1,7 @@
-"""Second stage: the sequence head on windows of cached features; LDA; the classifier behind it.
+"""Second stage: the sequence head on windows of clips; LDA; the classifier behind it.
 
-The encoder stands still from here on, so every training still is encoded a few times under independent augmentation
-and the windows are drawn from those copies: as varied as encoding every window afresh, at a fraction of the cost.
+The encoder stands still from here on: the features of every clip's frames are computed once (`clip_bank`), and windows
+are cut out of them as a camera would fill them.
 """
 
 from __future__ import annotations
@@ -13,85 +13,76 @@ import torch
 from torch import Tensor, nn
 
 from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
-from fer_edge.train.augment import augment_faces, median_filter
-from fer_edge.train.faces import DeviceFaces, batches, seeded
-from fer_edge.train.frame_stage import autocast, scheduled_rate
+from fer_edge.train.clip_bank import ClipBank
+from fer_edge.train.faces import batches, seeded
+from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import class_weights, soft_cross_entropy
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 
-__all__ = ["FeatureBank", "draw_windows", "fit_head", "window_logits"]
+__all__ = ["Windows", "averaged_predictions", "draw_windows", "fit_head", "window_logits"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureBank:
-    """Features of independently augmented copies of every still: float32 (copies, N, F)."""
+class Windows:
+    """A batch for the head.
+
+    Attributes:
+        features: float32 (B, T, F), oldest first; a window that is not full repeats its oldest feature in front.
+        length: int64 (B,), how many frames are real.
+        rows: int64 (B,), the row of the bank's targets that the newest frame is to be taken for.
+    """
 
     features: Tensor
-
-    @classmethod
-    @torch.no_grad()
-    def encode(
-        cls, model: AttentionCnnBiLstm, faces: DeviceFaces, recipe: TrainRecipe, report: Reporter, *, size: int = 512
-    ) -> FeatureBank:
-        """Encode every copy; the first is left as it is."""
-        model.eval()
-        device = faces.images.device
-        generator = seeded(device, recipe.seed, 2)
-        starts = range(0, len(faces), size)
-        copies = []
-        for copy in range(recipe.sequence.copies):
-            rows = []
-            for step, start in enumerate(starts):
-                images = faces.images[start : start + size]
-                if copy:
-                    images = augment_faces(images, recipe.augment, generator)
-                with autocast(recipe, device):
-                    rows.append(model.encoder(median_filter(images, recipe.preprocess.median))[0].float())
-                report.step("features", copy * len(starts) + step + 1, recipe.sequence.copies * len(starts))
-            copies.append(torch.cat(rows))
-        return cls(features=torch.stack(copies))
+    length: Tensor
+    rows: Tensor
 
 
-def draw_windows(bank: FeatureBank, index: Tensor, window: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Windows of the stills in `index`, as a camera would fill them.
+def draw_windows(bank: ClipBank, clips: Tensor, window: int, generator: torch.Generator) -> Windows:
+    """A window out of each of the clips, as a camera would fill them.
 
-    One T for the batch: 1 in a quarter of the batches, else uniform up to the window. In a third of the windows the
-    face stands still (one copy repeated); in half of them fewer than T frames are real, and the oldest is repeated in
-    front.
+    One T for the batch: 1 in a fifth of the batches, the full window in two fifths, else uniform between. Half of the
+    windows are full; in the others fewer than T frames are real, and the oldest is repeated in front. Half of them run
+    backwards. In a sixth the face stands still: a frame of the clip, or the still as it is, T times over. So it is in
+    half of the windows of one frame.
 
     Args:
-        bank: features (copies, N, F).
-        index: int64 (B,) rows of the stills.
+        bank: features of clips.
+        clips: int64 (B,), which of them.
         window: the largest T.
         generator: on the bank's device.
 
     Returns:
-        features (B, T, F) and length int64 (B,).
+        at most B windows: those whose newest frame has no label are left out.
     """
-    device, batch = index.device, len(index)
+    device, batch, frames = clips.device, len(clips), bank.rows.shape[1]
     draw = torch.rand(2, generator=generator, device=device).tolist()
-    steps = 1 if draw[0] < 0.25 else 1 + int(draw[1] * window)
+    steps = 1 if draw[0] < 0.2 else window if draw[0] < 0.6 else 1 + int(draw[1] * window)
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(batch, *shape, generator=generator, device=device)
 
-    copies = (uniform(steps) * len(bank.features)).long()
-    copies = torch.where(uniform(1) < 1 / 3, copies[:, -1:], copies)
     length = torch.where(uniform() < 0.5, steps, 1 + (uniform() * steps).long())
-    place = torch.arange(steps, device=device).unsqueeze(0)
-    oldest = (steps - length).unsqueeze(1)
-    copies = copies.gather(1, torch.maximum(place, oldest))
-    return bank.features[copies, index.unsqueeze(1)], length
+    newest = length - 1 + (uniform() * (frames - length + 1)).long()
+    age = torch.minimum(torch.arange(steps - 1, -1, -1, device=device).unsqueeze(0), (length - 1).unsqueeze(1))
+    frame = newest.unsqueeze(1) - age
+    frame = torch.where(uniform(1) < 0.5, frames - 1 - frame, frame)
+    frozen = uniform(1) < (1 / 2 if steps == 1 else 1 / 6)
+    frame = torch.where(frozen, frame[:, -1:], frame)
+    rows = bank.rows[clips, frame[:, -1]]
+    features = bank.features[clips.unsqueeze(1), frame].float()
+    plain = (frozen & (uniform(1) < 0.5)).unsqueeze(2)
+    features = torch.where(plain, bank.stills[rows].float().unsqueeze(1), features)
+    known = rows >= 0
+    return Windows(features=features[known], length=length[known], rows=rows[known])
 
 
 def fit_head(
-    model: AttentionCnnBiLstm, temporary: nn.Linear, train: DeviceFaces, recipe: TrainRecipe, report: Reporter
+    model: AttentionCnnBiLstm, temporary: nn.Linear, bank: ClipBank, recipe: TrainRecipe, report: Reporter
 ) -> None:
     """Train the head in place: context with the temporary classifier, LDA fit, then everything behind the LDA."""
-    bank = FeatureBank.encode(model, train, recipe, report)
-    stage = _HeadStage(head=model.head, bank=bank, train=train, recipe=recipe, report=report)
+    stage = _HeadStage(head=model.head, bank=bank, recipe=recipe, report=report)
     stage.train_context(temporary)
     stage.fit_lda()
     stage.train_classifier()
@@ -101,8 +92,7 @@ def fit_head(
 @dataclass(frozen=True, kw_only=True)
 class _HeadStage:
     head: SequenceHead
-    bank: FeatureBank
-    train: DeviceFaces
+    bank: ClipBank
     recipe: TrainRecipe
     report: Reporter
 
@@ -110,8 +100,8 @@ class _HeadStage:
         """BiLSTM and attention over frames, in front of a linear classifier."""
         dropout = nn.Dropout(self.recipe.loss.dropout)
 
-        def logits(features: Tensor, length: Tensor) -> Tensor:
-            found: Tensor = temporary(dropout(self.head.context(features, length)[0]))
+        def logits(windows: Windows) -> Tensor:
+            found: Tensor = temporary(dropout(self.head.context(windows.features, windows.length)[0]))
             return found
 
         moving = [*self.head.bilstm.parameters(), *self.head.attention.parameters(), *temporary.parameters()]
@@ -121,22 +111,22 @@ class _HeadStage:
     def fit_lda(self) -> None:
         """LDA on the contexts of two epochs of windows."""
         self.head.eval()
-        generator = seeded(self.train.images.device, self.recipe.seed, 4)
+        generator = seeded(self.bank.labels.device, self.recipe.seed, 4)
         contexts, labels = [], []
         with torch.no_grad():
             for _ in range(2):
-                for index in batches(len(self.train), self.recipe.sequence.batch_size, generator):
-                    windows = draw_windows(self.bank, index, self.recipe.sequence.window, generator)
-                    contexts.append(self.head.context(*windows)[0])
-                    labels.append(self.train.labels[index])
+                for clips in batches(len(self.bank), self.recipe.sequence.batch_size, generator):
+                    windows = draw_windows(self.bank, clips, self.recipe.sequence.window, generator)
+                    contexts.append(self.head.context(windows.features, windows.length)[0])
+                    labels.append(self.bank.labels[windows.rows])
         fit_discriminants(self.head.lda, torch.cat(contexts), torch.cat(labels))
 
     def train_classifier(self) -> None:
         """DenseNet block and classifier, behind contexts and discriminants that stand still."""
 
-        def logits(features: Tensor, length: Tensor) -> Tensor:
+        def logits(windows: Windows) -> Tensor:
             with torch.no_grad():
-                context, _ = self.head.context(features, length)
+                context, _ = self.head.context(windows.features, windows.length)
             return self.head.classify(context)
 
         moving = [*self.head.reconstruction.parameters(), *self.head.classifier.parameters()]
@@ -148,28 +138,28 @@ class _HeadStage:
     def _train(
         self,
         stage: str,
-        logits: Callable[[Tensor, Tensor], Tensor],
+        logits: Callable[[Windows], Tensor],
         moving: list[nn.Parameter],
         *,
         epochs: int,
         rate: float,
         key: int,
     ) -> None:
-        recipe, device = self.recipe, self.train.images.device
+        recipe, device = self.recipe, self.bank.labels.device
         torch.manual_seed(recipe.seed)
         self.head.train()
-        weights = class_weights(self.train.labels, recipe.loss, recipe.model.classes)
+        weights = class_weights(self.bank.labels, recipe.loss, recipe.model.classes)
         optimiser = torch.optim.AdamW(moving, lr=rate, weight_decay=0.01, fused=True)
         schedule = OptimiserSpec(epochs=1, learning_rate=rate, warmup_epochs=0.05)
-        size = min(recipe.sequence.batch_size, len(self.train))
-        done, total = 0, epochs * (len(self.train) // size)
+        size = min(recipe.sequence.batch_size, len(self.bank))
+        done, total = 0, epochs * (len(self.bank) // size)
         for epoch in range(epochs):
             generator = seeded(device, recipe.seed, key, epoch)
-            for index in batches(len(self.train), size, generator):
-                windows = draw_windows(self.bank, index, recipe.sequence.window, generator)
+            for clips in batches(len(self.bank), size, generator):
+                windows = draw_windows(self.bank, clips, recipe.sequence.window, generator)
                 for group in optimiser.param_groups:
                     group["lr"] = scheduled_rate(schedule, done, total)
-                loss = soft_cross_entropy(logits(*windows), self.train.targets[index], weights)
+                loss = soft_cross_entropy(logits(windows), self.bank.targets[windows.rows], weights)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(moving, recipe.optimiser.clip_norm)
@@ -180,10 +170,16 @@ class _HeadStage:
 
 @torch.no_grad()
 def window_logits(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
-    """Logits of full windows: features (T, N, F), oldest first, -> (N, classes)."""
-    steps = len(features)
+    """Logits of full windows: features (N, T, F), oldest first, -> (N, classes)."""
+    steps = features.shape[1]
     found = []
-    for part in torch.split(features, 1024, dim=1):
-        length = torch.full((part.shape[1],), steps, device=part.device)
-        found.append(model.head(part.transpose(0, 1), length)[0])
+    for part in torch.split(features.float(), 1024):
+        length = torch.full((len(part),), steps, device=part.device)
+        found.append(model.head(part, length)[0])
     return torch.cat(found)
+
+
+def averaged_predictions(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
+    """What averaging the frames' own probabilities says of windows (N, T, F): int64 (N,)."""
+    alone = torch.softmax(window_logits(model, features.flatten(0, 1).unsqueeze(1)), dim=1)
+    return alone.unflatten(0, features.shape[:2]).mean(dim=1).argmax(dim=1)
