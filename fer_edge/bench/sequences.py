@@ -338,6 +338,8 @@ def _pooled(right: list[tuple[str, dict[str, NDArray[np.bool_]]]]) -> list[Poole
     pooled = []
     for name, families in (("trained", {"trained"}), ("unseen", {"unseen"}), ("all", {"clean", "trained", "unseen"})):
         used = [last for family, last in right if family in families]
+        if not used:
+            continue
         means = {method: np.mean([last[method] for last in used], axis=0) for method in METHODS}
         pooled.append(
             PooledGain(

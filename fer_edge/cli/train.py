@@ -55,7 +55,7 @@ def command(
 
     Trains on the training split, chooses the epoch on the split to choose on (FER2013: PublicTest without leaked rows),
     never looks at the third. Under torchrun, several processes or GPUs share each batch. --init and --teacher together
-    distil a run into itself, which smooths noisy labels. The sequence head is trained on clips made of the stills; their
+    distil a run into itself, which smooths noisy labels. The head is trained on clips made of the stills; their
     features are kept in the cache folder, so that another head on the same encoder begins at once.
     """
     from fer_edge.cli.training import print_run, run_progress, run_summary

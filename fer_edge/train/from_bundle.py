@@ -63,7 +63,7 @@ class BundleOrigin:
             InputError: the bundle holds another architecture.
         """
         try:
-            return decode(ModelConfig, self.bundle.manifest.model["config"])
+            return decode(ModelConfig, plain(self.bundle.manifest.model["config"]))
         except (KeyError, InputError) as error:
             raise InputError(
                 f"{self.bundle.path} does not say that it holds an attention CNN-BiLSTM of this version ({error}); "

@@ -182,4 +182,4 @@ def window_logits(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
 def averaged_predictions(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
     """What averaging the frames' own probabilities says of windows (N, T, F): int64 (N,)."""
     alone = torch.softmax(window_logits(model, features.flatten(0, 1).unsqueeze(1)), dim=1)
-    return alone.unflatten(0, features.shape[:2]).mean(dim=1).argmax(dim=1)
+    return alone.reshape(*features.shape[:2], -1).mean(dim=1).argmax(dim=1)
