@@ -64,7 +64,7 @@ def delay_table(report: SequenceReport) -> Table:
     for each in report.delays:
         for method, delay in each.methods.items():
             gain = _interval(each.right_gain) if method == SEQUENCE else None
-            times = (f"{delay.median:.0f}", f"{delay.p90:.0f}", f"{delay.mean:.1f}")
+            times = (_frames(delay.median), _frames(delay.p90), _frames(delay.mean, digits=1))
             shares = (percent(delay.never, digits=1), percent(delay.right, digits=1))
             rows.append([f"{each.name} ({each.compared} of {each.clips})", method, *times, *shares, gain])
     caption = [
@@ -172,6 +172,8 @@ def _draw_delays(axes: Axes, report: SequenceReport) -> None:
     for group, each in enumerate(report.delays):
         for place, (method, delay) in enumerate(each.methods.items()):
             row = group * (len(METHODS) + 1) + place
+            if delay.median is None or delay.p90 is None:
+                continue
             axes.plot([delay.median, delay.p90], [row, row], "-", color=PALETTE[place])
             axes.plot([delay.median], [row], "o", color=PALETTE[place])
             axes.plot([delay.p90], [row], "|", color=PALETTE[place], markersize=12)
@@ -181,6 +183,10 @@ def _draw_delays(axes: Axes, report: SequenceReport) -> None:
     axes.invert_yaxis()
     axes.set_xlim(left=-0.5)
     axes.set(xlabel="frames to the report of a change: median and p90", title="Changed expression")
+
+
+def _frames(count: float | None, *, digits: int = 0) -> str | None:
+    return None if count is None else f"{count:.{digits}f}"
 
 
 def _interval(gain: BootstrapReport) -> str:

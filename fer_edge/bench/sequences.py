@@ -83,16 +83,16 @@ class MethodDelay:
     """How soon one method reports a changed expression, in frames after the first that shows it.
 
     Attributes:
-        median: over the clips compared.
+        median: over the clips compared; None where there are none.
         p90: the same.
         mean: the same.
         never: share of all clips in which the new expression is not reported to the clip's end.
         right: share of all frames, from the full window on, whose expression is reported.
     """
 
-    median: float
-    p90: float
-    mean: float
+    median: float | None
+    p90: float | None
+    mean: float | None
     never: float
     right: float
 
@@ -311,19 +311,18 @@ class _Judge:
         compared = np.logical_and.reduce(
             [reported[method].any(axis=1) & (found[method][before] == old) for method in METHODS]
         )
-        if not compared.any():
-            raise InputError("in none of the changing clips both expressions are recognised; there is no delay to tell")
         right = {method: (labels == truth)[:, window - 1 :].mean(axis=1) for method, labels in found.items()}
-        delays = {method: seen.argmax(axis=1) - clips.changed for method, seen in reported.items()}
+        delays = {method: (seen.argmax(axis=1) - clips.changed)[compared] for method, seen in reported.items()}
+        some = bool(compared.any())
         return DelayResult(
             name=condition.name,
             clips=len(old),
             compared=int(compared.sum()),
             methods={
                 method: MethodDelay(
-                    median=float(np.median(delays[method][compared])),
-                    p90=float(np.quantile(delays[method][compared], 0.9)),
-                    mean=float(delays[method][compared].mean()),
+                    median=float(np.median(delays[method])) if some else None,
+                    p90=float(np.quantile(delays[method], 0.9)) if some else None,
+                    mean=float(delays[method].mean()) if some else None,
                     never=float(1 - reported[method].any(axis=1).mean()),
                     right=float(right[method].mean()),
                 )

@@ -68,6 +68,7 @@ def command(
     from fer_edge.data import load_dataset
 
     ensure_sequence_outputs(json_file=json_file, markdown_file=markdown_file, png_file=png_file)
+    opened = Bundle.open(bundle)
     with progress(f"reading {data}") as bar:
         dataset = load_dataset(data, progress=bar)
 
@@ -76,7 +77,7 @@ def command(
             bar(done, total)
 
         report = run_sequences(
-            Bundle.open(bundle),
+            opened,
             dataset,
             split=split,
             variant=variant,
