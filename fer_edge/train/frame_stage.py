@@ -32,7 +32,22 @@ from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
 
-__all__ = ["FrameClassifier", "FrameStage", "StillClassifier", "autocast", "frame_predictions", "scheduled_rate"]
+__all__ = [
+    "FrameClassifier",
+    "FrameStage",
+    "StillClassifier",
+    "autocast",
+    "frame_predictions",
+    "scheduled_rate",
+    "single_contexts",
+]
+
+
+def single_contexts(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
+    """Contexts of single frames: features (N, F) -> (N, F)."""
+    length = torch.ones(len(features), dtype=torch.int64, device=features.device)
+    context, _ = model.head.context(features.unsqueeze(1), length)
+    return context
 
 
 class FrameClassifier(nn.Module):
@@ -46,10 +61,13 @@ class FrameClassifier(nn.Module):
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
-        features, _ = self.model.encoder(faces)
-        length = torch.ones(len(faces), dtype=torch.int64, device=faces.device)
-        context, _ = self.model.head.context(features.unsqueeze(1), length)
+        context = single_contexts(self.model, self.model.encoder(faces)[0])
         return self.temporary(self.dropout(context)), context
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Single frames' features (N, F) -> logits (N, classes)."""
+        logits: Tensor = self.temporary(self.dropout(single_contexts(self.model, features)))
+        return logits
 
 
 class StillClassifier(nn.Module):
@@ -61,10 +79,12 @@ class StillClassifier(nn.Module):
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
-        features, _ = self.model.encoder(faces)
-        length = torch.ones(len(faces), dtype=torch.int64, device=faces.device)
-        context, _ = self.model.head.context(features.unsqueeze(1), length)
+        context = single_contexts(self.model, self.model.encoder(faces)[0])
         return self.model.head.classify(context), context
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Single frames' features (N, F) -> logits (N, classes)."""
+        return self.model.head.classify(single_contexts(self.model, features))
 
 
 def autocast(recipe: TrainRecipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:

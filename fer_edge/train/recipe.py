@@ -134,6 +134,10 @@ class SequenceTraining:
         clean: share of the clips without any.
         changing: share of the clips whose expression changes, at any frame.
         mirrored: share of the clips made of mirrored stills.
+        change_weight: of a window in which the expression changes, beside 1 for one in which it does not: the larger,
+            the sooner a change is reported, and the less the older frames count.
+        distil_weight: share of the targets taken from what the first stage (or the model to begin with) says of the
+            still that a frame was made of.
         copies: independently augmented copies of every training still, where a head is trained on stills instead of
             clips (`fer_edge.paper`).
         context_epochs: training of the temporal BiLSTM and attention with the temporary classifier.
@@ -151,6 +155,8 @@ class SequenceTraining:
     clean: float = 0.25
     changing: float = 0.35
     mirrored: float = 0.5
+    change_weight: float = 0.3
+    distil_weight: float = 0.5
     copies: int = 6
     context_epochs: int = 6
     context_rate: float = 1e-3
@@ -165,6 +171,8 @@ class SequenceTraining:
             raise InputError("frame_rate, context_rate and classifier_rate must be positive")
         if self.clip_frames < self.window:
             raise InputError(f"clip_frames must be at least window; got {self.clip_frames} and {self.window}")
+        _check("sequence.change_weight", self.change_weight, 0.0, 10.0)
+        _check("sequence.distil_weight", self.distil_weight, 0.0, 1.0)
         self.clip_plan(seed=0)  # says what is wrong with the rest
 
     def clip_plan(self, *, seed: int) -> ClipPlan:

@@ -7,7 +7,7 @@ are cut out of them as a camera would fill them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from fer_edge.train.losses import class_weights, soft_cross_entropy
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 
-__all__ = ["Windows", "averaged_predictions", "draw_windows", "fit_head", "window_logits"]
+__all__ = ["Windows", "averaged_predictions", "draw_windows", "fit_head", "guided", "window_logits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,13 @@ class Windows:
         features: float32 (B, T, F), oldest first; a window that is not full repeats its oldest feature in front.
         length: int64 (B,), how many frames are real.
         rows: int64 (B,), the row of the bank's targets that the newest frame is to be taken for.
+        changes: bool (B,), whether an older frame shows something else.
     """
 
     features: Tensor
     length: Tensor
     rows: Tensor
+    changes: Tensor
 
 
 def draw_windows(bank: ClipBank, clips: Tensor, window: int, generator: torch.Generator) -> Windows:
@@ -70,12 +72,29 @@ def draw_windows(bank: ClipBank, clips: Tensor, window: int, generator: torch.Ge
     frame = torch.where(uniform(1) < 0.5, frames - 1 - frame, frame)
     frozen = uniform(1) < (1 / 2 if steps == 1 else 1 / 6)
     frame = torch.where(frozen, frame[:, -1:], frame)
-    rows = bank.rows[clips, frame[:, -1]]
+    shown = bank.rows[clips.unsqueeze(1), frame]
+    rows = shown[:, -1]
     features = bank.features[clips.unsqueeze(1), frame].float()
     plain = (frozen & (uniform(1) < 0.5)).unsqueeze(2)
     features = torch.where(plain, bank.stills[rows].float().unsqueeze(1), features)
     known = rows >= 0
-    return Windows(features=features[known], length=length[known], rows=rows[known])
+    changes = (shown != rows.unsqueeze(1)).any(dim=1)
+    return Windows(features=features[known], length=length[known], rows=rows[known], changes=changes[known])
+
+
+@torch.no_grad()
+def guided(bank: ClipBank, classify: Callable[[Tensor], Tensor], weight: float) -> ClipBank:
+    """The bank with its targets drawn toward what a model says of the stills as they are.
+
+    A spoilt frame is to be read as its still would be, which is less noisy than the label alone (Hinton et al. 2015).
+
+    Args:
+        bank: features of clips and of their stills.
+        classify: single frames' features (N, F) to logits (N, classes).
+        weight: share of the model's probabilities in the targets.
+    """
+    said = [torch.softmax(classify(part.float()), dim=1) for part in torch.split(bank.stills, 1024)]
+    return replace(bank, targets=bank.targets + weight * (torch.cat(said) - bank.targets))
 
 
 def fit_head(
@@ -159,7 +178,9 @@ class _HeadStage:
                 windows = draw_windows(self.bank, clips, recipe.sequence.window, generator)
                 for group in optimiser.param_groups:
                     group["lr"] = scheduled_rate(schedule, done, total)
-                loss = soft_cross_entropy(logits(windows), self.bank.targets[windows.rows], weights)
+                targets = self.bank.targets[windows.rows]
+                targets = targets * torch.where(windows.changes, recipe.sequence.change_weight, 1.0).unsqueeze(1)
+                loss = soft_cross_entropy(logits(windows), targets, weights)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(moving, recipe.optimiser.clip_norm)

@@ -24,7 +24,7 @@ from fer_edge.train.clip_bank import ClipBank, FrameFeatures, encode_clips, enco
 from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.progress import Silent
 from fer_edge.train.run import TrainRun
-from fer_edge.train.sequence_stage import draw_windows
+from fer_edge.train.sequence_stage import draw_windows, guided
 from fer_edge.train.trainer import train_model
 
 pytestmark = pytest.mark.train
@@ -88,8 +88,28 @@ class TestWindows:
             windows = draw_windows(bank, torch.zeros(16, dtype=torch.int64), 4, generator)
             assert not (windows.features[:, -1, 1] == 2).any()
 
+    def test_say_whether_the_expression_changes(self) -> None:
+        bank, generator = numbered_bank(), torch.Generator().manual_seed(2)
+        bank.rows[32:, 3:] = 5
+        seen = set()
+        for _ in range(20):
+            windows = draw_windows(bank, torch.arange(64), 4, generator)
+            frames = windows.features[..., 1]
+            both = (frames < 3).any(dim=1) & (frames >= 3).any(dim=1) & (windows.features[:, 0, 0] >= 32)
+            assert torch.equal(windows.changes, both | (windows.changes & (windows.features[:, 0, 0] == 0)))
+            seen |= set(windows.changes.tolist())
+        assert seen == {True, False}
+
 
 class TestTheBank:
+    def test_targets_lean_toward_what_is_said_of_the_stills(self) -> None:
+        bank = numbered_bank(clips=7)
+        sure = torch.full((7, 7), -30.0)
+        sure[:, 3] = 30.0
+        drawn = guided(bank, lambda features: sure[: len(features)], 0.25)
+        assert torch.allclose(drawn.targets[0], 0.75 * bank.targets[0] + 0.25 * torch.eye(7)[3])
+        assert torch.equal(guided(bank, lambda features: sure, 0.0).targets, bank.targets)
+
     def test_is_kept_for_the_next_head(
         self, run: TrainRun, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
