@@ -136,8 +136,9 @@ class SequenceTraining:
         mirrored: share of the clips made of mirrored stills.
         change_weight: of a window in which the expression changes, beside 1 for one in which it does not: the larger,
             the sooner a change is reported, and the less the older frames count.
-        distil_weight: share of the targets taken from what the first stage (or the model to begin with) says of the
-            still that a frame was made of.
+        distil_weight: share of a window's target taken from what the first stage (or the head to begin with) says of
+            its single frames, averaged over those that show the newest one's expression.
+        alone_distil_weight: the same where there is but one frame to see: what is known of single frames is kept.
         copies: independently augmented copies of every training still, where a head is trained on stills instead of
             clips (`fer_edge.paper`).
         context_epochs: training of the temporal BiLSTM and attention with the temporary classifier.
@@ -155,8 +156,9 @@ class SequenceTraining:
     clean: float = 0.25
     changing: float = 0.35
     mirrored: float = 0.5
-    change_weight: float = 0.3
-    distil_weight: float = 0.5
+    change_weight: float = 0.2
+    distil_weight: float = 0.2
+    alone_distil_weight: float = 1.0
     copies: int = 6
     context_epochs: int = 6
     context_rate: float = 1e-3
@@ -173,6 +175,7 @@ class SequenceTraining:
             raise InputError(f"clip_frames must be at least window; got {self.clip_frames} and {self.window}")
         _check("sequence.change_weight", self.change_weight, 0.0, 10.0)
         _check("sequence.distil_weight", self.distil_weight, 0.0, 1.0)
+        _check("sequence.alone_distil_weight", self.alone_distil_weight, 0.0, 1.0)
         self.clip_plan(seed=0)  # says what is wrong with the rest
 
     def clip_plan(self, *, seed: int) -> ClipPlan:

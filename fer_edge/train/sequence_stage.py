@@ -7,7 +7,8 @@ are cut out of them as a camera would fill them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,33 @@ from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import class_weights, soft_cross_entropy
 from fer_edge.train.progress import Reporter
-from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
+from fer_edge.train.recipe import OptimiserSpec, SequenceTraining, TrainRecipe
 
-__all__ = ["Windows", "averaged_predictions", "draw_windows", "fit_head", "guided", "window_logits"]
+__all__ = ["Guide", "Windows", "averaged_predictions", "draw_windows", "fit_head", "tune_head", "window_logits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """What a model says of single frames: an average over frames is a better teacher than a label that may be wrong.
+
+    Attributes:
+        frames: float16 (N, T, classes), probabilities of every frame of the bank.
+        stills: float16 (M, classes), of the stills as they are.
+    """
+
+    frames: Tensor
+    stills: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, bank: ClipBank, classify: Callable[[Tensor], Tensor]) -> Guide:
+        """Ask `classify`, which takes single frames' features (N, F) to logits (N, classes)."""
+
+        def said(features: Tensor) -> Tensor:
+            parts = [torch.softmax(classify(part.float()), dim=1).half() for part in torch.split(features, 4096)]
+            return torch.cat(parts)
+
+        return cls(frames=said(bank.features.flatten(0, 1)).reshape(*bank.rows.shape, -1), stills=said(bank.stills))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +58,36 @@ class Windows:
         length: int64 (B,), how many frames are real.
         rows: int64 (B,), the row of the bank's targets that the newest frame is to be taken for.
         changes: bool (B,), whether an older frame shows something else.
+        alone: bool (B,), whether there is but one frame to see, once or T times over.
+        guide: float32 (B, classes), the guide's mean over the real frames that show what the newest one shows.
     """
 
     features: Tensor
     length: Tensor
     rows: Tensor
     changes: Tensor
+    alone: Tensor
+    guide: Tensor
+
+    def targets(self, bank: ClipBank, spec: SequenceTraining) -> Tensor:
+        """What the windows are trained toward, weighted: float32 (B, classes)."""
+        share = torch.where(self.alone, spec.alone_distil_weight, spec.distil_weight).unsqueeze(1)
+        labelled = bank.targets[self.rows]
+        weight = torch.where(self.changes, spec.change_weight, 1.0).unsqueeze(1)
+        return weight * (labelled + share * (self.guide - labelled))
 
 
-def draw_windows(bank: ClipBank, clips: Tensor, window: int, generator: torch.Generator) -> Windows:
+def draw_windows(bank: ClipBank, guide: Guide, clips: Tensor, window: int, generator: torch.Generator) -> Windows:
     """A window out of each of the clips, as a camera would fill them.
 
-    One T for the batch: 1 in a fifth of the batches, the full window in two fifths, else uniform between. Half of the
-    windows are full; in the others fewer than T frames are real, and the oldest is repeated in front. Half of them run
+    One T for the batch: 1 in three of ten batches, the full window in four, else uniform between. Half of the windows
+    are full; in the others fewer than T frames are real, and the oldest is repeated in front. Half of them run
     backwards. In a sixth the face stands still: a frame of the clip, or the still as it is, T times over. So it is in
     half of the windows of one frame.
 
     Args:
         bank: features of clips.
+        guide: what is said of their frames.
         clips: int64 (B,), which of them.
         window: the largest T.
         generator: on the bank's device.
@@ -60,51 +97,59 @@ def draw_windows(bank: ClipBank, clips: Tensor, window: int, generator: torch.Ge
     """
     device, batch, frames = clips.device, len(clips), bank.rows.shape[1]
     draw = torch.rand(2, generator=generator, device=device).tolist()
-    steps = 1 if draw[0] < 0.2 else window if draw[0] < 0.6 else 1 + int(draw[1] * window)
+    steps = 1 if draw[0] < 0.3 else window if draw[0] < 0.7 else 1 + int(draw[1] * window)
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(batch, *shape, generator=generator, device=device)
 
     length = torch.where(uniform() < 0.5, steps, 1 + (uniform() * steps).long())
     newest = length - 1 + (uniform() * (frames - length + 1)).long()
-    age = torch.minimum(torch.arange(steps - 1, -1, -1, device=device).unsqueeze(0), (length - 1).unsqueeze(1))
-    frame = newest.unsqueeze(1) - age
+    age = torch.arange(steps - 1, -1, -1, device=device).unsqueeze(0)
+    frame = newest.unsqueeze(1) - torch.minimum(age, (length - 1).unsqueeze(1))
     frame = torch.where(uniform(1) < 0.5, frames - 1 - frame, frame)
     frozen = uniform(1) < (1 / 2 if steps == 1 else 1 / 6)
     frame = torch.where(frozen, frame[:, -1:], frame)
-    shown = bank.rows[clips.unsqueeze(1), frame]
+    plain = frozen & (uniform(1) < 0.5)
+    of, shown = clips.unsqueeze(1), bank.rows[clips.unsqueeze(1), frame]
     rows = shown[:, -1]
-    features = bank.features[clips.unsqueeze(1), frame].float()
-    plain = (frozen & (uniform(1) < 0.5)).unsqueeze(2)
-    features = torch.where(plain, bank.stills[rows].float().unsqueeze(1), features)
+    features = torch.where(plain.unsqueeze(2), bank.stills[rows].unsqueeze(1), bank.features[of, frame])
+    same = ((age < length.unsqueeze(1)) & (shown == rows.unsqueeze(1))).unsqueeze(2)
+    mean = (guide.frames[of, frame].float() * same).sum(dim=1) / same.sum(dim=1)
     known = rows >= 0
-    changes = (shown != rows.unsqueeze(1)).any(dim=1)
-    return Windows(features=features[known], length=length[known], rows=rows[known], changes=changes[known])
-
-
-@torch.no_grad()
-def guided(bank: ClipBank, classify: Callable[[Tensor], Tensor], weight: float) -> ClipBank:
-    """The bank with its targets drawn toward what a model says of the stills as they are.
-
-    A spoilt frame is to be read as its still would be, which is less noisy than the label alone (Hinton et al. 2015).
-
-    Args:
-        bank: features of clips and of their stills.
-        classify: single frames' features (N, F) to logits (N, classes).
-        weight: share of the model's probabilities in the targets.
-    """
-    said = [torch.softmax(classify(part.float()), dim=1) for part in torch.split(bank.stills, 1024)]
-    return replace(bank, targets=bank.targets + weight * (torch.cat(said) - bank.targets))
+    return Windows(
+        features=features[known].float(),
+        length=length[known],
+        rows=rows[known],
+        changes=(shown != rows.unsqueeze(1)).any(dim=1)[known],
+        alone=(frozen.squeeze(1) | (length == 1))[known],
+        guide=torch.where(plain, guide.stills[rows].float(), mean)[known],
+    )
 
 
 def fit_head(
-    model: AttentionCnnBiLstm, temporary: nn.Linear, bank: ClipBank, recipe: TrainRecipe, report: Reporter
+    model: AttentionCnnBiLstm,
+    temporary: nn.Linear,
+    bank: ClipBank,
+    guide: Guide,
+    recipe: TrainRecipe,
+    report: Reporter,
 ) -> None:
-    """Train the head in place: context with the temporary classifier, LDA fit, then everything behind the LDA."""
-    stage = _HeadStage(head=model.head, bank=bank, recipe=recipe, report=report)
+    """Train a new head in place: context with the temporary classifier, LDA fit, then everything behind the LDA."""
+    stage = _HeadStage(head=model.head, bank=bank, guide=guide, recipe=recipe, report=report)
     stage.train_context(temporary)
     stage.fit_lda()
     stage.train_classifier()
+    model.head.eval()
+
+
+def tune_head(model: AttentionCnnBiLstm, bank: ClipBank, guide: Guide, recipe: TrainRecipe, report: Reporter) -> None:
+    """Teach a trained head about sequences, in place: BiLSTM and attention, in front of LDA and classifier as they are.
+
+    The encoder's features are what they were when the LDA was fitted. Fitting LDA and classifier anew on windows of
+    spoilt frames costs single faces half a point and gains windows nothing (PublicTest), so they stay.
+    """
+    stage = _HeadStage(head=model.head, bank=bank, guide=guide, recipe=recipe, report=report)
+    stage.tune_context()
     model.head.eval()
 
 
@@ -112,6 +157,7 @@ def fit_head(
 class _HeadStage:
     head: SequenceHead
     bank: ClipBank
+    guide: Guide
     recipe: TrainRecipe
     report: Reporter
 
@@ -123,9 +169,16 @@ class _HeadStage:
             found: Tensor = temporary(dropout(self.head.context(windows.features, windows.length)[0]))
             return found
 
-        moving = [*self.head.bilstm.parameters(), *self.head.attention.parameters(), *temporary.parameters()]
-        spec = self.recipe.sequence
-        self._train("context", logits, moving, epochs=spec.context_epochs, rate=spec.context_rate, key=3)
+        self.head.train()
+        self._train("context", logits, [*self._context_parameters(), *temporary.parameters()])
+
+    def tune_context(self) -> None:
+        """BiLSTM and attention over frames, in front of the head's own LDA, DenseNet block and classifier."""
+        self.head.eval()  # batch normalisation behind the LDA keeps its statistics
+        self.head.bilstm.train()
+        self._train(
+            "context", lambda windows: self.head(windows.features, windows.length)[0], self._context_parameters()
+        )
 
     def fit_lda(self) -> None:
         """LDA on the contexts of two epochs of windows."""
@@ -135,7 +188,7 @@ class _HeadStage:
         with torch.no_grad():
             for _ in range(2):
                 for clips in batches(len(self.bank), self.recipe.sequence.batch_size, generator):
-                    windows = draw_windows(self.bank, clips, self.recipe.sequence.window, generator)
+                    windows = self._draw(clips, generator)
                     contexts.append(self.head.context(windows.features, windows.length)[0])
                     labels.append(self.bank.labels[windows.rows])
         fit_discriminants(self.head.lda, torch.cat(contexts), torch.cat(labels))
@@ -151,36 +204,36 @@ class _HeadStage:
         moving = [*self.head.reconstruction.parameters(), *self.head.classifier.parameters()]
         for parameter in moving:
             parameter.requires_grad_(True)
-        spec = self.recipe.sequence
-        self._train("classifier", logits, moving, epochs=spec.classifier_epochs, rate=spec.classifier_rate, key=5)
+        self.head.train()
+        self._train("classifier", logits, moving)
+
+    def _context_parameters(self) -> list[nn.Parameter]:
+        return [*self.head.bilstm.parameters(), *self.head.attention.parameters()]
+
+    def _draw(self, clips: Tensor, generator: torch.Generator) -> Windows:
+        return draw_windows(self.bank, self.guide, clips, self.recipe.sequence.window, generator)
 
     def _train(
-        self,
-        stage: str,
-        logits: Callable[[Windows], Tensor],
-        moving: list[nn.Parameter],
-        *,
-        epochs: int,
-        rate: float,
-        key: int,
+        self, stage: Literal["context", "classifier"], logits: Callable[[Windows], Tensor], moving: list[nn.Parameter]
     ) -> None:
-        recipe, device = self.recipe, self.bank.labels.device
+        recipe, spec, device = self.recipe, self.recipe.sequence, self.bank.labels.device
+        epochs, rate, key = {
+            "context": (spec.context_epochs, spec.context_rate, 3),
+            "classifier": (spec.classifier_epochs, spec.classifier_rate, 5),
+        }[stage]
         torch.manual_seed(recipe.seed)
-        self.head.train()
         weights = class_weights(self.bank.labels, recipe.loss, recipe.model.classes)
         optimiser = torch.optim.AdamW(moving, lr=rate, weight_decay=0.01, fused=True)
         schedule = OptimiserSpec(epochs=1, learning_rate=rate, warmup_epochs=0.05)
-        size = min(recipe.sequence.batch_size, len(self.bank))
+        size = min(spec.batch_size, len(self.bank))
         done, total = 0, epochs * (len(self.bank) // size)
         for epoch in range(epochs):
             generator = seeded(device, recipe.seed, key, epoch)
             for clips in batches(len(self.bank), size, generator):
-                windows = draw_windows(self.bank, clips, recipe.sequence.window, generator)
+                windows = self._draw(clips, generator)
                 for group in optimiser.param_groups:
                     group["lr"] = scheduled_rate(schedule, done, total)
-                targets = self.bank.targets[windows.rows]
-                targets = targets * torch.where(windows.changes, recipe.sequence.change_weight, 1.0).unsqueeze(1)
-                loss = soft_cross_entropy(logits(windows), targets, weights)
+                loss = soft_cross_entropy(logits(windows), windows.targets(self.bank, spec), weights)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(moving, recipe.optimiser.clip_norm)

@@ -27,7 +27,7 @@ from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
-from fer_edge.train.sequence_stage import averaged_predictions, fit_head, guided, window_logits
+from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
 
 __all__ = ["Origin", "finish_run", "fit_stages", "open_run", "train_model"]
 
@@ -189,10 +189,12 @@ def fit_stages(
     bank = encode_clips(best.model, dataset.split("train"), recipe, device, report)
     if sequences:
         bank = bank.joined(encode_sequences(best.model, sequences, recipe, device, report))
-    # Where the head alone is trained it teaches its successor; after the frames the temporary classifier is what fits.
-    teacher_of_clips = StillClassifier(best.model) if spec is None else best
-    bank = guided(bank, teacher_of_clips.classify, recipe.sequence.distil_weight)
-    fit_head(best.model, best.temporary, bank, recipe, report)
+    if spec is None:
+        guide = Guide.of(bank, StillClassifier(best.model).eval().classify)
+        tune_head(best.model, bank, guide, recipe, report)
+    else:
+        guide = Guide.of(bank, best.eval().classify)
+        fit_head(best.model, best.temporary, bank, guide, recipe, report)
     seconds = round(time.monotonic() - started, 1)
     finish_run(run, best, choose_set, choose, leaked, report=report, seconds=seconds)
 
