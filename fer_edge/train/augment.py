@@ -128,5 +128,25 @@ def median_filter(faces: Tensor, kernel: int) -> Tensor:
         return faces
     reach = kernel // 2
     padded = torch.nn.functional.pad(faces.unsqueeze(1).float(), (reach,) * 4, mode="replicate").to(torch.uint8)
-    windows = padded.squeeze(1).unfold(1, kernel, 1).unfold(2, kernel, 1).flatten(3)
-    return windows.median(dim=3).values
+    windows = padded.squeeze(1).unfold(1, kernel, 1).unfold(2, kernel, 1)
+    if kernel == 3:
+        return _median_of_nine([windows[..., row, column] for row in range(3) for column in range(3)])
+    return windows.flatten(3).median(dim=3).values
+
+
+def _median_of_nine(planes: list[Tensor]) -> Tensor:
+    """The median of nine by a network of comparisons (Paeth 1990), far faster than sorting every window.
+
+    Columns of three are sorted; the median is that of the largest minimum, the middle median and the least maximum.
+    """
+    columns = [_sorted_three(*planes[start::3]) for start in range(3)]
+    lowest, middle, highest = zip(*columns, strict=True)
+    largest_low = torch.maximum(torch.maximum(lowest[0], lowest[1]), lowest[2])
+    least_high = torch.minimum(torch.minimum(highest[0], highest[1]), highest[2])
+    return _sorted_three(largest_low, _sorted_three(*middle)[1], least_high)[1]
+
+
+def _sorted_three(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    inner = torch.minimum(high, c)
+    return torch.minimum(low, inner), torch.maximum(low, inner), torch.maximum(high, c)
