@@ -123,6 +123,7 @@ class PreprocessingReport:
         n: faces.
         seed: of the corruptions; every system sees the same spoilt faces.
         seeds: trained networks, by system.
+        weights: SHA-256 of the weights, by file name; empty where they came from no file.
         conditions: accuracies.
         gains: of the parts, by the seeds that both systems have.
         cost: None where it was not measured.
@@ -133,6 +134,7 @@ class PreprocessingReport:
     n: int
     seed: int
     seeds: Mapping[str, tuple[int, ...]]
+    weights: Mapping[str, str]
     conditions: tuple[ConditionAccuracy, ...]
     gains: tuple[Gain, ...]
     cost: PreprocessingCost | None
@@ -146,6 +148,7 @@ def measure_preprocessing(
     split: str,
     dataset: str = "fer2013",
     seed: int = 0,
+    weights: Mapping[str, str] | None = None,
     cost: PreprocessingCost | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreprocessingReport:
@@ -158,6 +161,7 @@ def measure_preprocessing(
         split: the split's name.
         dataset: the data set's name.
         seed: of the corruptions.
+        weights: SHA-256 of the networks' weights by file name, for the record.
         cost: what `measure_cost` gave, to be kept with it.
         progress: called with (networks evaluated, networks) over all conditions.
 
@@ -197,6 +201,7 @@ def measure_preprocessing(
         n=len(faces),
         seed=seed,
         seeds={name: tuple(networks) for name, networks in ordered.items()},
+        weights=dict(weights or {}),
         conditions=tuple(accuracies),
         gains=tuple(dataclasses.replace(gain, p_holm=p) for gain, p in zip(gains, corrected, strict=True)),
         cost=cost,
