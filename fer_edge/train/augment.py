@@ -50,10 +50,7 @@ def augment_faces(faces: Tensor, spec: AugmentSpec, generator: torch.Generator, 
     light = 255 * (light / 255).clamp(0, 1) ** gamma
     light = (light - 127.5) * gain + 127.5 + slope[:, 0] * ramp + slope[:, 1] * ramp.unsqueeze(1)
 
-    blurred = torch.nn.functional.avg_pool2d(
-        torch.nn.functional.avg_pool2d(torch.nn.functional.pad(light, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1
-    )
-    light = torch.where(uniform(1, 1, 1) < spec.blur, blurred, light)
+    light = _blur(light, uniform(1, 1, 1) < spec.blur)
     deviation = uniform(1, 1, 1) * spec.noise * (uniform(1, 1, 1) < 0.5)
     noise = torch.randn(batch, 1, side, side, generator=generator, device=device)[part]
     light = _erase(light + noise * deviation, spec.erase, uniform)
@@ -73,6 +70,16 @@ def _affine_grid(faces: Tensor, spec: AugmentSpec, signed, uniform) -> Tensor:  
     )
     theta = torch.stack(rows, dim=1)
     return torch.nn.functional.affine_grid(theta, list(faces.shape), align_corners=False)
+
+
+def _blur(light: Tensor, chosen: Tensor) -> Tensor:
+    """The 3x3 binomial blur, on the faces that `chosen`, bool (B, 1, 1, 1), says."""
+    if not chosen.any():
+        return light
+    padded = torch.nn.functional.pad(light, (1, 1, 1, 1), mode="replicate")
+    return torch.where(
+        chosen, torch.nn.functional.avg_pool2d(torch.nn.functional.avg_pool2d(padded, 2, 1), 2, 1), light
+    )
 
 
 def _erase(light: Tensor, chance: float, uniform) -> Tensor:  # type: ignore[no-untyped-def]
