@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,11 +29,11 @@ from fer_edge.paper.preprocessing import (
 )
 from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.report import write_study
-from fer_edge.paper.result import RunResult, run_path
-from fer_edge.paper.study import weights_path
+from fer_edge.paper.result import run_path
+from fer_edge.paper.study import plan_runs, read_runs, weights_path
 from fer_edge.paper.summarise import COMPLETE, summarise_study
 from fer_edge.paper.summary import Protocol, StudyReport
-from fer_edge.paper.systems import SYSTEMS, System
+from fer_edge.paper.systems import SYSTEMS
 from fer_edge.paper.training import TrainedSystem
 from fer_edge.train.run import data_facts
 
@@ -44,43 +44,39 @@ PREPROCESSING_NAME: Final = "preprocessing.json"
 
 
 def publish_study(
-    results: Sequence[RunResult],
+    folder: Path,
     recipe: StudyRecipe,
     dataset: Dataset,
-    folder: Path,
+    target: Path,
     *,
     recipe_name: str,
-    systems: Sequence[System] = tuple(SYSTEMS.values()),
     command: str | None = None,
-    preprocessing: PreprocessingReport | None = None,
 ) -> StudyReport:
-    """Sum up what is finished and write JSON, Markdown and drawings, over an earlier report in the folder.
+    """Sum up all that is finished in a study's folder and write JSON, Markdown and drawings, over an earlier report.
 
     Args:
-        results: finished runs, of a study that may be unfinished.
-        recipe: the protocol.
-        dataset: what was trained and evaluated on.
-        folder: to write into, for example ``bench/results/paper``.
+        folder: the study's; it may be unfinished, and rows without a training say so.
+        recipe: the study's.
+        dataset: the study's.
+        target: the folder to write into, for example ``bench/results/paper``.
         recipe_name: the recipe's name or path.
-        systems: the rows that the study asks for.
         command: what was run.
-        preprocessing: as `measure_trained` gave it.
 
     Raises:
-        InputError: runs that do not belong together.
-        OutputError: the folder cannot be written.
+        InputError: runs of another recipe or other data, or a damaged file.
+        OutputError: the target cannot be written.
         MissingPackageError: matplotlib is not installed.
     """
+    plan = plan_runs(tuple(SYSTEMS.values()), recipe)
     report = summarise_study(
-        results,
+        read_runs(folder, plan, recipe, dataset).values(),
         protocol=study_protocol(recipe, recipe_name, dataset),
         device=machine_report().to_json(),
         created=timestamp(),
         command=command,
-        systems=systems,
-        preprocessing=preprocessing,
+        preprocessing=read_preprocessing(folder),
     )
-    write_study(report, folder)
+    write_study(report, target)
     return report
 
 
@@ -120,14 +116,14 @@ def measure_trained(
         progress: called with (networks evaluated, networks) over all conditions.
 
     Returns:
-        the report; None while the complete system has no finished weights.
+        the report; None while the complete system, or all of the others, have no finished weights.
 
     Raises:
         InputError: damaged weights, or no place for the record.
         OutputError: the folder or the log cannot be written.
     """
     found = _weights(folder, recipe)
-    if COMPLETE not in found:
+    if COMPLETE not in found or len(found) == 1:
         return None
     hashes = {path.name: sha256_file(path) for paths in found.values() for path in paths.values()}
     earlier = read_preprocessing(folder)

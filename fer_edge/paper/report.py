@@ -143,7 +143,7 @@ def verdict(pair: PairSummary, *, title: str) -> str:
     else:
         said = f"{even} measurably: the interval holds 0"
     figures = (
-        f"{100 * difference:+.2f} points [{100 * low:+.1f}, {100 * high:+.1f}], p {probability(pair.p_holm)}, "
+        f"{100 * difference:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}], p {probability(pair.p_holm)}, "
         f"n = {pair.report.n:,}, {_seeds(pair)}"
     )
     return f"**{subject}** {said} ({figures})."

@@ -56,8 +56,8 @@ def spread(value: Spread | None, *, digits: int = 2) -> _Cell:
 
 
 def change(report: BootstrapReport) -> str:
-    """``-1.23 [-2.0, -0.4]`` in points."""
-    return f"{points(report.difference)} [{100 * report.low:+.1f}, {100 * report.high:+.1f}]"
+    """``-1.23 [-2.04, -0.41]`` in points."""
+    return f"{points(report.difference)} [{points(report.low)}, {points(report.high)}]"
 
 
 def probability(p: float) -> str:

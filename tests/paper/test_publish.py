@@ -44,9 +44,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_of_an_unfinished_study(study: Path, tmp_path: Path) -> None:
-    results = [RunResult.read(path) for path in sorted(study.glob("*.npz"))]
     measured = measure_trained(study, RECIPE, small_dataset())
-    written = publish_study(results, RECIPE, small_dataset(), tmp_path, recipe_name="small", preprocessing=measured)
+    written = publish_study(study, RECIPE, small_dataset(), tmp_path, recipe_name="small")
+    assert written.preprocessing == measured
     assert StudyReport.read(tmp_path / "study.json") == written
     page = (tmp_path / "README.md").read_text("utf-8")
     assert "recipe `small` (1 epochs, 16x16 pixels" in page
