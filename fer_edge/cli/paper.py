@@ -108,7 +108,7 @@ def command(
     from fer_edge.files import writing
     from fer_edge.paper.publish import measure_trained, publish_study
     from fer_edge.paper.recipe import StudyRecipe
-    from fer_edge.paper.study import plan_runs, run_study
+    from fer_edge.paper.study import plan_runs, read_runs, run_study
     from fer_edge.paper.systems import SYSTEMS, chosen_systems
     from fer_edge.recipes import load_recipe, override
 
@@ -119,6 +119,8 @@ def command(
         folder.mkdir(parents=True, exist_ok=True)
     with progress("reading the data set") as bar:
         dataset = load_dataset(data, progress=bar)
+    # The tables hold all that lies in --out, whatever --only says: what does not belong there is told before any training.
+    read_runs(out, plan_runs(chosen_systems(SYSTEMS), protocol), protocol, dataset)
     told = shlex.join(["fer-edge", *sys.argv[1:]])
 
     def publish() -> StudyReport:

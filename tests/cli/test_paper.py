@@ -96,6 +96,12 @@ class TestRefusals:
         assert result.exit_code == 1
         assert "another recipe or other data" in result.stderr
 
+    def test_another_protocol_is_told_before_any_training(self, place: Path) -> None:
+        before = sorted((place / "study").glob("*.npz"))
+        result = paper(place, "--only", "cnn-lstm", "--set", "train.optimiser.epochs=2")
+        assert (result.exit_code, "another recipe" in result.stderr) == (1, True)
+        assert sorted((place / "study").glob("*.npz")) == before
+
     def test_an_unknown_system(self, place: Path) -> None:
         result = paper(place, "--only", "transformer")
         assert (result.exit_code, "no system 'transformer'" in result.stderr) == (1, True)
