@@ -119,7 +119,7 @@ def command(
         folder.mkdir(parents=True, exist_ok=True)
     with progress("reading the data set") as bar:
         dataset = load_dataset(data, progress=bar)
-    # The tables hold all that lies in --out, whatever --only says: what does not belong there is told before any training.
+    # The tables hold all that lies in --out, whatever --only says: what does not belong there is told before training.
     read_runs(out, plan_runs(chosen_systems(SYSTEMS), protocol), protocol, dataset)
     told = shlex.join(["fer-edge", *sys.argv[1:]])
 
