@@ -41,7 +41,9 @@ MAY_IMPORT = {
     "bench": {"runtime"},
     "export": {"graph", "runtime"},
     "demo": {"runtime", "bench", "export"},
-    "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo"},
+    "paper": {"model", "train", "bench"},
+    "paper": {"model", "train"},
+    "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo", "paper"},
 }
 # The core imports no room, but for its doors: the lazy names of the package, and what looks at the whole machine.
 DOORS = {"fer_edge": {"runtime"}, "fer_edge.__main__": {"cli"}, "fer_edge.doctor": {"runtime"}}
@@ -60,6 +62,8 @@ MUST_NOT_IMPORT = {
     "calibrate": TRAINERS,
     "bench": TRAINERS | {"nncf"},
     "demo": TRAINERS | {"nncf", "onnx"},
+    "paper": ENGINES | {"nncf", "onnx"},
+    "paper": ENGINES | {"nncf"},
     "export": TRAINERS - RUN_READERS - {"safetensors"} | {"nncf"},
     "cli": set(),
 }
@@ -164,7 +168,7 @@ class TestWhoImportsWhom:
         wrong = [
             _said(module, found)
             for module in MODULES
-            if room_of(module) not in {"model", "train"} and module not in run_readers()
+            if room_of(module) not in {"model", "train", "paper"} and module not in run_readers()
             for found in imports_of(module)
             if found.place == "top" and found.target.split(".")[0] == "torch"
         ]
