@@ -194,9 +194,9 @@ def _show_averages(report: AttentionReport) -> None:
     caption += "Regions row by row, from the forehead."
     if found is not None:
         caption += (
-            f"\nAttention and covering correlate at {found.correlation:+.2f} on average (with another face's attention "
-            f"{found.correlation_of_mismatched:+.2f}); they peak in the same region in {found.same_peak:.0%} of the faces "
-            f"({found.same_peak_of_mismatched:.0%})."
+            f"\nAttention and covering correlate at {found.correlation:+.2f} on average (with another face's "
+            f"attention {found.correlation_of_mismatched:+.2f}); they peak in the same region in "
+            f"{found.same_peak:.0%} of the faces ({found.same_peak_of_mismatched:.0%})."
         )
     print_table(columns, rows, title=f"{report.info.bundle} {report.info.variant}", caption=caption, right=("faces",))
 
