@@ -14,7 +14,6 @@ from fer_edge.bench.accuracy import labelled_rows
 from fer_edge.bench.result import DataRead
 from fer_edge.data import Dataset
 from fer_edge.decode import encode
-from fer_edge.errors import InputError
 from fer_edge.files import write_json
 from fer_edge.preprocess import prepare_stills
 from fer_edge.runtime.explain import FaceMaps, entropies, face_maps
@@ -148,10 +147,11 @@ def average_attention(
         InputError: the data set has no split to choose on, or labels other than the bundle's.
         SessionError: the engine failed.
     """
-    rows = labelled_rows(dataset, "choose")
     labels = network.manifest.labels
-    if rows.labels is None or rows.read is None or int(rows.labels.max()) >= len(labels):
-        raise InputError(f"{dataset.source} is labelled with other expressions than the bundle's {', '.join(labels)}")
+    dataset.expect_expressions(labels, of=f"the bundle {network.info.bundle}")
+    rows = labelled_rows(dataset, "choose")
+    assert rows.labels is not None  # of a data set, not of made-up faces
+    assert rows.read is not None
     parts = []
     for start in range(0, len(rows.images), _BATCH):
         frames = prepare_stills(np.asarray(rows.images[start : start + _BATCH]), network.manifest.preprocess)
