@@ -42,7 +42,6 @@ MAY_IMPORT = {
     "export": {"graph", "runtime"},
     "demo": {"runtime", "bench", "export"},
     "paper": {"model", "train", "bench"},
-    "paper": {"model", "train"},
     "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo", "paper"},
 }
 # The core imports no room, but for its doors: the lazy names of the package, and what looks at the whole machine.
@@ -63,7 +62,6 @@ MUST_NOT_IMPORT = {
     "bench": TRAINERS | {"nncf"},
     "demo": TRAINERS | {"nncf", "onnx"},
     "paper": ENGINES | {"nncf", "onnx"},
-    "paper": ENGINES | {"nncf"},
     "export": TRAINERS - RUN_READERS - {"safetensors"} | {"nncf"},
     "cli": set(),
 }

@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "verify": "Check that a bundle is whole and what it says it is.",
     "card": "Draw a bundle's model card from its manifest.",
     "doctor": "Show what this machine has and what it lacks.",
+    "paper": "Train and compare the systems of the paper's tables.",
     "demo": "Try the shipped bundles on made-up faces: verify, measure, run.",
 }
 """Every command, in the order of the work, with its line in `fer-edge --help`; its module is `fer_edge.cli.<name>`."""
