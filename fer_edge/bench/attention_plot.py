@@ -55,12 +55,12 @@ def attention_figure(report: AttentionReport, path: Path) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "fer-edge", "font.family": "sans-serif"}):
         figure = Figure(figsize=(1.5 * len(found) + 2.4, 1.65 * len(rows) + 1.0), layout="constrained")
         grid = figure.subplots(len(rows), len(found), squeeze=False)
-        for line, (title, maps) in zip(grid, rows, strict=True):
+        for place, (line, (title, maps)) in enumerate(zip(grid, rows, strict=True)):
             drop = maps is drops
             top = max(float(np.max(each)) for each in maps)
             for axes, (label, values) in zip(line, zip(found, maps, strict=True), strict=True):
                 shown = _cells(axes, values, drop=drop, top=top)
-                if line is grid[0]:
+                if place == 0:
                     axes.set_title(f"{label}\n{found[label].n} faces, entropy {found[label].entropy:.2f}", fontsize=8)
             line[0].set_ylabel(title, fontsize=8)
             figure.colorbar(shown, ax=list(line), shrink=0.8, aspect=12).ax.tick_params(labelsize=7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fer_edge.cli.console import console, emit_json, json_flag, print_table, progress
 
 if TYPE_CHECKING:
+    from fer_edge.paper.recipe import StudyRecipe
     from fer_edge.paper.result import RunResult
+    from fer_edge.paper.systems import System
 
 _STAGES = {"frames": "training", "features": "contexts", "classifier": "behind the LDA"}
 
@@ -36,8 +39,7 @@ class _StudyView:
             self._runs[run] = self._display.add_task(text, total=total)
         self._display.update(self._runs[run], description=text, completed=done, total=total)
 
-    def finished(self, result: RunResult) -> None:
-        run = f"{result.system}-seed{result.seed}"
+    def finished(self, run: str, result: RunResult) -> None:
         if run in self._runs:
             self._display.remove_task(self._runs.pop(run))
         self._display.advance(self._study)
@@ -53,7 +55,14 @@ def _view() -> Iterator[_StudyView]:
 
 
 @click.command(name="paper")
-@click.option("--data", required=True, metavar="SPEC", help="The data set, for example fer2013:PATH.")
+@click.option(
+    "--data",
+    "sources",
+    required=True,
+    multiple=True,
+    metavar="SPEC",
+    help="fer2013:PATH; give ckplus:PATH (or ckplus:PATH?labels=official) as well for the rows on CK+.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The study's folder.")
 @click.option("--recipe", default="stills", show_default=True, help="The protocol: a shipped recipe or a TOML file.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change it: train.optimiser.epochs=30.")
@@ -64,7 +73,7 @@ def _view() -> Iterator[_StudyView]:
 @click.option("--private-log", type=click.Path(dir_okay=False, path_type=Path), help="Where looks at PrivateTest go.")
 @json_flag
 def command(
-    data: str,
+    sources: tuple[str, ...],
     out: Path,
     recipe: str,
     settings: tuple[str, ...],
@@ -83,6 +92,7 @@ def command(
 
     for package in ("torch", "safetensors", "sklearn"):
         require(package, needed_by="fer-edge paper", extra="train")
+    data, posed = _told_apart(sources)
     from fer_edge.data import load_dataset
     from fer_edge.paper.recipe import StudyRecipe
     from fer_edge.paper.study import plan_runs, run_study
@@ -90,9 +100,11 @@ def command(
     from fer_edge.recipes import load_recipe, override
 
     protocol = override(load_recipe(StudyRecipe, recipe, room="paper"), settings)
-    plan = plan_runs(chosen_systems(only or SYSTEMS), protocol)
-    with progress("reading the data set") as bar:
-        load_dataset(data, progress=bar)
+    chosen, begun = chosen_systems(only or SYSTEMS), time.monotonic()
+    plan = plan_runs(chosen, protocol)
+    for spec in (data, *posed):
+        with progress(f"reading {spec}") as bar:
+            load_dataset(spec, progress=bar)
     try:
         with _view() as view:
             results = run_study(
@@ -106,9 +118,14 @@ def command(
                 private_log=private_log,
                 progress=view,
             )
+            for spec in posed:
+                remaining_s = None if budget is None else max(0.0, 60 * budget - (time.monotonic() - begun))
+                _run_on_ckplus(protocol, spec, out, remaining_s, device, chosen, view)
     except KeyboardInterrupt:
         console.print(f"the same command goes on in {out}")
         raise
+    if not posed:
+        _write_not_run(protocol, out)
     rows = [
         (run.name, result.epochs, f"{result.choose.right[~result.choose.leaked].mean():.2%}", f"{result.seconds:.0f}")
         for run in plan
@@ -119,3 +136,40 @@ def command(
         return
     columns = ("run", "epochs", "choose top-1 without leaked", "seconds")
     print_table(columns, rows, title=f"{out}: {len(rows)} of {len(plan)} trainings", right=columns[1:])
+
+
+def _told_apart(sources: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The data set of the tables, and CK+ with one or the other set of labels."""
+    posed = tuple(spec for spec in sources if spec.startswith("ckplus:"))
+    others = [spec for spec in sources if spec not in posed]
+    if len(others) != 1:
+        raise click.UsageError("give one --data for the tables, such as fer2013:PATH; only ckplus:PATH may be added.")
+    return others[0], posed
+
+
+def _run_on_ckplus(
+    protocol: StudyRecipe,
+    spec: str,
+    out: Path,
+    budget_s: float | None,
+    device: str,
+    chosen: tuple[System, ...],
+    view: _StudyView,
+) -> None:
+    from fer_edge.data import load_dataset
+    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, run_ckplus
+    from fer_edge.paper.ckplus_table import ckplus_report, write_ckplus
+
+    systems = tuple(system for system in CKPLUS_SYSTEMS if system in chosen)
+    results = run_ckplus(protocol, spec, out, systems=systems, budget_s=budget_s, device=device, progress=view)
+    whole = load_dataset(spec).layout == "cohn-kanade"
+    names = [system.name for system in systems]
+    write_ckplus(ckplus_report(results, folds=protocol.ckplus.folds, systems=names, whole=whole), out)
+
+
+def _write_not_run(protocol: StudyRecipe, out: Path) -> None:
+    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS
+    from fer_edge.paper.ckplus_table import ckplus_report, write_ckplus
+
+    names = [system.name for system in CKPLUS_SYSTEMS]
+    write_ckplus(ckplus_report({}, folds=protocol.ckplus.folds, systems=names), out)

@@ -15,10 +15,11 @@ from __future__ import annotations
 from fer_edge.data.ckplus.folds import FOLDS, split_by_subject, subject_folds
 from fer_edge.data.ckplus.sequences import SequenceSet, load_sequences
 from fer_edge.data.ckplus.stills import reading
-from fer_edge.data.ckplus.tree import CkPlusSequence, ckplus_sequences
+from fer_edge.data.ckplus.tree import PEAK_FRAMES, CkPlusSequence, ckplus_sequences
 
 __all__ = [
     "FOLDS",
+    "PEAK_FRAMES",
     "CkPlusSequence",
     "SequenceSet",
     "ckplus_sequences",

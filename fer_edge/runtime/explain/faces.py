@@ -177,5 +177,5 @@ def _probabilities(network: Network, features: Float32) -> Float32:
 
 
 def plain_map(values: NDArray[np.floating[Any]]) -> Map:
-    """(G, G) as plain numbers."""
-    return tuple(tuple(float(value) for value in row) for row in values)
+    """(G, G) as plain numbers, to a millionth."""
+    return tuple(tuple(round(float(value), 6) for value in row) for row in values)
