@@ -16,8 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fer_edge.cli.console import console, emit_json, json_flag, print_table, progress
 
 if TYPE_CHECKING:
+    from fer_edge.paper.recipe import StudyRecipe
     from fer_edge.paper.result import RunResult
     from fer_edge.paper.summary import StudyReport
+    from fer_edge.paper.systems import System
 
 _STAGES = {"frames": "training", "features": "contexts", "classifier": "behind the LDA"}
 
@@ -44,8 +46,7 @@ class _StudyView:
             self._runs[run] = self._display.add_task(text, total=total)
         self._display.update(self._runs[run], description=text, completed=done, total=total)
 
-    def finished(self, result: RunResult) -> None:
-        run = f"{result.system}-seed{result.seed}"
+    def finished(self, run: str, result: RunResult) -> None:
         if run in self._runs:
             self._display.remove_task(self._runs.pop(run))
         self._display.advance(self._study)
@@ -64,7 +65,14 @@ def _view(publish: Callable[[], object]) -> Iterator[_StudyView]:
 
 
 @click.command(name="paper")
-@click.option("--data", required=True, metavar="SPEC", help="The data set, for example fer2013:PATH.")
+@click.option(
+    "--data",
+    "sources",
+    required=True,
+    multiple=True,
+    metavar="SPEC",
+    help="fer2013:PATH; give ckplus:PATH (or ckplus:PATH?labels=official) as well for the rows on CK+.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The study's folder.")
 @click.option(
     "--report",
@@ -81,7 +89,7 @@ def _view(publish: Callable[[], object]) -> Iterator[_StudyView]:
 @click.option("--private-log", type=click.Path(dir_okay=False, path_type=Path), help="Where looks at PrivateTest go.")
 @json_flag
 def command(
-    data: str,
+    sources: tuple[str, ...],
     out: Path,
     target: Path | None,
     recipe: str,
@@ -104,6 +112,7 @@ def command(
     for package in ("torch", "safetensors", "sklearn", "scipy"):
         require(package, needed_by="fer-edge paper", extra="train")
     require("matplotlib", needed_by="fer-edge paper", extra="report")
+    data, posed = _told_apart(sources)
     from fer_edge.data import load_dataset
     from fer_edge.files import writing
     from fer_edge.paper.publish import measure_trained, publish_study
@@ -113,12 +122,14 @@ def command(
     from fer_edge.recipes import load_recipe, override
 
     protocol = override(load_recipe(StudyRecipe, recipe, room="paper"), settings)
-    plan = plan_runs(chosen_systems(only or SYSTEMS), protocol)
+    chosen, begun = chosen_systems(only or SYSTEMS), time.monotonic()
+    plan = plan_runs(chosen, protocol)
     folder = target or out / "report"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with progress("reading the data set") as bar:
-        dataset = load_dataset(data, progress=bar)
+    for spec in (*posed, data):
+        with progress(f"reading {spec}") as bar:
+            dataset = load_dataset(spec, progress=bar)
     # The tables hold all that lies in --out, whatever --only says: what does not belong there is told before training.
     read_runs(out, plan_runs(chosen_systems(SYSTEMS), protocol), protocol, dataset)
     told = shlex.join(["fer-edge", *sys.argv[1:]])
@@ -139,6 +150,9 @@ def command(
                 private_log=private_log,
                 progress=view,
             )
+            for spec in posed:
+                remaining_s = None if budget is None else max(0.0, 60 * budget - (time.monotonic() - begun))
+                _run_on_ckplus(protocol, spec, out, remaining_s, device, chosen, view)
         with progress("preprocessing under noise") as bar:
             measure_trained(out, protocol, dataset, private_log=private_log, progress=bar)
     except KeyboardInterrupt:
@@ -196,3 +210,32 @@ def _print(report: StudyReport, caption: str) -> None:
     split = report.systems[0].best_split.split if report.systems else ""
     columns = ("system", "seeds", f"{split} top-1 %", "F1 %", "Δ to the complete one, points [95 %]", "p (Holm)")
     print_table(columns, rows, caption=caption, right=columns[1:])
+
+
+def _told_apart(sources: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The data set of the tables, and CK+ with one or the other set of labels."""
+    posed = tuple(spec for spec in sources if spec.startswith("ckplus:"))
+    others = [spec for spec in sources if spec not in posed]
+    if len(others) != 1:
+        raise click.UsageError("give one --data for the tables, such as fer2013:PATH; only ckplus:PATH may be added.")
+    return others[0], posed
+
+
+def _run_on_ckplus(
+    protocol: StudyRecipe,
+    spec: str,
+    out: Path,
+    budget_s: float | None,
+    device: str,
+    chosen: tuple[System, ...],
+    view: _StudyView,
+) -> None:
+    from fer_edge.data import load_dataset
+    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, run_ckplus
+    from fer_edge.paper.ckplus_table import ckplus_report, write_ckplus
+
+    systems = tuple(system for system in CKPLUS_SYSTEMS if system in chosen)
+    results = run_ckplus(protocol, spec, out, systems=systems, budget_s=budget_s, device=device, progress=view)
+    whole = load_dataset(spec).layout == "cohn-kanade"
+    names = [system.name for system in systems]
+    write_ckplus(ckplus_report(results, folds=protocol.ckplus.folds, systems=names, whole=whole), out)

@@ -20,6 +20,8 @@ from fer_edge.files import read_json, sha256_file, write_json
 from fer_edge.machine import machine_report
 from fer_edge.manifest import timestamp
 from fer_edge.model.normalise import PixelNormalisation
+from fer_edge.paper.ckplus import CKPLUS_SYSTEMS
+from fer_edge.paper.ckplus_table import CKPLUS_NAMES, CkPlusReport, ckplus_report
 from fer_edge.paper.preprocessing import (
     MEASURED,
     PreprocessingCost,
@@ -74,6 +76,7 @@ def publish_study(
         device=machine_report().to_json(),
         created=timestamp(),
         command=command,
+        ckplus=_read_ckplus(folder, recipe),
         preprocessing=read_preprocessing(folder),
     )
     write_study(report, target)
@@ -161,6 +164,14 @@ def read_preprocessing(folder: Path) -> PreprocessingReport | None:
     """
     path = folder / PREPROCESSING_NAME
     return decode(PreprocessingReport, read_json(path), where=os.fspath(path)) if path.exists() else None
+
+
+def _read_ckplus(folder: Path, recipe: StudyRecipe) -> list[CkPlusReport]:
+    """What lies in a study's folder; where there is nothing, rows that say so."""
+    paths = [path for name in CKPLUS_NAMES if (path := folder / f"{name}.json").exists()]
+    found = [decode(CkPlusReport, read_json(path), where=os.fspath(path)) for path in paths]
+    systems = [system.name for system in CKPLUS_SYSTEMS]
+    return found or [ckplus_report({}, folds=recipe.ckplus.folds, systems=systems)]
 
 
 def _weights(folder: Path, recipe: StudyRecipe) -> dict[str, dict[int, Path]]:

@@ -67,18 +67,6 @@ class TestSummarise:
             summarised([made_up_run("complete", 0, 0.5), odd])
 
 
-class TestCkPlus:
-    def test_rows_replace_the_reason(self) -> None:
-        pooled = made_up_split("stills, from scratch", 0.9, seed=0, dataset="ckplus")
-        runs = [made_up_run("complete", 0, 0.6), made_up_run("complete", 0, 0.9, choose=pooled, report=None)]
-        report = summarised(runs)
-        assert [(row.name, row.choose.split) for row in report.ckplus] == [("complete", "stills, from scratch")]
-        assert [figure.accuracy for figure in report.ckplus[0].paper] == [0.9921]
-        waiting = [row.name for row in report.not_run if row.dataset == "ckplus"]
-        assert waiting == ["no-features", "no-attention", "no-reconstruction"]
-        assert len(report.systems) == 1
-
-
 class TestStudyFile:
     def test_goes_there_and_back(self, tmp_path: Path) -> None:
         report = summarised(all_runs()[:6])
