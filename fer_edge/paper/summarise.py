@@ -237,12 +237,15 @@ def _ranks(found: _Runs, methods: Sequence[System]) -> RankSummary | None:
     if len(methods) < 2:
         return None
     split = _reported(next(iter(found[methods[0].name].values())))
-    scores = {system.name: _right(found[system.name], found[system.name]) for system in methods}
+    # An average over more seeds ranks better by that alone, so every method counts with the same ones where it can.
+    common = [seed for seed in found[methods[0].name] if all(seed in found[system.name] for system in methods)]
+    scores = {system.name: _right(found[system.name], common or found[system.name]) for system in methods}
     test = friedman_over_parts(scores, split.labels)
     order = sorted(range(len(methods)), key=lambda index: test.mean_ranks[index])
     return RankSummary(
         split=split.split,
         parts=PARTS,
+        seeds=tuple(common),
         systems=tuple(methods[index].name for index in order),
         mean_ranks=tuple(test.mean_ranks[index] for index in order),
         statistic=test.statistic,
