@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_edge.paper.ckplus_table import ckplus_report
 from fer_edge.paper.result import RunResult, SplitPredictions
 from fer_edge.paper.summarise import summarise_study
 from fer_edge.paper.summary import Protocol, StudyReport
@@ -65,7 +64,6 @@ def summarised(runs: Sequence[RunResult], **given: Any) -> StudyReport:
         device={"cpu": "some processor", "cores": 2},
         created="2026-01-02T03:04:05+00:00",
         command="fer-edge paper --data fer2013:fer2013 --out study",
-        ckplus=[ckplus_report({}, folds=10, systems=["complete", "no-attention", "cnn-lstm"])],
         **given,
     )
 

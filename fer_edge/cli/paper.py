@@ -16,10 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fer_edge.cli.console import console, emit_json, json_flag, print_table, progress
 
 if TYPE_CHECKING:
-    from fer_edge.paper.recipe import StudyRecipe
     from fer_edge.paper.result import RunResult
     from fer_edge.paper.summary import StudyReport
-    from fer_edge.paper.systems import System
 
 _STAGES = {"frames": "training", "features": "contexts", "classifier": "behind the LDA"}
 
@@ -55,6 +53,15 @@ class _StudyView:
         if time.monotonic() - self._published_s >= _REPORT_EVERY_S:
             self._publish()
             self._published_s = time.monotonic()
+
+
+def _told_apart(sources: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The data set of the tables, and CK+ with one set of labels or both."""
+    posed = tuple(spec for spec in sources if spec.startswith("ckplus:"))
+    others = [spec for spec in sources if spec not in posed]
+    if len(others) != 1:
+        raise click.UsageError("give one --data for the tables, such as fer2013:PATH; only ckplus:PATH may be added.")
+    return others[0], posed
 
 
 @contextlib.contextmanager
@@ -104,17 +111,20 @@ def command(
     """Train and compare the systems of the paper's tables, and what goes beyond them.
 
     Every training is a file in --out; the same command goes on where it was broken off, and what is finished stands in
-    the tables at any time. In the end median filter and contrast normalisation are measured under noise and in poor
-    light. Each training's look at FER2013's PrivateTest, which nothing is chosen on, goes on record.
+    the tables at any time. On CK+ the systems are trained with one fold of subjects after the other held out, from
+    scratch and from their FER2013 weights, the complete one on whole sequences as well. In the end median filter and
+    contrast normalisation are measured under noise and in poor light. Each training's look at FER2013's PrivateTest,
+    which nothing is chosen on, goes on record.
     """
     from fer_edge.errors import require
 
+    data, posed = _told_apart(sources)
     for package in ("torch", "safetensors", "sklearn", "scipy"):
         require(package, needed_by="fer-edge paper", extra="train")
     require("matplotlib", needed_by="fer-edge paper", extra="report")
-    data, posed = _told_apart(sources)
     from fer_edge.data import load_dataset
     from fer_edge.files import writing
+    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, run_ckplus
     from fer_edge.paper.publish import measure_trained, publish_study
     from fer_edge.paper.recipe import StudyRecipe
     from fer_edge.paper.study import plan_runs, read_runs, run_study
@@ -127,9 +137,11 @@ def command(
     folder = target or out / "report"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for spec in (*posed, data):
+    with progress("reading the data set") as bar:
+        dataset = load_dataset(data, progress=bar)
+    for spec in posed:
         with progress(f"reading {spec}") as bar:
-            dataset = load_dataset(spec, progress=bar)
+            load_dataset(spec, progress=bar)
     # The tables hold all that lies in --out, whatever --only says: what does not belong there is told before training.
     read_runs(out, plan_runs(chosen_systems(SYSTEMS), protocol), protocol, dataset)
     told = shlex.join(["fer-edge", *sys.argv[1:]])
@@ -151,8 +163,15 @@ def command(
                 progress=view,
             )
             for spec in posed:
-                remaining_s = None if budget is None else max(0.0, 60 * budget - (time.monotonic() - begun))
-                _run_on_ckplus(protocol, spec, out, remaining_s, device, chosen, view)
+                run_ckplus(
+                    protocol,
+                    spec,
+                    out,
+                    systems=tuple(system for system in CKPLUS_SYSTEMS if system in chosen),
+                    budget_s=None if budget is None else max(0.0, 60 * budget - (time.monotonic() - begun)),
+                    device=device,
+                    progress=view,
+                )
         with progress("preprocessing under noise") as bar:
             measure_trained(out, protocol, dataset, private_log=private_log, progress=bar)
     except KeyboardInterrupt:
@@ -210,32 +229,3 @@ def _print(report: StudyReport, caption: str) -> None:
     split = report.systems[0].best_split.split if report.systems else ""
     columns = ("system", "seeds", f"{split} top-1 %", "F1 %", "Δ to the complete one, points [95 %]", "p (Holm)")
     print_table(columns, rows, caption=caption, right=columns[1:])
-
-
-def _told_apart(sources: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The data set of the tables, and CK+ with one or the other set of labels."""
-    posed = tuple(spec for spec in sources if spec.startswith("ckplus:"))
-    others = [spec for spec in sources if spec not in posed]
-    if len(others) != 1:
-        raise click.UsageError("give one --data for the tables, such as fer2013:PATH; only ckplus:PATH may be added.")
-    return others[0], posed
-
-
-def _run_on_ckplus(
-    protocol: StudyRecipe,
-    spec: str,
-    out: Path,
-    budget_s: float | None,
-    device: str,
-    chosen: tuple[System, ...],
-    view: _StudyView,
-) -> None:
-    from fer_edge.data import load_dataset
-    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, run_ckplus
-    from fer_edge.paper.ckplus_table import ckplus_report, write_ckplus
-
-    systems = tuple(system for system in CKPLUS_SYSTEMS if system in chosen)
-    results = run_ckplus(protocol, spec, out, systems=systems, budget_s=budget_s, device=device, progress=view)
-    whole = load_dataset(spec).layout == "cohn-kanade"
-    names = [system.name for system in systems]
-    write_ckplus(ckplus_report(results, folds=protocol.ckplus.folds, systems=names, whole=whole), out)

@@ -18,8 +18,9 @@ from fer_edge.data.source import DataSpec, ckplus_expressions
 from fer_edge.decode import encode
 from fer_edge.errors import InputError
 from fer_edge.files import sha256_file
+from fer_edge.paper import ckplus_table
 from fer_edge.paper.ckplus_sequence import PEAK_MEAN, SEQUENCE, peak_mean, train_on_sequences
-from fer_edge.paper.ckplus_table import STARTS, Start
+from fer_edge.paper.ckplus_table import STARTS, Start, ckplus_report, write_ckplus
 from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.result import RunResult, run_path
 from fer_edge.paper.study import StudyProgress, study_device, weights_path
@@ -30,7 +31,7 @@ from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["CKPLUS_SYSTEMS", "CkPlusRun", "ckplus_folder", "plan_ckplus", "run_ckplus"]
 
-CKPLUS_SYSTEMS: Final = tuple(system for system in SYSTEMS.values() if {1, 2} & set(system.tables))
+CKPLUS_SYSTEMS: Final = tuple(SYSTEMS[name] for name in ckplus_table.CKPLUS_SYSTEMS)
 """The systems of the paper's Tables 1 and 2."""
 
 _COMPLETE: Final = "complete"
@@ -85,7 +86,7 @@ def run_ckplus(
     device: str = "auto",
     progress: StudyProgress,
 ) -> Results:
-    """Train what of the protocol is not on disk yet.
+    """Train what of the protocol is not on disk yet; the rows so far are kept for the study's report after every run.
 
     Args:
         recipe: the study's; its FER2013 runs must be in `out` already, for their weights are one of the two starts.
@@ -102,6 +103,7 @@ def run_ckplus(
     Raises:
         InputError: data that cannot be read, FER2013 weights that are missing, or runs of another protocol in `out`.
         OutputError: the folder cannot be written.
+
     """
     spec = DataSpec.parse(data)
     if spec.kind != "ckplus" or "fold" in spec.options:
@@ -121,12 +123,21 @@ def run_ckplus(
     if waiting:
         protocol.check_weights()
     progress.planned(finished=len(results), total=len(plan))
+
+    def keep() -> None:
+        names = [system.name for system in systems]
+        held = ckplus_report(results, folds=recipe.ckplus.folds, systems=names, whole=sequences is not None)
+        write_ckplus(held, out)
+
+    if results:
+        keep()
     begun = time.monotonic()
     for run in waiting:
         if budget_s is not None and time.monotonic() - begun >= budget_s:
             break
         results[run] = protocol.train(run, progress)
         progress.finished(run.name, results[run])
+        keep()
     return results
 
 

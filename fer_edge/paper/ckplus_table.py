@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from fer_edge.bench.table import Table, markdown
-from fer_edge.decode import encode
-from fer_edge.files import write_atomic, write_json
+from fer_edge.bench.table import Table
+from fer_edge.data.ckplus import FOLDS
+from fer_edge.decode import decode, encode
+from fer_edge.errors import InputError
+from fer_edge.files import read_json, write_json
 from fer_edge.metrics import accuracy_report
+from fer_edge.paper.published import PaperFigure, published
 from fer_edge.paper.result import RunResult, SplitPredictions
 from fer_edge.paper.systems import SYSTEMS
 
@@ -20,25 +23,28 @@ if TYPE_CHECKING:
     from fer_edge.paper.ckplus import CkPlusRun
 
 __all__ = [
-    "CKPLUS_NAMES",
+    "CKPLUS_SYSTEMS",
     "NOT_RUN",
     "STARTS",
     "CkPlusReport",
     "CkPlusRow",
     "Start",
+    "ckplus_not_run",
     "ckplus_report",
     "ckplus_table",
+    "read_ckplus",
     "write_ckplus",
 ]
 
 Start: TypeAlias = Literal["scratch", "fer2013"]
 STARTS: Final[tuple[Start, ...]] = ("scratch", "fer2013")
-CKPLUS_NAMES: Final = ("ckplus", "ckplus-official")
-"""File names, without their ending, of the report on the seven expressions and of that on the official seven."""
-
 NOT_RUN: Final = "not run: data not at hand"
 """Why there is no figure where nobody gave CK+."""
 
+CKPLUS_SYSTEMS: Final = tuple(name for name, system in SYSTEMS.items() if {1, 2} & set(system.tables))
+"""The systems of the paper's Tables 1 and 2, by name."""
+
+_NAMES: Final = ("ckplus.json", "ckplus-official.json")
 _UNFINISHED: Final = "not run yet"
 _NOT_WHOLE: Final = "not run: CK+48 holds peaks alone"
 
@@ -66,6 +72,7 @@ class CkPlusRow:
         fold_top1_std: standard deviation of the top-1 over the folds.
         recalls: by expression.
         missing: why there is no figure; None where there is one.
+        paper: the paper's own figures on CK+, whose protocol it does not state.
     """
 
     system: str
@@ -81,6 +88,7 @@ class CkPlusRow:
     fold_top1_std: float | None = None
     recalls: Mapping[str, float] | None = None
     missing: str | None = None
+    paper: tuple[PaperFigure, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +134,12 @@ def ckplus_report(
             known = [each.report for each in found if each.report is not None]
             absent = nothing if whole or name not in _SEQUENCES else _NOT_WHOLE
             figures = _figures(known) if known else {"missing": absent}
-            rows.append(CkPlusRow(system=name, title=title, inputs=inputs, start=start, folds=len(known), **figures))
+            paper = published(name, dataset="ckplus")
+            rows.append(
+                CkPlusRow(
+                    system=name, title=title, inputs=inputs, start=start, folds=len(known), paper=paper, **figures
+                )
+            )
     first = next(iter(results.values()), None)
     complete = all(row.folds == folds or row.missing == _NOT_WHOLE for row in rows)
     return CkPlusReport(
@@ -140,14 +153,26 @@ def ckplus_report(
 
 def ckplus_table(report: CkPlusReport) -> Table:
     """The report as one table."""
-    columns = ("system", "made from", "start", "top-1 %", "± over folds", "precision %", "recall %", "F1 %", "folds")
+    columns = (
+        "system",
+        "made from",
+        "start",
+        "top-1 %",
+        "± over folds",
+        "precision %",
+        "recall %",
+        "F1 %",
+        "folds",
+        "paper, Table 1",
+    )
     rows = []
     for row in report.rows:
         figures: list[str | None] = [row.missing, None, None, None, None, None]
         if row.top1 is not None:
             rates = (row.top1, row.fold_top1_std, row.macro_precision, row.macro_recall, row.macro_f1)
             figures = [*(f"{100 * (rate or 0.0):.2f}" for rate in rates), f"{row.folds} of {report.folds}"]
-        rows.append((row.title, row.inputs, _STARTS[row.start], *figures))
+        theirs = next((f"{100 * figure.accuracy:.2f}" for figure in row.paper), None)
+        rows.append((row.title, row.inputs, _STARTS[row.start], *figures, theirs))
     told = "" if report.labels is None else f" Labels: {', '.join(report.labels)}."
     caption = (
         f"CK+, {report.folds} folds by subject: one reported on, the next held out, the others trained on; the "
@@ -156,15 +181,35 @@ def ckplus_table(report: CkPlusReport) -> Table:
     return Table(columns=columns, rows=rows, left=("system", "made from", "start"), caption=caption)
 
 
+def ckplus_not_run(*, folds: int = FOLDS) -> CkPlusReport:
+    """The rows of a study that nobody gave the data to."""
+    return ckplus_report({}, folds=folds, systems=CKPLUS_SYSTEMS)
+
+
 def write_ckplus(report: CkPlusReport, folder: Path) -> None:
-    """Write ``ckplus.json`` and ``ckplus.md``, each atomically.
+    """Keep a report in a study's folder, one for each set of labels, where `read_ckplus` finds it.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: it cannot be written.
     """
-    name = CKPLUS_NAMES[report.labels is not None and "contempt" in report.labels]
-    write_json(folder / f"{name}.json", report.to_json())
-    write_atomic(folder / f"{name}.md", f"# CK+\n\n{markdown(ckplus_table(report))}".encode())
+    assert report.labels is not None  # nothing is kept of what was not run
+    write_json(folder / _NAMES["contempt" in report.labels], report.to_json())
+
+
+def read_ckplus(folder: Path) -> tuple[CkPlusReport, ...]:
+    """What a study's folder holds on CK+; nothing where it was not run.
+
+    Raises:
+        InputError: a damaged file, named.
+    """
+    found = []
+    for path in (folder / name for name in _NAMES):
+        if path.exists():
+            try:
+                found.append(decode(CkPlusReport, read_json(path)))
+            except InputError as error:
+                raise InputError(f"{path}: {error}; remove it, and the study writes it again") from error
+    return tuple(found)
 
 
 def _figures(folds: Sequence[SplitPredictions]) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from fer_edge.files import read_json, sha256_file, write_json
 from fer_edge.machine import machine_report
 from fer_edge.manifest import timestamp
 from fer_edge.model.normalise import PixelNormalisation
-from fer_edge.paper.ckplus import CKPLUS_SYSTEMS
-from fer_edge.paper.ckplus_table import CKPLUS_NAMES, CkPlusReport, ckplus_report
+from fer_edge.paper.ckplus_table import read_ckplus
 from fer_edge.paper.preprocessing import (
     MEASURED,
     PreprocessingCost,
@@ -76,8 +75,8 @@ def publish_study(
         device=machine_report().to_json(),
         created=timestamp(),
         command=command,
-        ckplus=_read_ckplus(folder, recipe),
         preprocessing=read_preprocessing(folder),
+        ckplus=read_ckplus(folder),
     )
     write_study(report, target)
     return report
@@ -164,14 +163,6 @@ def read_preprocessing(folder: Path) -> PreprocessingReport | None:
     """
     path = folder / PREPROCESSING_NAME
     return decode(PreprocessingReport, read_json(path), where=os.fspath(path)) if path.exists() else None
-
-
-def _read_ckplus(folder: Path, recipe: StudyRecipe) -> list[CkPlusReport]:
-    """What lies in a study's folder; where there is nothing, rows that say so."""
-    paths = [path for name in CKPLUS_NAMES if (path := folder / f"{name}.json").exists()]
-    found = [decode(CkPlusReport, read_json(path), where=os.fspath(path)) for path in paths]
-    systems = [system.name for system in CKPLUS_SYSTEMS]
-    return found or [ckplus_report({}, folds=recipe.ckplus.folds, systems=systems)]
 
 
 def _weights(folder: Path, recipe: StudyRecipe) -> dict[str, dict[int, Path]]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from fer_edge.bench.table import Table, markdown
 from fer_edge.errors import OutputError
 from fer_edge.files import write_atomic
+from fer_edge.paper.ckplus_table import ckplus_table
 from fer_edge.paper.drawings import DRAWINGS, draw_study
 from fer_edge.paper.published import PAPER, WHY_THEY_DIFFER
 from fer_edge.paper.summarise import ALPHA
@@ -22,7 +23,6 @@ from fer_edge.paper.tables import (
     expression_table,
     gain_table,
     lstm_table,
-    posed_table,
     probability,
     rank_table,
     robustness_table,
@@ -115,7 +115,7 @@ def render_study(report: StudyReport, drawn: Iterable[str] = ()) -> str:
         *_picture("confusion-matrices.png", pictures),
         *_preprocessing(report, pictures),
         "## CK+",
-        *(markdown(posed_table(posed)) for posed in report.ckplus),
+        *(markdown(ckplus_table(each)) for each in report.ckplus),
         "## Why our figures differ from the paper's",
         WHY_THEY_DIFFER,
     ]

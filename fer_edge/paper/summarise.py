@@ -18,7 +18,7 @@ from fer_edge.comparison import (
 )
 from fer_edge.errors import InputError
 from fer_edge.metrics import AccuracyReport, accuracy_report, confusion_matrix
-from fer_edge.paper.ckplus_table import CkPlusReport
+from fer_edge.paper.ckplus_table import CkPlusReport, ckplus_not_run
 from fer_edge.paper.preprocessing import PreprocessingReport
 from fer_edge.paper.published import published
 from fer_edge.paper.result import RunResult, SplitPredictions
@@ -61,8 +61,8 @@ def summarise_study(
     command: str | None = None,
     systems: Sequence[System] = tuple(SYSTEMS.values()),
     why_not: Mapping[str, str] | None = None,
-    ckplus: Sequence[CkPlusReport] = (),
     preprocessing: PreprocessingReport | None = None,
+    ckplus: Sequence[CkPlusReport] = (),
 ) -> StudyReport:
     """Sum up what there is, however much that is.
 
@@ -77,8 +77,8 @@ def summarise_study(
         command: what was run.
         systems: the rows that the study asks for.
         why_not: by system, why it has no training yet; ``"not run yet"`` by default.
-        ckplus: the rows on CK+.
         preprocessing: as measured on the finished networks.
+        ckplus: what was run on CK+; none says that it was not at hand.
 
     Raises:
         InputError: two runs of one system and seed, a run of an unknown system, or runs on different rows.
@@ -94,7 +94,7 @@ def summarise_study(
         protocol=protocol,
         systems=tuple(_summary(system, found[system.name], protocol) for system in present),
         not_run=tuple(_not_run(system, why_not or {}) for system in absent),
-        ckplus=tuple(ckplus),
+        ckplus=tuple(ckplus) or (ckplus_not_run(),),
         pairs=_pairs(found, present),
         ranks=_ranks(found, [system for system in present if system.group == "tables"]),
         preprocessing=preprocessing,

@@ -207,7 +207,7 @@ class StudyReport:
         protocol: what all rows share.
         systems: rows with at least one finished training, in the order of the tables.
         not_run: rows without.
-        ckplus: the rows on CK+, a report for each set of labels; they say so where the data were not at hand.
+        ckplus: the rows on CK+, for each set of labels; where nobody had the data, one that says so.
         pairs: comparisons by paired bootstrap.
         ranks: the rank test over the systems of Tables 1 to 3; None while fewer than two of them are there.
         preprocessing: median filter and normalisation under noise and poor light; None where it was not measured.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -10,9 +9,8 @@ from typing import Final, TypeAlias
 from fer_edge.bench.table import Table, percent, points
 from fer_edge.comparison import BootstrapReport, Spread
 from fer_edge.labels import EXPRESSIONS
-from fer_edge.paper.ckplus_table import CkPlusReport, ckplus_table
 from fer_edge.paper.preprocessing import CONDITIONS, MEASURED, PreprocessingReport
-from fer_edge.paper.published import PaperFigure, published
+from fer_edge.paper.published import PaperFigure
 from fer_edge.paper.summary import NotRun, PairSummary, StudyReport, SystemSummary
 
 __all__ = [
@@ -23,7 +21,6 @@ __all__ = [
     "expression_table",
     "gain_table",
     "lstm_table",
-    "posed_table",
     "probability",
     "rank_table",
     "robustness_table",
@@ -202,19 +199,6 @@ def cost_table(report: PreprocessingReport) -> Table | None:
         "rounds with its quartiles."
     )
     return Table(columns=("stage", "p50", "p99", "share %"), rows=rows, left=("stage",), caption=caption)
-
-
-def posed_table(report: CkPlusReport) -> Table:
-    """The rows on CK+ with the paper's figures, which it states without saying what it trained on."""
-    table = ckplus_table(report)
-    figures = [
-        next((_figures(figure) for figure in published(row.system, dataset="ckplus")), None) for row in report.rows
-    ]
-    return dataclasses.replace(
-        table,
-        columns=(*table.columns, "paper, Table 1"),
-        rows=[(*row, figure) for row, figure in zip(table.rows, figures, strict=True)],
-    )
 
 
 def _rows(report: StudyReport) -> list[_Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,19 @@ torch = pytest.importorskip("torch")
 from training import small_config, small_recipe  # noqa: E402
 from trees import write_cropped_ckplus, write_drawn_ckplus  # noqa: E402
 
+from fer_edge.bench.table import markdown  # noqa: E402
 from fer_edge.data import load_dataset  # noqa: E402
 from fer_edge.data.ckplus import split_by_subject  # noqa: E402
 from fer_edge.errors import InputError  # noqa: E402
 from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS  # noqa: E402
-from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, plan_ckplus, run_ckplus  # noqa: E402
-from fer_edge.paper.ckplus_table import NOT_RUN, ckplus_report, ckplus_table, write_ckplus  # noqa: E402
+from fer_edge.paper.ckplus import plan_ckplus, run_ckplus  # noqa: E402
+from fer_edge.paper.ckplus_table import (  # noqa: E402
+    NOT_RUN,
+    ckplus_not_run,
+    ckplus_report,
+    ckplus_table,
+    read_ckplus,
+)
 from fer_edge.paper.recipe import CkPlusSpec, StudyRecipe  # noqa: E402
 from fer_edge.paper.result import RunResult  # noqa: E402
 from fer_edge.paper.study import weights_path  # noqa: E402
@@ -123,7 +129,7 @@ def test_nothing_is_trained_twice_and_nothing_is_mixed(results: Any, out: Path, 
         run_ckplus(recipe(copies=4), f"ckplus:{tree}", out, systems=COMPLETE, device="cpu", progress=again)
 
 
-def test_the_table_counts_every_subject_once(results: Any, tmp_path: Path) -> None:
+def test_the_table_counts_every_subject_once(results: Any, out: Path) -> None:
     report = ckplus_report(results, folds=FOLDS, systems=["complete"])
     assert report.status == "run"
     rows = {(row.system, row.start): row for row in report.rows}
@@ -133,20 +139,25 @@ def test_the_table_counts_every_subject_once(results: Any, tmp_path: Path) -> No
     right = sum(int(result.report.right.sum()) for run, result in results.items() if run.start == "fer2013"
                 and run.system == "complete")  # fmt: skip
     assert stills.top1 == pytest.approx(right / stills.n)
-    write_ckplus(report, tmp_path)
-    assert json.loads((tmp_path / "ckplus.json").read_text())["rows"][0]["folds"] == FOLDS
-    text = (tmp_path / "ckplus.md").read_text()
+    assert read_ckplus(out) == (report,)
+    text = markdown(ckplus_table(report))
     assert "| Proposed (complete) | neutral to peak | FER2013 weights |" in text
     assert "not run" not in text
 
 
-def test_without_the_data_every_row_says_so(tmp_path: Path) -> None:
-    report = ckplus_report({}, folds=10, systems=[system.name for system in CKPLUS_SYSTEMS])
+def test_a_damaged_report_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ckplus.json").write_text('{"status": "run"}')
+    with pytest.raises(InputError, match=r"ckplus.json: folds: missing; remove it"):
+        read_ckplus(tmp_path)
+
+
+def test_without_the_data_every_row_says_so() -> None:
+    report = ckplus_not_run()
     assert report.status == NOT_RUN
     assert all(row.top1 is None and row.missing == NOT_RUN for row in report.rows)
     table = ckplus_table(report)
     assert len(table.rows) == 2 * (8 + 2)
-    assert all(row[3] == NOT_RUN and not any(row[4:]) for row in table.rows)
+    assert all(row[3] == NOT_RUN and not any(row[4:-1]) for row in table.rows)
 
 
 def test_ck48_with_contempt_and_a_budget(out: Path, tmp_path: Path) -> None:
@@ -164,8 +175,8 @@ def test_ck48_with_contempt_and_a_budget(out: Path, tmp_path: Path) -> None:
     report = ckplus_report(found, folds=FOLDS, systems=["complete"], whole=False)
     assert report.status == "partly run"
     assert {row.missing for row in report.rows if row.system != "complete"} == {"not run: CK+48 holds peaks alone"}
-    write_ckplus(report, tmp_path)
-    assert "1 of 3" in (tmp_path / "ckplus-official.md").read_text()
+    assert report in read_ckplus(out)
+    assert "1 of 3" in markdown(ckplus_table(report))
 
 
 def test_ck48_without_contempt_has_six_expressions(out: Path, tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ class TestSummarise:
             summarised([made_up_run("complete", 0, 0.5), odd])
 
 
+class TestCkPlus:
+    def test_nobody_had_the_data(self) -> None:
+        (held,) = summarised([made_up_run("complete", 0, 0.6)]).ckplus
+        assert held.status == "not run: data not at hand"
+        complete = [row for row in held.rows if row.system == "complete"]
+        assert [row.top1 for row in complete] == [None, None]
+        assert [figure.accuracy for figure in complete[0].paper] == [0.9921]
+
+
 class TestStudyFile:
     def test_goes_there_and_back(self, tmp_path: Path) -> None:
         report = summarised(all_runs()[:6])
