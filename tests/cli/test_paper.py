@@ -55,6 +55,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing is tested with the report; here it would only take its seconds again and again."""
+    monkeypatch.setattr("fer_edge.paper.report.draw_study", lambda report: {})
+
+
 def paper(place: Path, *arguments: str, data: str = "synthetic:200@3") -> Result:
     fixed = ["--data", data, "--out", str(place / "study"), "--recipe", str(place / "small.toml"), "--device", "cpu"]
     return CliRunner().invoke(main, ["paper", *fixed, *arguments])
