@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
     "bench": "Measure latency and accuracy of every variant.",
     "run": "Recognise expressions in an image, a video or a camera's stream.",
+    "explain": "Show where the attention looks in a face, and which frames it weighs.",
     "verify": "Check that a bundle is whole and what it says it is.",
     "card": "Draw a bundle's model card from its manifest.",
     "doctor": "Show what this machine has and what it lacks.",

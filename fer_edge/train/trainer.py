@@ -67,7 +67,9 @@ def train_model(
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
-        model, temporary = run.new_model() if init is None else _loaded(init, recipe)
+        model, temporary = run.new_model() if init is None else _loaded(init, run)
+        if teacher is not None:
+            dataset.expect_expressions(teacher.labels, of=f"the teacher {teacher.path}")
         guide = None if teacher is None else FrameClassifier(*teacher.load_model(), dropout=0.0).to(peers.device).eval()
         fit_stages(
             run, model, temporary, dataset, peers, spec=recipe.optimiser, report=report or Silent(), teacher=guide
@@ -75,10 +77,13 @@ def train_model(
     return run
 
 
-def _loaded(init: TrainRun, recipe: TrainRecipe) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+def _loaded(init: TrainRun, run: TrainRun) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+    """The weights to begin with; a temporary classifier of other expressions is not among them."""
+    recipe = run.recipe
     if init.recipe.model != recipe.model or init.recipe.preprocess != recipe.preprocess:
         raise InputError(f"{init.path} has another shape or preprocessing than the recipe; start from a run that fits")
-    return init.load_model()
+    model, temporary = init.load_model()
+    return model, temporary if init.labels == run.labels else run.new_model()[1]
 
 
 def open_run(
@@ -127,6 +132,11 @@ def fit_stages(
 ) -> None:
     """Both stages on a model, from scratch or from given weights; leaves a finished run (process 0 writes it)."""
     recipe, choose_set = run.recipe, dataset.split("choose")
+    if recipe.model.classes != len(dataset.expressions):
+        raise InputError(
+            f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
+            f"is {recipe.model.classes}; they must agree"
+        )
     classes, device = recipe.model.classes, peers.device
     unfiltered = replace(recipe.preprocess, median=0)
     train = DeviceFaces.load(dataset.split("train"), unfiltered, recipe.loss, device, classes=classes)
@@ -168,7 +178,12 @@ def finish_run(
     temperature = fit_temperature(logits[kept].cpu().numpy(), labels[kept.cpu().numpy()])
     probabilities = softmax(logits.cpu().numpy(), temperature=temperature)
     accuracy = accuracy_report(
-        probabilities, labels, dataset=run.record["data"]["dataset"], split=split, leaked=leaked.cpu().numpy()
+        probabilities,
+        labels,
+        dataset=run.record["data"]["dataset"],
+        split=split,
+        leaked=leaked.cpu().numpy(),
+        classes=run.labels,
     )
     windows = {
         "still_1": logits,
