@@ -112,5 +112,16 @@ def test_the_committed_maps_are_of_the_shipped_bundle() -> None:
     assert held["info"]["variant"] in {variant.name for variant in shipped.manifest.variants}
     assert held["data"]["split"] == "PublicTest"
     assert held["data"]["n"] == sum(each["n"] for each in held["expressions"].values()) == 3589
+    readme = (FIGURE.parents[1] / "README.md").read_text("utf-8")
+    faith, entropy = held["faithfulness"], held["entropy"]
+    for said in (
+        f"its entropy is {entropy['mean']:.2f} of that of even weights ({entropy['p5']:.2f} at the 5th",
+        f"{held['everything'][1][1] + held['everything'][2][1]:.0%}".replace("%", " %") + " of it falls on",
+        f"correlate at {faith['correlation']:+.2f};",
+        f"instead it is {faith['correlation_of_mismatched']:+.2f}.",
+        f"in {faith['same_peak']:.0%}".replace("%", " %") + " of the faces",
+        f"in {faith['same_peak_of_mismatched']:.0%}".replace("%", " %"),
+    ):
+        assert said in readme, said
     weights = [each["attention"] for each in held["expressions"].values()]
     np.testing.assert_allclose(np.sum(weights, axis=(1, 2)), 1, atol=1e-4)
