@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,16 +25,21 @@ Float32 = NDArray[np.float32]
 
 _BATCH_LIMIT: Final = 256  # frames an engine gets at once: bounds the memory of its activations
 _AUTOMATIC: Final[Mapping[str, tuple[str, ...]]] = {
+    # Signed activations (`int8-trt`) have no fast convolutions in ONNX Runtime on x86: about as slow as fp32.
     "cpu": ("int8", "fp32"),
+    # Never `int8-trt`: on processors without AMX OpenVINO takes unsigned activations alone; the signed ones of an encoder
+    # with an LSTM it shifts into that range, and gets them wrong (a tenth of the labels changed: bench/results).
     "openvino": ("int8", "fp32"),
     "cuda": ("fp32",),  # ONNX Runtime's CUDA provider has no INT8 kernels: Q/DQ only adds work there
+    "ort-tensorrt": ("int8-trt", "fp32"),
 }
 
 
 def choose_variant(manifest: Manifest, *, variant: str = "auto", provider: str = "cpu") -> str:
     """The variant that `variant` means: itself, or for ``"auto"`` int8 where the bundle has it, else fp32.
 
-    On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there.
+    On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there; on
+    ``"ort-tensorrt"`` it is int8-trt, whose activations are signed.
 
     Raises:
         BundleError: the bundle has no such variant.
@@ -77,8 +83,8 @@ class NetworkInfo:
 class Network:
     """Encoder and head of one variant, opened together and warmed up; a context manager.
 
-    Calls from several threads are as safe as the engine's session (`OrtSession`: at once, `OpenVinoSession`: one waits
-    for the other).
+    Calls from several threads are as safe as the engine's session (`OrtSession`: at once, the others: one waits for
+    the other).
     """
 
     def __init__(self, *, bundle: Bundle, variant: Variant, encoder: Session, head: Session) -> None:
@@ -111,6 +117,7 @@ class Network:
         variant: str = "fp32",
         provider: str = "cpu",
         threads: int = 1,
+        cache: Path | None = None,
     ) -> Network:
         """Load a variant's two graphs.
 
@@ -119,6 +126,7 @@ class Network:
             variant: a variant's name, or ``"auto"`` (`choose_variant`).
             provider: the engine; it runs or it raises.
             threads: threads of one run.
+            cache: a folder for what the engine compiles (`open_session`); nothing is written without it.
 
         Raises:
             BundleError: no such bundle or variant, or a damaged one.
@@ -134,7 +142,7 @@ class Network:
             for part, file in (("encoder", chosen.encoder), ("head", chosen.head)):
                 graph = bundle.read_graph(file)
                 try:
-                    sessions.append(open_session(graph, provider=provider, threads=threads))
+                    sessions.append(open_session(graph, provider=provider, threads=threads, cache=cache))
                 except SessionError as error:
                     raise SessionError(f"{bundle.path}: {chosen.name} {part}: {error}") from error
             try:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -60,9 +61,10 @@ class Recognizer:
             runs.
         provider: the engine; it runs or it raises.
         threads: threads of one run.
+        cache: a folder for what the engine compiles (`open_session`); nothing is written without it.
 
     Raises:
-        BundleError, InputError, SessionError, MissingPackageError: as `Network.open`.
+        BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class Recognizer:
         variant: str = "auto",
         provider: str = "cpu",
         threads: int = 1,
+        cache: Path | None = None,
     ) -> None:
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._provider = provider
         self._threads = threads
+        self._cache = cache
         self._network = self._open(variant)
 
     @property
@@ -218,7 +222,9 @@ class Recognizer:
         self.close()
 
     def _open(self, variant: str) -> Network:
-        return Network.open(self._bundle, variant=variant, provider=self._provider, threads=self._threads)
+        return Network.open(
+            self._bundle, variant=variant, provider=self._provider, threads=self._threads, cache=self._cache
+        )
 
     def _prepare(self, faces: Sequence[Uint8]) -> Uint8:
         spec = self.manifest.preprocess
