@@ -169,7 +169,7 @@ def _parser_errors(library: TensorRtLibrary, parser: tensorrt.OnnxParser, graph:
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         number = error.node()
-        if library.flavour.parser_names and error.node_name():
+        if number >= 0 and library.flavour.parser_names and error.node_name():
             node = f"node {error.node_name()!r} ({error.node_operator()})"
         else:
             node = names(number)
@@ -184,15 +184,13 @@ def _node_namer(graph: bytes) -> Callable[[int], str]:
 
         nodes = load_graph(graph).graph.node
     except Exception:  # the graph is broken or onnx is missing: the number must do
-        return lambda number: f"node {number}"
+        return lambda number: f"node {number}" if number >= 0 else "the graph"
     return lambda number: (
         f"node {nodes[number].name!r} ({nodes[number].op_type})" if 0 <= number < len(nodes) else "the graph"
     )
 
 
-def _profile(
-    builder: tensorrt.Builder, inputs: list[tensorrt.ITensor], options: BuildOptions, name: str
-) -> Any:
+def _profile(builder: tensorrt.Builder, inputs: list[tensorrt.ITensor], options: BuildOptions, name: str) -> Any:
     profile: Any = builder.create_optimization_profile()
     for tensor in inputs:
         shapes = options.shapes.get(tensor.name)

@@ -8,7 +8,7 @@ deserialised, because a foreign plan may crash the process that loads it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ import numpy as np
 
 from fer_edge.decode import decode, encode, expect
 from fer_edge.errors import InputError, SessionError
-from fer_edge.files import read_json, sha256_bytes, write_atomic, write_json
+from fer_edge.files import read_json, sha256_bytes, write_atomic, write_json, writing
 from fer_edge.runtime.device_memory import DeviceInfo
 from fer_edge.runtime.session import TensorSpec
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary
@@ -33,6 +33,7 @@ __all__ = [
     "gpu_slug",
     "read_engine",
     "write_engine",
+    "write_sidecar",
 ]
 
 ENGINE_ENDING: Final = ".engine"
@@ -127,7 +128,7 @@ class EngineSidecar:
     layers: tuple[EngineLayer, ...] | None
     check: str
     warnings: tuple[str, ...]
-    built: dict[str, Any]
+    built: Mapping[str, Any]
     schema: int = _SCHEMA
 
     def __post_init__(self) -> None:
@@ -179,6 +180,11 @@ class EngineFile:
     path: Path
     sidecar: EngineSidecar
 
+    @property
+    def sidecar_path(self) -> Path:
+        """Where the sidecar lies."""
+        return _sidecar_path(self.path)
+
     def read(self) -> bytes:
         """The plan, held against the sidecar.
 
@@ -213,10 +219,19 @@ def write_engine(folder: Path, plan: bytes, sidecar: EngineSidecar) -> EngineFil
         OutputError: the folder cannot be written.
     """
     path = folder / sidecar.name
-    place = _sidecar_path(path)
-    place.unlink(missing_ok=True)
+    with writing(path):
+        _sidecar_path(path).unlink(missing_ok=True)
     write_atomic(path, plan)
-    write_json(place, encode(sidecar))
+    return write_sidecar(path, sidecar)
+
+
+def write_sidecar(path: Path, sidecar: EngineSidecar) -> EngineFile:
+    """Write, or replace, the sidecar of an engine.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    write_json(_sidecar_path(path), encode(sidecar))
     return EngineFile(path=path, sidecar=sidecar)
 
 
