@@ -66,7 +66,17 @@ def _openvino() -> TargetWriter:
     return OPENVINO
 
 
-WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {"ort": _ort, "openvino": _openvino}
+def _tensorrt() -> TargetWriter:
+    from fer_edge.export.tensorrt_files import TENSORRT
+
+    return TENSORRT
+
+
+WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {
+    "ort": _ort,
+    "openvino": _openvino,
+    "tensorrt": _tensorrt,
+}
 """A recipe's kind -> what imports and gives its writer."""
 
 _OLD_NAMES: Final[Mapping[str, str]] = {
