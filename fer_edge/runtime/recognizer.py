@@ -61,7 +61,7 @@ class Recognizer:
             runs.
         provider: the engine; it runs or it raises.
         threads: threads of one run.
-        cache: a folder for what the engine compiles (`open_session`); nothing is written without it.
+        engines: the folder of built engines, or where the engine keeps what it compiles, as for `Network.open`.
 
     Raises:
         BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`.
@@ -74,12 +74,12 @@ class Recognizer:
         variant: str = "auto",
         provider: str = "cpu",
         threads: int = 1,
-        cache: Path | None = None,
+        engines: Path | None = None,
     ) -> None:
+        self._engines = engines
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._provider = provider
         self._threads = threads
-        self._cache = cache
         self._network = self._open(variant)
 
     @property
@@ -223,7 +223,7 @@ class Recognizer:
 
     def _open(self, variant: str) -> Network:
         return Network.open(
-            self._bundle, variant=variant, provider=self._provider, threads=self._threads, cache=self._cache
+            self._bundle, variant=variant, provider=self._provider, threads=self._threads, engines=self._engines
         )
 
     def _prepare(self, faces: Sequence[Uint8]) -> Uint8:
