@@ -24,7 +24,16 @@ from fer_edge.runtime.session import Session
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Prepared", "Sample", "bundle_graphs", "compare_parts", "part_shapes", "prepare_graphs", "reference_samples", "running"]
+__all__ = [
+    "Prepared",
+    "Sample",
+    "bundle_graphs",
+    "compare_parts",
+    "part_shapes",
+    "prepare_graphs",
+    "reference_samples",
+    "running",
+]
 
 _EDGES: Final = ("min", "opt", "max")
 _FACES: Final = 32  # generated ones; a larger batch repeats them
@@ -79,8 +88,8 @@ def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: S
     """Apply the passes that a recipe asks for.
 
     In this order: weights stored as int8 come back to float, dimensions with one size become fixed, the LSTM takes its
-    form, constants are folded, FP16 is written in as casts. The last is left to the builder where the flavour of TensorRT
-    has no strong typing.
+    form, constants are folded, FP16 is written in as casts. The last is left to the builder where the flavour of
+    TensorRT has no strong typing.
 
     Args:
         graphs: the bundle's own.

@@ -23,8 +23,7 @@ _SIMPLE: Final = (
     "Gather", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Identity", "Pad",
     "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "BatchNormalization",
 )  # fmt: skip
-_SUMS: Final = ("Softmax", "LogSoftmax", "ReduceSum", "ReduceMean", "Exp", "Log", "Pow", "Sqrt", "Scan", "Loop", "If")
-"""Left in FP32: sums of many terms, and what grows or shrinks beyond FP16's range."""
+"""Every other operator stays in FP32: sums of many terms, and what grows or shrinks beyond FP16's range."""
 _TINY: Final = float(np.finfo(np.float16).smallest_subnormal) / 2
 _LARGE: Final = float(np.finfo(np.float16).max)
 
@@ -32,10 +31,11 @@ _LARGE: Final = float(np.finfo(np.float16).max)
 def to_float16(model: ModelProto) -> ModelProto:
     """Compute in FP16 what bears it: matrix products, convolutions, and what is between them.
 
-    FP32 stay: the input's normalisation (its variance and epsilon are below FP16's normal range), recurrent nodes and the
-    cells of written-out ones (the state adds up over the steps), Softmax with what scales and masks its input, sums, every
-    node between a dequantizer and a quantizer (the engine computes those in INT8), and every node with a constant that
-    FP16 cannot hold. `float32_nodes` names them. Inputs and outputs keep their types; casts stand where the types change.
+    FP32 stay: the input's normalisation (its variance and epsilon are below FP16's normal range), recurrent nodes and
+    the cells of written-out ones (the state adds up over the steps), Softmax with what scales and masks its input,
+    sums, every node between a dequantizer and a quantizer (the engine computes those in INT8), and every node with a
+    constant that FP16 cannot hold. `float32_nodes` names them. Inputs and outputs keep their types; casts stand where
+    the types change.
 
     Args:
         model: float or Q/DQ; not changed.
@@ -105,7 +105,7 @@ def float32_nodes(model: ModelProto) -> tuple[str, ...]:
 
 
 def _normalisation(nodes: Iterable[NodeProto], index: GraphIndex) -> list[str]:
-    """Nodes that no product, convolution or recurrence stands before: what makes the input fit for the first of them."""
+    """Nodes that no product, convolution or recurrence stands before: what makes the input fit for the first."""
     first = [node for node in nodes if node.op_type in (*_PRODUCTS, *_RECURRENT)]
     after = {id(node) for node in index.descendants(first)}
     return [_label(node) for node in nodes if id(node) not in after]

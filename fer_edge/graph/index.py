@@ -107,15 +107,17 @@ def constant_value(index: GraphIndex, tensor: str) -> NDArray[Any] | None:
     if node.op_type == "Reshape":
         sizes = [first.shape[axis] if size == 0 else int(size) for axis, size in enumerate(rest[0])]
         return first.reshape(sizes)
-    scale, offset = (_along(value, first, attribute(node, "axis", 1)) for value in (rest[0], (*rest, None)[1]))
-    whole = first.astype(np.int32) - (0 if offset is None else offset.astype(np.int32))
-    return np.asarray(whole.astype(np.float32) * scale)
+    axis = attribute(node, "axis", 1)
+    whole = first.astype(np.int32)
+    if len(rest) > 1:
+        whole = whole - _along(rest[1], first, axis).astype(np.int32)
+    return np.asarray(whole.astype(np.float32) * _along(rest[0], first, axis))
 
 
-def _along(value: NDArray[Any] | None, whole: NDArray[Any], axis: int) -> NDArray[Any] | None:
+def _along(value: NDArray[Any], whole: NDArray[Any], axis: int) -> NDArray[Any]:
     """`value`, one number a slice of `whole` along `axis`, shaped to broadcast against it."""
-    if value is None or value.ndim == 0 or value.size == 1:
-        return None if value is None else value.reshape(())
+    if value.size == 1:
+        return value.reshape(())
     return value.reshape([-1 if at == axis % whole.ndim else 1 for at in range(whole.ndim)])
 
 

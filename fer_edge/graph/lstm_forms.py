@@ -1,13 +1,14 @@
 """LSTM nodes written out: the input's product for all steps at once, then a loop over the steps or no loop at all.
 
-The node of ONNX becomes a loop in TensorRT with the input's product inside it, one small product a step. Two other forms
-of the same arithmetic:
+The node of ONNX becomes a loop in TensorRT with the input's product inside it, one small product a step. Two other
+forms of the same arithmetic:
 
 - ``"hoisted"``: X·W + b of all steps and both directions is one matrix product; a Scan does the rest, a step at a time.
 - ``"unrolled"``: the same, and the steps stand in the graph one after the other. It needs a fixed number of steps; an
   engine then has no loop to run, and can record one run as a CUDA graph.
 
-Both directions go through each step together, stacked, so a bidirectional layer of T steps has T small products, not 2 T.
+Both directions go through each step together, stacked, so a bidirectional layer of T steps has T small products, not
+2 T.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ _LONGEST: Final = 64  # steps; beyond that the graph grows faster than any engin
 def rewrite_lstm(model: ModelProto, *, form: LstmForm) -> ModelProto:
     """Write every LSTM node of a graph in another form; outputs keep their names, shapes and values.
 
-    Weights that the graph stores as int8 (behind Cast and Mul, or behind DequantizeLinear) come back to float: a step then
-    reads them as they are, where the node's own form would dequantize them in every run.
+    Weights that the graph stores as int8 (behind Cast and Mul, or behind DequantizeLinear) come back to float: a step
+    then reads them as they are, where the node's own form would dequantize them in every run.
 
     Args:
         model: not changed.
         form: ``"loop"`` gives a copy.
 
     Raises:
-        InputError: an unknown form; an LSTM that is not a plain one (`unusual_lstm`) or whose weights are computed; with
-            ``"unrolled"`` also a number of steps that is not fixed, or above 64.
+        InputError: an unknown form; an LSTM that is not a plain one (`unusual_lstm`); with ``"unrolled"`` also a number
+            of steps that is not fixed, or above 64.
     """
     if form not in ("loop", "hoisted", "unrolled"):
         raise InputError(f"LSTM form {form!r} is unknown; expected 'loop', 'hoisted' or 'unrolled'")

@@ -93,7 +93,10 @@ def test_a_constant_that_fp16_cannot_hold_keeps_its_node_in_fp32(constant: float
 
 def test_the_scale_and_the_mask_before_a_softmax_stay_in_fp32() -> None:
     model = chain(
-        ("MatMul", ["x", "w"], {}), ("Mul", ["t0", "c"], {}), ("Softmax", ["t1"], {"axis": 1}), ("MatMul", ["t2", "w"], {}),
+        ("MatMul", ["x", "w"], {}),
+        ("Mul", ["t0", "c"], {}),
+        ("Softmax", ["t1"], {"axis": 1}),
+        ("MatMul", ["t2", "w"], {}),
         w=WEIGHT, c=np.float32(0.2),
     )  # fmt: skip
     assert float32_nodes(model) == ("Mul_1", "Softmax_2")

@@ -15,11 +15,12 @@ __all__ = ["fixed_shapes", "operators", "quantizers", "recurrent"]
 
 _LOOPS: Final = ("LSTM", "GRU", "RNN", "Loop", "Scan", "If")
 _KNOWN: Final = frozenset(
-    """
-    Add AveragePool BatchNormalization Clip Concat Conv ConvTranspose Div Equal Gemm GlobalAveragePool GlobalMaxPool
-    Identity LRN LeakyRelu MatMul Max MaxPool Min Mul PRelu Pow Relu Resize Sigmoid Slice Softmax Split Sub Sum Tanh
-    """.split()
-)
+    {
+        "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Equal", "Gemm",
+        "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "LRN", "MatMul", "Max", "MaxPool", "Min", "Mul",
+        "Pow", "PRelu", "Relu", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Sub", "Sum", "Tanh",
+    }
+)  # fmt: skip
 _FREE: Final = ("Constant", "Shape", "QuantizeLinear", "DequantizeLinear")
 
 
@@ -59,4 +60,6 @@ def operators(checked: Checked) -> Iterator[Fault]:
     for kind, names in sorted(strange.items()):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         found = f"{kind}{more}: no layer of the accelerator, so it would run on the GPU"
-        yield Fault(node=names[0], found=found, cure="expect copies between the two, or stay on the GPU", severity="warning")
+        yield Fault(
+            node=names[0], found=found, cure="expect copies between the two, or stay on the GPU", severity="warning"
+        )

@@ -79,9 +79,7 @@ def doubles(checked: Checked) -> Iterator[Fault]:
 
 
 def _shape(value: ValueInfoProto) -> list[int | None]:
-    return [
-        int(size.dim_value) if size.HasField("dim_value") else None for size in value.type.tensor_type.shape.dim
-    ]
+    return [int(size.dim_value) if size.HasField("dim_value") else None for size in value.type.tensor_type.shape.dim]
 
 
 def _written(value: ValueInfoProto) -> str:
