@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     help="Folder to write: the bundle of a RUN (required), or the files of a target (NAME-TARGET by default).",
 )
 @click.option("--target", help="Write what this target runs from a BUNDLE: auto, cpu or openvino.")
-@click.option("--variant", default="auto", show_default=True, help="With --target: the variant to take.")
+@click.option("--variant", help="With --target: the variant to take; the recipe's choice by default.")
 @click.option("--clip", is_flag=True, help="With --target: also the fused graph from a whole clip to its logits.")
 @click.option("--name", help="With a RUN: the bundle's name; the folder's by default.")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")
@@ -32,7 +32,7 @@ def command(
     source: str,
     out: Path | None,
     target: str | None,
-    variant: str,
+    variant: str | None,
     clip: bool,
     name: str | None,
     overwrite: bool,
@@ -106,11 +106,17 @@ def _show_target(report: TargetReport, folder: Path, *, as_json: bool) -> None:
         emit_json({"folder": str(folder), **report.to_json()})
         return
     rows = [(file.name, f"{file.size_bytes / 1e6:.2f} MB", file.sha256[:16]) for file in report.files]
-    agreement = "–" if report.parity.label_agreement is None else f"{report.parity.label_agreement:.1%}"
     print_table(
         ("file", "size", "sha256"),
         rows,
         title=f"{folder}: {report.bundle} {report.variant} for {report.target}, {report.provider}",
-        caption=f"largest logit difference {report.parity.max_abs_diff:.2g}, same label {agreement}",
+        caption=_agreement(report),
         right=("size",),
     )
+
+
+def _agreement(report: TargetReport) -> str:
+    if report.parity is None:
+        return f"not run: {report.not_run}"
+    agreement = "–" if report.parity.label_agreement is None else f"{report.parity.label_agreement:.1%}"
+    return f"largest logit difference {report.parity.max_abs_diff:.2g}, same label {agreement}"

@@ -22,6 +22,7 @@ from fer_edge.data.faces import ClipFrame, contact_sheet, synthetic_frames, synt
 from fer_edge.decode import encode
 from fer_edge.demo.page import write_demo_page
 from fer_edge.errors import BundleError, require
+from fer_edge.export.recipe import load_target
 from fer_edge.export.targets import TargetReport, choose_target, export_target
 from fer_edge.files import output_folder, write_json
 from fer_edge.labels import EXPRESSIONS
@@ -194,7 +195,7 @@ def _export(bundles: Sequence[Bundle], folder: Path, say: DemoProgress) -> tuple
 
 
 def _measure(bundles: Sequence[Bundle], data: str | None, options: DemoOptions, say: DemoProgress) -> BenchReport:
-    engine = choose_target("auto")
+    engine = load_target(choose_target("auto")).provider
     return run_bench(
         bundles,
         data=None if data is None else load_dataset(data, progress=lambda done, of: say(f"reading {data}", done, of)),
