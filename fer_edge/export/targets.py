@@ -34,7 +34,13 @@ def _openvino() -> TargetWriter:
     return OPENVINO
 
 
-WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {"ort": _ort, "openvino": _openvino}
+def _triton() -> TargetWriter:
+    from fer_edge.export.triton import TRITON
+
+    return TRITON
+
+
+WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {"ort": _ort, "openvino": _openvino, "triton": _triton}
 """A recipe's kind -> what imports and gives its writer."""
 
 _OLD_NAMES: Final[Mapping[str, str]] = {
@@ -204,7 +210,7 @@ def export_target(
     say = progress or (lambda _text, _done, _total: None)
     with output_folder(out, overwrite=overwrite) as folder:
         written = WRITERS[job.recipe.kind]().write(job, folder, say)
-        parity = None
+        parity = written.parity
         if written.open is not None:
             own = bundle_graphs(bundle, job.variant, clip=clip)
             engine = job.recipe.provider if job.recipe.tensorrt is None else "cpu"

@@ -151,5 +151,7 @@ def _sizes(head: ModelProto) -> tuple[int, int]:
 def _fixed(tensor: TensorInfo, *, rank: int) -> int:
     size = tensor.shape[-1] if len(tensor.shape) == rank else None
     if not isinstance(size, int):
-        raise InputError(f"the head's {tensor.name!r} has the shape {tensor.shape}, expected {rank} axes, the last fixed")
+        raise InputError(
+            f"the head's {tensor.name!r} has the shape {tensor.shape}, expected {rank} axes, the last fixed"
+        )
     return size

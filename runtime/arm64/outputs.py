@@ -1,8 +1,8 @@
 """What a bundle computes on one machine, and whether two machines agree; prove-arm64.sh runs it on both.
 
-    python outputs.py draw FACES.npz
-    python outputs.py record BUNDLE FACES.npz OUTPUTS.npz
-    python outputs.py compare X86_FOLDER ARM64_FOLDER RESULT.json
+python outputs.py draw FACES.npz
+python outputs.py record BUNDLE FACES.npz OUTPUTS.npz
+python outputs.py compare X86_FOLDER ARM64_FOLDER RESULT.json
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def compare(x86_folder: str, arm64_folder: str, result: str) -> None:
         "verify": json.loads((arm64 / "verify.json").read_text("utf-8"))["ok"],
         "prepared_pixels_that_differ": int(np.count_nonzero(ours["prepared"] != theirs["prepared"])),
         "variants": {name: _outputs(ours, theirs, name) for name in names},
-        "runs": {
-            path.stem: _runs(path, arm64 / "runs" / path.name) for path in sorted((x86 / "runs").glob("*.jsonl"))
-        },
+        "runs": {path.stem: _runs(path, arm64 / "runs" / path.name) for path in sorted((x86 / "runs").glob("*.jsonl"))},
     }
     Path(result).write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     print(json.dumps({key: report[key] for key in ("verify", "variants", "runs")}, indent=2))
