@@ -72,10 +72,24 @@ def _tensorrt() -> TargetWriter:
     return TENSORRT
 
 
+def _script() -> TargetWriter:
+    from fer_edge.export.trtexec import SCRIPT
+
+    return SCRIPT
+
+
+def _triton() -> TargetWriter:
+    from fer_edge.export.triton import TRITON
+
+    return TRITON
+
+
 WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {
     "ort": _ort,
     "openvino": _openvino,
     "tensorrt": _tensorrt,
+    "script": _script,
+    "triton": _triton,
 }
 """A recipe's kind -> what imports and gives its writer."""
 
@@ -288,7 +302,7 @@ def export_target(
     prepared = check_job(job, samples)
     with output_folder(out, overwrite=overwrite) as folder:
         written = WRITERS[job.recipe.kind]().write(job, folder, say)
-        parity = None
+        parity = written.parity
         if written.open is not None:
             parity = compare_parts(written.open, samples)
             allowed = _ENGINE_TOLERANCE[job.precision] if tolerance is None else tolerance
