@@ -58,7 +58,7 @@ def build_script(job: TargetJob) -> str:
         precision=job.precision,
         title=row.title,
         found_in=row.found_in,
-        version=f"{major}{minor:02d}" if major < 10 else f"{major}{minor:02d}",
+        version=f"{major}{minor}" if major < 10 else f"{major}{minor:02d}",  # 8502, but 100300
         calls=calls,
     )
 
