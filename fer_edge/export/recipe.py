@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fer_edge.decode import expect
+from fer_edge.export.triton_config import TritonOptions
 from fer_edge.recipes import load_recipe
 from fer_edge.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 
@@ -94,7 +95,7 @@ class TargetRecipe:
         optimization_level: the builder's, 0 to 5.
         version_compatible: the engine also loads in later versions of one major version.
         hardware_compatible: the engine also loads on other GPUs of Ampere or later.
-        instances: models kept ready by a server, one for each stream that runs at once (Triton).
+        triton: how a server runs the models; for the kind ``"triton"``.
 
     Raises:
         InputError: values that do not fit each other, named.
@@ -118,7 +119,7 @@ class TargetRecipe:
     optimization_level: int = 3
     version_compatible: bool = False
     hardware_compatible: bool = False
-    instances: int = 1
+    triton: TritonOptions = field(default_factory=TritonOptions)
 
     def __post_init__(self) -> None:
         needed = self.kind in _TENSORRT_KINDS
@@ -137,7 +138,8 @@ class TargetRecipe:
         if self.workspace_mib is not None:
             expect(1 <= self.workspace_mib <= 65536, "workspace_mib", self.workspace_mib, "1 to 65536 MiB")
         expect(0 <= self.optimization_level <= 5, "optimization_level", self.optimization_level, "0 to 5")
-        expect(1 <= self.instances <= 64, "instances", self.instances, "1 to 64")
+        served = self.kind == "triton" or self.triton == TritonOptions()
+        expect(served, "triton", self.triton, f"no such table: the kind {self.kind!r} is no server's")
         self._check_form()
         self._check_devices()
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from fer_edge.bundle import Bundle
+from fer_edge.export.parity import Parity
 from fer_edge.export.recipe import Precision, TargetRecipe
 
 __all__ = [
@@ -139,12 +140,15 @@ class WrittenTarget:
         open: opens the file of one part, as just written, to be compared with the bundle's graph; None where this
             machine cannot run it.
         not_run: why `open` is None, in a few words: ``"no CUDA GPU here"``.
+        parity: of files that hold other graphs than the parts; the writer has compared them itself, and refused where
+            they differ.
     """
 
     files: tuple[Path, ...]
     engine: str
     open: Callable[[Part], AbstractContextManager[Run]] | None = None
     not_run: str = ""
+    parity: Parity | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

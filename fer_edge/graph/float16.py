@@ -34,7 +34,7 @@ def to_float16(model: ModelProto) -> ModelProto:
     FP32 stay: the input's normalisation (its variance and epsilon are below FP16's normal range), recurrent nodes and
     the cells of written-out ones (the state adds up over the steps), Softmax with what scales and masks its input,
     sums, every node between a dequantizer and a quantizer (the engine computes those in INT8), and every node with a
-    constant that FP16 cannot hold. `float32_nodes` names them. Inputs and outputs keep their types; casts stand where
+    constant that FP16 cannot hold. Inputs and outputs keep their types; casts stand where
     the types change.
 
     Args:
@@ -46,8 +46,8 @@ def to_float16(model: ModelProto) -> ModelProto:
     result = ModelProto()
     result.CopyFrom(model)
     types = _float_tensors(result)
-    kept = set(float32_nodes(result))
     index = GraphIndex(result)
+    kept = _range_nodes(result, index) | _int8_nodes(result, index)
     halves = [node for node in result.graph.node if _label(node) not in kept and _touches(node, types)]
     inside = {id(node) for node in halves}
     made = {name for node in halves for name in node.output if name in types}
@@ -84,24 +84,41 @@ def to_float16(model: ModelProto) -> ModelProto:
 
 
 def float32_nodes(model: ModelProto) -> tuple[str, ...]:
-    """Names of the nodes that `to_float16` leaves in FP32; for builders that take precisions a layer at a time."""
-    index = GraphIndex(model)
+    """Names of the nodes whose range wants FP32; for builders that take precisions a layer at a time.
+
+    Nodes that an engine computes in INT8, and those that make no float numbers, are not among them.
+    """
+    index, types = GraphIndex(model), _float_tensors(model)
+    wanted = _range_nodes(model, index) - _int8_nodes(model, index)
+    return tuple(_label(node) for node in model.graph.node if _label(node) in wanted and _touches(node, types))
+
+
+def _range_nodes(model: ModelProto, index: GraphIndex) -> set[str]:
     nodes = list(model.graph.node)
-    kept = {_label(node) for node in nodes if node.op_type not in (*_PRODUCTS, *_SIMPLE) or CELL in node.name}
+    kept = {_label(node) for node in nodes if node.op_type not in (*_PRODUCTS, *_SIMPLE, *_QDQ) or CELL in node.name}
     kept |= set(_normalisation(nodes, index))
     kept |= {_label(node) for node in nodes if node.op_type not in _PRODUCTS and not _holds_constants(node, index)}
     for node in nodes:
         if node.op_type in ("Softmax", "LogSoftmax"):
             kept |= {_label(each) for each in _behind(node, index)}
-        elif node.op_type == "QuantizeLinear":
-            kept |= {_label(each) for each in _behind(node, index)}
-            kept |= _product_before(node, index)
-    for node in nodes:
+    return kept
+
+
+def _int8_nodes(model: ModelProto, index: GraphIndex) -> set[str]:
+    """Quantizers, and what stands between a dequantizer of an activation and a quantizer."""
+    found: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type in _QDQ:
+            found.add(_label(node))
+        if node.op_type == "QuantizeLinear":
+            found |= {_label(each) for each in _behind(node, index)} | _product_before(node, index)
         sources = [index.producer(name) for name in node.input]
-        if any(source is not None and source.op_type == "DequantizeLinear" and _is_activation(source, index)
-               for source in sources):  # fmt: skip
-            kept.add(_label(node))
-    return tuple(_label(node) for node in nodes if _label(node) in kept)
+        if any(
+            source is not None and source.op_type == "DequantizeLinear" and not _stores(source, index)
+            for source in sources
+        ):
+            found.add(_label(node))
+    return found
 
 
 def _normalisation(nodes: Iterable[NodeProto], index: GraphIndex) -> list[str]:
@@ -137,8 +154,9 @@ def _dequantized(name: str, index: GraphIndex) -> bool:
     return source is not None and source.op_type == "DequantizeLinear"
 
 
-def _is_activation(node: NodeProto, index: GraphIndex) -> bool:
-    return constant_value(index, node.input[0]) is None
+def _stores(node: NodeProto, index: GraphIndex) -> bool:
+    """A dequantizer of constants: weights."""
+    return constant_value(index, node.input[0]) is not None
 
 
 def _holds_constants(node: NodeProto, index: GraphIndex) -> bool:

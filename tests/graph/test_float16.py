@@ -117,6 +117,7 @@ def test_between_a_dequantizer_and_a_quantizer_nothing_is_cast() -> None:
         ("MatMul", ["t7", "w"], {}),
         s=scale, z=zero, q=np.ones((8, 8), np.int8), w=WEIGHT,
     )  # fmt: skip
+    assert float32_nodes(model) == ()  # a layer held to FP32 there would not be an INT8 one
     half = to_float16(model)
     types = precision_of(half)
     assert [types[name] for name in ("MatMul_3", "Relu_4", "MatMul_8")] == [
