@@ -2,12 +2,13 @@
 
 Sources, by column:
 
-- newest opset: docs/operators.md of onnx-tensorrt (8.5, 8.6: 17; 10.0 to 10.6: 20), the ONNX opset guide of TensorRT 11
-  (25), and TensorRT-RTX, run;
+- newest opset: docs/operators.md of onnx-tensorrt (8.5, 8.6: 17; 10.0 to 10.6: 20; 10.15: 24), the ONNX opset guide
+  of TensorRT 11 (25). Where a version between two is not documented, the older limit stands;
 - builder flags, strong typing: release notes of TensorRT 10.0 (strong typing), 10.12 (weak typing, its flags and the
   calibrators deprecated), 11.0 (removed);
 - int64 and uint8: changelog of onnx-tensorrt, 8.5 (uint8 inputs and outputs), 9.0 (int64 no longer becomes int32);
-- compute capabilities: the support matrix of each release;
+- accelerators: the guide of TensorRT 11.3, by which 10.7 was the last release with DLA;
+- compute capabilities: the support matrix of each release; of TensorRT-RTX 1.7.1 those that were built for;
 - explicit batch: needed up to 8.6, ignored in 10, gone in 11; progress monitor, names in parser errors: since 9;
   optimization level, version and hardware compatibility: since 8.6, the same-capability level since 10.9;
 - just in time: the Python API of TensorRT-RTX 1.7, where timing caches do nothing and which has runtime caches,
@@ -131,6 +132,7 @@ _ROWS: Final = (
         precision_flags=True,
         strong_typing=True,
         compute_capabilities=(75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121),
+        dla=False,
         hardware_levels=("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
     ),
     TensorRtFlavour(
@@ -141,6 +143,7 @@ _ROWS: Final = (
         precision_flags=False,
         strong_typing=True,
         compute_capabilities=(75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121),
+        dla=False,
         hardware_levels=("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
     ),
     TensorRtFlavour(

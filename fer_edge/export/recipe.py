@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fer_edge.decode import expect
+from fer_edge.export.triton_config import TritonOptions
 from fer_edge.recipes import load_recipe
 from fer_edge.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 
@@ -84,6 +85,7 @@ class TargetRecipe:
         shapes: the open dimensions.
         lstm: the form of recurrent layers: ``"loop"`` leaves the LSTM node, ``"hoisted"`` computes X·W of all steps in
             one product before the loop, ``"unrolled"`` does without a loop (fixed number of steps).
+        float_weights: weights that only storage made int8 come back to float in the engine's graphs.
         fold: compute constants ahead of time and merge what can be merged.
         opset: refuse graphs of a newer opset; the flavour's limit by default.
         workspace_mib: memory that the builder's tactics may use, in MiB; None leaves the builder's own.
@@ -93,7 +95,7 @@ class TargetRecipe:
         optimization_level: the builder's, 0 to 5.
         version_compatible: the engine also loads in later versions of one major version.
         hardware_compatible: the engine also loads on other GPUs of Ampere or later.
-        instances: models kept ready by a server, one for each stream that runs at once (Triton).
+        triton: how a server runs the models; for the kind ``"triton"``.
 
     Raises:
         InputError: values that do not fit each other, named.
@@ -107,6 +109,7 @@ class TargetRecipe:
     flavour: str | None = None
     shapes: Shapes = field(default_factory=Shapes)
     lstm: LstmForm = "loop"
+    float_weights: bool = False
     fold: bool = False
     opset: int | None = None
     workspace_mib: int | None = None
@@ -116,7 +119,7 @@ class TargetRecipe:
     optimization_level: int = 3
     version_compatible: bool = False
     hardware_compatible: bool = False
-    instances: int = 1
+    triton: TritonOptions = field(default_factory=TritonOptions)
 
     def __post_init__(self) -> None:
         needed = self.kind in _TENSORRT_KINDS
@@ -135,7 +138,8 @@ class TargetRecipe:
         if self.workspace_mib is not None:
             expect(1 <= self.workspace_mib <= 65536, "workspace_mib", self.workspace_mib, "1 to 65536 MiB")
         expect(0 <= self.optimization_level <= 5, "optimization_level", self.optimization_level, "0 to 5")
-        expect(1 <= self.instances <= 64, "instances", self.instances, "1 to 64")
+        served = self.kind == "triton" or self.triton == TritonOptions()
+        expect(served, "triton", self.triton, f"no such table: the kind {self.kind!r} is no server's")
         self._check_form()
         self._check_devices()
 
@@ -166,6 +170,13 @@ class TargetRecipe:
     def tensorrt(self) -> TensorRtFlavour | None:
         """The row of the TensorRT that builds; None where another engine runs."""
         return FLAVOURS[self.flavour] if self.flavour is not None else None
+
+    @property
+    def rewrites(self) -> bool:
+        """The graphs are not run as the bundle holds them."""
+        shapes = self.shapes
+        fixed = not shapes.dynamic and (shapes.time is None or shapes.frames.fixed or shapes.windows.fixed)
+        return self.fold or self.float_weights or self.lstm != "loop" or self.float16 or fixed
 
     @property
     def quantized(self) -> bool:

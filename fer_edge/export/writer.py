@@ -11,6 +11,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from fer_edge.bundle import Bundle
+from fer_edge.export.parity import Parity
 from fer_edge.export.recipe import Precision, TargetRecipe
 
 __all__ = [
@@ -66,6 +67,7 @@ class TargetJob:
             strong typing gets float graphs and sets its flags from `precision`.
         shapes: for each part, the shapes of each input, by name.
         keep_float32: for each part, the names of nodes whose range wants FP32; for builders with precision flags.
+        passes: what was done to the bundle's graphs, in a few words each; empty where they are taken as they are.
     """
 
     name: str
@@ -76,6 +78,12 @@ class TargetJob:
     graphs: Mapping[Part, bytes]
     shapes: Mapping[Part, Mapping[str, InputShapes]]
     keep_float32: Mapping[Part, tuple[str, ...]] = field(default_factory=dict)
+    passes: tuple[str, ...] = ()
+
+    @property
+    def computes_in(self) -> str:
+        """The precision in one word, the variant's own where the recipe leaves it to the graphs."""
+        return self.bundle.variant(self.variant).precision if self.precision == "variant" else self.precision
 
     @property
     def float16(self) -> bool:
@@ -132,12 +140,15 @@ class WrittenTarget:
         open: opens the file of one part, as just written, to be compared with the bundle's graph; None where this
             machine cannot run it.
         not_run: why `open` is None, in a few words: ``"no CUDA GPU here"``.
+        parity: of files that hold other graphs than the parts; the writer has compared them itself, and refused where
+            they differ.
     """
 
     files: tuple[Path, ...]
     engine: str
     open: Callable[[Part], AbstractContextManager[Run]] | None = None
     not_run: str = ""
+    parity: Parity | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
