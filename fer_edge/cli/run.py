@@ -25,8 +25,16 @@ if TYPE_CHECKING:
     "synthetic, synthetic:happy.",
 )
 @click.option("--variant", default="auto", show_default=True, help="fp32, int8, ...; auto is int8 where there is one.")
-@click.option("--provider", default="cpu", show_default=True, help="The engine: cpu, openvino or cuda.")
+@click.option(
+    "--provider", default="cpu", show_default=True, help="The engine: cpu, openvino, cuda, ort-tensorrt, tensorrt, rtx."
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the engine.")
+@click.option(
+    "--engines",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of built engines (tensorrt, rtx), or where openvino and ort-tensorrt keep what they compile for a "
+    "quicker start; without it these keep nothing.",
+)
 @click.option(
     "--annotate",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -46,6 +54,7 @@ def command(
     variant: str,
     provider: str,
     threads: int,
+    engines: Path | None,
     annotate: Path | None,
     records: str | None,
     whole_frame: bool,
@@ -68,7 +77,7 @@ def command(
     )
     with open_source(source) as frames:
         outputs.check(frames)
-        with Recognizer(bundle, variant=variant, provider=provider, threads=threads) as recognizer:
+        with Recognizer(bundle, variant=variant, provider=provider, threads=threads, engines=engines) as recognizer:
             info = recognizer.info
             console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
             with progress(f"recognising {source}", total=frames.frames) as bar:

@@ -16,7 +16,7 @@ from fer_edge.bundle import Bundle, Manifest, Variant
 from fer_edge.decode import encode
 from fer_edge.errors import BundleError, FerEdgeError, InputError, SessionError
 from fer_edge.metrics import softmax
-from fer_edge.runtime.providers import ENGINE_FOLDER, open_session
+from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
 from fer_edge.runtime.session import Array, Session, TensorSpec
 
 __all__ = ["Network", "NetworkInfo", "choose_variant"]
@@ -25,9 +25,13 @@ Float32 = NDArray[np.float32]
 
 _BATCH_LIMIT: Final = 256  # frames or windows an engine gets at once: bounds the memory of its activations
 _AUTOMATIC: Final[Mapping[str, tuple[str, ...]]] = {
+    # Signed activations (`int8-trt`) have no fast convolutions in ONNX Runtime on x86: about as slow as fp32.
     "cpu": ("int8", "fp32"),
+    # Never `int8-trt`: on processors without AMX OpenVINO takes unsigned activations alone; the signed ones of an
+    # encoder with an LSTM it shifts into that range, and gets them wrong (a tenth of the labels: bench/results).
     "openvino": ("int8", "fp32"),
     "cuda": ("fp32",),  # ONNX Runtime's CUDA provider has no INT8 kernels: Q/DQ only adds work there
+    "ort-tensorrt": ("int8-trt", "fp32"),
     "tensorrt": ("int8-trt", "fp32"),
     "rtx": ("fp32",),  # TensorRT-RTX promises no INT8 convolutions, so its engines are FP16 made of FP32 graphs
 }
@@ -36,7 +40,8 @@ _AUTOMATIC: Final[Mapping[str, tuple[str, ...]]] = {
 def choose_variant(manifest: Manifest, *, variant: str = "auto", provider: str = "cpu") -> str:
     """The variant that `variant` means: itself, or for ``"auto"`` int8 where the bundle has it, else fp32.
 
-    On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there.
+    On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there; on
+    ``"ort-tensorrt"`` it is int8-trt, whose activations are signed.
 
     Raises:
         BundleError: the bundle has no such variant.
@@ -80,8 +85,8 @@ class NetworkInfo:
 class Network:
     """Encoder and head of one variant, opened together and warmed up; a context manager.
 
-    Calls from several threads are as safe as the engine's session (`OrtSession`: at once, `OpenVinoSession`: one waits
-    for the other).
+    Calls from several threads are as safe as the engine's session (`OrtSession`: at once, the others: one waits for
+    the other).
     """
 
     def __init__(self, *, bundle: Bundle, variant: Variant, encoder: Session, head: Session) -> None:
@@ -124,7 +129,8 @@ class Network:
             provider: the engine; it runs or it raises.
             threads: threads of one run.
             engines: the folder of the engines, for the providers that run built ones; the bundle's own folder
-                `engines` where there is one, else the user's cache.
+                `engines` where there is one, else the user's cache. For those that compile when they open a graph,
+                where they keep what they compiled (`open_session`); nothing is kept without it.
 
         Raises:
             BundleError: no such bundle or variant, or a damaged one.
@@ -137,7 +143,7 @@ class Network:
             bundle = Bundle.open(bundle)
         chosen = bundle.variant(choose_variant(bundle.manifest, variant=variant, provider=provider))
         own = bundle.path / ENGINE_FOLDER
-        place = engines or (own if own.is_dir() else None)
+        place = engines or (own if provider in ENGINE_PROVIDERS and own.is_dir() else None)
         sessions: list[Session] = []
         try:
             for part, file in (("encoder", chosen.encoder), ("head", chosen.head)):

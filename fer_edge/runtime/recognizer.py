@@ -61,10 +61,10 @@ class Recognizer:
             runs.
         provider: the engine; it runs or it raises.
         threads: threads of one run.
-        engines: the folder of built engines, as for `Network.open`.
+        engines: the folder of built engines, or where the engine keeps what it compiles, as for `Network.open`.
 
     Raises:
-        BundleError, InputError, SessionError, MissingPackageError: as `Network.open`.
+        BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fer_edge.errors import InputError
 
-__all__ = ["Session", "TensorSpec", "check_feeds"]
+__all__ = ["Session", "TensorSpec", "check_feeds", "one_line"]
 
 Array = NDArray[Any]
 
@@ -70,7 +70,7 @@ class Session(Protocol):
 
     @property
     def provider(self) -> str:
-        """Our name of the engine that runs: ``"cpu"``, ``"cuda"``, ``"openvino"``."""
+        """Our name of the engine that runs: ``"cpu"``, ``"cuda"``, ``"openvino"``, ..."""
 
     @property
     def provider_version(self) -> str:
@@ -130,3 +130,8 @@ def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> Non
     if len(feeds) > len(inputs):
         unknown = sorted(set(feeds) - {spec.name for spec in inputs})
         raise InputError(f"unknown input {unknown[0]!r}; expected {', '.join(map(str, inputs))}")
+
+
+def one_line(error: Exception) -> str:
+    """An engine's message, which often runs over many lines, on one."""
+    return " ".join(str(error).split())
