@@ -20,8 +20,6 @@ import onnxruntime
 import pytest
 from fake_cuda import FakeCuda
 
-from fer_edge.runtime.tensorrt_library import load_tensorrt
-
 _ONNX_TYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "HALF"}
 _NUMPY = {"FLOAT": "f4", "HALF": "f2", "UINT8": "u1", "INT8": "i1", "INT32": "i4", "INT64": "i8", "BOOL": "?"}
 _PLAN = b"PLAN"
@@ -362,7 +360,6 @@ def install(patch: pytest.MonkeyPatch, version: str, cuda: FakeCuda, *, package:
     """Make `package` importable at `version`."""
     module = make(version, cuda, package=package)
     patch.setitem(sys.modules, package, module)
-    load_tensorrt.cache_clear()
     return module
 
 
