@@ -14,7 +14,7 @@ import numpy as np
 from fer_edge import __version__
 from fer_edge.bundle import Bundle, timestamp
 from fer_edge.data.cache import default_cache_folder
-from fer_edge.errors import FerEdgeError, MissingPackageError, SessionError
+from fer_edge.errors import FerEdgeError, InputError, MissingPackageError, SessionError
 from fer_edge.export.recipe import TargetRecipe
 from fer_edge.export.targets import target_job
 from fer_edge.export.tensorrt_build import BuildOptions, BuiltPlan, build_plan, check_options
