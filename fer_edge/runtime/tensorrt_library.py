@@ -174,4 +174,4 @@ def _cure(package: Package) -> str:
         return (
             "JetPack brings it: sudo apt-get install python3-libnvinfer, in an environment with --system-site-packages"
         )
-    return "It comes from NVIDIA, not from PyPI: its apt repository or SDK (https://developer.nvidia.com/tensorrt)"
+    return "It comes from NVIDIA, not from PyPI: JetPack, its apt repository or its SDK"
