@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "export": "Make a bundle of a training run, or a target's files of a bundle.",
     "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
     "bench": "Measure latency and accuracy of every variant.",
+    "engines": "Time every engine's settings on this machine.",
     "run": "Recognise expressions in an image, a video or a camera's stream.",
     "verify": "Check that a bundle is whole and what it says it is.",
     "card": "Draw a bundle's model card from its manifest.",

@@ -87,9 +87,9 @@ class Prepared:
 def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: Shaped, *, float16: bool) -> Prepared:
     """Apply the passes that a recipe asks for.
 
-    In this order: weights stored as int8 come back to float, dimensions with one size become fixed, the LSTM takes its
-    form, constants are folded, FP16 is written in as casts. The last is left to the builder where the flavour of
-    TensorRT has no strong typing.
+    In this order: for TensorRT the uint8 input is cast before anything else reads it; weights stored as int8 come back
+    to float; dimensions with one size become fixed; the LSTM takes its form; constants are folded; FP16 is written in
+    as casts. The last is left to the builder where the flavour of TensorRT has no strong typing.
 
     Args:
         graphs: the bundle's own.
@@ -123,11 +123,14 @@ def _rewritten(
 ) -> tuple[ModelProto, list[str]]:
     from fer_edge.graph.float16 import to_float16
     from fer_edge.graph.fold import fold_constants
+    from fer_edge.graph.input_cast import cast_input_first
     from fer_edge.graph.lstm_forms import rewrite_lstm
     from fer_edge.graph.shapes import fix_dimensions
     from fer_edge.graph.weights import restore_weights
 
     said = []
+    if recipe.tensorrt is not None and any(value.name == "frames" for value in model.graph.input):
+        model = cast_input_first(model)
     if recipe.float_weights:
         model = restore_weights(model)
         said.append("float weights")
@@ -194,27 +197,25 @@ def reference_samples(
     windows, time = shapes["head"]["features"].max[:2]
     count = max(shapes["encoder"]["frames"].max[0], windows * time)
     drawn = prepare_stills(synthetic_stills(min(count, _FACES), seed=0)[0], manifest.preprocess)
-    faces = np.resize(drawn, (count, *drawn.shape[1:]))
     samples: dict[Part, tuple[Sample, ...]] = {}
     features: NDArray[Any] = np.empty((0,))
     for part, graph in graphs.items():
         with open_session(graph, provider=provider) as session:
             if part == "encoder":
-                features = session.run({"frames": faces})["features"]
-            feeds = _feeds(part, shapes[part], faces, features)
+                features = session.run({"frames": drawn})["features"]
+            feeds = _feeds(part, shapes[part], features if part == "head" else drawn)
             samples[part] = tuple(Sample(feeds=feed, expected=session.run(feed)) for feed in feeds)
     return samples
 
 
-def _feeds(
-    part: Part, shapes: Mapping[str, InputShapes], faces: NDArray[Any], features: NDArray[Any]
-) -> list[dict[str, NDArray[Any]]]:
-    name, given = ("features", features) if part == "head" else ("frames", faces)
+def _feeds(part: Part, shapes: Mapping[str, InputShapes], given: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+    """`given` at every shape, its rows repeated where there are too few."""
+    name = "features" if part == "head" else "frames"
     leading = 1 if part == "encoder" else 2
     feeds: list[dict[str, NDArray[Any]]] = []
     for shape in dict.fromkeys(getattr(shapes[name], edge) for edge in _EDGES):
         count = int(np.prod(shape[:leading]))
-        feed = {name: np.ascontiguousarray(given[:count].reshape(shape))}
+        feed = {name: np.resize(given, (count, *given.shape[1:])).reshape(shape)}
         if "length" in shapes:
             batch, time = shape[:2]
             feed["length"] = np.linspace(time, 1 + time // 2, batch).round().clip(1, time).astype(np.int64)

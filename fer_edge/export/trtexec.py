@@ -58,7 +58,7 @@ def build_script(job: TargetJob) -> str:
         precision=job.precision,
         title=row.title,
         found_in=row.found_in,
-        version=f"{major}{minor:02d}" if major < 10 else f"{major}{minor:02d}",
+        version=f"{major}{minor}" if major < 10 else f"{major}{minor:02d}",  # 8502, but 100300
         calls=calls,
     )
 
@@ -117,6 +117,9 @@ fi
 only_build=--buildOnly
 [[ $help != *--skipInference* ]] || only_build=--skipInference
 
+unfinished=
+trap '[[ -z $unfinished ]] || rm -f -- "$unfinished"' EXIT
+
 build() {{
     local part=$1
     shift
@@ -124,9 +127,10 @@ build() {{
         echo "$part.engine is there already"
         return
     fi
-    trap 'rm -f -- "$part.engine.part"' EXIT
-    "$trtexec" --onnx="$part.onnx" --saveEngine="$part.engine.part" "$only_build" "$@"
-    mv -- "$part.engine.part" "$part.engine"
+    unfinished=$part.engine.part
+    "$trtexec" --onnx="$part.onnx" --saveEngine="$unfinished" "$only_build" "$@"
+    mv -- "$unfinished" "$part.engine"
+    unfinished=
 }}
 
 {calls}

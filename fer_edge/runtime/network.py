@@ -19,7 +19,7 @@ from fer_edge.metrics import softmax
 from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
 from fer_edge.runtime.session import Array, Session, TensorSpec
 
-__all__ = ["Network", "NetworkInfo", "choose_variant"]
+__all__ = ["Network", "NetworkInfo", "choose_variant", "suitable_variants"]
 
 Float32 = NDArray[np.float32]
 
@@ -47,12 +47,22 @@ def choose_variant(manifest: Manifest, *, variant: str = "auto", provider: str =
         BundleError: the bundle has no such variant.
     """
     names = [each.name for each in manifest.variants]
-    wanted = _AUTOMATIC.get(provider, ("fp32",)) if variant == "auto" else (variant,)
+    wanted = _suited(provider) if variant == "auto" else (variant,)
     for name in wanted:
         if name in names:
             return name
     missing = " or ".join(map(repr, wanted))
     raise BundleError(f"the bundle {manifest.name!r} has no variant {missing}; it has {', '.join(names)}")
+
+
+def suitable_variants(manifest: Manifest, *, provider: str) -> tuple[str, ...]:
+    """The variants that a provider computes well: those that ``"auto"`` would take, the best first."""
+    names = {each.name for each in manifest.variants}
+    return tuple(name for name in _suited(provider) if name in names)
+
+
+def _suited(provider: str) -> tuple[str, ...]:
+    return _AUTOMATIC.get(provider, ("fp32",))
 
 
 @dataclass(frozen=True, kw_only=True)

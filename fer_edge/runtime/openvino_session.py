@@ -42,7 +42,7 @@ def openvino_core() -> openvino.Core:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenVinoSettings:
-    """How OpenVINO runs one small graph on few cores; the defaults are those that measured best.
+    """How OpenVINO runs one small graph on few cores.
 
     Attributes:
         precision: what float parts compute in. ``"f32"`` also on processors with bfloat16, so that results do not
@@ -64,8 +64,8 @@ class OpenVinoSession:
     """A graph in OpenVINO's CPU plug-in, set for latency.
 
     Every shape gets a program compiled for it, never one that takes any shape: OpenVINO's programs for open shapes are
-    slower (on a small head by half), and OpenVINO 2026.4 computes INT8 graphs with residual connections and an LSTM
-    wrongly in them, which changed 4.2 % of the labels of the shipped `edge` where the fixed program changes 1.2 %.
+    slower, and in them OpenVINO 2026.4 computes the INT8 encoder, whose residual connections and LSTM stand in one
+    graph, so coarsely that over three times as many labels change (``fer-edge engines --data``; bench/results).
     Batches of up to eight rows run row by row in the program for one row, so that a second face in the picture costs
     no compilation; a larger batch gets a program of its own, which costs some tenths of a second once.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +17,6 @@ from fer_edge.runtime.session import Array, TensorSpec, check_feeds, one_line
 __all__ = ["OrtSession", "OrtSettings", "ort_options", "ort_specs", "require_ort_provider"]
 
 _PROVIDER: Final = "CPUExecutionProvider"
-_FIXED_LIMIT: Final = 4  # windows of other lengths than these run in the program for any shape
 _FATAL_ONLY: Final = 4  # what goes wrong reaches the caller as an exception, so the log need not repeat it
 _DTYPES: Final[Mapping[str, str]] = {
     "tensor(float)": "float32",
@@ -38,12 +36,10 @@ onnxruntime.disable_telemetry_events()
 class OrtSettings:
     """How ONNX Runtime runs one small graph on few cores; the defaults are those that measured best.
 
-    `python -m fer_edge.bench.engine_settings` measures each of them against the others; its result lies in
-    ``bench/results``.
+    ``fer-edge engines`` measures each of them against the default; its results lie in ``bench/results``. That a program
+    for one shape alone would be no quicker than this one for every shape was measured too.
 
     Attributes:
-        fixed_shapes: shapes of batch 1 get a program of their own, in which everything that depends on shapes alone is
-            computed when it is made.
         spinning: idle threads spin instead of sleeping: a core of the vehicle's computer burnt for microseconds.
         arena: activations come from an arena instead of the system's allocator.
         memory_pattern: activations are laid out once for each shape.
@@ -53,7 +49,6 @@ class OrtSettings:
         block_base: how work is split among threads (``session.dynamic_block_base``); 0 splits it evenly.
     """
 
-    fixed_shapes: bool = True
     spinning: bool = False
     arena: bool = True
     memory_pattern: bool = True
@@ -75,9 +70,6 @@ class OrtSession:
     own thread. ONNX Runtime folds Cast and Mul of constants when it loads a graph, so LSTM weights that are stored as
     int8 that way take their full float32 size in memory; a DequantizeLinear it computes anew at every run.
 
-    The first run at a shape of batch 1 makes a program for that shape (`OrtSettings.fixed_shapes`), at most four of
-    them; each holds its own copy of the weights.
-
     Args:
         graph: an ONNX file's bytes.
         threads: intra-op threads.
@@ -89,19 +81,19 @@ class OrtSession:
 
     def __init__(self, graph: bytes, *, threads: int, settings: OrtSettings | None = None) -> None:
         require_ort_provider(_PROVIDER)
-        self._graph = graph
-        self._settings = settings or OrtSettings()
-        self._threads = threads
-        self._session: onnxruntime.InferenceSession | None = self._load({})
-        running = self._session.get_providers()
+        try:
+            options = ort_options(threads, settings or OrtSettings())
+            session = onnxruntime.InferenceSession(graph, options, providers=[_PROVIDER])
+        except Exception as error:  # ONNX Runtime's exceptions have no base of their own
+            raise SessionError(f"ONNX Runtime refuses the graph: {one_line(error)}") from error
+        running = session.get_providers()
         if not running or running[0] != _PROVIDER:
             raise SessionError(f"asked for {_PROVIDER}, but {', '.join(running)} would run")
-        nodes = self._session.get_inputs()
-        self._symbols = {node.name: tuple(node.shape) for node in nodes}
-        self._inputs, self._outputs = ort_specs(nodes), ort_specs(self._session.get_outputs())
+        session.disable_fallback()
+        self._session: onnxruntime.InferenceSession | None = session
+        self._threads = threads
+        self._inputs, self._outputs = ort_specs(session.get_inputs()), ort_specs(session.get_outputs())
         self._names = [spec.name for spec in self._outputs]
-        self._fixed: dict[tuple[tuple[int, ...], ...], onnxruntime.InferenceSession] = {}
-        self._building = threading.Lock()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -128,8 +120,6 @@ class OrtSession:
         if session is None:
             raise SessionError("this session is closed")
         check_feeds(self._inputs, feeds)
-        if self._settings.fixed_shapes:
-            session = self._fixed_session(feeds) or session
         try:
             values = session.run(self._names, dict(feeds))
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own
@@ -137,9 +127,7 @@ class OrtSession:
         return dict(zip(self._names, values, strict=True))
 
     def close(self) -> None:
-        with self._building:
-            self._session = None
-            self._fixed = {}
+        self._session = None
 
     def __enter__(self) -> OrtSession:
         return self
@@ -148,41 +136,6 @@ class OrtSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _load(self, sizes: Mapping[str, int]) -> Any:
-        options = ort_options(self._threads, self._settings)
-        for symbol, size in sizes.items():
-            options.add_free_dimension_override_by_name(symbol, size)
-        try:
-            session = onnxruntime.InferenceSession(self._graph, options, providers=[_PROVIDER])
-        except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-            raise SessionError(f"ONNX Runtime refuses the graph: {one_line(error)}") from error
-        session.disable_fallback()
-        return session
-
-    def _fixed_session(self, feeds: Mapping[str, Array]) -> Any:
-        """The program for these shapes; None where they get none of their own."""
-        key = tuple(feeds[spec.name].shape for spec in self._inputs)
-        if (found := self._fixed.get(key)) is not None:
-            return found
-        if len(self._fixed) >= _FIXED_LIMIT or any(shape[:1] != (1,) for shape in key):
-            return None
-        sizes = self._sizes(feeds)
-        if not sizes:
-            return None
-        with self._building:
-            if self._session is not None and key not in self._fixed:
-                self._fixed[key] = self._load(sizes)
-            return self._fixed.get(key)
-
-    def _sizes(self, feeds: Mapping[str, Array]) -> dict[str, int]:
-        """The size that each symbol of the inputs takes; empty where a size has no symbol or one symbol two sizes."""
-        sizes: dict[str, int] = {}
-        for name, symbols in self._symbols.items():
-            for symbol, size in zip(symbols, feeds[name].shape, strict=True):
-                if not isinstance(symbol, int) and (symbol is None or sizes.setdefault(symbol, size) != size):
-                    return {}
-        return sizes
 
 
 def require_ort_provider(name: str, *, extra: str = "cpu") -> None:
