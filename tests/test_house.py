@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "bench": {"runtime"},
     "export": {"graph", "runtime"},
     "demo": {"runtime", "bench", "export"},
-    "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo"},
+    "paper": {"model", "train", "bench"},
+    "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo", "paper"},
 }
 # The core imports no room, but for its doors: the lazy names of the package, and what looks at the whole machine.
 DOORS = {
@@ -63,6 +64,7 @@ MUST_NOT_IMPORT = {
     "calibrate": TRAINERS,
     "bench": TRAINERS | {"nncf"},
     "demo": TRAINERS | {"nncf", "onnx"},
+    "paper": ENGINES | {"nncf", "onnx"},
     "export": TRAINERS - RUN_READERS - {"safetensors"} | {"nncf"},
     "cli": set(),
 }
@@ -167,7 +169,7 @@ class TestWhoImportsWhom:
         wrong = [
             _said(module, found)
             for module in MODULES
-            if room_of(module) not in {"model", "train"} and module not in run_readers()
+            if room_of(module) not in {"model", "train", "paper"} and module not in run_readers()
             for found in imports_of(module)
             if found.place == "top" and found.target.split(".")[0] == "torch"
         ]

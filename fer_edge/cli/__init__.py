@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "card": "Draw a bundle's model card from its manifest.",
     "gpu-check": "Try every GPU path on this machine: does it run, agree, and how fast?",
     "doctor": "Show what this machine has and what it lacks.",
+    "paper": "Train and compare the systems of the paper's tables.",
     "demo": "Try the shipped bundles on made-up faces: verify, measure, run.",
 }
 """Every command, in the order of the work, with its line in `fer-edge --help`. Its module is `fer_edge.cli.<name>`, an
