@@ -70,10 +70,10 @@ trap 'for place in dev sys proc; do umount "$root/$place" || true; done' EXIT
 
 say "building the wheel and fetching its aarch64 wheels"
 rm -f "$work"/wheels/fer_edge-*.whl
-"$python" -m pip wheel --quiet --no-deps --wheel-dir "$work/wheels" "$repository"
+"$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work/wheels" "$repository"
 wheel=$(echo "$work"/wheels/fer_edge-*.whl)
 version=$(arm python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-"$python" -m pip download --quiet --only-binary=:all: --dest "$work/wheels" --python-version "$version" \
+"$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: --dest "$work/wheels" --python-version "$version" \
     --implementation cp --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
     --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 "${wheel}[cpu]"
 
@@ -82,7 +82,8 @@ rm -rf "$root/proof"
 mkdir -p "$root/proof"
 cp -r "$work/wheels" "$repository/runtime/arm64/outputs.py" "$root/proof/"
 arm python3 -m venv /proof/venv
-arm /proof/venv/bin/pip install --quiet --disable-pip-version-check --no-index --find-links /proof/wheels \
+# Without compiling: pip's compiler crashes now and then under qemu 7.2, with everything installed.
+arm /proof/venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-index --find-links /proof/wheels \
     "/proof/wheels/$(basename "$wheel")[cpu]"
 
 say "installing the same versions on this machine"

@@ -1,8 +1,8 @@
 """What a Triton server does with a model repository, as far as its documentation says it, on ONNX Runtime's CPU.
 
 It reads `config.pbtxt` by Triton's own schema, refuses what the ONNX Runtime backend refuses (a tensor that graph and
-configuration do not share), keeps implicit state by correlation id and fills in the controls. Time does not pass here: no
-sequence is let go for being idle.
+configuration do not share), keeps implicit state by correlation id and fills in the controls. Time does not pass here:
+no sequence is let go for being idle.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ if TYPE_CHECKING:
 @click.option("--name", help="With a RUN: the bundle's name; the folder's by default.")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")
 @json_flag
+@click.pass_context
 def command(
+    ctx: click.Context,
     source: str | None,
     out: Path | None,
     target: str | None,
@@ -125,11 +127,11 @@ def command(
         return
     if check:
         accepted = _check(bundle, target, variant, settings, clip=clip, as_json=as_json)
-        raise SystemExit(0 if accepted else 1)
+        ctx.exit(0 if accepted else 1)
     assert target is not None
     if dry_run:
         refused = _dry_run(bundle, target, variant, settings, clip=clip, as_json=as_json)
-        raise SystemExit(1 if refused else 0)
+        ctx.exit(1 if refused else 0)
     from fer_edge.cli.targets import show_report
     from fer_edge.export.choose import choose_target
     from fer_edge.export.targets import export_target

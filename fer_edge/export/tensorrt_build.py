@@ -179,10 +179,8 @@ def _parser_errors(library: TensorRtLibrary, parser: tensorrt.OnnxParser, graph:
 
 def _node_namer(graph: bytes) -> Callable[[int], str]:
     try:
-        require("onnx", needed_by="naming the node", extra="calibrate")
-        from fer_edge.graph.load import load_graph
-
-        nodes = load_graph(graph).graph.node
+        onnx = require("onnx", needed_by="naming the node", extra="calibrate")
+        nodes = onnx.load_from_string(graph).graph.node  # unchecked: it was just refused
     except Exception:  # the graph is broken or onnx is missing: the number must do
         return lambda number: f"node {number}" if number >= 0 else "the graph"
     return lambda number: (

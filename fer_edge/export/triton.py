@@ -149,19 +149,20 @@ def _graph_place(bundle: str, model: str, options: TritonOptions) -> str:
 def _build_script(manifest: Manifest, options: TritonOptions) -> str:
     """Shell that builds each plan with trtexec, in the container that the server runs in."""
     size, window, width = manifest.preprocess.size, manifest.sequence.window, manifest.sequence.feature_size
-    inputs = {
+    inputs: dict[str, dict[str, tuple[int, ...]]] = {
         "encoder": {"frames": (size, size)},
         "step": {"feature": (width,), "window": (window, width), "length": (1,), "ready": (1,), "start": (1,)},
     }
+    batches = {"min": 1, "opt": min(8, options.max_batch), "max": options.max_batch}
     lines = []
     for model, shapes in inputs.items():
-        profile = " ".join(
-            f"--{end}Shapes="
-            + ",".join(f"{name}:{'x'.join(map(str, (batch, *dims)))}" for name, dims in shapes.items())
-            for end, batch in (("min", 1), ("opt", min(8, options.max_batch)), ("max", options.max_batch))
-        )
+        profile = " ".join(f"--{end}Shapes={_trtexec_shapes(shapes, batch)}" for end, batch in batches.items())
         lines.append(f"build {manifest.name}_{model} {profile}\n")
     return _SCRIPT_TEXT.format(builds="".join(lines))
+
+
+def _trtexec_shapes(shapes: Mapping[str, tuple[int, ...]], batch: int) -> str:
+    return ",".join(f"{name}:{'x'.join(map(str, (batch, *dims)))}" for name, dims in shapes.items())
 
 
 _SCRIPT_TEXT: Final = """#!/usr/bin/env bash

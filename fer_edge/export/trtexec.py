@@ -117,6 +117,9 @@ fi
 only_build=--buildOnly
 [[ $help != *--skipInference* ]] || only_build=--skipInference
 
+unfinished=
+trap '[[ -z $unfinished ]] || rm -f -- "$unfinished"' EXIT
+
 build() {{
     local part=$1
     shift
@@ -124,9 +127,10 @@ build() {{
         echo "$part.engine is there already"
         return
     fi
-    trap 'rm -f -- "$part.engine.part"' EXIT
-    "$trtexec" --onnx="$part.onnx" --saveEngine="$part.engine.part" "$only_build" "$@"
-    mv -- "$part.engine.part" "$part.engine"
+    unfinished=$part.engine.part
+    "$trtexec" --onnx="$part.onnx" --saveEngine="$unfinished" "$only_build" "$@"
+    mv -- "$unfinished" "$part.engine"
+    unfinished=
 }}
 
 {calls}

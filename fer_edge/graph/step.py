@@ -7,7 +7,7 @@ shifts the window, counts its frames and turns logits into probabilities, and is
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,8 @@ from fer_edge.graph.load import graph_opset
 __all__ = ["STEP_CONTROLS", "STEP_STATES", "step_graph"]
 
 STEP_STATES: Final = (("length", "next_length"), ("window", "next_window"))
-"""(input, output) of each state. In the same order when sorted by either name: Triton pairs states by that order, not by
-the configured names (triton-inference-server/server #8586)."""
+"""(input, output) of each state, in one order when sorted by either name: Triton pairs states by that order, not by the
+names in its configuration (triton-inference-server/server #8586)."""
 
 STEP_CONTROLS: Final = ("ready", "start")
 """Inputs that the server fills in, not the client."""
@@ -127,7 +127,7 @@ def _constants(window: int, temperature: float) -> list[TensorProto]:
     return [numpy_helper.from_array(value, name) for name, value in values.items()]
 
 
-def _node(kind: str, inputs: list[str], output: str, **attributes: int) -> NodeProto:
+def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
     return helper.make_node(kind, inputs, [output], f"{kind}:{output}", **attributes)
 
 

@@ -19,7 +19,7 @@ from fer_edge.runtime.device_memory_cuda import CudaPythonDevice, call, driver_a
 from fer_edge.runtime.device_session import DeviceSession, Shape
 from fer_edge.runtime.session import TensorSpec
 
-__all__ = ["KernelEngine", "open_kernel_session"]
+__all__ = ["KernelEngine", "compile_kernel", "open_kernel_session"]
 
 _SOURCE: Final = b"""
 extern "C" __global__ void affine(const float* x, float* y, unsigned int count)
@@ -132,7 +132,7 @@ def compile_kernel(compute_capability: int) -> tuple[bytes, str]:
         SessionError: it does not compile; NVRTC's log is in the message.
     """
     try:
-        nvrtc = importlib.import_module("cuda.bindings.nvrtc")
+        nvrtc = _nvrtc_api()
         version = call(nvrtc, "nvrtcVersion")
     except (ImportError, SessionError) as error:
         raise MissingPackageError(
@@ -151,6 +151,13 @@ def compile_kernel(compute_capability: int) -> tuple[bytes, str]:
     finally:
         call(nvrtc, "nvrtcDestroyProgram", program)
     return image, f"nvrtc {version[0]}.{version[1]}"
+
+
+def _nvrtc_api() -> Any:
+    try:
+        return importlib.import_module("cuda.bindings.nvrtc")
+    except ImportError:
+        return importlib.import_module("cuda.nvrtc")  # before 12.8
 
 
 def _log(nvrtc: Any, program: Any) -> str:

@@ -6,7 +6,6 @@ The two modules share their names, so everything that uses them takes a `TensorR
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import platform
 import threading
@@ -109,7 +108,9 @@ class TensorRtLibrary:
         return f"{self.package} {self.version}"
 
 
-@functools.cache
+_LOADED: dict[Package, TensorRtLibrary] = {}  # one a module, because TensorRT keeps to the first logger
+
+
 def load_tensorrt(package: Package) -> TensorRtLibrary:
     """Import TensorRT.
 
@@ -120,20 +121,24 @@ def load_tensorrt(package: Package) -> TensorRtLibrary:
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        if getattr(error, "name", None) != package:
+        if error.name not in (None, package):
             raise SessionError(f"{package} is installed but cannot be imported: {error}") from error
         raise MissingPackageError(f"{package} is not installed. {_cure(package)}") from error
     if not hasattr(module, "__version__"):  # a folder of type stubs alone imports as an empty namespace
         raise MissingPackageError(f"{package} is not installed, only its type stubs are. {_cure(package)}")
+    loaded = _LOADED.get(package)
+    if loaded is not None and loaded.module is module:
+        return loaded
     version = str(module.__version__)
     try:
         flavour = installed_flavour(package, version)
     except InputError as error:
         raise SessionError(f"{error}; install a newer one") from error
     log = MessageLog()
-    return TensorRtLibrary(
+    _LOADED[package] = TensorRtLibrary(
         package=package, version=version, flavour=flavour, module=module, logger=_logger(module, log), log=log
     )
+    return _LOADED[package]
 
 
 def numpy_dtype(kind: Any) -> np.dtype[Any]:
@@ -169,4 +174,4 @@ def _cure(package: Package) -> str:
         return (
             "JetPack brings it: sudo apt-get install python3-libnvinfer, in an environment with --system-site-packages"
         )
-    return "It comes from NVIDIA, not from PyPI: its apt repository or SDK (https://developer.nvidia.com/tensorrt)"
+    return "It comes from NVIDIA, not from PyPI: JetPack, its apt repository or its SDK"

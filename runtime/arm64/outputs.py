@@ -58,7 +58,7 @@ def record(bundle: str, faces: str, outputs: str) -> None:
 
 
 def compare(x86_folder: str, arm64_folder: str, result: str) -> None:
-    """Differences of outputs and of what `fer-edge run` said, as JSON; exits 1 where labels part or differences grow."""
+    """Differences of outputs and of what `fer-edge run` said, as JSON; exits 1 where labels part."""
     x86, arm64 = Path(x86_folder), Path(arm64_folder)
     ours, theirs = np.load(x86 / "outputs.npz"), np.load(arm64 / "outputs.npz")
     names = sorted({name.partition("/")[0] for name in ours.files if "/" in name})

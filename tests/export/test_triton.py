@@ -103,7 +103,8 @@ def test_the_client_need_not_say_more_than_triton_asks(repository: Path) -> None
 def test_the_options_reach_the_configuration(bundle: Bundle, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
-        'summary = "mine"\nkind = "triton"\nprovider = "cpu"\nvariant = "fp32"\n[triton]\ndevice = "cpu"\nmax_batch = 5\n'
+        'summary = "mine"\nkind = "triton"\nprovider = "cpu"\nvariant = "fp32"\n'
+        '[triton]\ndevice = "cpu"\nmax_batch = 5\n'
         "max_delay_us = 300\nstreams = 12\ninstances = 2\nthreads = 3\n"
     )
     export_target(bundle, target=str(recipe), out=tmp_path / "triton")
@@ -159,7 +160,7 @@ def test_no_clip_graph_is_served(bundle: Bundle, tmp_path: Path) -> None:
 
 class TestTensorRt:
     def test_unsigned_quantization_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(SessionError, match="variant 'int8' quantizes to uint8 in its encoder.*--variant int8-trt"):
+        with pytest.raises(SessionError, match=r"variant 'int8' quantizes to uint8 in its encoder.*--variant int8-trt"):
             export_target(Bundle.open("edge"), target="triton-tensorrt", variant="int8", out=tmp_path / "triton")
         assert list(tmp_path.iterdir()) == []
 
