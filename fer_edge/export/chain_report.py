@@ -119,5 +119,5 @@ def _failure(stage: StageReport) -> str:
     figures = (
         f"largest difference {stage.max_abs_diff:.3g}, same label {stage.agreement:.2%}, spread {stage.spread:.3g}"
     )
-    where = f"; {stage.divergence}" if stage.divergence else ""
+    where = f"; {stage.divergence or stage.remark}" if stage.divergence or stage.remark else ""
     return f"{stage.stage}: {figures} (limit: {stage.limit}){where}"
