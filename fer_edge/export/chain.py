@@ -246,9 +246,9 @@ class _Chain:
             with self._running(graphs) as (encoder, head):
                 got = self._logits(encoder, head, what=stage)
         except SessionError as error:
-            return replace(_skipped(variant, stage, str(error)), passed=False)
+            return replace(_skipped(variant, stage, str(error)), provider=name, passed=False)
         exact = variant.precision == "fp32"
-        report = self._judged(variant, stage, self.own(variant), got, exact=exact)
+        report = replace(self._judged(variant, stage, self.own(variant), got, exact=exact), provider=name)
         limit = self.limits.layer_float if exact else self.limits.layer_rounded
         return self._located(report, (self._graphs(variant, engine_opener(_TRUSTED)), graphs), limit)
 

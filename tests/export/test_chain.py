@@ -30,6 +30,7 @@ from fer_edge.files import sha256_bytes
 from fer_edge.graph.info import graph_file
 from fer_edge.manifest import Variant
 from fer_edge.runtime import Network
+from fer_edge.runtime.network import choose_variant
 from fer_edge.runtime.providers import open_session
 
 FRAMES = miniature_frames(64, seed=3)
@@ -305,10 +306,11 @@ class TestCommand:
 
         broken = with_variant(Bundle.open(bundle.path), "int8", with_pairs(miniature_encoder(), ("last_active",)))
         monkeypatch.setattr(chain, "suitable_variants", lambda manifest, provider: ("int8",))
-        assert self.run(monkeypatch, broken.path, "--parity", engines={"parser": uint8_read_as_int8}) == 1
+        assert self.run(monkeypatch, broken.path, "--parity", engines={"openvino": uint8_read_as_int8}) == 1
         out, err = capsys.readouterr()
         assert "FAILED" in out
         assert "DequantizeLinear/last_active" in err
+        assert choose_variant(Bundle.open(bundle.path).manifest, provider="openvino") == "fp32"
         assert "Traceback" not in err
         assert Bundle.open(bundle.path).variant("int8").parity["chain"]["passed"] is False
 
