@@ -2,12 +2,17 @@
 
 Sources, by column:
 
-- newest opset: docs/operators.md of onnx-tensorrt (8.5, 8.6: 17; 10.0 to 10.6: 20), the ONNX opset guide of TensorRT 11
-  (25), and TensorRT-RTX, run;
+- newest opset: docs/operators.md of onnx-tensorrt (8.5, 8.6: 17; 10.0 to 10.6: 20; 10.15: 24), the ONNX opset guide
+  of TensorRT 11 (25). Where a version between two is not documented, the older limit stands;
 - builder flags, strong typing: release notes of TensorRT 10.0 (strong typing), 10.12 (weak typing, its flags and the
   calibrators deprecated), 11.0 (removed);
 - int64 and uint8: changelog of onnx-tensorrt, 8.5 (uint8 inputs and outputs), 9.0 (int64 no longer becomes int32);
-- compute capabilities: the support matrix of each release.
+- accelerators: the guide of TensorRT 11.3, by which 10.7 was the last release with DLA;
+- compute capabilities: the support matrix of each release; of TensorRT-RTX 1.7.1 those that were built for;
+- explicit batch: needed up to 8.6, ignored in 10, gone in 11; progress monitor, names in parser errors: since 9;
+  optimization level, version and hardware compatibility: since 8.6, the same-capability level since 10.9;
+- just in time: the Python API of TensorRT-RTX 1.7, where timing caches do nothing and which has runtime caches,
+  `get_engine_validity` and builds for a list of compute capabilities.
 """
 
 from __future__ import annotations
@@ -40,6 +45,15 @@ class TensorRtFlavour:
         compute_capabilities: the GPUs that it builds for, major and minor as one number (``87`` is 8.7).
         fp16_only: the compute capabilities for which it builds no FP32 matrix product.
         dla: it can place layers on a deep learning accelerator.
+        explicit_batch: networks must be created with the flag EXPLICIT_BATCH.
+        progress_monitor: the builder reports its phases.
+        parser_names: the parser's errors carry the node's name and operator, not its number alone.
+        optimization_level: the builder can be told how hard to look for kernels.
+        version_compatible: engines can be built to load in later versions too.
+        hardware_levels: names of the ways to build an engine for more GPUs than the one at hand.
+        timing_cache: the builder times kernels, and can be given what it found before.
+        just_in_time: kernels are compiled on the machine that runs them: engines are built ahead of time for a list of
+            compute capabilities, know whether they are valid on a GPU, and keep a runtime cache.
     """
 
     name: str
@@ -54,6 +68,14 @@ class TensorRtFlavour:
     compute_capabilities: tuple[int, ...]
     fp16_only: tuple[int, ...] = ()
     dla: bool = True
+    explicit_batch: bool = False
+    progress_monitor: bool = True
+    parser_names: bool = True
+    optimization_level: bool = True
+    version_compatible: bool = True
+    hardware_levels: tuple[str, ...] = ("AMPERE_PLUS",)
+    timing_cache: bool = True
+    just_in_time: bool = False
 
     @property
     def title(self) -> str:
@@ -73,6 +95,12 @@ _ROWS: Final = (
         strong_typing=False,
         int64=False,
         compute_capabilities=(50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
+        explicit_batch=True,
+        progress_monitor=False,
+        parser_names=False,
+        optimization_level=False,
+        version_compatible=False,
+        hardware_levels=(),
     ),
     TensorRtFlavour(
         name="8.6",
@@ -83,6 +111,9 @@ _ROWS: Final = (
         strong_typing=False,
         int64=False,
         compute_capabilities=(50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
+        explicit_batch=True,
+        progress_monitor=False,
+        parser_names=False,
     ),
     TensorRtFlavour(
         name="10.3",
@@ -101,6 +132,8 @@ _ROWS: Final = (
         precision_flags=True,
         strong_typing=True,
         compute_capabilities=(75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121),
+        dla=False,
+        hardware_levels=("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
     ),
     TensorRtFlavour(
         name="11",
@@ -110,6 +143,8 @@ _ROWS: Final = (
         precision_flags=False,
         strong_typing=True,
         compute_capabilities=(75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121),
+        dla=False,
+        hardware_levels=("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
     ),
     TensorRtFlavour(
         name="rtx",
@@ -122,6 +157,10 @@ _ROWS: Final = (
         compute_capabilities=(75, 80, 86, 89, 120, 121),
         fp16_only=(75,),
         dla=False,
+        version_compatible=False,
+        hardware_levels=(),
+        timing_cache=False,
+        just_in_time=True,
     ),
 )
 

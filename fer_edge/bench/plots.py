@@ -13,10 +13,10 @@ from fer_edge.labels import EXPRESSIONS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["accuracy_plot", "latency_plot", "recall_plot"]
+__all__ = ["PALETTE", "accuracy_plot", "latency_plot", "recall_plot"]
 
 # Okabe and Ito's palette: told apart by colour-blind readers.
-_COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 
 
 def latency_plot(report: BenchReport) -> str:
@@ -31,10 +31,10 @@ def latency_plot(report: BenchReport) -> str:
         rows = range(len(results))
         encoder = [result.latency_ms["encoder"].p50 for result in results]
         head = [result.latency_ms["head"].p50 for result in results]
-        axes.barh(rows, encoder, color=_COLOURS[0], label="encoder, p50")
-        axes.barh(rows, head, left=encoder, color=_COLOURS[1], label="head (T = 1), p50")
+        axes.barh(rows, encoder, color=PALETTE[0], label="encoder, p50")
+        axes.barh(rows, head, left=encoder, color=PALETTE[1], label="head (T = 1), p50")
         tails = [result.latency_ms["frame"].p99 for result in results]
-        axes.plot(tails, list(rows), "|", color=_COLOURS[6], markersize=14, label="both, p99")
+        axes.plot(tails, list(rows), "|", color=PALETTE[6], markersize=14, label="both, p99")
         axes.axvline(report.reference.latency_ms.p50, color="#777", linestyle=":", label="reference CNN, p50 (x = 1)")
         axes.set_yticks(list(rows), [_name(result) for result in results])
         axes.invert_yaxis()
@@ -56,7 +56,7 @@ def accuracy_plot(report: BenchReport) -> str:
     def draw(axes: Axes) -> None:
         for result in results:
             assert result.accuracy is not None
-            colour = _COLOURS[0] if result.precision == "fp32" else _COLOURS[3]
+            colour = PALETTE[0] if result.precision == "fp32" else PALETTE[3]
             top1 = 100 * result.accuracy.report.top1
             axes.plot([result.x], [top1], "o", color=colour)
             axes.annotate(_name(result), (result.x, top1), textcoords="offset points", xytext=(6, 4), fontsize=9)
@@ -81,7 +81,7 @@ def recall_plot(report: BenchReport) -> str:
         for place, (name, recall) in enumerate(recalls.items()):
             centres = [index - 0.4 + width * (place + 0.5) for index in range(len(labels))]
             heights = [100 * recall[label] for label in labels]
-            axes.bar(centres, heights, width=width, color=_COLOURS[place % len(_COLOURS)], label=name)
+            axes.bar(centres, heights, width=width, color=PALETTE[place % len(PALETTE)], label=name)
         axes.set_xticks(range(len(labels)), labels)
         axes.set_ylim(0, 100)
         axes.set_ylabel("recall %")

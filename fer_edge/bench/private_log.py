@@ -12,7 +12,7 @@ from typing import Any, Final
 from fer_edge.errors import InputError
 from fer_edge.files import writing
 
-__all__ = ["LOG_NAME", "PRIVATE_SPLIT", "append_private", "find_private_log", "repository_commit"]
+__all__ = ["LOG_NAME", "PRIVATE_SPLIT", "append_private", "find_private_log", "repository_commit", "writable_log"]
 
 PRIVATE_SPLIT: Final = "PrivateTest"
 """The split that is never used to choose anything."""
@@ -36,6 +36,23 @@ def find_private_log(start: Path | None = None) -> Path:
         f"every look at {PRIVATE_SPLIT} goes on record, and {here} is not inside the fer-edge repository; "
         "say where the record is kept with --private-log FILE"
     )
+
+
+def writable_log(path: Path | None) -> Path:
+    """The log, tried before anything is evaluated: no look may go unrecorded.
+
+    Args:
+        path: where it is kept; the repository's own by default.
+
+    Raises:
+        InputError: as `find_private_log`.
+        OutputError: it cannot be written.
+    """
+    log = path or find_private_log()
+    with writing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.open("ab").close()
+    return log
 
 
 def append_private(path: Path, entry: Mapping[str, Any]) -> None:

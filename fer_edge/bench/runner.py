@@ -21,7 +21,7 @@ from fer_edge.bench.accuracy import (
 from fer_edge.bench.cold_start import ColdStart
 from fer_edge.bench.compare import Measured, against_original, against_own_fp32
 from fer_edge.bench.latency import LatencySummary, Probe, Samples, measure_interleaved, ratio_over_rounds, summarise
-from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, find_private_log, repository_commit
+from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, repository_commit, writable_log
 from fer_edge.bench.probes import FACE_BOX_XYXY, VariantProbes, camera_frame, streaming_step
 from fer_edge.bench.reference import reference_graph, reference_input
 from fer_edge.bench.result import BenchReport, ReferenceResult, Throughput, Timing, VariantResult
@@ -31,7 +31,7 @@ from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
 from fer_edge.decode import encode
 from fer_edge.errors import InputError
-from fer_edge.files import sha256_bytes, writing
+from fer_edge.files import sha256_bytes
 from fer_edge.machine import machine_report
 from fer_edge.manifest import Variant, timestamp
 from fer_edge.preprocess import crop_face
@@ -108,7 +108,7 @@ def run_bench(
     device = encode(machine_report().to_json())
     chosen = _choose(bundles, original, variants)
     rows = synthetic_rows() if data is None else labelled_rows(data, split)
-    log = _writable_log(private_log) if rows.split == PRIVATE_SPLIT else None
+    log = writable_log(private_log) if rows.split == PRIVATE_SPLIT else None
     with ExitStack() as stack:
         reference = stack.enter_context(open_session(reference_graph(), provider="cpu", threads=threads))
         entries = [
@@ -239,15 +239,6 @@ def _evaluate(
         labels=rows.labels,
         accuracy=measured or recorded_accuracy(entry.variant, split),
     )
-
-
-def _writable_log(path: Path | None) -> Path:
-    """The PrivateTest log, tried before anything is evaluated: no look may go unrecorded."""
-    log = path or find_private_log()
-    with writing(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.open("ab").close()
-    return log
 
 
 def _log_private(log: Path, entry: _Entry, own: Measured, rows: EvaluationRows) -> None:

@@ -2,63 +2,159 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import emit_json, json_flag, print_table, progress
+from fer_edge.cli.console import ProgressBar, emit_json, json_flag, print_table, progress
 
 if TYPE_CHECKING:
     from fer_edge.bundle import Bundle
-    from fer_edge.export.targets import TargetReport
     from fer_edge.manifest import GraphFile, Variant
 
 
 @click.command(name="export")
-@click.argument("source", metavar="RUN|BUNDLE")
+@click.argument("source", metavar="RUN|BUNDLE", required=False)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder to write: the bundle of a RUN (required), or the files of a target (NAME-TARGET by default).",
 )
-@click.option("--target", help="Write what this target runs from a BUNDLE: auto, cpu or openvino.")
+@click.option("--target", help="Write what this target runs from a BUNDLE: auto, a target's name, or a recipe's path.")
 @click.option("--variant", help="With --target: the variant to take; the recipe's choice by default.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="With --target: change a value of its recipe."
+)
 @click.option("--clip", is_flag=True, help="With --target: also the fused graph from a whole clip to its logits.")
+@click.option(
+    "--tolerance", type=click.FloatRange(min=0, min_open=True), help="With --target: largest difference that passes."
+)
+@click.option("--dry-run", is_flag=True, help="With --target: print what would be written, or why not; write nothing.")
+@click.option(
+    "--check", is_flag=True, help="Print which TensorRT would take a BUNDLE's graphs (or --target's), with no GPU."
+)
+@click.option("--targets", "list_targets", is_flag=True, help="Print the targets there are, and stop.")
 @click.option("--name", help="With a RUN: the bundle's name; the folder's by default.")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")
 @json_flag
 def command(
-    source: str,
+    source: str | None,
     out: Path | None,
     target: str | None,
     variant: str | None,
+    settings: tuple[str, ...],
     clip: bool,
+    tolerance: float | None,
+    dry_run: bool,
+    check: bool,
+    list_targets: bool,
     name: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Make a bundle of a training RUN (needs torch), or with --target what an engine runs from a BUNDLE (does not).
 
-    Either way the result is compared with what it came from, and nothing is written when they differ.
+    Either way the result is compared with what it came from, and nothing is written when they differ. With --check or
+    --dry-run nothing is written at all, and the exit code is 1 where something would be refused.
     """
+    if list_targets:
+        _show_targets(as_json=as_json)
+        return
+    if source is None:
+        raise click.UsageError("name a RUN or a BUNDLE, or pass --targets to see the targets")
     if (Path(source) / "run.json").is_file():
-        if target is not None:
-            raise click.UsageError("--target takes a BUNDLE; export the RUN to a bundle first, with --out")
+        if target is not None or check or dry_run:
+            raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, with --out")
         if out is None:
             raise click.UsageError("exporting a RUN needs --out, the bundle's folder")
         _show_bundle(_export_run(Path(source), out, name=name, overwrite=overwrite), as_json=as_json)
         return
-    if target is None:
+    if check and dry_run:
+        raise click.UsageError("--check and --dry-run exclude each other: the dry run checks too")
+    if target is None and not check:
         raise click.UsageError(f"{source} is no training run (it holds no run.json); a BUNDLE needs --target")
     from fer_edge.bundle import Bundle
-    from fer_edge.export.targets import choose_target, export_target
 
-    bundle, chosen = Bundle.open(source), choose_target(target)
-    folder = out or Path(f"{bundle.manifest.name}-{chosen}")
-    with progress(f"exporting to {chosen}"):
-        report = export_target(bundle, target=chosen, out=folder, variant=variant, clip=clip, overwrite=overwrite)
-    _show_target(report, folder, as_json=as_json)
+    bundle = Bundle.open(source)
+    if check:
+        accepted = _check(bundle, target, variant, settings, clip=clip, as_json=as_json)
+        raise SystemExit(0 if accepted else 1)
+    assert target is not None
+    if dry_run:
+        refused = _dry_run(bundle, target, variant, settings, clip=clip, as_json=as_json)
+        raise SystemExit(1 if refused else 0)
+    from fer_edge.cli.targets import show_report
+    from fer_edge.export.choose import choose_target
+    from fer_edge.export.targets import export_target
+
+    chosen = choose_target(target)
+    folder = out or Path(f"{bundle.manifest.name}-{Path(chosen).stem if chosen.endswith('.toml') else chosen}")
+    with progress(f"exporting to {chosen}") as bar:
+        report = export_target(
+            bundle,
+            target=chosen,
+            out=folder,
+            variant=variant,
+            settings=settings,
+            clip=clip,
+            tolerance=tolerance,
+            overwrite=overwrite,
+            progress=_shown_on(bar),
+        )
+    show_report(report, folder, as_json=as_json)
+
+
+def _check(
+    bundle: Bundle, target: str | None, variant: str | None, settings: Sequence[str], *, clip: bool, as_json: bool
+) -> bool:
+    from fer_edge.cli.targets import show_verdicts
+    from fer_edge.export.preflight import ROWS, check_bundle, job_findings
+
+    with progress("checking the graphs"):
+        if target is None or target in ROWS:
+            rows = ROWS if target is None else (target,)
+            verdicts = check_bundle(bundle, rows=rows, variants=(variant,) if variant else ())
+        else:
+            from fer_edge.export.targets import target_job
+
+            job = target_job(bundle, target=target, variant=variant, settings=settings, clip=clip)
+            verdicts = (job_findings(job),)
+    show_verdicts(verdicts, as_json=as_json)
+    return all(verdict.accepted for verdict in verdicts)
+
+
+def _dry_run(
+    bundle: Bundle, target: str, variant: str | None, settings: Sequence[str], *, clip: bool, as_json: bool
+) -> bool:
+    from fer_edge.cli.targets import show_plan
+    from fer_edge.export.plan import plan_target
+
+    with progress(f"planning {target}"):
+        plan = plan_target(bundle, target=target, variant=variant, settings=settings, clip=clip)
+    show_plan(plan, as_json=as_json)
+    return plan.refused
+
+
+def _show_targets(*, as_json: bool) -> None:
+    from fer_edge.export.choose import target_names
+    from fer_edge.export.recipe import load_target
+
+    recipes = {name: load_target(name) for name in target_names()}
+    if as_json:
+        emit_json({name: {"summary": each.summary, "precision": each.precision} for name, each in recipes.items()})
+        return
+    rows = [(name, each.summary, each.precision, each.variant) for name, each in recipes.items()]
+    print_table(("target", "what it is", "precision", "variant"), rows)
+
+
+def _shown_on(bar: ProgressBar) -> Callable[[str, int, int], None]:
+    def show(text: str, done: int, total: int) -> None:
+        bar.describe(text)
+        bar(done, total)
+
+    return show
 
 
 def _export_run(source: Path, out: Path, *, name: str | None, overwrite: bool) -> Bundle:
@@ -99,24 +195,3 @@ def _macs(file: GraphFile) -> str | None:
 
 def _difference(variant: Variant, part: str) -> str:
     return f"{variant.parity[part]['max_abs_diff']:.1e}"
-
-
-def _show_target(report: TargetReport, folder: Path, *, as_json: bool) -> None:
-    if as_json:
-        emit_json({"folder": str(folder), **report.to_json()})
-        return
-    rows = [(file.name, f"{file.size_bytes / 1e6:.2f} MB", file.sha256[:16]) for file in report.files]
-    print_table(
-        ("file", "size", "sha256"),
-        rows,
-        title=f"{folder}: {report.bundle} {report.variant} for {report.target}, {report.provider}",
-        caption=_agreement(report),
-        right=("size",),
-    )
-
-
-def _agreement(report: TargetReport) -> str:
-    if report.parity is None:
-        return f"not run: {report.not_run}"
-    agreement = "–" if report.parity.label_agreement is None else f"{report.parity.label_agreement:.1%}"
-    return f"largest logit difference {report.parity.max_abs_diff:.2g}, same label {agreement}"

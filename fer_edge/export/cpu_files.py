@@ -30,7 +30,7 @@ _EXTRA: Final[Mapping[str, str]] = {"cpu": "cpu", "cuda": "cuda"}
 
 
 def _plan_ort(job: TargetJob) -> WriterPlan:
-    files = tuple(PlannedFile(name=f"{part}.onnx", part=part, precision=_precision(job)) for part in job.graphs)
+    files = tuple(PlannedFile(name=f"{part}.onnx", part=part, precision=job.computes_in) for part in job.graphs)
     return WriterPlan(files=files, refusals=_missing("onnxruntime", _EXTRA[job.recipe.provider]))
 
 
@@ -70,7 +70,7 @@ def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarge
 
 def _plan_openvino(job: TargetJob) -> WriterPlan:
     files = tuple(
-        PlannedFile(name=f"{part}{ending}", part=part, precision=_precision(job))
+        PlannedFile(name=f"{part}{ending}", part=part, precision=job.computes_in)
         for part in job.graphs
         for ending in (".xml", ".bin")
     )
@@ -103,10 +103,6 @@ def _write_openvino(job: TargetJob, folder: Path, progress: Progress) -> Written
 
     version = openvino.get_version().partition("-")[0]
     return WrittenTarget(files=tuple(paths), engine=f"openvino {version}", open=opened)
-
-
-def _precision(job: TargetJob) -> str:
-    return job.bundle.variant(job.variant).precision
 
 
 def _missing(package: str, extra: str) -> tuple[str, ...]:

@@ -85,6 +85,7 @@ class TargetRecipe:
         shapes: the open dimensions.
         lstm: the form of recurrent layers: ``"loop"`` leaves the LSTM node, ``"hoisted"`` computes X·W of all steps in
             one product before the loop, ``"unrolled"`` does without a loop (fixed number of steps).
+        float_weights: weights that only storage made int8 come back to float in the engine's graphs.
         fold: compute constants ahead of time and merge what can be merged.
         opset: refuse graphs of a newer opset; the flavour's limit by default.
         workspace_mib: memory that the builder's tactics may use, in MiB; None leaves the builder's own.
@@ -108,6 +109,7 @@ class TargetRecipe:
     flavour: str | None = None
     shapes: Shapes = field(default_factory=Shapes)
     lstm: LstmForm = "loop"
+    float_weights: bool = False
     fold: bool = False
     opset: int | None = None
     workspace_mib: int | None = None
@@ -168,6 +170,13 @@ class TargetRecipe:
     def tensorrt(self) -> TensorRtFlavour | None:
         """The row of the TensorRT that builds; None where another engine runs."""
         return FLAVOURS[self.flavour] if self.flavour is not None else None
+
+    @property
+    def rewrites(self) -> bool:
+        """The graphs are not run as the bundle holds them."""
+        shapes = self.shapes
+        fixed = not shapes.dynamic and (shapes.time is None or shapes.frames.fixed or shapes.windows.fixed)
+        return self.fold or self.float_weights or self.lstm != "loop" or self.float16 or fixed
 
     @property
     def quantized(self) -> bool:

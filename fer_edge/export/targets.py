@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.bundle import Bundle
-from fer_edge.errors import MissingPackageError
+from fer_edge.export.choose import choose_precision, choose_target, target_variant
 from fer_edge.export.parity import Parity, require_parity
-from fer_edge.export.prepare import bundle_graphs, compare_parts, part_shapes, reference_samples
-from fer_edge.export.recipe import Precision, TargetRecipe, load_target
-from fer_edge.export.writer import Progress, TargetJob, TargetWriter
+from fer_edge.export.preflight import require_preflight
+from fer_edge.export.prepare import (
+    Sample,
+    bundle_graphs,
+    compare_parts,
+    part_shapes,
+    prepare_graphs,
+    reference_samples,
+    running,
+)
+from fer_edge.export.recipe import Precision, load_target
+from fer_edge.export.writer import Part, Progress, Run, TargetJob, TargetWriter
 from fer_edge.files import output_folder, sha256_file, write_json
-from fer_edge.recipes import override, recipe_names
-from fer_edge.runtime.network import choose_variant
+from fer_edge.recipes import override
+from fer_edge.runtime.providers import open_session
 
-__all__ = ["WRITERS", "TargetFile", "TargetReport", "choose_target", "export_target", "target_job", "target_names"]
+__all__ = [
+    "WRITERS",
+    "TargetFile",
+    "TargetReport",
+    "check_job",
+    "export_target",
+    "job_samples",
+    "target_job",
+]
+
+_TOLERANCE: Final = 1e-3
+_COARSE_TOLERANCE: Final = 0.02
+_ENGINE_TOLERANCE: Final[Mapping[Precision, float]] = {
+    "variant": _TOLERANCE,
+    "fp32": 0.01,  # TensorRT's products may be TF32
+    "fp16": 0.05,
+    "int8": 0.25,  # a value on the edge of two INT8 steps may fall on either side
+    "int8-fp16": 0.25,
+}
+"""Largest difference of an output between an engine and the bundle's graph."""
 
 
 def _ort() -> TargetWriter:
@@ -34,18 +62,32 @@ def _openvino() -> TargetWriter:
     return OPENVINO
 
 
+def _tensorrt() -> TargetWriter:
+    from fer_edge.export.tensorrt_files import TENSORRT
+
+    return TENSORRT
+
+
+def _script() -> TargetWriter:
+    from fer_edge.export.trtexec import SCRIPT
+
+    return SCRIPT
+
+
 def _triton() -> TargetWriter:
     from fer_edge.export.triton import TRITON
 
     return TRITON
 
 
-WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {"ort": _ort, "openvino": _openvino, "triton": _triton}
-"""A recipe's kind -> what imports and gives its writer."""
-
-_OLD_NAMES: Final[Mapping[str, str]] = {
-    "cpu": "cpu-arm" if platform.machine().lower() in ("aarch64", "arm64") else "cpu-x86"
+WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {
+    "ort": _ort,
+    "openvino": _openvino,
+    "tensorrt": _tensorrt,
+    "script": _script,
+    "triton": _triton,
 }
+"""A recipe's kind -> what imports and gives its writer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +117,9 @@ class TargetReport:
         precision: what the files compute in.
         provider: the engine that runs the files, with its version.
         machine: the processor's architecture the files were made on.
+        passes: what was done to the bundle's graphs before they were written.
         files: what was written.
+        graphs: the graphs after those passes against the bundle's own; None where there were none.
         parity: the written files against the bundle's own graphs; None where this machine cannot run them.
         not_run: why `parity` is None.
     """
@@ -85,9 +129,11 @@ class TargetReport:
     bundle_sha256: str
     variant: str
     precision: str
+    passes: tuple[str, ...]
     provider: str
     machine: str
     files: tuple[TargetFile, ...]
+    graphs: Parity | None
     parity: Parity | None
     not_run: str
 
@@ -96,41 +142,15 @@ class TargetReport:
         return {
             **asdict(self),
             "files": [asdict(file) for file in self.files],
+            "graphs": None if self.graphs is None else self.graphs.to_json(),
             "parity": None if self.parity is None else self.parity.to_json(),
         }
-
-
-def target_names() -> tuple[str, ...]:
-    """Names of the shipped targets."""
-    return recipe_names("export")
-
-
-def choose_target(target: str) -> str:
-    """The target that `target` means: itself, or for ``"auto"`` the fastest engine that is installed here.
-
-    ``"cpu"`` is ONNX Runtime on this machine's processor: ``"cpu-x86"`` or ``"cpu-arm"``.
-
-    Raises:
-        InputError: no such target; the nearest is named.
-        MissingPackageError: ``"auto"``, and no engine is installed.
-    """
-    if target == "auto":
-        for package, name in (("openvino", "openvino"), ("onnxruntime", _OLD_NAMES["cpu"])):
-            if importlib.util.find_spec(package):
-                return name
-        raise MissingPackageError(
-            "fer-edge export --target auto found neither onnxruntime nor openvino. "
-            "Install one with: pip install 'fer-edge[cpu]'"
-        )
-    name = _OLD_NAMES.get(target, target)
-    load_target(name)
-    return name
 
 
 def target_job(
     bundle: Bundle, *, target: str, variant: str | None = None, settings: Iterable[str] = (), clip: bool = False
 ) -> TargetJob:
-    """A target's graphs, ready for its writer.
+    """A target's graphs, ready for its writer; `check_job` compares them with the bundle's own.
 
     Args:
         bundle: an open bundle.
@@ -140,37 +160,54 @@ def target_job(
         clip: with the fused graph from a clip to its logits.
 
     Raises:
-        InputError: no such target, or a bad setting.
+        InputError: no such target, a bad setting, or a graph that does not bear a pass of the recipe.
         BundleError: no such variant, or a damaged bundle.
+        MissingPackageError: a pass needs a package that is not installed.
     """
     name = choose_target(target)
     recipe = override(load_target(name), settings)
-    chosen = _variant(bundle, recipe, variant or recipe.variant)
+    chosen = target_variant(bundle, recipe, variant)
+    precision = choose_precision(bundle, recipe, chosen)
     shapes = part_shapes(bundle.manifest, recipe.shapes)
-    graphs = bundle_graphs(bundle, chosen, clip=clip)
+    own = bundle_graphs(bundle, chosen, clip=clip)
+    prepared = prepare_graphs(own, recipe, shapes, float16=precision in ("fp16", "int8-fp16"))
     return TargetJob(
         name=Path(name).stem if name.endswith(".toml") else name,
         recipe=recipe,
         bundle=bundle,
         variant=chosen,
-        precision=_precision(bundle, recipe, chosen),
-        graphs=graphs,
-        shapes={part: shapes[part] for part in graphs},
+        precision=precision,
+        graphs=prepared.graphs,
+        shapes={part: shapes[part] for part in own},
+        keep_float32=prepared.keep_float32,
+        passes=prepared.passes,
     )
 
 
-def _variant(bundle: Bundle, recipe: TargetRecipe, variant: str) -> str:
-    if recipe.tensorrt is None or variant != "auto":
-        return choose_variant(bundle.manifest, variant=variant, provider=recipe.provider)
-    return choose_variant(bundle.manifest, variant="int8-trt" if recipe.quantized else "fp32")
+def job_samples(job: TargetJob) -> dict[Part, tuple[Sample, ...]]:
+    """Generated faces through the bundle's own graphs: in the target's engine where that runs here, else on the CPU."""
+    own = bundle_graphs(job.bundle, job.variant, clip="clip" in job.graphs)
+    provider = job.recipe.provider if job.recipe.kind in ("ort", "openvino") else "cpu"
+    return reference_samples(job.bundle, own, job.shapes, provider=provider)
 
 
-def _precision(bundle: Bundle, recipe: TargetRecipe, variant: str) -> Precision:
-    if recipe.precision == "variant":
-        return "variant"
-    if bundle.variant(variant).precision == "int8":
-        return "int8-fp16" if recipe.float16 else "int8"
-    return "fp16" if recipe.float16 else "fp32"
+def check_job(job: TargetJob, samples: Mapping[Part, tuple[Sample, ...]]) -> Parity | None:
+    """Hold the graphs against the bundle's own after the recipe's passes; None where there were none.
+
+    Raises:
+        GateError: they do not compute the same: within 1e-3, or 0.02 where FP16 or the edge of an INT8 step may decide.
+        MissingPackageError: onnxruntime is not installed.
+    """
+    if not job.passes:
+        return None
+
+    def opened(part: Part) -> AbstractContextManager[Run]:
+        return running(open_session(job.graphs[part], provider="cpu"))
+
+    parity = compare_parts(opened, samples)
+    tolerance = _COARSE_TOLERANCE if job.float16 or job.quantized else _TOLERANCE
+    require_parity(parity, tolerance=tolerance, what=f"the graphs of {job.variant} after {', '.join(job.passes)}")
+    return parity
 
 
 def export_target(
@@ -181,7 +218,7 @@ def export_target(
     variant: str | None = None,
     settings: Iterable[str] = (),
     clip: bool = False,
-    tolerance: float = 1e-3,
+    tolerance: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TargetReport:
@@ -195,7 +232,7 @@ def export_target(
         settings: ``"key=value"`` changes to the recipe.
         clip: also write the fused graph from a whole clip to its logits (needs the package onnx).
         tolerance: largest difference of any output, on generated faces, between the written files and the bundle's own
-            graphs.
+            graphs; by the precision when left out.
         overwrite: replace what stands in `out`.
         progress: told what is going on.
 
@@ -203,28 +240,34 @@ def export_target(
         InputError: no such target.
         BundleError: no such variant, or a damaged bundle.
         SessionError: the engine refuses a graph.
-        GateError: the written files do not compute what the bundle's graphs compute; nothing is left behind.
+        GateError: pre-flight finds that the engine would refuse a graph or compute something else, or the written files
+            do not compute what the bundle's graphs compute; nothing is left behind.
         OutputError: the folder cannot be written.
     """
-    job = target_job(bundle, target=target, variant=variant, settings=settings, clip=clip)
     say = progress or (lambda _text, _done, _total: None)
+    say("preparing graphs", 0, 1)
+    job = target_job(bundle, target=target, variant=variant, settings=settings, clip=clip)
+    require_preflight(job)
+    samples = job_samples(job)
+    prepared = check_job(job, samples)
     with output_folder(out, overwrite=overwrite) as folder:
         written = WRITERS[job.recipe.kind]().write(job, folder, say)
         parity = written.parity
         if written.open is not None:
-            own = bundle_graphs(bundle, job.variant, clip=clip)
-            engine = job.recipe.provider if job.recipe.tensorrt is None else "cpu"
-            parity = compare_parts(written.open, reference_samples(bundle, own, job.shapes, provider=engine))
-            require_parity(parity, tolerance=tolerance, what=f"the target {job.name!r} against {job.variant}")
+            parity = compare_parts(written.open, samples)
+            allowed = _ENGINE_TOLERANCE[job.precision] if tolerance is None else tolerance
+            require_parity(parity, tolerance=allowed, what=f"the target {job.name!r} against {job.variant}")
         report = TargetReport(
             target=job.name,
             bundle=bundle.manifest.name,
             bundle_sha256=bundle.sha256,
             variant=job.variant,
-            precision=job.precision if job.precision != "variant" else bundle.variant(job.variant).precision,
+            precision=job.computes_in,
+            passes=job.passes,
             provider=written.engine,
             machine=platform.machine(),
             files=tuple(TargetFile.of(path, folder) for path in written.files),
+            graphs=prepared,
             parity=parity,
             not_run=written.not_run,
         )

@@ -67,6 +67,7 @@ class TargetJob:
             strong typing gets float graphs and sets its flags from `precision`.
         shapes: for each part, the shapes of each input, by name.
         keep_float32: for each part, the names of nodes whose range wants FP32; for builders with precision flags.
+        passes: what was done to the bundle's graphs, in a few words each; empty where they are taken as they are.
     """
 
     name: str
@@ -77,6 +78,12 @@ class TargetJob:
     graphs: Mapping[Part, bytes]
     shapes: Mapping[Part, Mapping[str, InputShapes]]
     keep_float32: Mapping[Part, tuple[str, ...]] = field(default_factory=dict)
+    passes: tuple[str, ...] = ()
+
+    @property
+    def computes_in(self) -> str:
+        """The precision in one word, the variant's own where the recipe leaves it to the graphs."""
+        return self.bundle.variant(self.variant).precision if self.precision == "variant" else self.precision
 
     @property
     def float16(self) -> bool:

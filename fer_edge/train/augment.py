@@ -50,10 +50,7 @@ def augment_faces(faces: Tensor, spec: AugmentSpec, generator: torch.Generator, 
     light = 255 * (light / 255).clamp(0, 1) ** gamma
     light = (light - 127.5) * gain + 127.5 + slope[:, 0] * ramp + slope[:, 1] * ramp.unsqueeze(1)
 
-    blurred = torch.nn.functional.avg_pool2d(
-        torch.nn.functional.avg_pool2d(torch.nn.functional.pad(light, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1
-    )
-    light = torch.where(uniform(1, 1, 1) < spec.blur, blurred, light)
+    light = _blur(light, uniform(1, 1, 1) < spec.blur)
     deviation = uniform(1, 1, 1) * spec.noise * (uniform(1, 1, 1) < 0.5)
     noise = torch.randn(batch, 1, side, side, generator=generator, device=device)[part]
     light = _erase(light + noise * deviation, spec.erase, uniform)
@@ -73,6 +70,16 @@ def _affine_grid(faces: Tensor, spec: AugmentSpec, signed, uniform) -> Tensor:  
     )
     theta = torch.stack(rows, dim=1)
     return torch.nn.functional.affine_grid(theta, list(faces.shape), align_corners=False)
+
+
+def _blur(light: Tensor, chosen: Tensor) -> Tensor:
+    """The 3x3 binomial blur, on the faces that `chosen`, bool (B, 1, 1, 1), says."""
+    if not chosen.any():
+        return light
+    padded = torch.nn.functional.pad(light, (1, 1, 1, 1), mode="replicate")
+    return torch.where(
+        chosen, torch.nn.functional.avg_pool2d(torch.nn.functional.avg_pool2d(padded, 2, 1), 2, 1), light
+    )
 
 
 def _erase(light: Tensor, chance: float, uniform) -> Tensor:  # type: ignore[no-untyped-def]
@@ -128,5 +135,25 @@ def median_filter(faces: Tensor, kernel: int) -> Tensor:
         return faces
     reach = kernel // 2
     padded = torch.nn.functional.pad(faces.unsqueeze(1).float(), (reach,) * 4, mode="replicate").to(torch.uint8)
-    windows = padded.squeeze(1).unfold(1, kernel, 1).unfold(2, kernel, 1).flatten(3)
-    return windows.median(dim=3).values
+    windows = padded.squeeze(1).unfold(1, kernel, 1).unfold(2, kernel, 1)
+    if kernel == 3:
+        return _median_of_nine([windows[..., row, column] for row in range(3) for column in range(3)])
+    return windows.flatten(3).median(dim=3).values
+
+
+def _median_of_nine(planes: list[Tensor]) -> Tensor:
+    """The median of nine by a network of comparisons (Paeth 1990), far faster than sorting every window.
+
+    Columns of three are sorted; the median is that of the largest minimum, the middle median and the least maximum.
+    """
+    columns = [_sorted_three(*planes[start::3]) for start in range(3)]
+    lowest, middle, highest = zip(*columns, strict=True)
+    largest_low = torch.maximum(torch.maximum(lowest[0], lowest[1]), lowest[2])
+    least_high = torch.minimum(torch.minimum(highest[0], highest[1]), highest[2])
+    return _sorted_three(largest_low, _sorted_three(*middle)[1], least_high)[1]
+
+
+def _sorted_three(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    inner = torch.minimum(high, c)
+    return torch.minimum(low, inner), torch.maximum(low, inner), torch.maximum(high, c)

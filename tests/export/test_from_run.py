@@ -18,9 +18,10 @@ from fer_edge.bundle import Bundle
 from fer_edge.errors import GateError, InputError, OutputError
 from fer_edge.export import from_run
 from fer_edge.export.card import model_card
+from fer_edge.export.choose import choose_target
 from fer_edge.export.from_run import export_run
 from fer_edge.export.parity import compare_outputs, require_parity
-from fer_edge.export.targets import choose_target, export_target
+from fer_edge.export.targets import export_target
 from fer_edge.graph.info import graph_macs
 from fer_edge.graph.load import load_graph
 from fer_edge.model.cost import encoder_macs, head_macs

@@ -1,0 +1,251 @@
+"""What spoils a camera's picture of a face, in batches of stills or clips, in three levels.
+
+Every corruption works on clips and moves as it would in front of a camera: noise is new in every frame, light and blur
+follow the level given for each frame, a hand comes in and goes out again. A still is a clip of one frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fer_edge.errors import InputError, require
+
+__all__ = ["CORRUPTIONS", "LEVELS", "corrupt"]
+
+Uint8: TypeAlias = NDArray[np.uint8]
+Float: TypeAlias = NDArray[np.float32]
+
+LEVELS: Final = (1, 2, 3)
+"""Light, middle, heavy. Levels between them, and below one down to none at all at 0, are interpolated."""
+
+_PASS_FRAMES: Final = (3.0, 7.0)
+"""Frames from the moment an occlusion is nearest to the moment it is out of the picture, least and most."""
+
+
+def corrupt(images: Uint8, name: str, *, level: ArrayLike, generator: np.random.Generator) -> Uint8:
+    """Spoil faces in one way.
+
+    Args:
+        images: uint8 (N, H, W) grey stills, or (N, T, H, W) grey clips; not changed.
+        name: one of `CORRUPTIONS`.
+        level: how much, 0 (not at all) to 3 (heavily); one number, or an array that broadcasts against (N,) for stills
+            and (N, T) for clips.
+        generator: what is random is drawn from it.
+
+    Returns:
+        uint8, of the images' shape.
+
+    Raises:
+        InputError: an unknown corruption, images of another type or shape, or a level outside 0 to 3.
+        MissingPackageError: OpenCV is not installed.
+    """
+    if name not in CORRUPTIONS:
+        raise InputError(f"corruption {name!r} is unknown; there are: {', '.join(CORRUPTIONS)}")
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim not in (3, 4):
+        got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise InputError(f"images: got {got}, expected uint8 (N, H, W) or (N, T, H, W) grey")
+    levels = np.asarray(level, dtype=np.float32)
+    if not (np.isfinite(levels).all() and (levels >= 0).all() and (levels <= LEVELS[-1]).all()):
+        raise InputError(f"level: got {level!r}, expected 0 to {LEVELS[-1]}")
+    if 0 in images.shape:
+        return images.copy()
+    per_frame = np.broadcast_to(levels, images.shape[:-2])
+    clips = images.reshape(len(images), -1, *images.shape[-2:])
+    return CORRUPTIONS[name](clips, per_frame.reshape(clips.shape[:2]), generator).reshape(images.shape)
+
+
+def _poor_light(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """Under-exposed, dark tones crushed, a shadow across the face from a side that stays the same."""
+    gamma, gain, shadow = (
+        _at(level, 1.0, 1.3, 1.7, 2.2),
+        _at(level, 1.0, 0.7, 0.45, 0.25),
+        _at(level, 0, 0.5, 0.75, 0.9),
+    )
+    x, y = _places(frames)
+    turn = generator.uniform(0, 2 * math.pi, (len(frames), 1, 1)).astype(np.float32)
+    ramp = 0.5 + (np.cos(turn) * x + np.sin(turn) * y[:, None]) / (2 * math.sqrt(2))
+    light = np.power(frames / np.float32(255), gamma) * (255 * gain)
+    return _pixels(light * (1 - shadow * ramp[:, None]))
+
+
+def _blur(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """Out of focus: a Gaussian, sigma relative to the face."""
+    cv2, sigma = _cv2(), _at(level, 0, 0.02, 0.035, 0.055)[..., 0, 0] * frames.shape[-1]
+    result = frames.copy()
+    for place in zip(*np.nonzero(sigma > 0.1), strict=True):
+        result[place] = cv2.GaussianBlur(frames[place], (0, 0), float(sigma[place]))
+    return result
+
+
+def _noise(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """Additive Gaussian noise, new in every frame; the deviation in grey levels."""
+    grain = generator.standard_normal(frames.shape, dtype=np.float32)
+    return _pixels(frames + grain * _at(level, 0, 10, 20, 35))
+
+
+def _compression(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """Encoded as JPEG and back."""
+    cv2, quality = _cv2(), np.rint(_at(level, 95, 25, 12, 6)[..., 0, 0]).astype(int)
+    result = frames.copy()
+    for place in zip(*np.nonzero(level > 0), strict=True):
+        encoded = cv2.imencode(".jpg", frames[place], [cv2.IMWRITE_JPEG_QUALITY, int(quality[place])])[1]
+        result[place] = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+    return result
+
+
+def _salt_and_pepper(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """A share of the pixels is black or white, others in every frame."""
+    share = _at(level, 0, 0.02, 0.06, 0.12)
+    draw = generator.random(frames.shape, dtype=np.float32)
+    return np.where(draw < share, np.where(draw < share / 2, np.uint8(0), np.uint8(255)), frames)
+
+
+def _low_resolution(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """As if the face were far away: shrunk by area, brought back by linear interpolation."""
+    cv2, factor = _cv2(), _at(level, 1, 2, 3, 4)[..., 0, 0]
+    height, width = frames.shape[-2:]
+    result = frames.copy()
+    for place in zip(*np.nonzero(factor > 1), strict=True):
+        small = (max(1, round(width / factor[place])), max(1, round(height / factor[place])))
+        shrunk = cv2.resize(frames[place], small, interpolation=cv2.INTER_AREA)
+        result[place] = cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR)
+    return result
+
+
+def _hand(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """A hand comes in from the left, the right or below, and goes out again; skin about as light as the face."""
+    angle = generator.choice(np.radians([-90.0, 90.0, 0.0]), len(frames)) + generator.uniform(-0.5, 0.5, len(frames))
+    tone = frames.mean(axis=(1, 2, 3)) * generator.uniform(0.8, 1.3, len(frames))
+    reach = _at(level, -0.2, 0.5, 0.9, 1.3)[..., 0, 0]
+    return _passing(frames, level, _hand_template(), angle=angle, tone=tone, reach=reach, generator=generator)
+
+
+def _steering_wheel(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """The dark rim of a steering wheel rises in front of the face and sinks again."""
+    angle = generator.uniform(-0.5, 0.5, len(frames))
+    tone = generator.uniform(20, 60, len(frames))
+    reach = _at(level, -0.2, 0.4, 0.8, 1.1)[..., 0, 0]
+    return _passing(frames, level, _rim_template(), angle=angle, tone=tone, reach=reach, generator=generator)
+
+
+def _sun_flicker(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+    """Low sun through trees: glaring bands and shade that cross the face two to four times a second at 10 Hz."""
+    count, steps = frames.shape[:2]
+    x, y = _places(frames)
+    turn, waves, phase, speed = (
+        generator.uniform(low, high, (count, 1, 1, 1)).astype(np.float32)
+        for low, high in ((-0.7, 0.7), (0.6, 1.6), (0, 1), (0.2, 0.4))
+    )
+    moved = phase + speed * np.arange(steps, dtype=np.float32).reshape(1, steps, 1, 1)
+    along = (np.cos(turn) * x + np.sin(turn) * y[:, None]) * waves / 2 + moved
+    band = 1 / (1 + np.exp(-6 * np.sin(2 * math.pi * along)))
+    glare, shade = _at(level, 0, 40, 80, 130), _at(level, 0, 0.2, 0.35, 0.5)
+    return _pixels(frames * (1 - shade * (1 - band)) + glare * band)
+
+
+CORRUPTIONS: Final[Mapping[str, Callable[[Uint8, Float, np.random.Generator], Uint8]]] = {
+    "poor_light": _poor_light,
+    "blur": _blur,
+    "noise": _noise,
+    "compression": _compression,
+    "hand": _hand,
+    "steering_wheel": _steering_wheel,
+    "sun_flicker": _sun_flicker,
+    "salt_and_pepper": _salt_and_pepper,
+    "low_resolution": _low_resolution,
+}
+"""Every corruption by name; called by `corrupt`, which checks what it is given."""
+
+
+def _at(level: Float, *knots: float) -> Float:
+    """Values at levels 0, 1, 2, 3, interpolated: (N, T) -> float32 (N, T, 1, 1)."""
+    return np.interp(level, range(len(knots)), knots).astype(np.float32)[..., None, None]
+
+
+def _places(frames: Uint8) -> tuple[Float, Float]:
+    """Pixels' x (W,) and y (H,), -1 to 1."""
+    height, width = frames.shape[-2:]
+    return np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
+
+
+def _pixels(light: NDArray[np.floating[Any]]) -> Uint8:
+    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+
+
+def _passing(
+    frames: Uint8,
+    level: Float,
+    template: Float,
+    *,
+    angle: NDArray[np.float64],
+    tone: NDArray[np.float64],
+    reach: Float,
+    generator: np.random.Generator,
+) -> Uint8:
+    """Move something into the picture and out again, at a time of its own in every clip.
+
+    Args:
+        frames: uint8 (N, T, H, W).
+        level: (N, T), nothing is drawn where it is 0.
+        template: float (2, S, S): opacity 0..1, and shading about 1. Its tip points up and lies in the middle of
+            its upper quarter's edge.
+        angle: (N,) which way the tip points, radians clockwise from up; it comes from the opposite side.
+        tone: (N,) grey level.
+        reach: (N, T) how far the tip gets beyond the edge of the face's half, in half sides.
+        generator: for when it comes and how long it stays.
+    """
+    cv2 = _cv2()
+    count, steps, height, width = frames.shape
+    nearest = generator.uniform(0, steps - 1, (count, 1))
+    away = np.abs(np.arange(steps) - nearest) / generator.uniform(*_PASS_FRAMES, (count, 1))
+    sideways = generator.uniform(-0.35, 0.35, count)
+    depth = reach - (1.2 + reach) * np.square(np.minimum(away, 1.0))  # of the tip beyond the face's edge
+    size = 1.3 * max(height, width) / template.shape[-1] * generator.uniform(0.9, 1.2, count)
+    result = frames.copy()
+    for clip, step in zip(*np.nonzero((level > 0) & (away < 1)), strict=True):
+        up = np.array([math.sin(angle[clip]), -math.cos(angle[clip])])
+        tip = up * (depth[clip, step] - 1) + np.array([-up[1], up[0]]) * sideways[clip]
+        turn = np.array([[-up[1], -up[0]], [up[0], -up[1]]]) * size[clip]
+        middle = (np.array([width, height]) - 1) / 2
+        shift = middle * (1 + tip) - turn @ np.array([template.shape[-1] / 2, template.shape[-1] / 4])
+        moved = [
+            cv2.warpAffine(part, np.column_stack((turn, shift)), (width, height), flags=cv2.INTER_LINEAR)
+            for part in template
+        ]
+        face = frames[clip, step].astype(np.float32)
+        result[clip, step] = _pixels(face + moved[0] * (np.clip(moved[1] * tone[clip], 0, 255) - face))
+    return result
+
+
+def _hand_template(side: int = 192) -> Float:
+    """Four fingers and a palm, seen from the back."""
+    cv2 = _cv2()
+    opacity, shading = np.zeros((side, side), np.float32), np.full((side, side), 1.0, np.float32)
+    half, top, width = side // 2, side // 4, side // 12
+    for finger, (drop, lean) in enumerate(((14, -6), (2, -2), (0, 2), (10, 8))):
+        root = (half + round((finger - 1.5) * width * 1.05), top + side // 3)
+        tip = (root[0] + lean, top + drop + width // 2)
+        cv2.line(opacity, root, tip, 1.0, width, cv2.LINE_AA)
+        cv2.line(shading, (root[0] + width // 2, root[1]), (tip[0] + width // 2, tip[1]), 0.6, 2, cv2.LINE_AA)
+    cv2.line(opacity, (half, top + side * 2 // 5), (half, 2 * side), 1.0, width * 9 // 2, cv2.LINE_AA)
+    return np.stack((opacity, shading))
+
+
+def _rim_template(side: int = 192) -> Float:
+    """The upper arc of a wheel much larger than the face, with a dull highlight."""
+    cv2 = _cv2()
+    opacity, shading = np.zeros((side, side), np.float32), np.full((side, side), 1.0, np.float32)
+    radius, width = side, side // 5
+    centre = (side // 2, side // 4 + radius + width // 2)
+    cv2.circle(opacity, centre, radius, 1.0, width, cv2.LINE_AA)
+    cv2.circle(shading, centre, radius + width // 5, 2.0, width // 6, cv2.LINE_AA)
+    return np.stack((opacity, shading))
+
+
+def _cv2() -> Any:
+    return require("cv2", needed_by="corrupting faces", extra="cpu")
