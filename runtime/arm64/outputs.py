@@ -1,6 +1,6 @@
 """What a bundle computes on one machine, and whether two machines agree; prove-arm64.sh runs it on both.
 
-python outputs.py draw FACES.npz
+python outputs.py draw FACES.npz CLIP.avi
 python outputs.py record BUNDLE FACES.npz OUTPUTS.npz
 python outputs.py compare X86_FOLDER ARM64_FOLDER RESULT.json
 """
