@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -32,11 +33,22 @@ _EXTRA: Final[Mapping[str, str]] = {"cpu": "cpu", "cuda": "cuda"}
 
 def _plan_ort(job: TargetJob) -> WriterPlan:
     files = tuple(PlannedFile(name=f"{part}.onnx", part=part, precision=job.computes_in) for part in job.graphs)
-    return WriterPlan(files=files, refusals=_missing("onnxruntime", _EXTRA[job.recipe.provider]))
+    refusals = _missing("onnxruntime", _EXTRA[job.recipe.provider])
+    if not refusals:
+        try:
+            _onnxruntime(job)
+        except SessionError as error:
+            refusals = (str(error),)
+    return WriterPlan(files=files, refusals=refusals)
 
 
-def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
-    """ONNX Runtime's own optimisations, short of those that bind the file to one processor, done ahead of time."""
+def _onnxruntime(job: TargetJob) -> tuple[ModuleType, str]:
+    """ONNX Runtime, and its own name of the provider that the target needs.
+
+    Raises:
+        MissingPackageError: it is not installed.
+        SessionError: the one that is installed lacks the provider.
+    """
     provider = job.recipe.provider
     onnxruntime = require("onnxruntime", needed_by=f"the target {job.name!r}", extra=_EXTRA[provider])
     wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[provider]
@@ -45,6 +57,13 @@ def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarge
             f"the target {job.name!r} needs {wanted}, which this onnxruntime {onnxruntime.__version__} lacks; "
             f"install it with: pip install 'fer-edge[{_EXTRA[provider]}]'"
         )
+    return onnxruntime, wanted
+
+
+def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
+    """ONNX Runtime's own optimisations, short of those that bind the file to one processor, done ahead of time."""
+    onnxruntime, wanted = _onnxruntime(job)
+    provider = job.recipe.provider
     paths = []
     for number, (part, graph) in enumerate(job.graphs.items()):
         progress(f"optimising {part}", number, len(job.graphs))
