@@ -145,6 +145,8 @@ class TargetRecipe:
         self._check_devices()
 
     def _check_form(self) -> None:
+        batches = self.kind != "triton" or self.shapes.dynamic
+        expect(batches, "shapes.dynamic", self.shapes.dynamic, "true: a server makes batches of the requests it has")
         if self.lstm == "unrolled":
             time = self.shapes.time
             steps = not self.shapes.dynamic and (time is None or time.fixed)
@@ -174,10 +176,8 @@ class TargetRecipe:
 
     @property
     def rewrites(self) -> bool:
-        """The graphs are not run as the bundle holds them."""
-        shapes = self.shapes
-        fixed = not shapes.dynamic and (shapes.time is None or shapes.frames.fixed or shapes.windows.fixed)
-        return self.fold or self.float_weights or self.lstm != "loop" or self.float16 or fixed
+        """The graphs are rewritten before the engine's own tools see them; for TensorRT they always are."""
+        return self.tensorrt is not None or self.fold or self.float_weights or self.lstm != "loop"
 
     @property
     def quantized(self) -> bool:
