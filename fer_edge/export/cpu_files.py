@@ -23,6 +23,7 @@ from fer_edge.export.writer import (
     WriterPlan,
     WrittenTarget,
 )
+from fer_edge.files import write_atomic
 from fer_edge.runtime.providers import open_session
 from fer_edge.telemetry import without_telemetry
 
@@ -75,8 +76,7 @@ def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarge
         try:
             onnxruntime.InferenceSession(graph, options, providers=[wanted])
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-            if isinstance(error, OSError):
-                raise
+            _require_space(path, graph)
             raise SessionError(f"ONNX Runtime refuses {part}: {' '.join(str(error).split())}") from error
         paths.append(path)
 
@@ -110,7 +110,11 @@ def _write_openvino(job: TargetJob, folder: Path, progress: Progress) -> Written
             model = openvino_core().read_model(graph)
             if not job.recipe.shapes.dynamic:
                 model.reshape({name: _openvino_shape(shape) for name, shape in job.shapes[part].items()})
-            openvino.save_model(model, path, compress_to_fp16=False)
+            try:
+                openvino.save_model(model, path, compress_to_fp16=False)
+            except RuntimeError as error:
+                _require_space(path, graph)
+                raise SessionError(f"OpenVINO refuses {part}: {' '.join(str(error).split())}") from error
             paths += [path, path.with_suffix(".bin")]
 
     @contextmanager
@@ -126,6 +130,16 @@ def _write_openvino(job: TargetJob, folder: Path, progress: Progress) -> Written
 
     version = openvino.get_version().partition("-")[0]
     return WrittenTarget(files=tuple(paths), engine=f"openvino {version}", open=opened)
+
+
+def _require_space(path: Path, graph: bytes) -> None:
+    """Was it the disk? The engines write their files themselves, and say of a full disk that the graph was wrong.
+
+    Raises:
+        OutputError: the graph's own bytes cannot be written either.
+    """
+    write_atomic(path, graph)
+    path.unlink()
 
 
 def _openvino_shape(shape: InputShapes) -> list[int | tuple[int, int]]:

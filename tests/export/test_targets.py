@@ -151,6 +151,28 @@ class TestRefusals:
             export_target(bundle, target="cpu-x86", out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("full", [True, False])
+    def test_an_engine_that_blames_the_graph_for_a_full_disk(
+        self, full: bool, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """ONNX Runtime writes its file itself, and calls any failure of that a failure of the graph."""
+        import onnxruntime
+
+        def refuse(*_: object, **__: object) -> None:
+            raise RuntimeError("INVALID_PROTOBUF : Protobuf serialization failed.")
+
+        def write(path: Path, data: bytes) -> None:
+            if full:
+                raise OutputError(f"cannot write {path}: No space left on device")
+            path.write_bytes(data)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+        monkeypatch.setattr("fer_edge.export.cpu_files.write_atomic", write)
+        wanted, words = (OutputError, "No space left") if full else (SessionError, "ONNX Runtime refuses encoder")
+        with pytest.raises(wanted, match=words):
+            export_target(bundle, target="cpu-x86", out=tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_place_that_cannot_be_written(self, bundle: Bundle, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         code, said = run_command(bundle.path, "--target", "cpu-x86", "--out", tmp_path / "file" / "inside")
