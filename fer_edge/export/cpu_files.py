@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fer_edge.errors import MissingPackageError, SessionError, require
 from fer_edge.export.writer import (
+    InputShapes,
     Part,
     PlannedFile,
     Progress,
@@ -87,7 +88,10 @@ def _write_openvino(job: TargetJob, folder: Path, progress: Progress) -> Written
         for number, (part, graph) in enumerate(job.graphs.items()):
             progress(f"converting {part}", number, len(job.graphs))
             path = folder / f"{part}.xml"
-            openvino.save_model(openvino_core().read_model(graph), path, compress_to_fp16=False)
+            model = openvino_core().read_model(graph)
+            if not job.recipe.shapes.dynamic:
+                model.reshape({name: _openvino_shape(shape) for name, shape in job.shapes[part].items()})
+            openvino.save_model(model, path, compress_to_fp16=False)
             paths += [path, path.with_suffix(".bin")]
 
     @contextmanager
@@ -103,6 +107,11 @@ def _write_openvino(job: TargetJob, folder: Path, progress: Progress) -> Written
 
     version = openvino.get_version().partition("-")[0]
     return WrittenTarget(files=tuple(paths), engine=f"openvino {version}", open=opened)
+
+
+def _openvino_shape(shape: InputShapes) -> list[int | tuple[int, int]]:
+    """A size, or a range of sizes, for each dimension."""
+    return [low if low == high else (low, high) for low, high in zip(shape.min, shape.max, strict=True)]
 
 
 def _missing(package: str, extra: str) -> tuple[str, ...]:
