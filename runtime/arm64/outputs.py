@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-FRAMES = 8  # an emulated float network takes seconds a frame
-CLIP_FRAMES = 6
+FRAMES = 4  # an emulated float network takes seconds a frame
+CLIP_FRAMES = 3
 PACKAGES = ("fer-edge", "numpy", "opencv-python-headless", "onnxruntime")
 
 
