@@ -83,13 +83,13 @@ def main(bundle: str, json_file: Path | None, rounds: int, per_round: int) -> No
     keys = list(itertools.product(("cpu", "openvino"), variants, PARTS, FORMS))
     graphs = {key: form_graph(opened, *key[1:]) for key in keys if key[0] == "cpu"}
     sessions: dict[tuple[str, ...], Session] = {
-        key: open_session(graphs["cpu", *key[1:]], provider=key[0]) for key in keys
+        key: open_session(graphs[("cpu", *key[1:])], provider=key[0]) for key in keys
     }
     given = {part: feeds(opened, part) for part in PARTS}
     differences = {
         "/".join(key): float(
             max(
-                np.abs(value - sessions[*key[:3], "loop"].run(given[key[2]])[name]).max()
+                np.abs(value - sessions[(*key[:3], "loop")].run(given[key[2]])[name]).max()
                 for name, value in sessions[key].run(given[key[2]]).items()
             )
         )

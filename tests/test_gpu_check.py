@@ -16,12 +16,12 @@ from tiny import tiny_bundle
 from fer_edge import gpu_check
 from fer_edge.bundle import Bundle
 from fer_edge.cli import main
-from fer_edge.errors import SessionError
+from fer_edge.errors import MissingPackageError, SessionError
 from fer_edge.export import tensorrt_files
 from fer_edge.gpu_check import GpuCheckOptions, GpuCheckReport, check_gpu
 from fer_edge.machine import GpuReport, machine_report
 from fer_edge.runtime.device_memory_cuda import CudaPythonDevice
-from fer_edge.runtime.kernel_engine import open_kernel_session
+from fer_edge.runtime.kernel_engine import compile_kernel, open_kernel_session
 
 FEW = GpuCheckOptions(runs=10, cycles=40, threads=3)
 
@@ -166,6 +166,16 @@ class TestCommand:
         assert done.exit_code == 1
         assert done.stderr.endswith("error: failed: kernel\n")
         assert json.loads(done.stdout) == json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("capability", [75, 87, 90, 120])
+def test_the_kernel_compiles_without_a_gpu(capability: int) -> None:
+    try:
+        image, version = compile_kernel(capability)
+    except MissingPackageError:
+        pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc")
+    assert b".target sm_%d" % capability in image
+    assert version.startswith("nvrtc ")
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -216,14 +217,14 @@ def _openers(threads: int) -> dict[tuple[str, str], Opener]:
     vino_settings = {"default": vino, "bf16": replace(vino, precision="bf16"), "pinned": replace(vino, pinning=True)}
     openers: dict[tuple[str, str], Opener] = {}
     for name, chosen in ort_settings.items():
-        openers[_ORT, name] = lambda graph, chosen=chosen: OrtSession(graph, threads=threads, settings=chosen)
+        openers[_ORT, name] = partial(OrtSession, threads=threads, settings=chosen)
     for name, each in vino_settings.items():
-        openers[_OPENVINO, name] = lambda graph, each=each: OpenVinoSession(graph, threads=threads, settings=each)
-    openers[_OPENVINO, "open shapes"] = lambda graph: _open_shapes(graph, threads)
+        openers[_OPENVINO, name] = partial(OpenVinoSession, threads=threads, settings=each)
+    openers[_OPENVINO, "open shapes"] = partial(_open_shapes, threads=threads)
     return openers
 
 
-def _open_shapes(graph: bytes, threads: int) -> OpenVinoSession:
+def _open_shapes(graph: bytes, *, threads: int) -> OpenVinoSession:
     """OpenVINO with one program for every shape, which `OpenVinoSession` never makes."""
     from fer_edge.runtime.openvino_session import OpenVinoSession, openvino_core
 

@@ -31,15 +31,33 @@ if TYPE_CHECKING:
 @click.option(
     "--tolerance", type=click.FloatRange(min=0, min_open=True), help="With --target: largest difference that passes."
 )
-@click.option("--dry-run", is_flag=True, help="With --target: print what would be written, or why not; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; with --target print what would be written, or why not.")
 @click.option(
     "--check", is_flag=True, help="Print which TensorRT would take a BUNDLE's graphs (or --target's), with no GPU."
+)
+@click.option(
+    "--parity",
+    is_flag=True,
+    help="Hold torch, ONNX, INT8 and every engine here, or --target's files, against each other.",
+)
+@click.option("--data", metavar="SPEC", help="With --parity: real faces of this data set instead of generated ones.")
+@click.option(
+    "--rows",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --data: the rows that a calibration's sample list names.",
+)
+@click.option(
+    "--run",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="With --parity: compute in torch what this training run computes, instead of what it recorded.",
 )
 @click.option("--targets", "list_targets", is_flag=True, help="Print the targets there are, and stop.")
 @click.option("--name", help="With a RUN: the bundle's name; the folder's by default.")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")
 @json_flag
+@click.pass_context
 def command(
+    ctx: click.Context,
     source: str | None,
     out: Path | None,
     target: str | None,
@@ -49,6 +67,10 @@ def command(
     tolerance: float | None,
     dry_run: bool,
     check: bool,
+    parity: bool,
+    data: str | None,
+    rows: Path | None,
+    run: Path | None,
     list_targets: bool,
     name: str | None,
     overwrite: bool,
@@ -58,6 +80,9 @@ def command(
 
     Either way the result is compared with what it came from, and nothing is written when they differ. With --check or
     --dry-run nothing is written at all, and the exit code is 1 where something would be refused.
+
+    --parity compares stage by stage and writes the verdict into the BUNDLE's manifest; the exit code is 1 where a stage
+    fails, and the layer at which it parts is named.
     """
     if list_targets:
         _show_targets(as_json=as_json)
@@ -65,26 +90,48 @@ def command(
     if source is None:
         raise click.UsageError("name a RUN or a BUNDLE, or pass --targets to see the targets")
     if (Path(source) / "run.json").is_file():
-        if target is not None or check or dry_run:
+        if target is not None or check or dry_run or parity:
             raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, with --out")
         if out is None:
             raise click.UsageError("exporting a RUN needs --out, the bundle's folder")
         _show_bundle(_export_run(Path(source), out, name=name, overwrite=overwrite), as_json=as_json)
         return
+    if parity and check:
+        raise click.UsageError("--parity and --check are two commands: give one of them")
+    if not parity and (data or rows or run):
+        raise click.UsageError("--data, --rows and --run belong to --parity")
+    if rows and not data:
+        raise click.UsageError("--rows needs --data, the data set of the rows")
     if check and dry_run:
         raise click.UsageError("--check and --dry-run exclude each other: the dry run checks too")
-    if target is None and not check:
+    if target is None and not check and not parity:
         raise click.UsageError(f"{source} is no training run (it holds no run.json); a BUNDLE needs --target")
     from fer_edge.bundle import Bundle
 
     bundle = Bundle.open(source)
+    if parity:
+        from fer_edge.cli.parity import check_parity
+
+        chosen_variants = (variant,) if variant else ()
+        check_parity(
+            bundle,
+            variants=chosen_variants,
+            target=target,
+            settings=settings,
+            data=data,
+            rows=rows,
+            run=run,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+        return
     if check:
         accepted = _check(bundle, target, variant, settings, clip=clip, as_json=as_json)
-        raise SystemExit(0 if accepted else 1)
+        ctx.exit(0 if accepted else 1)
     assert target is not None
     if dry_run:
         refused = _dry_run(bundle, target, variant, settings, clip=clip, as_json=as_json)
-        raise SystemExit(1 if refused else 0)
+        ctx.exit(1 if refused else 0)
     from fer_edge.cli.targets import show_report
     from fer_edge.export.choose import choose_target
     from fer_edge.export.targets import export_target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -16,12 +16,12 @@ from fer_edge.errors import FerEdgeError, MissingPackageError, SessionError, req
 from fer_edge.export.chain_report import ChainReport, ParityLimits, StageReport
 from fer_edge.export.diverge import Divergence, Opener, first_divergence, spread_of_difference
 from fer_edge.export.recorded import RecordedOutputs, recorded_outputs
-from fer_edge.export.writer import Run
+from fer_edge.export.writer import Part, Run
 from fer_edge.manifest import Variant, timestamp
 from fer_edge.runtime.network import suitable_variants
 from fer_edge.runtime.providers import PROVIDERS, open_session
 
-__all__ = ["TorchOutputs", "check_chain", "engine_opener", "engines_at_hand", "write_verdict"]
+__all__ = ["TargetFiles", "TorchOutputs", "check_chain", "engine_opener", "engines_at_hand", "write_verdict"]
 
 Array: TypeAlias = NDArray[Any]
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -46,12 +46,36 @@ class TorchOutputs(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class TargetFiles:
+    """A target's files, written and ready to run.
+
+    Attributes:
+        name: the target's.
+        variant: whose graphs it was made from.
+        graphs: these graphs after the target's passes, by part.
+        open: opens one part's file; None where this machine cannot run it.
+        not_run: why `open` is None.
+        frames: rows that the encoder takes at once.
+        windows: windows that the head takes at once.
+        exact: the files compute the variant's own floats: neither rounded further nor in FP16.
+    """
+
+    name: str
+    variant: str
+    graphs: Mapping[Part, bytes]
+    open: Callable[[Part], AbstractContextManager[Run]] | None
+    not_run: str
+    frames: int
+    windows: int
+    exact: bool
+
+
+@dataclass(frozen=True, eq=False)
 class _Logits:
     """What one way of computing makes of the frames: each on its own, and in full windows."""
 
     single: NDArray[np.float32]
     windows: NDArray[np.float32]
-    engine: str = ""
 
     @property
     def all(self) -> NDArray[np.float32]:
@@ -104,6 +128,7 @@ def check_chain(
     variants: Sequence[str] = (),
     torch: TorchOutputs | None = None,
     engines: Mapping[str, Opener] | None = None,
+    target: TargetFiles | None = None,
     limits: ParityLimits | None = None,
     progress: Progress | None = None,
 ) -> ChainReport:
@@ -116,7 +141,8 @@ def check_chain(
         variants: names; all where none is given.
         torch: the network that the bundle was made from; without it the record in the manifest is used.
         engines: what opens graphs, by name; those at hand, on the variants that suit them, where None.
-        limits: what may differ.
+        target: a target's files; checked with the variant that they were made from.
+        limits: what may differ; by default what suits real faces.
         progress: called with (what, done, total).
 
     Returns:
@@ -138,7 +164,13 @@ def check_chain(
         for name, opener in found.items():
             if engines is not None or variant.name in suitable_variants(bundle.manifest, provider=name):
                 stages.append(chain.engine(variant, name, opener))
-        stages += [_skipped(variant, f"{variant.name} in {name}", reason) for name, reason in missing.items()]
+        stages += [
+            _skipped(variant, f"{variant.name} in {name}", reason)
+            for name, reason in missing.items()
+            if variant.name in suitable_variants(bundle.manifest, provider=name)
+        ]
+        if target is not None and target.variant == variant.name:
+            stages.append(chain.target(variant, target))
     return ChainReport(
         bundle=bundle.manifest.name,
         frames=described,
@@ -214,6 +246,22 @@ class _Chain:
         limit = self.limits.layer_float if exact else self.limits.layer_rounded
         return self._located(report, (self._graphs(variant, engine_opener(_TRUSTED)), graphs), limit)
 
+    def target(self, variant: Variant, files: TargetFiles) -> StageReport:
+        """A target's files against the variant in ONNX Runtime, over full windows; the graphs' passes are searched."""
+        stage = f"{variant.name} for {files.name}"
+        if files.open is None:
+            return _skipped(variant, stage, files.not_run)
+        with files.open("encoder") as encoder, files.open("head") as head:
+            features = _in_turns(self.frames, files.frames, lambda part: encoder({"frames": part})["features"])
+            windows = self._windows(features)
+            got = _in_turns(windows, files.windows, lambda part: head(self._full(part))["logits"])
+        own = self.own(variant)
+        report = self._judged(variant, stage, replace(own, single=own.single[:0]), _Logits(got[:0], got), files.exact)
+        trusted = engine_opener(_TRUSTED)
+        passed = _Graphs(encoder=files.graphs["encoder"], head=files.graphs["head"], opener=trusted)
+        limit = self.limits.layer_float if files.exact else self.limits.layer_rounded
+        return self._located(report, (self._graphs(variant, trusted), passed), limit)
+
     def own(self, variant: Variant) -> _Logits:
         """A variant's logits in ONNX Runtime."""
         if variant.name not in self._own:
@@ -249,17 +297,20 @@ class _Chain:
             single.append(head(np.ascontiguousarray(batch[:, None]), np.ones(len(batch), np.int64)))
             if what:
                 self._progress(what, min(start + _BATCH, len(frames)), len(frames))
-        every = np.concatenate(features)
-        whole = len(every) // self._window
-        windows = every[: whole * self._window].reshape(whole, self._window, -1)
-        together = [
-            head(np.ascontiguousarray(part), np.full(len(part), self._window, np.int64))
-            for part in np.array_split(windows, -(-whole // _BATCH))
-        ]
-        return _Logits(single=np.concatenate(single), windows=np.concatenate(together))
+        windows = self._windows(np.concatenate(features))
+        together = _in_turns(windows, _BATCH, lambda part: head(*self._full(part).values()))
+        return _Logits(np.concatenate(single), together)
+
+    def _windows(self, features: Array) -> Array:
+        """Features in full windows, in order: float32 (B, T, F)."""
+        whole = len(features) // self._window
+        return features[: whole * self._window].reshape(whole, self._window, -1)
+
+    def _full(self, windows: Array) -> dict[str, Array]:
+        return {"features": windows, "length": np.full(len(windows), self._window, np.int64)}
 
     def _judged(
-        self, variant: Variant, stage: str, expected: _Logits, got: _Logits, *, exact: bool = False
+        self, variant: Variant, stage: str, expected: _Logits, got: _Logits, exact: bool = False
     ) -> StageReport:
         want, have = expected.all, got.all
         difference = np.abs(have.astype(np.float64) - want)
@@ -313,7 +364,12 @@ class _Chain:
 
 
 def _recorded(record: RecordedOutputs) -> _Logits:
-    return _Logits(single=np.array(record.logits, np.float32), windows=np.array(record.window_logits, np.float32))
+    return _Logits(np.array(record.logits, np.float32), np.array(record.window_logits, np.float32))
+
+
+def _in_turns(rows: Array, batch: int, compute: Callable[[Array], Array]) -> Array:
+    parts = [compute(np.ascontiguousarray(rows[start : start + batch])) for start in range(0, len(rows), batch)]
+    return np.concatenate(parts)
 
 
 def _skipped(variant: Variant, stage: str, reason: str) -> StageReport:

@@ -13,6 +13,7 @@ from fer_edge.export.recipe import Precision, TargetRecipe, load_target
 from fer_edge.machine import GpuReport, machine_report
 from fer_edge.recipes import recipe_names
 from fer_edge.runtime.network import choose_variant
+from fer_edge.tensorrt_flavours import Package
 
 __all__ = ["choose_precision", "choose_target", "target_names", "target_variant"]
 
@@ -66,10 +67,11 @@ def _installed(*, gpu: bool) -> Iterator[str]:
 def _on_gpu(gpu: GpuReport, small: bool) -> Iterator[str]:
     from fer_edge.runtime.tensorrt_library import load_tensorrt
 
-    for package, names in (
-        ("tensorrt", ("jetson-orin-nano", *_TENSORRT) if small else _TENSORRT),
-        ("tensorrt_rtx", ("rtx-desktop",)),
-    ):
+    recipes: dict[Package, tuple[str, ...]] = {
+        "tensorrt": ("jetson-orin-nano", *_TENSORRT) if small else _TENSORRT,
+        "tensorrt_rtx": ("rtx-desktop",),
+    }
+    for package, names in recipes.items():
         try:
             installed = load_tensorrt(package).flavour.name
         except FerEdgeError:

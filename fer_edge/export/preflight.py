@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,12 +64,13 @@ def check_bundle(bundle: Bundle, *, rows: Iterable[str] = ROWS, variants: Sequen
         MissingPackageError: onnx is not installed.
     """
     names = tuple(variants) or tuple(variant.name for variant in bundle.manifest.variants)
-    shapes = part_shapes(bundle.manifest, _SEVERAL)
+    several, single = (part_shapes(bundle.manifest, each) for each in (_SEVERAL, Shapes()))
     verdicts = []
     for name in names:
         graphs = bundle_graphs(bundle, name, clip=False)
         for row in rows:
-            findings = _findings(graphs, shapes, row=row)
+            # An accelerator builds one size alone, so that is what it is asked for.
+            findings = _findings(graphs, single if row == "dla" else several, row=row)
             verdicts.append(Verdict(target=row, variant=name, findings=findings))
     return tuple(verdicts)
 
@@ -89,6 +90,7 @@ def job_findings(job: TargetJob) -> Verdict:
             row=recipe.flavour,
             compute_capabilities=recipe.compute_capabilities,
             on_dla=recipe.dla_core is not None,
+            max_opset=recipe.opset,
         )
     return Verdict(target=job.name, variant=job.variant, findings=findings)
 
@@ -113,7 +115,13 @@ def require_preflight(job: TargetJob) -> Verdict:
 
 
 def _findings(
-    graphs: Any, shapes: Shaped, *, row: str, compute_capabilities: tuple[int, ...] = (), on_dla: bool = False
+    graphs: Mapping[Part, bytes],
+    shapes: Shaped,
+    *,
+    row: str,
+    compute_capabilities: tuple[int, ...] = (),
+    on_dla: bool = False,
+    max_opset: int | None = None,
 ) -> tuple[Finding, ...]:
     if row not in ROWS:
         raise InputError(f"check target {row!r} is unknown; expected one of {', '.join(ROWS)}")
@@ -122,7 +130,6 @@ def _findings(
     from fer_edge.graph.preflight.check import check_graph
 
     found: list[Finding] = []
-    part: Part
     for part, data in graphs.items():
         profile = {name: (each.min, each.opt, each.max) for name, each in shapes[part].items()}
         found += check_graph(
@@ -132,5 +139,6 @@ def _findings(
             profile=profile,
             compute_capabilities=compute_capabilities,
             on_dla=on_dla,
+            max_opset=max_opset,
         )
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))

@@ -103,7 +103,7 @@ def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: S
     """
     if not recipe.rewrites:
         return Prepared(graphs=graphs, keep_float32={}, passes=())
-    for package in ("onnx", "onnxslim"):
+    for package in ("onnx", "onnxslim") if recipe.fold else ("onnx",):
         require(package, needed_by="rewriting graphs for a target", extra="tensorrt")
     from fer_edge.graph.float16 import float32_nodes
     from fer_edge.graph.load import dump_graph, load_graph
@@ -134,7 +134,7 @@ def _rewritten(
     if recipe.float_weights:
         model = restore_weights(model)
         said.append("float weights")
-    if sizes := {} if recipe.shapes.dynamic else _fixed_sizes(model, shapes):
+    if sizes := {} if recipe.shapes.dynamic or recipe.kind == "openvino" else _fixed_sizes(model, shapes):
         model = fix_dimensions(model, sizes)
         said.append("fixed " + ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items()))
     if recipe.lstm != "loop":

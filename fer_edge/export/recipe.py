@@ -87,7 +87,7 @@ class TargetRecipe:
             one product before the loop, ``"unrolled"`` does without a loop (fixed number of steps).
         float_weights: weights that only storage made int8 come back to float in the engine's graphs.
         fold: compute constants ahead of time and merge what can be merged.
-        opset: refuse graphs of a newer opset; the flavour's limit by default.
+        opset: newest opset that the graphs may have; the flavour's limit by default. For TensorRT.
         workspace_mib: memory that the builder's tactics may use, in MiB; None leaves the builder's own.
         compute_capabilities: the GPUs to build ahead of time for (RTX); empty means the GPU of this machine.
         dla_core: the deep learning accelerator that takes what layers it can; None keeps everything on the GPU.
@@ -134,6 +134,7 @@ class TargetRecipe:
         )
         expect(typed, "precision", self.precision, wanted)
         if self.opset is not None:
+            expect(needed, "opset", self.opset, f"none: the kind {self.kind!r} is not TensorRT")
             expect(9 <= self.opset <= 25, "opset", self.opset, "9 to 25")
         if self.workspace_mib is not None:
             expect(1 <= self.workspace_mib <= 65536, "workspace_mib", self.workspace_mib, "1 to 65536 MiB")
@@ -175,10 +176,8 @@ class TargetRecipe:
 
     @property
     def rewrites(self) -> bool:
-        """The graphs are not run as the bundle holds them."""
-        shapes = self.shapes
-        fixed = not shapes.dynamic and (shapes.time is None or shapes.frames.fixed or shapes.windows.fixed)
-        return self.fold or self.float_weights or self.lstm != "loop" or self.float16 or fixed
+        """The graphs are rewritten before the engine's own tools see them; for TensorRT they always are."""
+        return self.tensorrt is not None or self.fold or self.float_weights or self.lstm != "loop"
 
     @property
     def quantized(self) -> bool:

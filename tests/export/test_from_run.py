@@ -18,6 +18,7 @@ from fer_edge.bundle import Bundle
 from fer_edge.errors import GateError, InputError, OutputError
 from fer_edge.export import from_run
 from fer_edge.export.card import model_card
+from fer_edge.export.chain import check_chain
 from fer_edge.export.choose import choose_target
 from fer_edge.export.from_run import export_run
 from fer_edge.export.parity import compare_outputs, require_parity
@@ -69,6 +70,13 @@ def test_the_manifest_says_where_the_weights_come_from(run: TrainRun, bundle: Bu
     assert [from_run.TRACED_FRAMES, 16, 16] not in shapes
     assert len(shapes) >= 3
     assert (manifest.preprocess.size, manifest.preprocess.median) == (16, 3)
+
+
+def test_torchs_outputs_are_recorded_and_the_chain_begins_with_them(run: TrainRun, bundle: Bundle) -> None:
+    frames = prepare_stills(np.asarray(small_dataset().split("choose").images[:16]), bundle.manifest.preprocess)
+    for torch_network in (None, from_run.run_outputs(run)):
+        report = check_chain(bundle, frames, described="faces", torch=torch_network, engines={})
+        assert (report.stages[0].stage, report.stages[0].passed) == ("torch -> ONNX", True)
 
 
 def test_macs_of_the_graph_are_those_of_the_configuration(run: TrainRun, bundle: Bundle) -> None:

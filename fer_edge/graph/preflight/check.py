@@ -59,6 +59,7 @@ def check_graph(
     profile: Profile | None = None,
     compute_capabilities: tuple[int, ...] = (),
     on_dla: bool = False,
+    max_opset: int | None = None,
 ) -> tuple[Finding, ...]:
     """Everything that is wrong with a graph for a target; empty where nothing is.
 
@@ -69,6 +70,7 @@ def check_graph(
         profile: the shapes that an engine would be built for.
         compute_capabilities: the GPUs that it would be built for, where that is done ahead of time.
         on_dla: layers are to run on a deep learning accelerator; ``target="dla"`` implies it.
+        max_opset: newest opset that is wanted, where that is older than the flavour's limit.
 
     Raises:
         InputError: an unknown target.
@@ -78,7 +80,7 @@ def check_graph(
     accelerator = on_dla or target == "dla"
     row: TensorRtFlavour = FLAVOURS[_DLA_FLAVOUR if target == "dla" else target]
     checked = Checked(
-        model=model, flavour=row, profile=profile, compute_capabilities=compute_capabilities, dla=accelerator
+        model=model, flavour=row, profile=profile, compute_capabilities=compute_capabilities, max_opset=max_opset
     )
     rules = {**RULES, **(DLA_RULES if accelerator else {})}
     return tuple(

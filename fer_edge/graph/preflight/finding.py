@@ -67,14 +67,14 @@ class Checked:
         flavour: the table's row.
         profile: the shapes that an engine would be built for; None where none are given.
         compute_capabilities: the GPUs that it would be built for ahead of time.
-        dla: layers are to run on a deep learning accelerator.
+        max_opset: newest opset that is wanted; None leaves the flavour's limit alone.
     """
 
     model: ModelProto
     flavour: TensorRtFlavour
     profile: Profile | None = None
     compute_capabilities: tuple[int, ...] = ()
-    dla: bool = False
+    max_opset: int | None = None
 
     @cached_property
     def index(self) -> GraphIndex:

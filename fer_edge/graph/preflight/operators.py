@@ -55,10 +55,15 @@ _CURES: Final[Mapping[str, str]] = {
 
 
 def opset(checked: Checked) -> Iterator[Fault]:
-    """An opset that the parser does not read."""
+    """An opset that the parser does not read, or newer than the recipe wants."""
     version, newest = graph_opset(checked.model), checked.flavour.max_opset
+    if checked.max_opset is not None and checked.max_opset < newest:
+        newest = checked.max_opset
+        words = f"opset {version}; the recipe wants {_OLDEST_OPSET} to {newest}"
+    else:
+        words = f"opset {version}; {checked.flavour.title} reads {_OLDEST_OPSET} to {newest}"
     if not _OLDEST_OPSET <= version <= newest:
-        found = f"opset {version}; {checked.flavour.title} reads {_OLDEST_OPSET} to {newest}"
+        found = words
         yield Fault(node="the graph", found=found, cure=f"export again with opset {min(17, newest)}")
 
 

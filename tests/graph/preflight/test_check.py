@@ -270,6 +270,11 @@ def test_an_opset_beyond_the_parsers_is_refused(target: str, newest: int) -> Non
         assert all(f"reads 9 to {newest}" in finding.found for finding in found)
 
 
+def test_a_recipe_may_want_an_older_opset() -> None:
+    (finding,) = check_graph(sound(), target="10.3", profile=PROFILE, max_opset=16)
+    assert (finding.rule, finding.found) == ("opset", "opset 17; the recipe wants 9 to 16")
+
+
 @pytest.mark.parametrize(
     ("batch", "profile", "words"),
     [
