@@ -127,7 +127,7 @@ def command(
     from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, load_ckplus, run_ckplus
     from fer_edge.paper.publish import measure_trained, publish_study
     from fer_edge.paper.recipe import StudyRecipe
-    from fer_edge.paper.study import plan_runs, run_study
+    from fer_edge.paper.study import plan_runs, read_runs, run_study
     from fer_edge.paper.systems import SYSTEMS, chosen_systems
     from fer_edge.recipes import load_recipe, override
 
@@ -142,6 +142,8 @@ def command(
     for spec in posed:
         with progress(f"reading {spec}") as bar:
             load_ckplus(spec, progress=bar)
+    # The tables hold all that lies in --out, whatever --only says: what does not belong there is told before training.
+    read_runs(out, plan_runs(chosen_systems(SYSTEMS), protocol), protocol, dataset)
     told = shlex.join(["fer-edge", *sys.argv[1:]])
 
     def publish() -> StudyReport:

@@ -134,7 +134,7 @@ def ckplus_report(
             known = [each.report for each in found if each.report is not None]
             absent = nothing if whole or name not in _SEQUENCES else _NOT_WHOLE
             figures = _figures(known) if known else {"missing": absent}
-            paper = tuple(figure for figure in published(name) if figure.dataset == "ckplus")
+            paper = published(name, dataset="ckplus")
             rows.append(
                 CkPlusRow(
                     system=name, title=title, inputs=inputs, start=start, folds=len(known), paper=paper, **figures

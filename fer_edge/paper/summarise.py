@@ -83,8 +83,7 @@ def summarise_study(
     Raises:
         InputError: two runs of one system and seed, a run of an unknown system, or runs on different rows.
     """
-    held = list(runs)
-    found = _by_system(held, systems)
+    found = _by_system(runs, systems)
     _check_rows(found)
     present = [system for system in systems if system.name in found]
     absent = [system for system in systems if system.name not in found]
@@ -149,7 +148,7 @@ def _summary(system: System, runs: Mapping[int, RunResult], protocol: Protocol) 
         seconds=Spread.of([run.seconds for run in held]),
         choose=_split([run.choose for run in held]),
         report=_split(reports) if len(reports) == len(held) else None,
-        paper=tuple(figure for figure in published(system.name) if figure.dataset == _reported(held[0]).dataset),
+        paper=published(system.name),
     )
 
 
@@ -238,12 +237,15 @@ def _ranks(found: _Runs, methods: Sequence[System]) -> RankSummary | None:
     if len(methods) < 2:
         return None
     split = _reported(next(iter(found[methods[0].name].values())))
-    scores = {system.name: _right(found[system.name], found[system.name]) for system in methods}
+    # An average over more seeds ranks better by that alone, so every method counts with the same ones where it can.
+    common = [seed for seed in found[methods[0].name] if all(seed in found[system.name] for system in methods)]
+    scores = {system.name: _right(found[system.name], common or found[system.name]) for system in methods}
     test = friedman_over_parts(scores, split.labels)
     order = sorted(range(len(methods)), key=lambda index: test.mean_ranks[index])
     return RankSummary(
         split=split.split,
         parts=PARTS,
+        seeds=tuple(common),
         systems=tuple(methods[index].name for index in order),
         mean_ranks=tuple(test.mean_ranks[index] for index in order),
         statistic=test.statistic,
@@ -259,7 +261,6 @@ def _not_run(system: System, why_not: Mapping[str, str]) -> NotRun:
         title=system.title,
         group=system.group,
         tables=system.tables,
-        dataset="fer2013",
         why=why_not.get(system.name, _NOT_YET),
-        paper=tuple(figure for figure in published(system.name) if figure.dataset == "fer2013"),
+        paper=published(system.name),
     )

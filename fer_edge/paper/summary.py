@@ -115,7 +115,6 @@ class NotRun:
     title: str
     group: str
     tables: tuple[int, ...]
-    dataset: str
     why: str
     paper: tuple[PaperFigure, ...]
 
@@ -150,6 +149,7 @@ class RankSummary:
     Attributes:
         split: whose images.
         parts: blocks of the test.
+        seeds: averaged, the same for every method; empty where no seed is common to all, and each counts with its own.
         systems: the methods, best first.
         mean_ranks: in that order, 1 is best.
         statistic: Friedman's chi-squared, corrected for ties.
@@ -160,6 +160,7 @@ class RankSummary:
 
     split: str
     parts: int
+    seeds: tuple[int, ...]
     systems: tuple[str, ...]
     mean_ranks: tuple[float, ...]
     statistic: float

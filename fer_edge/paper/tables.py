@@ -130,7 +130,7 @@ def rank_table(report: StudyReport) -> Table | None:
     titles = {row.name: row.title for row in report.systems}
     seeds = {row.name: row.seeds for row in report.systems}
     rows = [
-        [titles[name], _count(seeds[name]), f"{rank:.2f}"]
+        [titles[name], ", ".join(map(str, ranks.seeds or seeds[name])), f"{rank:.2f}"]
         for name, rank in zip(ranks.systems, ranks.mean_ranks, strict=True)
     ]
     caption = (

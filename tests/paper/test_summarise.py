@@ -41,6 +41,16 @@ class TestSummarise:
         assert len(ranks.systems) == 9
         assert sum(ranks.mean_ranks) == pytest.approx(45)
 
+    def test_methods_are_ranked_by_the_seeds_that_all_have(self) -> None:
+        runs = [made_up_run("complete", seed, 0.6) for seed in (0, 1)] + [made_up_run("cnn-lstm", 1, 0.5)]
+        both, alone = summarised(runs).ranks, summarised(runs[1:]).ranks
+        assert both is not None
+        assert both.seeds == (1,)
+        assert both == alone
+        apart = summarised([runs[0], runs[2]]).ranks
+        assert apart is not None
+        assert apart.seeds == ()
+
     def test_without_a_reporting_split_the_other_one_counts(self) -> None:
         runs = [made_up_run(name, 0, 0.6, report=None) for name in ("complete", "cnn-lstm")]
         report = summarised(runs)
