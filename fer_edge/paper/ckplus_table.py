@@ -52,7 +52,7 @@ _SEQUENCES: Final[Mapping[str, tuple[str, str]]] = {
     "complete-peak-mean": ("Proposed (complete)", "last three frames, averaged"),
     "complete-sequence": ("Proposed (complete)", "neutral to peak"),
 }
-_STILLS: Final = "stills, last three frames and a neutral one"
+_STILLS: Final = "stills"
 _STARTS: Final = {"scratch": "random weights", "fer2013": "FER2013 weights"}
 
 
@@ -176,7 +176,8 @@ def ckplus_table(report: CkPlusReport) -> Table:
     told = "" if report.labels is None else f" Labels: {', '.join(report.labels)}."
     caption = (
         f"CK+, {report.folds} folds by subject: one reported on, the next held out, the others trained on; the "
-        f"predictions of all folds are counted together, and macro averages run over the expressions that occur.{told}"
+        "predictions of all folds are counted together, and macro averages run over the expressions that occur. "
+        f"Stills: the last three frames of every sequence, and its first where neutral is told apart.{told}"
     )
     return Table(columns=columns, rows=rows, left=("system", "made from", "start"), caption=caption)
 
