@@ -66,7 +66,6 @@ def command(
         raise click.UsageError("give either an image or a video to explain, or --data.")
     if data is not None and (whole_frame or until_s is not None):
         raise click.UsageError("--whole-frame and --until belong to an image or a video, not to --data.")
-    from fer_edge.bench.attention_plot import attention_figure, check_figure_path
     from fer_edge.runtime.explain import ExplainOptions
     from fer_edge.runtime.network import Network
     from fer_edge.runtime.pipeline import check_output
@@ -76,6 +75,8 @@ def command(
     if target is not None:
         check_output(target, source=source or "", overwrite=overwrite)
     if data is not None:
+        from fer_edge.bench.attention_plot import attention_figure, check_figure_path
+
         if out is not None:
             check_figure_path(out)
             check_output(out, source="", overwrite=overwrite)

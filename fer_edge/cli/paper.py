@@ -124,7 +124,7 @@ def command(
     require("matplotlib", needed_by="fer-edge paper", extra="report")
     from fer_edge.data import load_dataset
     from fer_edge.files import writing
-    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, run_ckplus
+    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, load_ckplus, run_ckplus
     from fer_edge.paper.publish import measure_trained, publish_study
     from fer_edge.paper.recipe import StudyRecipe
     from fer_edge.paper.study import plan_runs, read_runs, run_study
@@ -141,7 +141,7 @@ def command(
         dataset = load_dataset(data, progress=bar)
     for spec in posed:
         with progress(f"reading {spec}") as bar:
-            load_dataset(spec, progress=bar)
+            load_ckplus(spec, progress=bar)
     # The tables hold all that lies in --out, whatever --only says: what does not belong there is told before training.
     read_runs(out, plan_runs(chosen_systems(SYSTEMS), protocol), protocol, dataset)
     told = shlex.join(["fer-edge", *sys.argv[1:]])

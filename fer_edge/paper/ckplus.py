@@ -14,6 +14,7 @@ import torch
 
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.ckplus import SequenceSet, load_sequences, split_by_subject
+from fer_edge.data.reading import Progress
 from fer_edge.data.source import DataSpec, ckplus_expressions
 from fer_edge.decode import encode
 from fer_edge.errors import InputError
@@ -29,7 +30,7 @@ from fer_edge.paper.training import TrainedSystem, system_recipe, train_system
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["CKPLUS_SYSTEMS", "CkPlusRun", "ckplus_folder", "plan_ckplus", "run_ckplus"]
+__all__ = ["CKPLUS_SYSTEMS", "CkPlusRun", "ckplus_folder", "load_ckplus", "plan_ckplus", "run_ckplus"]
 
 CKPLUS_SYSTEMS: Final = tuple(SYSTEMS[name] for name in ckplus_table.CKPLUS_SYSTEMS)
 """The systems of the paper's Tables 1 and 2."""
@@ -76,6 +77,26 @@ def ckplus_folder(out: Path, dataset: Dataset) -> Path:
     return out / ("ckplus-official" if "contempt" in dataset.expressions else "ckplus")
 
 
+def load_ckplus(data: str, *, progress: Progress | None = None) -> tuple[Dataset, SequenceSet | None]:
+    """The stills, and the whole sequences where the data hold them; quick from the second time on.
+
+    Args:
+        data: the spec, ``ckplus:PATH`` or ``ckplus:PATH?labels=official``.
+        progress: called with (done, total) while decoding.
+
+    Raises:
+        InputError: another spec, or data that cannot be read.
+    """
+    spec = DataSpec.parse(data)
+    if spec.kind != "ckplus" or "fold" in spec.options:
+        raise InputError(f"data spec {data!r}: expected ckplus:PATH without ?fold=, for every fold is run")
+    whole = load_dataset(data, progress=progress)
+    if whole.layout != "cohn-kanade":
+        return whole, None
+    size, expressions = spec.options.get("size"), ckplus_expressions(spec)
+    return whole, load_sequences(Path(spec.where), size=size, expressions=expressions, progress=progress)
+
+
 def run_ckplus(
     recipe: StudyRecipe,
     data: str,
@@ -105,15 +126,7 @@ def run_ckplus(
         OutputError: the folder cannot be written.
 
     """
-    spec = DataSpec.parse(data)
-    if spec.kind != "ckplus" or "fold" in spec.options:
-        raise InputError(f"data spec {data!r}: expected ckplus:PATH without ?fold=, for every fold is run")
-    whole = load_dataset(data)
-    sequences = None
-    if whole.layout == "cohn-kanade":
-        sequences = load_sequences(
-            Path(spec.where), size=spec.options.get("size"), expressions=ckplus_expressions(spec)
-        )
+    whole, sequences = load_ckplus(data)
     protocol = _Protocol(
         recipe=recipe, whole=whole, sequences=sequences, out=out, device=study_device(device), systems=systems
     )

@@ -58,9 +58,17 @@ def train_model(
         report: told of progress.
 
     Raises:
-        InputError: the folder holds another run, the data differ from the run's, or a split is missing.
+        InputError: the folder holds another run, the data differ from the run's, their labels mean something else than
+            the teacher's, or a split is missing.
         OutputError: the run cannot be written.
     """
+    if recipe.model.classes != len(dataset.expressions):
+        raise InputError(
+            f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
+            f"is {recipe.model.classes}; they must agree"
+        )
+    if teacher is not None:
+        dataset.expect_expressions(teacher.labels, of=f"the teacher {teacher.path}")
     with processes(device) as peers:
         origins = {name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin}
         run = open_run(recipe, dataset, out, origins, resume=resume, peers=peers)
@@ -68,8 +76,6 @@ def train_model(
             return run
         torch.manual_seed(recipe.seed)
         model, temporary = run.new_model() if init is None else _loaded(init, run)
-        if teacher is not None:
-            dataset.expect_expressions(teacher.labels, of=f"the teacher {teacher.path}")
         guide = None if teacher is None else FrameClassifier(*teacher.load_model(), dropout=0.0).to(peers.device).eval()
         fit_stages(
             run, model, temporary, dataset, peers, spec=recipe.optimiser, report=report or Silent(), teacher=guide
@@ -132,11 +138,6 @@ def fit_stages(
 ) -> None:
     """Both stages on a model, from scratch or from given weights; leaves a finished run (process 0 writes it)."""
     recipe, choose_set = run.recipe, dataset.split("choose")
-    if recipe.model.classes != len(dataset.expressions):
-        raise InputError(
-            f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
-            f"is {recipe.model.classes}; they must agree"
-        )
     classes, device = recipe.model.classes, peers.device
     unfiltered = replace(recipe.preprocess, median=0)
     train = DeviceFaces.load(dataset.split("train"), unfiltered, recipe.loss, device, classes=classes)

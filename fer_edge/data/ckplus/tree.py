@@ -75,7 +75,7 @@ class CkPlusSequence:
 
         Raises:
             InputError: an unreadable image, a frame of another size than the first (or than 48x48 in CK+48), or no face
-                in the first frame or the last.
+                in any frame.
         """
         chosen = range(len(self.frames)) if frames is None else frames
         images = [read_grey(self.frames[place]) for place in chosen]
@@ -88,10 +88,10 @@ class CkPlusSequence:
         return np.stack([crop_face(image, box, PreprocessSpec(size=size)) for image in images])
 
     def _face_box(self) -> tuple[int, int, int, int]:
-        for path in (self.frames[0], self.frames[-1]):
+        for path in (self.frames[0], self.frames[-1], *self.frames[1:-1]):
             if (box := _largest_face(read_grey(path))) is not None:
                 return box
-        raise InputError(f"no face found in {self.frames[0]} nor in {self.frames[-1]}; crop the sequence yourself")
+        raise InputError(f"no face found in {self.frames[0]} nor in {self.frames[-1]} nor between; crop them yourself")
 
 
 def ckplus_sequences(path: Path) -> tuple[CkPlusSequence, ...]:
