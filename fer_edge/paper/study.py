@@ -86,8 +86,8 @@ def read_runs(folder: Path, plan: Sequence[PlannedRun], recipe: StudyRecipe, dat
         if not path.exists():
             continue
         result = RunResult.read(path)
-        wanted = system_recipe(run.system, recipe.train, run.seed)
-        if _recipe_of(result) != wanted or result.settings.get("data", {}).get("sha256") != dataset.sha256:
+        same_recipe = _recipe_of(result) == system_recipe(run.system, recipe.train, run.seed)
+        if not same_recipe or result.settings.get("data", {}).get("sha256") != dataset.sha256:
             raise InputError(
                 f"{path} was made with another recipe or other data; a study has one protocol: "
                 "choose another --out, or remove that file"
@@ -97,7 +97,7 @@ def read_runs(folder: Path, plan: Sequence[PlannedRun], recipe: StudyRecipe, dat
 
 
 def _recipe_of(result: RunResult) -> TrainRecipe | None:
-    """What a run was trained by; settings that came after it are at their defaults. None where it does not say."""
+    """What a run was trained by; settings that are younger than the run have their defaults. None where none fits."""
     try:
         return decode(TrainRecipe, result.settings.get("recipe"))
     except InputError:

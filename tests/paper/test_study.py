@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fer_edge.paper.study import plan_runs, read_runs, run_study, weights_path
 from fer_edge.paper.systems import SYSTEMS, chosen_systems
 from fer_edge.paper.training import TrainedSystem, train_system
 from fer_edge.recipes import load_recipe
-from fer_edge.train.recipe import AugmentSpec
+from fer_edge.train.recipe import AugmentSpec, OptimiserSpec
 
 pytestmark = pytest.mark.train
 
@@ -130,6 +131,18 @@ class TestStudy:
         run_study(plan, recipe(), DATA, tmp_path, progress=Watch())
         with pytest.raises(InputError, match="made with another recipe or other data"):
             read_runs(tmp_path, plan, recipe(epochs=2), small_dataset())
+
+    def test_a_setting_younger_than_a_run_does_not_make_it_another_protocol(self, tmp_path: Path) -> None:
+        plan = plan_runs(chosen_systems(["cnn-lstm"]), dataclasses.replace(recipe(), seeds=(0,)))
+        run_study(plan, recipe(), DATA, tmp_path, progress=Watch())
+        path = tmp_path / "cnn-lstm-seed0.npz"
+        run = RunResult.read(path)
+        older = copy.deepcopy(dict(run.settings))
+        del older["recipe"]["optimiser"]["ema_decay"], older["recipe"]["loss"]["dropout"]
+        dataclasses.replace(run, settings=older).write(path)
+        usual = dataclasses.replace(recipe().train.optimiser, ema_decay=OptimiserSpec().ema_decay)
+        same = dataclasses.replace(recipe(), train=dataclasses.replace(recipe().train, optimiser=usual))
+        assert set(read_runs(tmp_path, plan, same, small_dataset())) == {"cnn-lstm-seed0"}
 
     def test_a_damaged_run_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "cnn-lstm-seed0.npz").write_bytes(b"PK\x03\x04 cut off")
