@@ -15,7 +15,8 @@ from fer_edge import __version__
 from fer_edge.bundle import Bundle, timestamp
 from fer_edge.data.cache import default_cache_folder
 from fer_edge.errors import FerEdgeError, InputError, MissingPackageError, SessionError
-from fer_edge.export.recipe import TargetRecipe
+from fer_edge.export.choose import target_names
+from fer_edge.export.recipe import TargetRecipe, load_target
 from fer_edge.export.targets import target_job
 from fer_edge.export.tensorrt_build import BuildOptions, BuiltPlan, build_plan, check_options
 from fer_edge.export.writer import (
@@ -46,14 +47,11 @@ from fer_edge.runtime.network import choose_variant
 from fer_edge.runtime.providers import ENGINE_PROVIDERS
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
 from fer_edge.runtime.tensorrt_session import TensorRtEngine, open_engine
-from fer_edge.tensorrt_flavours import FLAVOURS
 
 __all__ = ["TENSORRT", "build_engines", "rebuild_engines"]
 
 _GRAPH_DTYPES: Final = {"frames": "uint8", "features": "float32", "length": "int64"}
 _TIMING_CACHE: Final = "timing.cache"
-_TARGETS: Final = {"10.3": "jetson-orin-nano", "10.13": "jetson-thor", "11": "desktop-tensorrt", "rtx": "rtx-desktop"}
-"""Flavour -> the shipped target that is made for it and asks least of the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +207,7 @@ def rebuild_engines(
 ) -> tuple[EngineFile, ...]:
     """Build, for this machine's GPU, what is missing or stale in a folder of engines of one variant.
 
-    The target is the one that is made for the installed TensorRT: on a Jetson with JetPack 6.1 or 6.2 that of the Orin
-    Nano, whose memory is enough for all Orins.
+    The target is the one that is made for the installed TensorRT; of several the one that asks for the least memory.
 
     Args:
         bundle: an open bundle.
@@ -226,12 +223,14 @@ def rebuild_engines(
     if provider not in ENGINE_PROVIDERS:
         raise InputError(f"--rebuild builds engines for {' or '.join(ENGINE_PROVIDERS)}, not for {provider!r}")
     library = load_tensorrt(ENGINE_PROVIDERS[provider])
-    name = library.flavour.name
     settings = ["compute_capabilities=[]"] if library.flavour.just_in_time else []
-    target = _TARGETS.get(name)
-    if target is None:
-        known = ", ".join(FLAVOURS[each].title for each in _TARGETS)
-        raise InputError(f"no target is made for {library.title}; there are some for {known}")
+    recipes = {name: load_target(name) for name in target_names()}
+    made = [
+        name for name, recipe in recipes.items() if recipe.kind == "tensorrt" and recipe.flavour == library.flavour.name
+    ]
+    if not made:
+        raise InputError(f"no target is made for {library.title}; export one with --target and --set flavour=...")
+    target = min(made, key=lambda name: recipes[name].workspace_mib or 0)
     chosen = choose_variant(bundle.manifest, variant=variant, provider=provider)
     job = target_job(bundle, target=target, variant=chosen, settings=settings)
     return build_engines(job, folder, progress=progress, rebuild=True)
