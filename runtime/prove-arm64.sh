@@ -6,7 +6,8 @@
 #   sudo runtime/prove-arm64.sh [--work DIR] [--bundle NAME] [--clip VIDEO] [--result FILE]
 #
 # Needs, on Debian or Ubuntu: apt-get install debootstrap qemu-user-static binfmt-support python3-venv
-# Takes some ten minutes and 3 GB in DIR; a second run uses what the first one fetched. DIR/root is the root file system.
+# Takes some ten minutes of processor time and 3 GB in DIR; a second run uses what the first one fetched. With --clip a
+# video of one's own is run too, whole. DIR/root is the root file system.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -63,10 +64,11 @@ if [[ ! -d $root ]]; then
 fi
 arm() { chroot "$root" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH=/usr/bin:/bin OMP_NUM_THREADS=1 "$@"; }
 [[ $(arm uname -m) == aarch64 ]] || fail "$root does not run as aarch64; is qemu-aarch64 registered with flag F?"
-for place in proc sys dev; do
+# No /sys: it tells of this machine's x86 processors, and ONNX Runtime 1.32 crashes when it reads that on arm64.
+for place in proc dev; do
     mountpoint -q "$root/$place" || mount --bind "/$place" "$root/$place"
 done
-trap 'for place in dev sys proc; do umount "$root/$place" || true; done' EXIT
+trap 'for place in dev proc; do umount "$root/$place" || true; done' EXIT
 
 say "building the wheel and fetching its aarch64 wheels"
 rm -f "$work"/wheels/fer_edge-*.whl
@@ -78,11 +80,12 @@ version=$(arm python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 "${wheel}[cpu]"
 
 say "installing it in the root file system"
-rm -rf "$root/proof"
+rm -rf "$root/proof/wheels"
 mkdir -p "$root/proof"
 cp -r "$work/wheels" "$repository/runtime/arm64/outputs.py" "$root/proof/"
-arm python3 -m venv /proof/venv
-# Without compiling: pip's compiler crashes now and then under qemu 7.2, with everything installed.
+[[ -d $root/proof/venv ]] || arm python3 -m venv /proof/venv
+arm /proof/venv/bin/pip uninstall --quiet --yes fer-edge
+# Without compiling: it takes longer than all the rest, and pip's compiler has crashed under qemu 7.2.
 arm /proof/venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-index --find-links /proof/wheels \
     "/proof/wheels/$(basename "$wheel")[cpu]"
 
@@ -95,14 +98,14 @@ arm /proof/venv/bin/pip freeze --exclude fer-edge >"$work/versions.txt"
 say "recording outputs on both"
 cd "$work" # away from the checkout, so that the wheel is what is imported
 export OMP_NUM_THREADS=1
-venv/bin/python "$repository/runtime/arm64/outputs.py" draw faces.npz
+venv/bin/python "$repository/runtime/arm64/outputs.py" draw faces.npz drawn.avi
 venv/bin/python "$repository/runtime/arm64/outputs.py" record "$bundle" faces.npz x86/outputs.npz
-cp faces.npz "$root/proof/"
+cp faces.npz drawn.avi "$root/proof/"
 arm /proof/venv/bin/fer-edge verify "$bundle" --json >arm64/verify.json
 arm /proof/venv/bin/python /proof/outputs.py record "$bundle" /proof/faces.npz /proof/outputs.npz
 cp "$root/proof/outputs.npz" arm64/
 
-declare -A sources=([synthetic]=synthetic)
+declare -A sources=([drawn]=drawn.avi)
 if [[ -n $clip ]]; then
     cp "$clip" "$root/proof/clip.mp4"
     cp "$clip" clip.mp4

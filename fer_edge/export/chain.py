@@ -72,10 +72,13 @@ class TargetFiles:
 
 @dataclass(frozen=True, eq=False)
 class _Logits:
-    """What one way of computing makes of the frames: each on its own, and in full windows."""
+    """What one way of computing makes of the frames: each on its own, and in full windows; and of each its features'
+    mean and standard deviation, which tell whether the encoder or the head is to blame."""
 
     single: NDArray[np.float32]
     windows: NDArray[np.float32]
+    feature_mean: NDArray[np.float64] | None = None
+    feature_spread: NDArray[np.float64] | None = None
 
     @property
     def all(self) -> NDArray[np.float32]:
@@ -213,7 +216,9 @@ class _Chain:
         if torch is not None:
             self._progress("computing in torch", 0, 1)
             expected = self._logits(torch.encode, torch.logits)
-            return self._judged(variant, stage, expected, self.own(variant), exact=True)
+            return self._blamed(
+                self._judged(variant, stage, expected, self.own(variant), exact=True), expected, self.own(variant)
+            )
         try:
             record = recorded_outputs(self.bundle.manifest, variant)
             if record is None:
@@ -223,7 +228,8 @@ class _Chain:
             return _skipped(variant, stage, str(error))
         with self._running(self._graphs(variant, trusted)) as (encoder, head):
             got = self._logits(encoder, head, frames)
-        return self._judged(variant, stage, _recorded(record), got, exact=True)
+        expected = _recorded(record)
+        return self._blamed(self._judged(variant, stage, expected, got, exact=True), expected, got)
 
     def quantized(self, parent: Variant, variant: Variant) -> StageReport:
         """A variant against the one it was made from, both in ONNX Runtime."""
@@ -240,9 +246,9 @@ class _Chain:
             with self._running(graphs) as (encoder, head):
                 got = self._logits(encoder, head, what=stage)
         except SessionError as error:
-            return replace(_skipped(variant, stage, str(error)), passed=False)
+            return replace(_skipped(variant, stage, str(error)), provider=name, passed=False)
         exact = variant.precision == "fp32"
-        report = self._judged(variant, stage, self.own(variant), got, exact=exact)
+        report = replace(self._judged(variant, stage, self.own(variant), got, exact=exact), provider=name)
         limit = self.limits.layer_float if exact else self.limits.layer_rounded
         return self._located(report, (self._graphs(variant, engine_opener(_TRUSTED)), graphs), limit)
 
@@ -297,9 +303,10 @@ class _Chain:
             single.append(head(np.ascontiguousarray(batch[:, None]), np.ones(len(batch), np.int64)))
             if what:
                 self._progress(what, min(start + _BATCH, len(frames)), len(frames))
-        windows = self._windows(np.concatenate(features))
+        every = np.concatenate(features)
+        windows = self._windows(every)
         together = _in_turns(windows, _BATCH, lambda part: head(*self._full(part).values()))
-        return _Logits(np.concatenate(single), together)
+        return _Logits(np.concatenate(single), together, every.mean(axis=1), every.std(axis=1))
 
     def _windows(self, features: Array) -> Array:
         """Features in full windows, in order: float32 (B, T, F)."""
@@ -335,6 +342,21 @@ class _Chain:
             passed=passed,
         )
 
+    def _blamed(self, report: StageReport, expected: _Logits, got: _Logits) -> StageReport:
+        """A failed stage against torch with the part that differs: torch's own tensors have no names to search by."""
+        if report.passed is not False:
+            return report
+        difference = max(
+            float(np.abs(np.asarray(have) - np.asarray(want)).max())
+            for want, have in (
+                (expected.feature_mean, got.feature_mean),
+                (expected.feature_spread, got.feature_spread),
+            )
+        )
+        part = "encoder" if difference > self.limits.float_difference else "head"
+        remark = f"the {part} is to blame: mean and spread of a face's features differ by up to {difference:.2g}"
+        return replace(report, remark=remark)
+
     def _located(self, report: StageReport, pair: tuple[_Graphs, _Graphs], limit: float) -> StageReport:
         """A failed stage with the layer at which it parts: in the encoder, else in the head on equal features."""
         if report.passed is not False:
@@ -364,7 +386,12 @@ class _Chain:
 
 
 def _recorded(record: RecordedOutputs) -> _Logits:
-    return _Logits(np.array(record.logits, np.float32), np.array(record.window_logits, np.float32))
+    return _Logits(
+        np.array(record.logits, np.float32),
+        np.array(record.window_logits, np.float32),
+        np.array(record.feature_mean),
+        np.array(record.feature_spread),
+    )
 
 
 def _in_turns(rows: Array, batch: int, compute: Callable[[Array], Array]) -> Array:

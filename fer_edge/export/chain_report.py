@@ -49,7 +49,8 @@ class StageReport:
     Attributes:
         variant: whose graphs.
         stage: ``"torch -> ONNX"``, ``"fp32 -> int8"``, ``"int8 in openvino"``.
-        engine: package and version of what is judged; empty where it did not run.
+        provider: the runtime's provider that is judged; empty for the stages before the engines. `choose_variant` reads
+            it back from the manifest.
         rows: labels compared; 0 where it did not run.
         max_abs_diff: largest difference of any logit, before temperature.
         mean_abs_diff: mean difference.
@@ -63,7 +64,7 @@ class StageReport:
 
     variant: str
     stage: str
-    engine: str = ""
+    provider: str = ""
     rows: int = 0
     max_abs_diff: float | None = None
     mean_abs_diff: float | None = None
@@ -119,5 +120,5 @@ def _failure(stage: StageReport) -> str:
     figures = (
         f"largest difference {stage.max_abs_diff:.3g}, same label {stage.agreement:.2%}, spread {stage.spread:.3g}"
     )
-    where = f"; {stage.divergence}" if stage.divergence else ""
+    where = f"; {stage.divergence or stage.remark}" if stage.divergence or stage.remark else ""
     return f"{stage.stage}: {figures} (limit: {stage.limit}){where}"

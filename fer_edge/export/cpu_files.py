@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from fer_edge.export.writer import (
     WriterPlan,
     WrittenTarget,
 )
+from fer_edge.files import write_atomic
 from fer_edge.runtime.providers import open_session
 from fer_edge.telemetry import without_telemetry
 
@@ -32,11 +34,22 @@ _EXTRA: Final[Mapping[str, str]] = {"cpu": "cpu", "cuda": "cuda"}
 
 def _plan_ort(job: TargetJob) -> WriterPlan:
     files = tuple(PlannedFile(name=f"{part}.onnx", part=part, precision=job.computes_in) for part in job.graphs)
-    return WriterPlan(files=files, refusals=_missing("onnxruntime", _EXTRA[job.recipe.provider]))
+    refusals = _missing("onnxruntime", _EXTRA[job.recipe.provider])
+    if not refusals:
+        try:
+            _onnxruntime(job)
+        except SessionError as error:
+            refusals = (str(error),)
+    return WriterPlan(files=files, refusals=refusals)
 
 
-def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
-    """ONNX Runtime's own optimisations, short of those that bind the file to one processor, done ahead of time."""
+def _onnxruntime(job: TargetJob) -> tuple[ModuleType, str]:
+    """ONNX Runtime, and its own name of the provider that the target needs.
+
+    Raises:
+        MissingPackageError: it is not installed.
+        SessionError: the one that is installed lacks the provider.
+    """
     provider = job.recipe.provider
     onnxruntime = require("onnxruntime", needed_by=f"the target {job.name!r}", extra=_EXTRA[provider])
     wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[provider]
@@ -45,6 +58,13 @@ def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarge
             f"the target {job.name!r} needs {wanted}, which this onnxruntime {onnxruntime.__version__} lacks; "
             f"install it with: pip install 'fer-edge[{_EXTRA[provider]}]'"
         )
+    return onnxruntime, wanted
+
+
+def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
+    """ONNX Runtime's own optimisations, short of those that bind the file to one processor, done ahead of time."""
+    onnxruntime, wanted = _onnxruntime(job)
+    provider = job.recipe.provider
     paths = []
     for number, (part, graph) in enumerate(job.graphs.items()):
         progress(f"optimising {part}", number, len(job.graphs))
@@ -56,8 +76,7 @@ def _write_ort(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarge
         try:
             onnxruntime.InferenceSession(graph, options, providers=[wanted])
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-            if isinstance(error, OSError):
-                raise
+            _require_space(path, graph)
             raise SessionError(f"ONNX Runtime refuses {part}: {' '.join(str(error).split())}") from error
         paths.append(path)
 
@@ -91,7 +110,11 @@ def _write_openvino(job: TargetJob, folder: Path, progress: Progress) -> Written
             model = openvino_core().read_model(graph)
             if not job.recipe.shapes.dynamic:
                 model.reshape({name: _openvino_shape(shape) for name, shape in job.shapes[part].items()})
-            openvino.save_model(model, path, compress_to_fp16=False)
+            try:
+                openvino.save_model(model, path, compress_to_fp16=False)
+            except RuntimeError as error:
+                _require_space(path, graph)
+                raise SessionError(f"OpenVINO refuses {part}: {' '.join(str(error).split())}") from error
             paths += [path, path.with_suffix(".bin")]
 
     @contextmanager
@@ -107,6 +130,16 @@ def _write_openvino(job: TargetJob, folder: Path, progress: Progress) -> Written
 
     version = openvino.get_version().partition("-")[0]
     return WrittenTarget(files=tuple(paths), engine=f"openvino {version}", open=opened)
+
+
+def _require_space(path: Path, graph: bytes) -> None:
+    """Was it the disk? The engines write their files themselves, and say of a full disk that the graph was wrong.
+
+    Raises:
+        OutputError: the graph's own bytes cannot be written either.
+    """
+    write_atomic(path, graph)
+    path.unlink()
 
 
 def _openvino_shape(shape: InputShapes) -> list[int | tuple[int, int]]:

@@ -82,8 +82,7 @@ def plan_target(
         f"{each.part} {each.node}: {each.found}; {each.cure}" for each in preflight.findings if each.severity == "error"
     ]
     try:
-        check_job(job, job_samples(job))
+        check_job(job, job_samples(job) if job.passes else {})
     except FerEdgeError as error:
-        if str(error) not in refusals:
-            refusals.append(str(error))
+        refusals.append(str(error))
     return TargetPlan(job=job, files=plan.files, preflight=preflight, refusals=tuple(refusals))

@@ -145,6 +145,8 @@ class TargetRecipe:
         self._check_devices()
 
     def _check_form(self) -> None:
+        batches = self.kind != "triton" or self.shapes.dynamic
+        expect(batches, "shapes.dynamic", self.shapes.dynamic, "true: a server makes batches of the requests it has")
         if self.lstm == "unrolled":
             time = self.shapes.time
             steps = not self.shapes.dynamic and (time is None or time.fixed)

@@ -24,7 +24,7 @@ _SIMPLE: Final = (
     "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "BatchNormalization",
 )  # fmt: skip
 """Every other operator stays in FP32: sums of many terms, and what grows or shrinks beyond FP16's range."""
-_TINY: Final = float(np.finfo(np.float16).smallest_subnormal) / 2
+_TINY: Final = 2.0**-25  # half of FP16's smallest number: anything below it becomes zero
 _LARGE: Final = float(np.finfo(np.float16).max)
 
 

@@ -41,24 +41,41 @@ def choose_variant(manifest: Manifest, *, variant: str = "auto", provider: str =
     """The variant that `variant` means: itself, or for ``"auto"`` int8 where the bundle has it, else fp32.
 
     On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there; on
-    ``"ort-tensorrt"`` it is int8-trt, whose activations are signed.
+    ``"ort-tensorrt"`` it is int8-trt, whose activations are signed. ``"auto"`` passes over a variant that
+    ``fer-edge export --parity`` found wrong in this engine, on whatever machine that was.
 
     Raises:
-        BundleError: the bundle has no such variant.
+        BundleError: the bundle has no such variant, or ``"auto"`` none that passed.
     """
-    names = [each.name for each in manifest.variants]
+    known = {each.name: each for each in manifest.variants}
     wanted = _suited(provider) if variant == "auto" else (variant,)
-    for name in wanted:
-        if name in names:
+    here = [name for name in wanted if name in known]
+    for name in here:
+        if variant != "auto" or not _refuted(known[name], provider):
             return name
+    if here:
+        raise BundleError(
+            f"the bundle {manifest.name!r}: {' and '.join(map(repr, here))} failed the parity check on {provider!r}; "
+            "take another provider, or name the variant to run it all the same"
+        )
     missing = " or ".join(map(repr, wanted))
-    raise BundleError(f"the bundle {manifest.name!r} has no variant {missing}; it has {', '.join(names)}")
+    raise BundleError(f"the bundle {manifest.name!r} has no variant {missing}; it has {', '.join(known)}")
 
 
 def suitable_variants(manifest: Manifest, *, provider: str) -> tuple[str, ...]:
     """The variants that a provider computes well: those that ``"auto"`` would take, the best first."""
     names = {each.name for each in manifest.variants}
     return tuple(name for name in _suited(provider) if name in names)
+
+
+def _refuted(variant: Variant, provider: str) -> bool:
+    """The parity chain's verdict in the manifest says that this engine gets the variant wrong."""
+    chain = variant.parity.get("chain")
+    stages = chain.get("stages") if isinstance(chain, Mapping) else None
+    return any(
+        isinstance(stage, Mapping) and stage.get("provider") == provider and stage.get("passed") is False
+        for stage in stages or ()
+    )
 
 
 def _suited(provider: str) -> tuple[str, ...]:

@@ -199,8 +199,9 @@ def stray_nodes(events: Iterable[Mapping[str, Any]], *, wanted: str) -> tuple[st
         name = str(event.get("name", ""))
         if not name.endswith("_kernel_time") or arguments.get("provider", wanted) == wanted:
             continue
-        kinds = {kind for output in arguments.get("output_type_shape", ()) for kind in output}
-        if kinds & set(_FLOATS) and not str(arguments.get("op_name")).startswith("Memcpy"):
+        outputs = arguments.get("output_type_shape")
+        floats = outputs is None or any(kind in _FLOATS for output in outputs for kind in output)
+        if floats and not str(arguments.get("op_name")).startswith("Memcpy"):
             node = name.removesuffix("_kernel_time")
             strays[f"{arguments.get('op_name')} {node!r} on {arguments['provider']}"] = None
     return tuple(strays)

@@ -1,6 +1,6 @@
 """What a bundle computes on one machine, and whether two machines agree; prove-arm64.sh runs it on both.
 
-python outputs.py draw FACES.npz
+python outputs.py draw FACES.npz CLIP.avi
 python outputs.py record BUNDLE FACES.npz OUTPUTS.npz
 python outputs.py compare X86_FOLDER ARM64_FOLDER RESULT.json
 """
@@ -16,15 +16,23 @@ from typing import Any
 
 import numpy as np
 
-STREAM_FRAMES = 40
+FRAMES = 8  # an emulated float network takes seconds a frame
+CLIP_FRAMES = 6
 PACKAGES = ("fer-edge", "numpy", "opencv-python-headless", "onnxruntime")
 
 
-def draw(faces: str) -> None:
-    """Generated faces, drawn once, so that both machines start from the same pixels."""
+def draw(faces: str, clip: str) -> None:
+    """Generated faces and a video of one, drawn once, so that both machines start from the same pixels."""
+    import cv2
+
+    from fer_edge.data.faces import synthetic_frames
     from fer_edge.data.faces.stills import synthetic_stills
 
-    np.savez_compressed(faces, faces=np.stack(synthetic_stills(STREAM_FRAMES, seed=0)[0]))
+    np.savez_compressed(faces, faces=np.stack(synthetic_stills(FRAMES, seed=0)[0]))
+    writer = cv2.VideoWriter(clip, cv2.VideoWriter.fourcc(*"MJPG"), 10, (480, 360))
+    for frame in synthetic_frames(("happy",), frames=CLIP_FRAMES, frame_rate=10, seed=0, size=(480, 360)):
+        writer.write(frame.image)
+    writer.release()
 
 
 def record(bundle: str, faces: str, outputs: str) -> None:
@@ -42,7 +50,8 @@ def record(bundle: str, faces: str, outputs: str) -> None:
         with Network.open(opened, variant=variant.name, provider="cpu") as network:
             provider = network.info.provider_version
             features = network.encode(prepared)
-            windows = np.stack([features[first : first + window] for first in range(len(features) - window + 1)])
+            # Full windows of the few features that there are, each beginning at another one.
+            windows = features[(np.arange(FRAMES)[:, None] + np.arange(window)) % FRAMES]
             found[f"{variant.name}/features"] = features
             found[f"{variant.name}/still_logits"] = network.logits(features[:, None], np.ones(len(features), np.int64))
             found[f"{variant.name}/window_logits"] = network.logits(windows, np.full(len(windows), window, np.int64))
@@ -116,7 +125,7 @@ def _runs(mine: Path, other: Path) -> dict[str, float | int]:
 
 
 if __name__ == "__main__":
-    commands = {"draw": (draw, 1), "record": (record, 3), "compare": (compare, 3)}
+    commands = {"draw": (draw, 2), "record": (record, 3), "compare": (compare, 3)}
     name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if name not in commands or len(arguments) != commands[name][1]:
         sys.exit(__doc__)

@@ -30,11 +30,12 @@ from fer_edge.files import sha256_bytes
 from fer_edge.graph.info import graph_file
 from fer_edge.manifest import Variant
 from fer_edge.runtime import Network
+from fer_edge.runtime.network import choose_variant
 from fer_edge.runtime.providers import open_session
 
 FRAMES = miniature_frames(64, seed=3)
 QUANTIZED = ("stem_active", "residual_active", "last_active")
-LENIENT = ParityLimits(agreement=0.8)
+LENIENT = ParityLimits(agreement=0.8, spread=0.15)  # for a network that is all noise
 
 
 def with_pairs(model: ModelProto, names: tuple[str, ...] = QUANTIZED) -> ModelProto:
@@ -183,7 +184,20 @@ class TestTorch:
         other = centred_head(miniature_encoder())
         other.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((24, 1), np.float32), "query"))
         bundle = self.record(miniature_bundle(tmp_path / "bundle"), head=other)
-        assert stage_of(check_chain(bundle, FRAMES, described="noise", engines={}), "torch -> ONNX").passed is False
+        report = check_chain(bundle, FRAMES, described="noise", engines={})
+        assert stage_of(report, "torch -> ONNX").passed is False
+        with pytest.raises(GateError, match=r"torch -> ONNX: .*the head is to blame"):
+            report.require_passed()
+
+    def test_an_encoder_that_computes_something_else_is_told_from_the_head(self, tmp_path: Path) -> None:
+        recorded = self.record(miniature_bundle(tmp_path / "recorded")).variant("fp32").parity
+        bundle = miniature_bundle(tmp_path / "other")
+        changed = dataclasses.replace(bundle.variant("fp32"), parity=recorded)
+        encoder = miniature_encoder(seed=5).SerializeToString()
+        changed = dataclasses.replace(changed, encoder=graph_file(encoder))
+        bundle = bundle.updated(bundle.manifest.with_variant(changed), {sha256_bytes(encoder): encoder})
+        report = check_chain(bundle, FRAMES, described="noise", engines={})
+        assert "the encoder is to blame" in stage_of(report, "torch -> ONNX").remark
 
     def test_a_live_network_goes_before_the_record(self, tmp_path: Path) -> None:
         bundle = miniature_bundle(tmp_path / "bundle")
@@ -292,10 +306,11 @@ class TestCommand:
 
         broken = with_variant(Bundle.open(bundle.path), "int8", with_pairs(miniature_encoder(), ("last_active",)))
         monkeypatch.setattr(chain, "suitable_variants", lambda manifest, provider: ("int8",))
-        assert self.run(monkeypatch, broken.path, "--parity", engines={"parser": uint8_read_as_int8}) == 1
+        assert self.run(monkeypatch, broken.path, "--parity", engines={"openvino": uint8_read_as_int8}) == 1
         out, err = capsys.readouterr()
         assert "FAILED" in out
         assert "DequantizeLinear/last_active" in err
+        assert choose_variant(Bundle.open(bundle.path).manifest, provider="openvino") == "fp32"
         assert "Traceback" not in err
         assert Bundle.open(bundle.path).variant("int8").parity["chain"]["passed"] is False
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,12 +20,13 @@ from onnx import TensorProto
 
 from fer_edge.bundle import Bundle
 from fer_edge.cli import main
-from fer_edge.errors import BundleError, GateError, OutputError
+from fer_edge.errors import BundleError, GateError, MissingPackageError, OutputError, SessionError
 from fer_edge.export import prepare, targets
 from fer_edge.export.choose import choose_target
 from fer_edge.export.plan import plan_target
 from fer_edge.export.preflight import ROWS, check_bundle
 from fer_edge.export.targets import check_job, export_target, job_samples, target_job
+from fer_edge.tensorrt_flavours import FLAVOURS
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 FAKE_TRTEXEC = """\
@@ -146,6 +148,28 @@ class TestRefusals:
 
         monkeypatch.setattr(targets, "write_json", full)
         with pytest.raises(OutputError, match="No space left on device"):
+            export_target(bundle, target="cpu-x86", out=tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("full", [True, False])
+    def test_an_engine_that_blames_the_graph_for_a_full_disk(
+        self, full: bool, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """ONNX Runtime writes its file itself, and calls any failure of that a failure of the graph."""
+        import onnxruntime
+
+        def refuse(*_: object, **__: object) -> None:
+            raise RuntimeError("INVALID_PROTOBUF : Protobuf serialization failed.")
+
+        def write(path: Path, data: bytes) -> None:
+            if full:
+                raise OutputError(f"cannot write {path}: No space left on device")
+            path.write_bytes(data)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+        monkeypatch.setattr("fer_edge.export.cpu_files.write_atomic", write)
+        wanted, words = (OutputError, "No space left") if full else (SessionError, "ONNX Runtime refuses encoder")
+        with pytest.raises(wanted, match=words):
             export_target(bundle, target="cpu-x86", out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
 
@@ -324,6 +348,44 @@ def test_auto_is_an_engine_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None
     assert choose_target("cpu") in ("cpu-x86", "cpu-arm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "openvino" else object())
     assert choose_target("auto", gpu=False) == choose_target("cpu")
+
+
+@pytest.mark.parametrize(
+    ("board", "capability", "installed", "expected"),
+    [
+        ("NVIDIA Jetson Orin Nano Developer Kit", "8.7", {"tensorrt": "10.3"}, "jetson-orin-nano"),
+        ("NVIDIA Jetson AGX Orin Developer Kit", "8.7", {"tensorrt": "10.3"}, "jetson-orin-agx"),
+        ("NVIDIA Jetson AGX Thor Developer Kit", "11.0", {"tensorrt": "10.13"}, "jetson-thor"),
+        ("AMD EPYC", "8.9", {"tensorrt": "11", "tensorrt_rtx": "rtx"}, "desktop-tensorrt"),
+        ("AMD EPYC", "8.9", {"tensorrt_rtx": "rtx"}, "rtx-desktop"),
+        ("AMD EPYC", "9.0", {"tensorrt_rtx": "rtx"}, None),  # Hopper, which TensorRT-RTX does not serve
+        ("AMD EPYC", "8.9", {"tensorrt": "8.6"}, None),
+    ],
+)
+def test_auto_finds_the_target_of_the_gpu_and_of_its_tensorrt(
+    board: str, capability: str, installed: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(package: str) -> SimpleNamespace:
+        if package not in installed:
+            raise MissingPackageError(f"no {package}")
+        return SimpleNamespace(flavour=FLAVOURS[installed[package]])
+
+    machine = SimpleNamespace(cpu=board, gpus=(SimpleNamespace(compute_capability=capability),))
+    monkeypatch.setattr("fer_edge.export.choose.machine_report", lambda: machine)
+    monkeypatch.setattr("fer_edge.runtime.tensorrt_library.load_tensorrt", load)
+    assert choose_target("auto") == (expected or choose_target("auto", gpu=False))
+
+
+def test_a_target_whose_provider_is_missing_is_refused_in_the_plan_too(bundle: Bundle, tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    (refusal,) = plan_target(bundle, target="cuda").refusals
+    assert "needs CUDAExecutionProvider" in refusal
+    with pytest.raises(SessionError, match="needs CUDAExecutionProvider"):
+        export_target(bundle, target="cuda", out=tmp_path / "cuda")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_targets_are_listed() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_the_options_reach_the_configuration(bundle: Bundle, tmp_path: Path) -> 
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
         'summary = "mine"\nkind = "triton"\nprovider = "cpu"\nvariant = "fp32"\n'
-        '[triton]\ndevice = "cpu"\nmax_batch = 5\n'
+        '[shapes]\ndynamic = true\n[triton]\ndevice = "cpu"\nmax_batch = 5\n'
         "max_delay_us = 300\nstreams = 12\ninstances = 2\nthreads = 3\n"
     )
     export_target(bundle, target=str(recipe), out=tmp_path / "triton")
@@ -136,6 +137,21 @@ def test_the_options_reach_the_configuration(bundle: Bundle, tmp_path: Path) -> 
 def test_options_out_of_range_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TritonOptions(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('kind = "triton"', "shapes.dynamic: got False, expected true"),
+        ('kind = "ort"\n[triton]\nstreams = 3', "the kind 'ort' is no server's"),
+        ('kind = "triton"\n[shapes]\ndynamic = true\n[triton]\nstream = 3', "did you mean 'streams'"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused(lines: str, message: str, bundle: Bundle, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'summary = "mine"\nprovider = "cpu"\n{lines}\n')
+    with pytest.raises(InputError, match=message):
+        export_target(bundle, target=str(recipe), out=tmp_path / "triton")
 
 
 def test_a_step_that_computes_something_else_leaves_nothing(
@@ -186,6 +202,30 @@ class TestTensorRt:
         assert f"--maxShapes=frames:64x{SIZE}x{SIZE}" in encoder
         assert f"window:1x{WINDOW}x24,length:1x1,ready:1x1,start:1x1" in step
         assert "--stronglyTyped" in encoder
+
+    @pytest.mark.tensorrt
+    def test_tensorrt_builds_both_graphs(self, tmp_path: Path) -> None:
+        """TensorRT-RTX, which needs no GPU to build, at the profile that the script asks for."""
+        trt = pytest.importorskip("tensorrt_rtx")
+        export_target(Bundle.open("edge"), target="triton-tensorrt", out=tmp_path / "triton")
+        script = (tmp_path / "triton" / "build-plans.sh").read_text()
+        for model in ("edge_encoder", "edge_step"):
+            builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+            network = builder.create_network(0)
+            parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+            graph = (tmp_path / "triton" / "onnx" / f"{model}.onnx").read_bytes()
+            assert parser.parse(graph), [parser.get_error(index).desc() for index in range(parser.num_errors)]
+            line = next(line for line in script.splitlines() if line.startswith(f"build {model} "))
+            ranges = re.findall(r"--(?:min|opt|max)Shapes=(\S+)", line)
+            sizes = [{name: size for name, size in (each.split(":") for each in end.split(","))} for end in ranges]
+            profile = builder.create_optimization_profile()
+            for name in sizes[0]:
+                profile.set_shape(name, *(tuple(map(int, end[name].split("x"))) for end in sizes))
+            config = builder.create_builder_config()
+            config.add_optimization_profile(profile)
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+            assert builder.build_serialized_network(network, config) is not None
 
     def test_without_trtexec_the_script_says_where_to_run_it(self, bundle: Bundle, tmp_path: Path) -> None:
         export_target(bundle, target="triton-tensorrt", variant="fp32", out=tmp_path / "triton")

@@ -167,8 +167,10 @@ def test_only_what_computes_floats_elsewhere_is_a_stray() -> None:
         event("LSTM", "CPUExecutionProvider", "float", name="lstm_kernel_time"),
         event("Conv", "CPUExecutionProvider", "float", name="model_run"),
         {"name": "model_loading", "args": {}},
+        {"name": "old_kernel_time", "args": {"op_name": "Gemm", "provider": "CPUExecutionProvider"}},
     ]
-    assert stray_nodes(events, wanted=wanted) == ("LSTM 'lstm' on CPUExecutionProvider",)
+    strays = ("LSTM 'lstm' on CPUExecutionProvider", "Gemm 'old' on CPUExecutionProvider")
+    assert stray_nodes(events, wanted=wanted) == strays
 
 
 @pytest.mark.parametrize("provider", ["cuda", "ort-tensorrt"])
