@@ -400,7 +400,7 @@ class TestExamples:
 
         path = str(tmp_path / "face.avi")
         writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 10, (240, 180))
-        for frame in synthetic_frames(("happy",), frames=4, frame_rate=10, seed=0, size=(240, 180)):
+        for frame in synthetic_frames(("happy",), frames=5, frame_rate=10, seed=0, size=(240, 180)):
             writer.write(frame.image)
         writer.release()
         lines = self.run("embed_camera.py", "--source", path)
