@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_edge.paper.published import published
 from fer_edge.paper.result import RunResult, SplitPredictions
 from fer_edge.paper.summarise import summarise_study
 from fer_edge.paper.summary import Protocol, StudyReport
@@ -79,4 +78,4 @@ def all_runs() -> list[RunResult]:
     ]
 
 
-__all__ = ["all_runs", "made_up_run", "made_up_split", "protocol", "published", "summarised"]
+__all__ = ["all_runs", "made_up_run", "made_up_split", "protocol", "summarised"]

@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "bench": "Measure latency and accuracy of every variant.",
     "engines": "Time every engine's settings on this machine.",
     "run": "Recognise expressions in an image, a video or a camera's stream.",
+    "explain": "Show where the attention looks in a face, and which frames it weighs.",
     "verify": "Check that a bundle is whole and what it says it is.",
     "card": "Draw a bundle's model card from its manifest.",
     "gpu-check": "Try every GPU path on this machine: does it run, agree, and how fast?",

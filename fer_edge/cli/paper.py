@@ -44,8 +44,7 @@ class _StudyView:
             self._runs[run] = self._display.add_task(text, total=total)
         self._display.update(self._runs[run], description=text, completed=done, total=total)
 
-    def finished(self, result: RunResult) -> None:
-        run = f"{result.system}-seed{result.seed}"
+    def finished(self, run: str, result: RunResult) -> None:
         if run in self._runs:
             self._display.remove_task(self._runs.pop(run))
         self._display.advance(self._study)
@@ -56,6 +55,15 @@ class _StudyView:
             self._published_s = time.monotonic()
 
 
+def _told_apart(sources: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The data set of the tables, and CK+ with one set of labels or both."""
+    posed = tuple(spec for spec in sources if spec.startswith("ckplus:"))
+    others = [spec for spec in sources if spec not in posed]
+    if len(others) != 1:
+        raise click.UsageError("give one --data for the tables, such as fer2013:PATH; only ckplus:PATH may be added.")
+    return others[0], posed
+
+
 @contextlib.contextmanager
 def _view(publish: Callable[[], object]) -> Iterator[_StudyView]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -64,7 +72,14 @@ def _view(publish: Callable[[], object]) -> Iterator[_StudyView]:
 
 
 @click.command(name="paper")
-@click.option("--data", required=True, metavar="SPEC", help="The data set, for example fer2013:PATH.")
+@click.option(
+    "--data",
+    "sources",
+    required=True,
+    multiple=True,
+    metavar="SPEC",
+    help="fer2013:PATH; give ckplus:PATH (or ckplus:PATH?labels=official) as well for the rows on CK+.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The study's folder.")
 @click.option(
     "--report",
@@ -81,7 +96,7 @@ def _view(publish: Callable[[], object]) -> Iterator[_StudyView]:
 @click.option("--private-log", type=click.Path(dir_okay=False, path_type=Path), help="Where looks at PrivateTest go.")
 @json_flag
 def command(
-    data: str,
+    sources: tuple[str, ...],
     out: Path,
     target: Path | None,
     recipe: str,
@@ -96,29 +111,39 @@ def command(
     """Train and compare the systems of the paper's tables, and what goes beyond them.
 
     Every training is a file in --out; the same command goes on where it was broken off, and what is finished stands in
-    the tables at any time. In the end median filter and contrast normalisation are measured under noise and in poor
-    light. Each training's look at FER2013's PrivateTest, which nothing is chosen on, goes on record.
+    the tables at any time. On CK+ the systems are trained with one fold of subjects after the other held out, from
+    scratch and from their FER2013 weights, the complete one on whole sequences as well. In the end median filter and
+    contrast normalisation are measured under noise and in poor light. Each training's look at FER2013's PrivateTest,
+    which nothing is chosen on, goes on record.
     """
     from fer_edge.errors import require
 
+    data, posed = _told_apart(sources)
     for package in ("torch", "safetensors", "sklearn", "scipy"):
         require(package, needed_by="fer-edge paper", extra="train")
     require("matplotlib", needed_by="fer-edge paper", extra="report")
     from fer_edge.data import load_dataset
     from fer_edge.files import writing
+    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, load_ckplus, run_ckplus
     from fer_edge.paper.publish import measure_trained, publish_study
     from fer_edge.paper.recipe import StudyRecipe
-    from fer_edge.paper.study import plan_runs, run_study
+    from fer_edge.paper.study import plan_runs, read_runs, run_study
     from fer_edge.paper.systems import SYSTEMS, chosen_systems
     from fer_edge.recipes import load_recipe, override
 
     protocol = override(load_recipe(StudyRecipe, recipe, room="paper"), settings)
-    plan = plan_runs(chosen_systems(only or SYSTEMS), protocol)
+    chosen, begun = chosen_systems(only or SYSTEMS), time.monotonic()
+    plan = plan_runs(chosen, protocol)
     folder = target or out / "report"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with progress("reading the data set") as bar:
         dataset = load_dataset(data, progress=bar)
+    for spec in posed:
+        with progress(f"reading {spec}") as bar:
+            load_ckplus(spec, progress=bar)
+    # The tables hold all that lies in --out, whatever --only says: what does not belong there is told before training.
+    read_runs(out, plan_runs(chosen_systems(SYSTEMS), protocol), protocol, dataset)
     told = shlex.join(["fer-edge", *sys.argv[1:]])
 
     def publish() -> StudyReport:
@@ -137,6 +162,16 @@ def command(
                 private_log=private_log,
                 progress=view,
             )
+            for spec in posed:
+                run_ckplus(
+                    protocol,
+                    spec,
+                    out,
+                    systems=tuple(system for system in CKPLUS_SYSTEMS if system in chosen),
+                    budget_s=None if budget is None else max(0.0, 60 * budget - (time.monotonic() - begun)),
+                    device=device,
+                    progress=view,
+                )
         with progress("preprocessing under noise") as bar:
             measure_trained(out, protocol, dataset, private_log=private_log, progress=bar)
     except KeyboardInterrupt:

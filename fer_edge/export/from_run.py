@@ -204,6 +204,7 @@ def _manifest(
     return Manifest(
         name=name,
         created=timestamp(),
+        labels=run.labels,
         preprocess=recipe.preprocess,
         sequence=SequenceSpec(
             window=recipe.sequence.window,

@@ -20,6 +20,7 @@ from fer_edge.files import read_json, sha256_file, write_json
 from fer_edge.machine import machine_report
 from fer_edge.manifest import timestamp
 from fer_edge.model.normalise import PixelNormalisation
+from fer_edge.paper.ckplus_table import read_ckplus
 from fer_edge.paper.preprocessing import (
     MEASURED,
     PreprocessingCost,
@@ -75,6 +76,7 @@ def publish_study(
         created=timestamp(),
         command=command,
         preprocessing=read_preprocessing(folder),
+        ckplus=read_ckplus(folder),
     )
     write_study(report, target)
     return report

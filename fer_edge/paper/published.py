@@ -87,6 +87,6 @@ PUBLISHED: Final = (
 """(system, figure) of every row of the paper's tables."""
 
 
-def published(system: str) -> tuple[PaperFigure, ...]:
-    """Every figure that the paper gives for a system; empty where it has none."""
-    return tuple(figure for name, figure in PUBLISHED if name == system)
+def published(system: str, *, dataset: str = "fer2013") -> tuple[PaperFigure, ...]:
+    """Every figure that the paper gives for a system on a data set; empty where it has none."""
+    return tuple(figure for name, figure in PUBLISHED if name == system and figure.dataset == dataset)

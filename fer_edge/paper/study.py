@@ -28,7 +28,7 @@ from fer_edge.paper.result import RunResult, run_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
 
-__all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "weights_path"]
+__all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "study_device", "weights_path"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class StudyProgress(Protocol):
     def step(self, run: str, stage: str, done: int, total: int) -> None:
         """A run moved on."""
 
-    def finished(self, result: RunResult) -> None:
+    def finished(self, run: str, result: RunResult) -> None:
         """A run ended and is on disk."""
 
 
@@ -135,15 +135,16 @@ def run_study(
     progress.planned(finished=len(results), total=len(plan))
     looks = dataset.roles.get("report") == PRIVATE_SPLIT and bool(waiting)
     log = writable_log(private_log) if looks else None
-    place = _device(device)
+    place = study_device(device)
     begun = time.monotonic()
 
     def take(result: RunResult) -> None:
         if log is not None:
             _log_look(log, result, dataset)
         result.write(run_path(out, system=result.system, seed=result.seed))
-        results[f"{result.system}-seed{result.seed}"] = result
-        progress.finished(result)
+        name = f"{result.system}-seed{result.seed}"
+        results[name] = result
+        progress.finished(name, result)
 
     def next_run() -> PlannedRun | None:
         spent = budget_s is not None and time.monotonic() - begun >= budget_s
@@ -171,7 +172,8 @@ def run_study(
                 take(future.result())
 
 
-def _device(name: str) -> torch.device:
+def study_device(name: str) -> torch.device:
+    """``"auto"`` is CUDA where there is a GPU, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

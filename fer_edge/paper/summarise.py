@@ -18,6 +18,7 @@ from fer_edge.comparison import (
 )
 from fer_edge.errors import InputError
 from fer_edge.metrics import AccuracyReport, accuracy_report, confusion_matrix
+from fer_edge.paper.ckplus_table import CkPlusReport, ckplus_not_run
 from fer_edge.paper.preprocessing import PreprocessingReport
 from fer_edge.paper.published import published
 from fer_edge.paper.result import RunResult, SplitPredictions
@@ -49,7 +50,6 @@ FAMILIES: Final[Mapping[str, str]] = {
 """Pairs of one part of the study are corrected together."""
 
 _NOT_YET: Final = "not run yet"
-_NO_CKPLUS: Final = "not run: data not at hand"
 
 
 def summarise_study(
@@ -62,6 +62,7 @@ def summarise_study(
     systems: Sequence[System] = tuple(SYSTEMS.values()),
     why_not: Mapping[str, str] | None = None,
     preprocessing: PreprocessingReport | None = None,
+    ckplus: Sequence[CkPlusReport] = (),
 ) -> StudyReport:
     """Sum up what there is, however much that is.
 
@@ -77,15 +78,13 @@ def summarise_study(
         systems: the rows that the study asks for.
         why_not: by system, why it has no training yet; ``"not run yet"`` by default.
         preprocessing: as measured on the finished networks.
+        ckplus: what was run on CK+; none says that it was not at hand.
 
     Raises:
         InputError: two runs of one system and seed, a run of an unknown system, or runs on different rows.
     """
-    held = list(runs)
-    found = _by_system((run for run in held if _reported(run).dataset != "ckplus"), systems)
+    found = _by_system(runs, systems)
     _check_rows(found)
-    ckplus = _ckplus([run for run in held if _reported(run).dataset == "ckplus"], systems, protocol)
-    missing = [system for system in systems if system.name not in {row.name for row in ckplus}]
     present = [system for system in systems if system.name in found]
     absent = [system for system in systems if system.name not in found]
     return StudyReport(
@@ -94,8 +93,8 @@ def summarise_study(
         device=device,
         protocol=protocol,
         systems=tuple(_summary(system, found[system.name], protocol) for system in present),
-        not_run=(*(_not_run(system, why_not or {}) for system in absent), *_ckplus_not_run(missing)),
-        ckplus=ckplus,
+        not_run=tuple(_not_run(system, why_not or {}) for system in absent),
+        ckplus=tuple(ckplus) or (ckplus_not_run(),),
         pairs=_pairs(found, present),
         ranks=_ranks(found, [system for system in present if system.group == "tables"]),
         preprocessing=preprocessing,
@@ -149,7 +148,7 @@ def _summary(system: System, runs: Mapping[int, RunResult], protocol: Protocol) 
         seconds=Spread.of([run.seconds for run in held]),
         choose=_split([run.choose for run in held]),
         report=_split(reports) if len(reports) == len(held) else None,
-        paper=tuple(figure for figure in published(system.name) if figure.dataset == _reported(held[0]).dataset),
+        paper=published(system.name),
     )
 
 
@@ -238,12 +237,15 @@ def _ranks(found: _Runs, methods: Sequence[System]) -> RankSummary | None:
     if len(methods) < 2:
         return None
     split = _reported(next(iter(found[methods[0].name].values())))
-    scores = {system.name: _right(found[system.name], found[system.name]) for system in methods}
+    # An average over more seeds ranks better by that alone, so every method counts with the same ones where it can.
+    common = [seed for seed in found[methods[0].name] if all(seed in found[system.name] for system in methods)]
+    scores = {system.name: _right(found[system.name], common or found[system.name]) for system in methods}
     test = friedman_over_parts(scores, split.labels)
     order = sorted(range(len(methods)), key=lambda index: test.mean_ranks[index])
     return RankSummary(
         split=split.split,
         parts=PARTS,
+        seeds=tuple(common),
         systems=tuple(methods[index].name for index in order),
         mean_ranks=tuple(test.mean_ranks[index] for index in order),
         statistic=test.statistic,
@@ -259,34 +261,6 @@ def _not_run(system: System, why_not: Mapping[str, str]) -> NotRun:
         title=system.title,
         group=system.group,
         tables=system.tables,
-        dataset="fer2013",
         why=why_not.get(system.name, _NOT_YET),
-        paper=tuple(figure for figure in published(system.name) if figure.dataset == "fer2013"),
+        paper=published(system.name),
     )
-
-
-def _ckplus(runs: Sequence[RunResult], systems: Sequence[System], protocol: Protocol) -> tuple[SystemSummary, ...]:
-    """One row a system and protocol; the folds' held-out predictions of one seed are one run."""
-    splits = sorted({_reported(run).split for run in runs})
-    rows = []
-    for split in splits:
-        found = _by_system((run for run in runs if _reported(run).split == split), systems)
-        rows += [_summary(system, found[system.name], protocol) for system in systems if system.name in found]
-    return tuple(rows)
-
-
-def _ckplus_not_run(systems: Sequence[System]) -> list[NotRun]:
-    """The rows that the paper gives for CK+ and that nobody has run here."""
-    return [
-        NotRun(
-            name=system.name,
-            title=system.title,
-            group=system.group,
-            tables=system.tables,
-            dataset="ckplus",
-            why=_NO_CKPLUS,
-            paper=figures,
-        )
-        for system in systems
-        if (figures := tuple(figure for figure in published(system.name) if figure.dataset == "ckplus"))
-    ]

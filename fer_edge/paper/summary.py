@@ -15,6 +15,7 @@ from fer_edge.comparison import BootstrapReport, Spread
 from fer_edge.decode import decode, encode, expect
 from fer_edge.errors import InputError
 from fer_edge.files import read_json, write_json
+from fer_edge.paper.ckplus_table import CkPlusReport
 from fer_edge.paper.preprocessing import PreprocessingReport
 from fer_edge.paper.published import PaperFigure
 
@@ -114,7 +115,6 @@ class NotRun:
     title: str
     group: str
     tables: tuple[int, ...]
-    dataset: str
     why: str
     paper: tuple[PaperFigure, ...]
 
@@ -149,6 +149,7 @@ class RankSummary:
     Attributes:
         split: whose images.
         parts: blocks of the test.
+        seeds: averaged, the same for every method; empty where no seed is common to all, and each counts with its own.
         systems: the methods, best first.
         mean_ranks: in that order, 1 is best.
         statistic: Friedman's chi-squared, corrected for ties.
@@ -159,6 +160,7 @@ class RankSummary:
 
     split: str
     parts: int
+    seeds: tuple[int, ...]
     systems: tuple[str, ...]
     mean_ranks: tuple[float, ...]
     statistic: float
@@ -205,8 +207,7 @@ class StudyReport:
         protocol: what all rows share.
         systems: rows with at least one finished training, in the order of the tables.
         not_run: rows without.
-        ckplus: rows on CK+, one for each system and protocol (their split's name says which); empty until somebody
-            with the data runs them.
+        ckplus: the rows on CK+, for each set of labels; where nobody had the data, one that says so.
         pairs: comparisons by paired bootstrap.
         ranks: the rank test over the systems of Tables 1 to 3; None while fewer than two of them are there.
         preprocessing: median filter and normalisation under noise and poor light; None where it was not measured.
@@ -219,7 +220,7 @@ class StudyReport:
     protocol: Protocol
     systems: tuple[SystemSummary, ...]
     not_run: tuple[NotRun, ...]
-    ckplus: tuple[SystemSummary, ...]
+    ckplus: tuple[CkPlusReport, ...]
     pairs: tuple[PairSummary, ...]
     ranks: RankSummary | None
     preprocessing: PreprocessingReport | None = None

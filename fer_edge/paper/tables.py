@@ -16,7 +16,6 @@ from fer_edge.paper.summary import NotRun, PairSummary, StudyReport, SystemSumma
 __all__ = [
     "ablation_table",
     "change",
-    "ckplus_table",
     "comparison_table",
     "cost_table",
     "expression_table",
@@ -131,7 +130,7 @@ def rank_table(report: StudyReport) -> Table | None:
     titles = {row.name: row.title for row in report.systems}
     seeds = {row.name: row.seeds for row in report.systems}
     rows = [
-        [titles[name], _count(seeds[name]), f"{rank:.2f}"]
+        [titles[name], ", ".join(map(str, ranks.seeds or seeds[name])), f"{rank:.2f}"]
         for name, rank in zip(ranks.systems, ranks.mean_ranks, strict=True)
     ]
     caption = (
@@ -202,20 +201,8 @@ def cost_table(report: PreprocessingReport) -> Table | None:
     return Table(columns=("stage", "p50", "p99", "share %"), rows=rows, left=("stage",), caption=caption)
 
 
-def ckplus_table(report: StudyReport) -> Table:
-    """The rows on CK+: measured where somebody had the data, else the reason."""
-    rows: list[_Row] = [*report.ckplus, *(row for row in report.not_run if row.dataset == "ckplus")]
-    columns = (
-        *_WHO,
-        _Column(title="top-1 %", cell=lambda row: spread(row.best_split.top1)),
-        _Column(title="F1 %", cell=lambda row: spread(row.best_split.macro_f1)),
-        *_paper("paper, Table 1", 1),
-    )
-    return _table(report, rows, columns, "Seven expressions, ten folds by subject; held-out predictions pooled.")
-
-
 def _rows(report: StudyReport) -> list[_Row]:
-    return [*report.systems, *(row for row in report.not_run if row.dataset != "ckplus")]
+    return [*report.systems, *report.not_run]
 
 
 def _complete(report: StudyReport) -> list[_Row]:

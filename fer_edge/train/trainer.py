@@ -58,16 +58,24 @@ def train_model(
         report: told of progress.
 
     Raises:
-        InputError: the folder holds another run, the data differ from the run's, or a split is missing.
+        InputError: the folder holds another run, the data differ from the run's, their labels mean something else than
+            the teacher's, or a split is missing.
         OutputError: the run cannot be written.
     """
+    if recipe.model.classes != len(dataset.expressions):
+        raise InputError(
+            f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
+            f"is {recipe.model.classes}; they must agree"
+        )
+    if teacher is not None:
+        dataset.expect_expressions(teacher.labels, of=f"the teacher {teacher.path}")
     with processes(device) as peers:
         origins = {name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin}
         run = open_run(recipe, dataset, out, origins, resume=resume, peers=peers)
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
-        model, temporary = run.new_model() if init is None else _loaded(init, recipe)
+        model, temporary = run.new_model() if init is None else _loaded(init, run)
         guide = None if teacher is None else FrameClassifier(*teacher.load_model(), dropout=0.0).to(peers.device).eval()
         fit_stages(
             run, model, temporary, dataset, peers, spec=recipe.optimiser, report=report or Silent(), teacher=guide
@@ -75,10 +83,13 @@ def train_model(
     return run
 
 
-def _loaded(init: TrainRun, recipe: TrainRecipe) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+def _loaded(init: TrainRun, run: TrainRun) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+    """The weights to begin with; a temporary classifier of other expressions is not among them."""
+    recipe = run.recipe
     if init.recipe.model != recipe.model or init.recipe.preprocess != recipe.preprocess:
         raise InputError(f"{init.path} has another shape or preprocessing than the recipe; start from a run that fits")
-    return init.load_model()
+    model, temporary = init.load_model()
+    return model, temporary if init.labels == run.labels else run.new_model()[1]
 
 
 def open_run(
@@ -168,7 +179,12 @@ def finish_run(
     temperature = fit_temperature(logits[kept].cpu().numpy(), labels[kept.cpu().numpy()])
     probabilities = softmax(logits.cpu().numpy(), temperature=temperature)
     accuracy = accuracy_report(
-        probabilities, labels, dataset=run.record["data"]["dataset"], split=split, leaked=leaked.cpu().numpy()
+        probabilities,
+        labels,
+        dataset=run.record["data"]["dataset"],
+        split=split,
+        leaked=leaked.cpu().numpy(),
+        classes=run.labels,
     )
     windows = {
         "still_1": logits,

@@ -55,6 +55,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing is tested with the report; here it would only take its seconds again and again."""
+    monkeypatch.setattr("fer_edge.paper.report.draw_study", lambda report: {})
+
+
 def paper(place: Path, *arguments: str, data: str = "synthetic:200@3") -> Result:
     fixed = ["--data", data, "--out", str(place / "study"), "--recipe", str(place / "small.toml"), "--device", "cpu"]
     return CliRunner().invoke(main, ["paper", *fixed, *arguments])
@@ -95,6 +101,12 @@ class TestRefusals:
         result = paper(place, "--only", "complete", "--set", "train.optimiser.epochs=2")
         assert result.exit_code == 1
         assert "another recipe or other data" in result.stderr
+
+    def test_another_protocol_is_told_before_any_training(self, place: Path) -> None:
+        before = sorted((place / "study").glob("*.npz"))
+        result = paper(place, "--only", "cnn-lstm", "--set", "train.optimiser.epochs=2")
+        assert (result.exit_code, "another recipe" in result.stderr) == (1, True)
+        assert sorted((place / "study").glob("*.npz")) == before
 
     def test_an_unknown_system(self, place: Path) -> None:
         result = paper(place, "--only", "transformer")

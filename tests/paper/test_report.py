@@ -70,7 +70,12 @@ class TestPage:
 
     def test_ckplus_rows_invent_nothing(self, page: str) -> None:
         rows = [line for line in section(page, "## CK+").splitlines() if line.startswith("| Proposed")]
-        assert rows == ["| Proposed (complete) | not run: data not at hand | – | – | – | 99.21 |"]
+        assert rows[0] == (
+            "| Proposed (complete) | stills, last three frames and a neutral one | random weights "
+            "| not run: data not at hand | – | – | – | – | – | 99.21 |"
+        )
+        assert len(rows) == 2 * 3
+        assert all("not run: data not at hand | – | – | – | – | – |" in row for row in rows)
 
 
 class TestBrokenOff:

@@ -46,7 +46,7 @@ class Watch:
         if self._stop_after is not None and len(self.ended) >= self._stop_after:
             raise KeyboardInterrupt
 
-    def finished(self, result: RunResult) -> None:
+    def finished(self, run: str, result: RunResult) -> None:
         self.ended.append(f"{result.system}-seed{result.seed}")
 
 

@@ -41,6 +41,16 @@ class TestSummarise:
         assert len(ranks.systems) == 9
         assert sum(ranks.mean_ranks) == pytest.approx(45)
 
+    def test_methods_are_ranked_by_the_seeds_that_all_have(self) -> None:
+        runs = [made_up_run("complete", seed, 0.6) for seed in (0, 1)] + [made_up_run("cnn-lstm", 1, 0.5)]
+        both, alone = summarised(runs).ranks, summarised(runs[1:]).ranks
+        assert both is not None
+        assert both.seeds == (1,)
+        assert both == alone
+        apart = summarised([runs[0], runs[2]]).ranks
+        assert apart is not None
+        assert apart.seeds == ()
+
     def test_without_a_reporting_split_the_other_one_counts(self) -> None:
         runs = [made_up_run(name, 0, 0.6, report=None) for name in ("complete", "cnn-lstm")]
         report = summarised(runs)
@@ -68,15 +78,12 @@ class TestSummarise:
 
 
 class TestCkPlus:
-    def test_rows_replace_the_reason(self) -> None:
-        pooled = made_up_split("stills, from scratch", 0.9, seed=0, dataset="ckplus")
-        runs = [made_up_run("complete", 0, 0.6), made_up_run("complete", 0, 0.9, choose=pooled, report=None)]
-        report = summarised(runs)
-        assert [(row.name, row.choose.split) for row in report.ckplus] == [("complete", "stills, from scratch")]
-        assert [figure.accuracy for figure in report.ckplus[0].paper] == [0.9921]
-        waiting = [row.name for row in report.not_run if row.dataset == "ckplus"]
-        assert waiting == ["no-features", "no-attention", "no-reconstruction"]
-        assert len(report.systems) == 1
+    def test_nobody_had_the_data(self) -> None:
+        (held,) = summarised([made_up_run("complete", 0, 0.6)]).ckplus
+        assert held.status == "not run: data not at hand"
+        complete = [row for row in held.rows if row.system == "complete"]
+        assert [row.top1 for row in complete] == [None, None]
+        assert [figure.accuracy for figure in complete[0].paper] == [0.9921]
 
 
 class TestStudyFile:
