@@ -114,9 +114,9 @@ class TestPrepared:
 
         monkeypatch.setattr(prepare, "_rewritten", wrong)
         with pytest.raises(GateError, match=r"the graphs of fp32 after .*LSTM unrolled.*nothing was written"):
-            export_target(bundle, target="jetpack5", variant="fp32", out=tmp_path / "out")
+            export_target(bundle, target="jetpack5", variant="fp32", settings=SMALL, out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
-        plan = plan_target(bundle, target="jetpack5", variant="fp32")
+        plan = plan_target(bundle, target="jetpack5", variant="fp32", settings=SMALL)
         assert plan.refused
         assert "outputs differ" in plan.refusals[-1]
 
@@ -226,12 +226,15 @@ class TestDryRun:
 
     def test_it_says_why_not(self, bundle: Bundle) -> None:
         """TensorRT of a Jetson is not here; and the uint8 graphs would be refused where it is."""
-        code, said = run_command("edge", "--target", "jetson-orin-nano", "--variant", "int8", "--dry-run", "--json")
+        small = ("--set", SMALL[0], "--set", SMALL[1])
+        code, said = run_command(
+            "edge", "--target", "jetson-orin-nano", "--variant", "int8", "--dry-run", "--json", *small
+        )
         plan = json.loads(said)
         assert (code, plan["refused"]) == (1, True)
         assert any("uint8 values" in refusal for refusal in plan["refusals"])
         assert {finding["rule"] for finding in plan["findings"]} == {"quantizer-signed"}
-        assert plan["shapes"]["encoder"]["frames"]["max"] == [4, 48, 48]
+        assert plan["shapes"]["encoder"]["frames"]["max"] == [2, 48, 48]
         assert [file["part"] for file in plan["files"]] == ["encoder", "head"]
 
 
