@@ -271,8 +271,8 @@ def nvrtc_module() -> ModuleType:
     """`cuda.bindings.nvrtc` that compiles anything."""
     module = ModuleType("cuda.bindings.nvrtc")
     answers: dict[str, tuple[Any, ...]] = {
-        "nvrtcVersion": (12, 9), "nvrtcCreateProgram": ("program",), "nvrtcCompileProgram": (), "nvrtcGetPTXSize": (3,),
-        "nvrtcGetPTX": (), "nvrtcDestroyProgram": (),
+        "nvrtcVersion": (12, 9), "nvrtcCreateProgram": ("program",), "nvrtcCompileProgram": (), "nvrtcGetCUBIN": (),
+        "nvrtcGetCUBINSize": (3,), "nvrtcDestroyProgram": (),
     }  # fmt: skip
     for name, values in answers.items():
         setattr(module, name, lambda *_arguments, values=values: (Status.CUDA_SUCCESS, *values))

@@ -174,7 +174,7 @@ def test_the_kernel_compiles_without_a_gpu(capability: int) -> None:
         image, version = compile_kernel(capability)
     except MissingPackageError:
         pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc")
-    assert b".target sm_%d" % capability in image
+    assert image.startswith(b"\x7fELF")
     assert version.startswith("nvrtc ")
 
 

@@ -105,6 +105,7 @@ class DeviceSession:
         self._graphs_wanted = cuda_graphs
         self._contexts = contexts
         self._state = threading.Condition()
+        self._making = threading.Lock()  # engines make their execution contexts one at a time
         self._idle: list[_Lane] = []
         self._lanes = 0
         self._closed = False
@@ -189,7 +190,7 @@ class DeviceSession:
                 return self._idle.pop()
             self._lanes += 1
         try:
-            with self.device.current():
+            with self._making, self.device.current():
                 return _Lane(self)
         except BaseException:
             with self._state:

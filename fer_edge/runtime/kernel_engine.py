@@ -125,7 +125,9 @@ def open_kernel_session(ordinal: int = 0, *, contexts: int = 2, mapped: bool | N
 
 
 def compile_kernel(compute_capability: int) -> tuple[bytes, str]:
-    """Compile for a GPU, which need not be there: PTX, and NVRTC's version for the record.
+    """Compile for a GPU, which need not be there: its machine code, and NVRTC's version for the record.
+
+    Not PTX, which a driver older than NVRTC refuses.
 
     Raises:
         MissingPackageError: NVRTC is not installed.
@@ -141,9 +143,9 @@ def compile_kernel(compute_capability: int) -> tuple[bytes, str]:
         ) from error
     program = call(nvrtc, "nvrtcCreateProgram", _SOURCE, b"affine.cu", 0, [], [])
     try:
-        call(nvrtc, "nvrtcCompileProgram", program, 1, [b"--gpu-architecture=compute_%d" % compute_capability])
-        image = b" " * call(nvrtc, "nvrtcGetPTXSize", program)
-        call(nvrtc, "nvrtcGetPTX", program, image)
+        call(nvrtc, "nvrtcCompileProgram", program, 1, [b"--gpu-architecture=sm_%d" % compute_capability])
+        image = b" " * call(nvrtc, "nvrtcGetCUBINSize", program)
+        call(nvrtc, "nvrtcGetCUBIN", program, image)
     except SessionError as error:
         raise SessionError(
             f"the kernel does not compile for SM{compute_capability}: {error}{_log(nvrtc, program)}"

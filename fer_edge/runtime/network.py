@@ -112,8 +112,8 @@ class NetworkInfo:
 class Network:
     """Encoder and head of one variant, opened together and warmed up; a context manager.
 
-    Calls from several threads are as safe as the engine's session (`OrtSession`: at once, the others: one waits for
-    the other).
+    Calls from several threads are as safe as the engine's session (`OrtSession` and `DeviceSession`: at once, the
+    others: one waits for the other).
     """
 
     def __init__(self, *, bundle: Bundle, variant: Variant, encoder: Session, head: Session) -> None:

@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 # The driver is found by the loader's path, which only a new process takes; NVRTC would compile the kernel where it is
-# installed, and any image that looks like PTX will do here.
+# installed, and any image that looks like machine code will do here.
 _SCRIPT = """
 import ctypes, json
 import numpy as np
@@ -28,7 +28,7 @@ from fer_edge.runtime import kernel_engine
 from fer_edge.runtime.device_memory import open_device
 from fer_edge.errors import SessionError
 
-kernel_engine.compile_kernel = lambda capability: (b".target sm_%d" % capability, "nvrtc 0.0")
+kernel_engine.compile_kernel = lambda capability: (b"\\x7fELF for SM%d" % capability, "nvrtc 0.0")
 library, counts = ctypes.CDLL("libcuda.so.1"), (ctypes.c_int * 7)()
 
 def left():
