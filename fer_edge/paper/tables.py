@@ -153,7 +153,8 @@ def robustness_table(report: PreprocessingReport) -> Table:
     caption = (
         f"Top-1 on {report.split} (n = {report.n:,}), per cent, mean ± sample sd over the seeds (their number in the "
         "heading); each network was trained with the preprocessing it is measured with, on faces without these "
-        "corruptions. The corruption comes before the preprocessing, and every network sees the same spoilt faces."
+        "corruptions (the training's augmentation varies light and noise mildly). The corruption comes before the "
+        "preprocessing, and every network sees the same spoilt faces."
     )
     return Table(columns=("condition", *headings), rows=rows, left=("condition",), caption=caption)
 
