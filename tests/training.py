@@ -33,7 +33,7 @@ def small_recipe(*, epochs: int = 2, batch_size: int = 32) -> TrainRecipe:
         preprocess=PreprocessSpec(size=16, median=3),
         augment=AugmentSpec(),
         optimiser=OptimiserSpec(epochs=epochs, batch_size=batch_size, warmup_epochs=0.5, ema_decay=0.8),
-        sequence=SequenceTraining(window=4, copies=2, context_epochs=1, classifier_epochs=1, batch_size=64),
+        sequence=SequenceTraining(window=4, clip_frames=6, context_epochs=1, classifier_epochs=1, batch_size=64),
     )
 
 

@@ -11,7 +11,7 @@ from fer_edge.bundle import Bundle, zoo_names
 from fer_edge.errors import InputError, require
 from fer_edge.files import writing
 
-__all__ = ["ensure_writable", "open_bundles", "write_reports"]
+__all__ = ["ensure_writable", "open_bundles", "try_folders", "write_reports"]
 
 
 def open_bundles(names: Sequence[str]) -> list[Bundle]:
@@ -36,7 +36,16 @@ def ensure_writable(json_file: Path | None, html_file: Path | None) -> None:
     """
     if html_file is not None:
         require("matplotlib", needed_by="fer-edge bench --html", extra="report")
-    for path in (json_file, html_file):
+    try_folders(json_file, html_file)
+
+
+def try_folders(*files: Path | None) -> None:
+    """Find out before a long run whether its files can be written; None stands for a file that is not wanted.
+
+    Raises:
+        OutputError: a folder cannot be written.
+    """
+    for path in files:
         if path is not None:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
     "bench": "Measure latency and accuracy of every variant.",
     "engines": "Time every engine's settings on this machine.",
+    "clips": "Show what the sequence head buys, on clips made of stills.",
     "run": "Recognise expressions in an image, a video or a camera's stream.",
     "explain": "Show where the attention looks in a face, and which frames it weighs.",
     "verify": "Check that a bundle is whole and what it says it is.",

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from fer_edge.cli.console import console, emit_json, json_flag, progress
+
+if TYPE_CHECKING:
+    from fer_edge.data.ckplus import CkPlusSequence
+    from fer_edge.train.trainer import Origin
 
 
 @click.command(name="train")
@@ -18,8 +23,18 @@ from fer_edge.cli.console import console, emit_json, json_flag, progress
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: optimiser.epochs=30."
 )
-@click.option("--init", type=click.Path(file_okay=False, path_type=Path), help="Start from this run's weights.")
-@click.option("--teacher", type=click.Path(file_okay=False, path_type=Path), help="Distil from this run.")
+@click.option("--init", metavar="RUN|BUNDLE", help="Start from the weights of this run or bundle.")
+@click.option("--teacher", metavar="RUN|BUNDLE", help="Distil from this run or bundle.")
+@click.option(
+    "--stage",
+    type=click.Choice(["all", "sequence"]),
+    default="all",
+    show_default=True,
+    help="sequence: train the sequence head alone, on the encoder of --init as it is.",
+)
+@click.option(
+    "--sequences", metavar="ckplus:PATH", help="Train the head on these real sequences too, beside the clips."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it was broken off.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_flag
@@ -28,8 +43,10 @@ def command(
     data: str,
     out: Path,
     settings: tuple[str, ...],
-    init: Path | None,
-    teacher: Path | None,
+    init: str | None,
+    teacher: str | None,
+    stage: Literal["all", "sequence"],
+    sequences: str | None,
     resume: bool,
     device: str,
     as_json: bool,
@@ -38,7 +55,8 @@ def command(
 
     Trains on the training split, chooses the epoch on the split to choose on (FER2013: PublicTest without leaked rows),
     never looks at the third. Under torchrun, several processes or GPUs share each batch. --init and --teacher together
-    distil a run into itself, which smooths noisy labels.
+    distil a run into itself, which smooths noisy labels. The head is trained on clips made of the stills; their
+    features are kept in the cache folder, so that another head on the same encoder begins at once.
     """
     from fer_edge.cli.training import print_run, run_progress, run_summary
     from fer_edge.errors import require
@@ -48,7 +66,6 @@ def command(
     from fer_edge.data import load_dataset
     from fer_edge.recipes import load_recipe, override
     from fer_edge.train.recipe import TrainRecipe
-    from fer_edge.train.run import TrainRun
     from fer_edge.train.trainer import train_model
 
     plan = override(load_recipe(TrainRecipe, recipe, room="train"), settings)
@@ -60,8 +77,10 @@ def command(
                 plan,
                 dataset,
                 out,
-                init=None if init is None else TrainRun.open(init),
-                teacher=None if teacher is None else TrainRun.open(teacher),
+                init=None if init is None else _origin(init),
+                teacher=None if teacher is None else _origin(teacher),
+                stage=stage,
+                sequences=() if sequences is None else _sequences(sequences),
                 resume=resume,
                 device=device,
                 report=report,
@@ -73,3 +92,24 @@ def command(
         emit_json(run_summary(run))
     elif run.done:
         print_run(run)
+
+
+def _origin(name: str) -> Origin:
+    """A run's folder, or else a bundle's folder or a shipped bundle's name."""
+    from fer_edge.bundle import Bundle
+    from fer_edge.train.from_bundle import BundleOrigin
+    from fer_edge.train.run import TrainRun
+
+    if (Path(name) / "run.json").is_file():
+        return TrainRun.open(Path(name))
+    return BundleOrigin(bundle=Bundle.open(name))
+
+
+def _sequences(spec: str) -> tuple[CkPlusSequence, ...]:
+    from fer_edge.data.ckplus import ckplus_sequences
+    from fer_edge.errors import InputError
+
+    kind, _, where = spec.partition(":")
+    if kind != "ckplus" or not where:
+        raise InputError(f"--sequences: got {spec!r}, expected ckplus:PATH")
+    return ckplus_sequences(Path(where))

@@ -14,7 +14,9 @@ __all__ = ["print_run", "run_progress", "run_summary"]
 
 _STAGES = {
     "frames": "frame encoder",
-    "features": "encoding copies",
+    "features": "encoding clips",
+    "sequences": "encoding sequences",
+    "clips": "judging by clips",
     "context": "sequence context",
     "classifier": "behind the LDA",
 }

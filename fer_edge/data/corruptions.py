@@ -77,7 +77,7 @@ def _blur(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
     """Out of focus: a Gaussian, sigma relative to the face."""
     cv2, sigma = _cv2(), _at(level, 0, 0.02, 0.035, 0.055)[..., 0, 0] * frames.shape[-1]
     result = frames.copy()
-    for place in zip(*np.nonzero(sigma > 0.1), strict=True):
+    for place in map(tuple, np.argwhere(sigma > 0.1)):
         result[place] = cv2.GaussianBlur(frames[place], (0, 0), float(sigma[place]))
     return result
 
@@ -92,7 +92,7 @@ def _compression(frames: Uint8, level: Float, generator: np.random.Generator) ->
     """Encoded as JPEG and back."""
     cv2, quality = _cv2(), np.rint(_at(level, 95, 25, 12, 6)[..., 0, 0]).astype(int)
     result = frames.copy()
-    for place in zip(*np.nonzero(level > 0), strict=True):
+    for place in map(tuple, np.argwhere(level > 0)):
         encoded = cv2.imencode(".jpg", frames[place], [cv2.IMWRITE_JPEG_QUALITY, int(quality[place])])[1]
         result[place] = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
     return result
@@ -110,7 +110,7 @@ def _low_resolution(frames: Uint8, level: Float, generator: np.random.Generator)
     cv2, factor = _cv2(), _at(level, 1, 2, 3, 4)[..., 0, 0]
     height, width = frames.shape[-2:]
     result = frames.copy()
-    for place in zip(*np.nonzero(factor > 1), strict=True):
+    for place in map(tuple, np.argwhere(factor > 1)):
         small = (max(1, round(width / factor[place])), max(1, round(height / factor[place])))
         shrunk = cv2.resize(frames[place], small, interpolation=cv2.INTER_AREA)
         result[place] = cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -164,7 +164,8 @@ CORRUPTIONS: Final[Mapping[str, Callable[[Uint8, Float, np.random.Generator], Ui
 
 def _at(level: Float, *knots: float) -> Float:
     """Values at levels 0, 1, 2, 3, interpolated: (N, T) -> float32 (N, T, 1, 1)."""
-    return np.interp(level, range(len(knots)), knots).astype(np.float32)[..., None, None]
+    values: Float = np.interp(level, range(len(knots)), knots).astype(np.float32)[..., None, None]
+    return values
 
 
 def _places(frames: Uint8) -> tuple[Float, Float]:
@@ -173,8 +174,9 @@ def _places(frames: Uint8) -> tuple[Float, Float]:
     return np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
 
 
-def _pixels(light: NDArray[np.floating[Any]]) -> Uint8:
-    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+def _pixels(light: NDArray[Any]) -> Uint8:
+    grey: Uint8 = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return grey
 
 
 def _passing(
@@ -203,11 +205,11 @@ def _passing(
     count, steps, height, width = frames.shape
     nearest = generator.uniform(0, steps - 1, (count, 1))
     away = np.abs(np.arange(steps) - nearest) / generator.uniform(*_PASS_FRAMES, (count, 1))
-    sideways = generator.uniform(-0.35, 0.35, count)
+    sideways = generator.uniform(-0.35, 0.35, (count,))
     depth = reach - (1.2 + reach) * np.square(np.minimum(away, 1.0))  # of the tip beyond the face's edge
-    size = 1.3 * max(height, width) / template.shape[-1] * generator.uniform(0.9, 1.2, count)
+    size = generator.uniform(1.17, 1.56, (count,)) * (max(height, width) / template.shape[-1])
     result = frames.copy()
-    for clip, step in zip(*np.nonzero((level > 0) & (away < 1)), strict=True):
+    for clip, step in np.argwhere((level > 0) & (away < 1)):
         up = np.array([math.sin(angle[clip]), -math.cos(angle[clip])])
         tip = up * (depth[clip, step] - 1) + np.array([-up[1], up[0]]) * sideways[clip]
         turn = np.array([[-up[1], -up[0]], [up[0], -up[1]]]) * size[clip]

@@ -25,7 +25,8 @@ _LIMITS: Final = """\
 - The faces were found by web search and cropped around the face. Infrared cameras, steep angles, sun glare, masks and
   sunglasses are not in the data; neither is any person's age, skin or sex recorded, so no fairness figure can be given.
 - A face's visible expression is not a state of mind, and says nothing on drowsiness or distraction.
-- The sequence head was trained on augmented copies of stills, not on filmed expressions."""
+- The sequence head was trained on what is made of stills (moved, lit, blurred, hidden by program), not on filmed
+  expressions: none of its windows held an expression in the making."""
 _LAW: Final = """\
 Secondary sources; not legal advice. The EU AI Act, Art. 5(1)(f), bans emotion inference at the workplace except for
 medical or safety reasons, which likely catches professional drivers; other emotion recognition is high-risk. Regulation

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,22 @@ from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
 
-__all__ = ["FrameClassifier", "FrameStage", "autocast", "frame_predictions", "scheduled_rate"]
+__all__ = [
+    "FrameClassifier",
+    "FrameStage",
+    "StillClassifier",
+    "autocast",
+    "frame_predictions",
+    "scheduled_rate",
+    "single_contexts",
+]
+
+
+def single_contexts(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
+    """Contexts of single frames: features (N, F) -> (N, F)."""
+    length = torch.ones(len(features), dtype=torch.int64, device=features.device)
+    context, _ = model.head.context(features.unsqueeze(1), length)
+    return context
 
 
 class FrameClassifier(nn.Module):
@@ -46,10 +62,30 @@ class FrameClassifier(nn.Module):
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
-        features, _ = self.model.encoder(faces)
-        length = torch.ones(len(faces), dtype=torch.int64, device=faces.device)
-        context, _ = self.model.head.context(features.unsqueeze(1), length)
+        context = single_contexts(self.model, self.model.encoder(faces)[0])
         return self.temporary(self.dropout(context)), context
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Single frames' features (N, F) -> logits (N, classes)."""
+        logits: Tensor = self.temporary(self.dropout(single_contexts(self.model, features)))
+        return logits
+
+
+class StillClassifier(nn.Module):
+    """The whole network at T = 1, its own head in the temporary classifier's place: what a bundle can teach with."""
+
+    def __init__(self, model: AttentionCnnBiLstm) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
+        context = single_contexts(self.model, self.model.encoder(faces)[0])
+        return self.model.head.classify(context), context
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Single frames' features (N, F) -> logits (N, classes)."""
+        return self.model.head.classify(single_contexts(self.model, features))
 
 
 def autocast(recipe: TrainRecipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -86,7 +122,7 @@ class FrameStage:
     spec: OptimiserSpec
     module: FrameClassifier
     peers: Processes
-    teacher: FrameClassifier | None = None
+    teacher: nn.Module | None = None  # a FrameClassifier or a StillClassifier
 
     def __post_init__(self) -> None:
         recipe, device = self.run.recipe, self.peers.device
@@ -127,10 +163,11 @@ class FrameStage:
         self._restore()
         weights = class_weights(train.labels, self.run.recipe.loss, self.run.recipe.model.classes)
         while self.epoch < self.spec.epochs:
+            started = time.monotonic()
             loss = self._epoch(train, weights, report)
             self.epoch += 1
             if self.peers.leads:
-                self._close_epoch(loss, choose, kept, report)
+                self._close_epoch(loss, choose, kept, report, started)
         if self.peers.leads:
             self.average.module.load_state_dict(self.best_tensors)
         best = self.average.module.eval()
@@ -180,7 +217,7 @@ class FrameStage:
                 loss = loss + spec.distil_weight * (distilled - loss)
         return loss + spec.centre_weight * self.centres(context, labels), context
 
-    def _close_epoch(self, loss: float, choose: DeviceFaces, kept: Tensor, report: Reporter) -> None:
+    def _close_epoch(self, loss: float, choose: DeviceFaces, kept: Tensor, report: Reporter, started: float) -> None:
         self.average.eval()
         correct = frame_predictions(self.average.module, choose, self.run.recipe) == choose.labels
         score = float(correct[kept].float().mean())
@@ -191,7 +228,13 @@ class FrameStage:
             self.best_tensors = {
                 name: value.detach().clone() for name, value in self.average.module.state_dict().items()
             }
-        figures = {"epoch": float(self.epoch), "loss": loss, "choose_top1": score, "best_top1": self.best["score"]}
+        figures = {
+            "epoch": float(self.epoch),
+            "loss": loss,
+            "choose_top1": score,
+            "best_top1": self.best["score"],
+            "seconds": round(time.monotonic() - started, 1),
+        }
         self.run.update(history=[*self.run.record["history"], {"stage": "frames", **figures}])
         parts = {
             "raw": self.module.state_dict(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fer_edge.data.clips import TRAINED, ClipPlan
 from fer_edge.errors import InputError
 from fer_edge.model.config import ModelConfig
 from fer_edge.preprocess import PreprocessSpec
@@ -127,7 +128,19 @@ class SequenceTraining:
     Attributes:
         window: frames a window holds at most.
         frame_rate: features a second that the head is meant for.
-        copies: independently augmented copies of every training still whose features are kept.
+        clip_frames: frames of a training clip; a window is drawn from anywhere in it.
+        corruptions: what clips are spoilt by; what is to be judged as never trained on stays out.
+        together: at most so many corruptions in one clip.
+        clean: share of the clips without any.
+        changing: share of the clips whose expression changes, at any frame.
+        mirrored: share of the clips made of mirrored stills.
+        change_weight: of a window in which the expression changes, beside 1 for one in which it does not: the larger,
+            the sooner a change is reported, and the less the older frames count.
+        distil_weight: share of a window's target taken from what the first stage (or the head to begin with) says of
+            its single frames, averaged over those that show the newest one's expression.
+        alone_distil_weight: the same where there is but one frame to see: what is known of single frames is kept.
+        copies: independently augmented copies of every training still, where a head is trained on stills instead of
+            clips (`fer_edge.paper`).
         context_epochs: training of the temporal BiLSTM and attention with the temporary classifier.
         context_rate: its peak learning rate; low, for these weights come trained.
         classifier_epochs: training of DenseNet block and classifier behind the fitted LDA.
@@ -137,6 +150,15 @@ class SequenceTraining:
 
     window: int = 16
     frame_rate: float = 10.0
+    clip_frames: int = 16
+    corruptions: tuple[str, ...] = TRAINED
+    together: int = 2
+    clean: float = 0.25
+    changing: float = 0.35
+    mirrored: float = 0.5
+    change_weight: float = 0.2
+    distil_weight: float = 0.2
+    alone_distil_weight: float = 1.0
     copies: int = 6
     context_epochs: int = 6
     context_rate: float = 1e-3
@@ -149,6 +171,25 @@ class SequenceTraining:
             raise InputError("window, copies, context_epochs, classifier_epochs must be >= 1 and batch_size >= 2")
         if not min(self.frame_rate, self.context_rate, self.classifier_rate) > 0:
             raise InputError("frame_rate, context_rate and classifier_rate must be positive")
+        if self.clip_frames < self.window:
+            raise InputError(f"clip_frames must be at least window; got {self.clip_frames} and {self.window}")
+        _check("sequence.change_weight", self.change_weight, 0.0, 10.0)
+        _check("sequence.distil_weight", self.distil_weight, 0.0, 1.0)
+        _check("sequence.alone_distil_weight", self.alone_distil_weight, 0.0, 1.0)
+        self.clip_plan(seed=0)  # says what is wrong with the rest
+
+    def clip_plan(self, *, seed: int) -> ClipPlan:
+        """The training clips: corruptions of every level, changes at every frame."""
+        return ClipPlan(
+            frames=self.clip_frames,
+            corruptions=self.corruptions,
+            together=self.together,
+            clean=self.clean,
+            changing=self.changing,
+            change=(1, self.clip_frames - 1),
+            mirrored=self.mirrored,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A whole training run: frames first, then sequences; resumable at every epoch."""
+"""A whole training run: frames first, then sequences; resumable at every epoch. Or sequences alone."""
 
 from __future__ import annotations
 
@@ -6,29 +6,36 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_edge.data import Dataset
+from fer_edge.data import Dataset, StillSet
+from fer_edge.data.ckplus import CkPlusSequence
+from fer_edge.data.clips import ClipPlan
 from fer_edge.data.report import leaked_rows
 from fer_edge.errors import InputError
 from fer_edge.metrics import accuracy_report, fit_temperature, softmax
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.train.clip_bank import FrameFeatures, encode_clips, encode_plan, encode_sequences
 from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.faces import DeviceFaces
-from fer_edge.train.frame_stage import FrameClassifier, FrameStage
+from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
+from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
-from fer_edge.train.sequence_stage import FeatureBank, fit_head, window_logits
+from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
 
-__all__ = ["finish_run", "fit_stages", "open_run", "train_model"]
+__all__ = ["Origin", "finish_run", "fit_stages", "open_run", "train_model"]
 
-ORIGINS: Final = ("init", "teacher", "parent", "pruning")
-"""What a run's record may say of where it began."""
+Origin: TypeAlias = TrainRun | BundleOrigin
+"""What a run can begin from or follow: another run, or a bundle."""
+
+ORIGINS: Final = ("init", "teacher", "parent", "pruning", "stage", "sequences")
+"""What a run's record may say of where it began, and of how it differs from a whole training."""
 
 UNKNOWN_SHARE: Final = 0.05
 """Share of the ``choose`` split's faces that fall below the unknown threshold."""
@@ -39,8 +46,10 @@ def train_model(
     dataset: Dataset,
     out: Path,
     *,
-    init: TrainRun | None = None,
-    teacher: TrainRun | None = None,
+    init: Origin | None = None,
+    teacher: Origin | None = None,
+    stage: Literal["all", "sequence"] = "all",
+    sequences: tuple[CkPlusSequence, ...] = (),
     resume: bool = False,
     device: str = "auto",
     report: Reporter | None = None,
@@ -51,17 +60,24 @@ def train_model(
         recipe: what to train; when resuming it must be the run's own.
         dataset: its ``train`` split is trained on, its ``choose`` split chooses the epoch.
         out: the run's folder.
-        init: a finished run of the same shape whose weights are the starting point; random weights without it.
-        teacher: a finished run whose predictions the model is drawn toward (`loss.distil_weight`).
+        init: a finished run or a bundle of the same shape whose weights are the starting point; random weights without
+            it. A bundle has no temporary classifier: that one begins anew.
+        teacher: a finished run or a bundle whose predictions the model is drawn toward (`loss.distil_weight`).
+        stage: ``"sequence"`` trains the head alone, on the encoder of `init` as it is.
+        sequences: real ones, which the head is trained on beside the clips.
         resume: go on with the run in `out`; a finished run is returned as it is.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         report: told of progress.
 
     Raises:
         InputError: the folder holds another run, the data differ from the run's, their labels mean something else than
-            the teacher's, or a split is missing.
+            the teacher's, a split is missing, or the head alone is to be trained and no encoder is given, or a teacher.
         OutputError: the run cannot be written.
     """
+    if stage == "sequence" and (init is None or teacher is not None):
+        raise InputError(
+            "training the head alone takes its encoder from --init, and no --teacher: only frames have one"
+        )
     if recipe.model.classes != len(dataset.expressions):
         raise InputError(
             f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
@@ -70,26 +86,50 @@ def train_model(
     if teacher is not None:
         dataset.expect_expressions(teacher.labels, of=f"the teacher {teacher.path}")
     with processes(device) as peers:
-        origins = {name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin}
+        origins: dict[str, Any] = {
+            name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin
+        }
+        if stage != "all":
+            origins["stage"] = stage
+        if sequences:
+            origins["sequences"] = {"dataset": "ckplus", "sequences": len(sequences)}
         run = open_run(recipe, dataset, out, origins, resume=resume, peers=peers)
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
         model, temporary = run.new_model() if init is None else _loaded(init, run)
-        guide = None if teacher is None else FrameClassifier(*teacher.load_model(), dropout=0.0).to(peers.device).eval()
         fit_stages(
-            run, model, temporary, dataset, peers, spec=recipe.optimiser, report=report or Silent(), teacher=guide
+            run,
+            model,
+            temporary,
+            dataset,
+            peers,
+            spec=recipe.optimiser if stage == "all" else None,
+            report=report or Silent(),
+            teacher=None if teacher is None else _guide(teacher).to(peers.device).eval(),
+            sequences=sequences,
         )
     return run
 
 
-def _loaded(init: TrainRun, run: TrainRun) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-    """The weights to begin with; a temporary classifier of other expressions is not among them."""
-    recipe = run.recipe
-    if init.recipe.model != recipe.model or init.recipe.preprocess != recipe.preprocess:
-        raise InputError(f"{init.path} has another shape or preprocessing than the recipe; start from a run that fits")
+def _loaded(init: Origin, run: TrainRun) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+    """The weights to begin with; a bundle has no temporary classifier, and one of other expressions is of no use."""
+    if isinstance(init, BundleOrigin):
+        config, preprocess = init.config, init.preprocess
+    else:
+        config, preprocess = init.recipe.model, init.recipe.preprocess
+    if config != run.recipe.model or preprocess != run.recipe.preprocess:
+        raise InputError(f"{init.path} has another shape or preprocessing than the recipe; start from one that fits")
+    if isinstance(init, BundleOrigin):
+        return init.load_model(), run.new_model()[1]
     model, temporary = init.load_model()
     return model, temporary if init.labels == run.labels else run.new_model()[1]
+
+
+def _guide(teacher: Origin) -> nn.Module:
+    if isinstance(teacher, BundleOrigin):
+        return StillClassifier(teacher.load_model())
+    return FrameClassifier(*teacher.load_model(), dropout=0.0)
 
 
 def open_run(
@@ -132,35 +172,50 @@ def fit_stages(
     dataset: Dataset,
     peers: Processes,
     *,
-    spec: OptimiserSpec,
+    spec: OptimiserSpec | None,
     report: Reporter,
-    teacher: FrameClassifier | None = None,
+    teacher: nn.Module | None = None,
+    sequences: tuple[CkPlusSequence, ...] = (),
 ) -> None:
-    """Both stages on a model, from scratch or from given weights; leaves a finished run (process 0 writes it)."""
+    """Both stages on a model, from scratch or from given weights; leaves a finished run (process 0 writes it).
+
+    Without `spec` the frames' stage is left out: the head alone is trained.
+    """
     recipe, choose_set = run.recipe, dataset.split("choose")
     classes, device = recipe.model.classes, peers.device
     unfiltered = replace(recipe.preprocess, median=0)
     train = DeviceFaces.load(dataset.split("train"), unfiltered, recipe.loss, device, classes=classes)
     choose = DeviceFaces.load(choose_set, recipe.preprocess, recipe.loss, device, classes=classes)
     leaked = torch.from_numpy(leaked_rows(dataset, choose_set)).to(device)
-    started = time.monotonic()
+    # A run that was broken off has spent the seconds of its whole epochs already.
+    started = time.monotonic() - sum(epoch.get("seconds", 0.0) for epoch in run.record["history"])
     module = FrameClassifier(model, temporary, dropout=recipe.loss.dropout)
-    stage = FrameStage(run=run, spec=spec, module=module, peers=peers, teacher=teacher)
-    best = stage.fit(train, choose, ~leaked, report)
+    best = module.to(device)
+    if spec is not None:
+        stage = FrameStage(run=run, spec=spec, module=module, peers=peers, teacher=teacher)
+        best = stage.fit(train, choose, ~leaked, report)
     if not peers.leads:
         return
-    fit_head(best.model, best.temporary, train, recipe, report)
+    bank = encode_clips(best.model, dataset.split("train"), recipe, device, report)
+    if sequences:
+        bank = bank.joined(encode_sequences(best.model, sequences, recipe, device, report))
+    if spec is None:
+        guide = Guide.of(bank, StillClassifier(best.model).eval().classify)
+        tune_head(best.model, bank, guide, recipe, report)
+    else:
+        guide = Guide.of(bank, best.eval().classify)
+        fit_head(best.model, best.temporary, bank, guide, recipe, report)
     seconds = round(time.monotonic() - started, 1)
-    finish_run(run, best, choose, leaked, split=choose_set.name, report=report, seconds=seconds)
+    finish_run(run, best, choose_set, choose, leaked, report=report, seconds=seconds)
 
 
 def finish_run(
     run: TrainRun,
     best: FrameClassifier,
+    stills: StillSet,
     choose: DeviceFaces,
     leaked: Tensor,
     *,
-    split: str,
     report: Reporter,
     **facts: Any,
 ) -> None:
@@ -169,12 +224,9 @@ def finish_run(
     The temperature minimises the likelihood loss on the rows that do not also stand in the training split (Guo et al.
     2017, arXiv 1706.04599); below the unknown threshold lie the twentieth of the faces that are least certain.
     """
-    exact, kept = replace(run.recipe, precision="fp32"), ~leaked
-    still = replace(exact, sequence=replace(exact.sequence, copies=1))
-    moving = replace(exact, sequence=replace(exact.sequence, copies=exact.sequence.window))
-    window = exact.sequence.window
-    features = FeatureBank.encode(best.model, choose, still, report).features
-    logits = window_logits(best.model, features)
+    kept, window = ~leaked, run.recipe.sequence.window
+    features = _still_features(best.model, choose)
+    logits = window_logits(best.model, features.unsqueeze(1))
     labels = choose.labels.cpu().numpy()
     temperature = fit_temperature(logits[kept].cpu().numpy(), labels[kept.cpu().numpy()])
     probabilities = softmax(logits.cpu().numpy(), temperature=temperature)
@@ -182,16 +234,18 @@ def finish_run(
         probabilities,
         labels,
         dataset=run.record["data"]["dataset"],
-        split=split,
+        split=stills.name,
         leaked=leaked.cpu().numpy(),
         classes=run.labels,
     )
+    faces = FrameFeatures(best.model, run.recipe, choose.images.device)
+    clips = encode_plan(faces, stills, _judged_clips(run.recipe), report).to(choose.images.device)
     windows = {
-        "still_1": logits,
-        f"still_{window}": window_logits(best.model, features.expand(window, -1, -1)),
-        f"augmented_{window}": window_logits(
-            best.model, FeatureBank.encode(best.model, choose, moving, report).features
-        ),
+        "still_1": logits.argmax(dim=1),
+        f"still_{window}": window_logits(best.model, features.unsqueeze(1).expand(-1, window, -1)).argmax(dim=1),
+        "clip_1": window_logits(best.model, clips[:, -1:]).argmax(dim=1),
+        f"clip_{window}": window_logits(best.model, clips).argmax(dim=1),
+        f"clip_averaged_{window}": averaged_predictions(best.model, clips),
     }
     run.finish(
         best.model,
@@ -199,8 +253,19 @@ def finish_run(
         choose=accuracy.to_json(),
         temperature=temperature,
         unknown_threshold=float(np.quantile(probabilities.max(axis=1), UNKNOWN_SHARE)),
-        top1_by_window={
-            name: float((found.argmax(dim=1) == choose.labels)[kept].float().mean()) for name, found in windows.items()
-        },
+        top1_by_window={name: float((found == choose.labels)[kept].float().mean()) for name, found in windows.items()},
         **facts,
     )
+
+
+@torch.no_grad()
+def _still_features(model: AttentionCnnBiLstm, faces: DeviceFaces, *, size: int = 512) -> Tensor:
+    """Features of every face as it is, in FP32: float32 (N, F)."""
+    model.eval()
+    return torch.cat([model.encoder(part)[0] for part in torch.split(faces.images, size)])
+
+
+def _judged_clips(recipe: TrainRecipe) -> ClipPlan:
+    """Clips of one window and one expression under what the head is trained on."""
+    plan = recipe.sequence.clip_plan(seed=recipe.seed)
+    return replace(plan, frames=recipe.sequence.window, changing=0.0, mirrored=0.0)

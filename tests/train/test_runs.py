@@ -59,7 +59,7 @@ def test_a_finished_run_holds_what_export_needs(run: TrainRun) -> None:
     assert len(opened.record["history"]) == 3
     assert opened.record["history"][-1]["loss"] < opened.record["history"][0]["loss"]
     assert 0 < opened.record["temperature"] <= 20
-    assert set(opened.record["top1_by_window"]) == {"still_1", "still_4", "augmented_4"}
+    assert set(opened.record["top1_by_window"]) == {"still_1", "still_4", "clip_1", "clip_4", "clip_averaged_4"}
     assert str(run.path) not in (run.path / "run.json").read_text()
     model, _ = opened.load_model()
     assert bool(model.head.lda.fitted)

@@ -1,0 +1,212 @@
+"""The weights of a bundle's FP32 graphs, back in torch: where no training run is at hand, a bundle begins the next one.
+
+The exporter folded every batch normalisation that follows a convolution into it, so those come back as the identity.
+Nothing is taken on trust: the network computes what the graphs compute (onnx's own reference evaluator, no engine), or
+it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_edge.bundle import Bundle
+from fer_edge.decode import decode
+from fer_edge.decode import encode as plain
+from fer_edge.errors import InputError, require
+from fer_edge.model.config import ModelConfig
+from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.preprocess import PreprocessSpec
+
+__all__ = ["BundleOrigin"]
+
+_TOLERANCE: Final = 1e-3
+"""Largest difference between torch and the graphs: the sums are the same, their order is not."""
+
+_GATES: Final = (0, 2, 3, 1)
+"""ONNX keeps an LSTM's gates in the order i, o, f, c; torch in the order i, f, c, o."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleOrigin:
+    """A bundle as the beginning of a training run, or as its teacher."""
+
+    bundle: Bundle
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run records of it: its hashes, and how it was itself trained."""
+        variant = self.bundle.variant("fp32")
+        return {
+            "bundle": self.bundle.manifest.name,
+            "sha256": self.bundle.sha256,
+            "graphs": {"encoder": variant.encoder.sha256, "head": variant.head.sha256},
+            "training": plain(self.bundle.manifest.provenance.training),
+        }
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.bundle.path
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its outputs mean, in their order."""
+        return self.bundle.manifest.labels
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How its faces are prepared."""
+        return self.bundle.manifest.preprocess
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """The network's shape.
+
+        Raises:
+            InputError: the bundle holds another architecture.
+        """
+        try:
+            return decode(ModelConfig, plain(self.bundle.manifest.model["config"]))
+        except (KeyError, InputError) as error:
+            raise InputError(
+                f"{self.bundle.path} does not say that it holds an attention CNN-BiLSTM of this version ({error}); "
+                "begin from a training run"
+            ) from error
+
+    def load_model(self) -> AttentionCnnBiLstm:
+        """The network of the bundle's ``fp32`` variant, in evaluation mode.
+
+        Raises:
+            InputError: another architecture, or torch does not compute what the graphs do.
+            BundleError: the bundle has no ``fp32``, or is damaged.
+            MissingPackageError: onnx is not installed.
+        """
+        variant = self.bundle.variant("fp32")
+        model = AttentionCnnBiLstm(self.config, normalisation=self.preprocess.normalisation).eval()
+        size, width = self.config.input_size, self.config.feature_size
+        draw = np.random.default_rng(0)
+        faces = draw.integers(0, 256, (2, size, size), dtype=np.uint8)
+        windows = draw.standard_normal((3, 5, width), dtype=np.float32)
+        feeds = {
+            "encoder": {"frames": faces},
+            "head": {"features": windows, "length": np.array([1, 3, 5])},
+        }
+        for part, module, file in (("encoder", model.encoder, variant.encoder), ("head", model.head, variant.head)):
+            graph = _Graph(self.bundle.read_graph(file))
+            try:
+                module.load_state_dict(dict(_weights(module, graph)))
+            except (KeyError, RuntimeError) as error:
+                raise InputError(
+                    f"{self.bundle.path}: the {part}'s weights do not fit its manifest: {error}"
+                ) from error
+            _require_parity(module, graph, feeds[part], what=f"{self.bundle.path}: the {part}")
+        return model
+
+
+class _Graph:
+    """Constants of an ONNX graph, by their own names and by the node that reads them."""
+
+    def __init__(self, data: bytes) -> None:
+        self._onnx = require("onnx", needed_by="weights of a bundle in torch", extra="train")
+        self.model = self._onnx.load_model_from_string(data)
+        self.constants: dict[str, np.ndarray[Any, Any]] = {
+            tensor.name: self._onnx.numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer
+        }
+
+    def read_by(self, node_name: str) -> list[Tensor]:
+        """The float constants among a node's inputs, in order."""
+        for node in self.model.graph.node:
+            if node.name == node_name:
+                found = [self.constants[name] for name in node.input if name in self.constants]
+                return [torch.from_numpy(value.copy()) for value in found if value.dtype == np.float32]
+        raise KeyError(f"there is no node {node_name}")
+
+    def convolutions(self) -> list[list[Tensor]]:
+        """Weight and bias of every convolution, in the order of computation."""
+        return [self.read_by(node.name) for node in self.model.graph.node if node.op_type == "Conv"]
+
+    def run(self, feed: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """Compute the graph's outputs."""
+        evaluator = require("onnx.reference", needed_by="weights of a bundle in torch", extra="train")
+        return list(evaluator.ReferenceEvaluator(self.model).run(None, dict(feed)))
+
+
+def _weights(module: nn.Module, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
+    """The module's state, name by name.
+
+    Raises:
+        KeyError: the graph lacks a weight.
+    """
+    state = module.state_dict()
+    convolutions = iter(graph.convolutions())
+    for name, part in module.named_modules():
+        own = {key: value for key, value in state.items() if key.rpartition(".")[0] == name}
+        if isinstance(part, nn.Conv2d):
+            weight, bias = next(convolutions, (None, None))
+            if weight is None or bias is None:
+                raise KeyError(f"there is no convolution for {name}")
+            yield f"{name}.weight", weight
+            normalisation = f"{name.rpartition('.')[0]}.{int(name.rpartition('.')[2]) + 1}"
+            yield from _identity(normalisation, state, bias)
+        elif isinstance(part, nn.LSTM):
+            yield from _lstm(name, graph)
+        elif isinstance(part, nn.BatchNorm2d):
+            continue  # folded into the convolution before it
+        else:
+            yield from ((key, _named(key, value, graph)) for key, value in own.items())
+
+
+def _identity(name: str, state: Mapping[str, Tensor], bias: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """A batch normalisation that adds `bias` and does nothing else."""
+    epsilon = 1e-5  # nn.BatchNorm2d's own, which the variance makes up for
+    ones = torch.ones_like(bias)
+    yield f"{name}.weight", ones
+    yield f"{name}.bias", bias
+    yield f"{name}.running_mean", torch.zeros_like(bias)
+    yield f"{name}.running_var", ones - epsilon
+    yield f"{name}.num_batches_tracked", state[f"{name}.num_batches_tracked"]
+
+
+def _lstm(name: str, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
+    inputs, recurrent, biases = graph.read_by(f"/{name.replace('.', '/')}/LSTM")
+    hidden = recurrent.shape[2]
+    for direction, suffix in enumerate(("", "_reverse")):
+        order = torch.cat([torch.arange(gate * hidden, (gate + 1) * hidden) for gate in _GATES])
+        yield f"{name}.weight_ih_l0{suffix}", inputs[direction][order]
+        yield f"{name}.weight_hh_l0{suffix}", recurrent[direction][order]
+        yield f"{name}.bias_ih_l0{suffix}", biases[direction][: 4 * hidden][order]
+        yield f"{name}.bias_hh_l0{suffix}", biases[direction][4 * hidden :][order]
+
+
+def _named(key: str, value: Tensor, graph: _Graph) -> Tensor:
+    """A weight under its own name, or transposed into the matrix product that the exporter made of a linear layer."""
+    if key.endswith("num_batches_tracked"):
+        return value
+    if key.endswith("lda.fitted"):
+        return torch.ones_like(value)
+    if key in graph.constants:
+        return torch.from_numpy(graph.constants[key].copy())
+    owner, _, name = key.rpartition(".")
+    if name != "weight":
+        raise KeyError(f"there is no constant {key}")
+    return graph.read_by(f"/{owner.replace('.', '/')}/MatMul")[0].T.contiguous()
+
+
+def _require_parity(module: nn.Module, graph: _Graph, feed: Mapping[str, np.ndarray[Any, Any]], *, what: str) -> None:
+    with torch.no_grad():
+        computed = module(*(torch.from_numpy(value) for value in feed.values()))
+    for expected, got in zip(graph.run(feed), computed, strict=True):
+        difference = float(np.abs(expected - got.numpy()).max())
+        if not difference <= _TOLERANCE:
+            raise InputError(
+                f"{what} gives outputs in torch that differ from the graph's by {difference:.3g}, more than "
+                f"{_TOLERANCE:g}; the bundle was made by another version: begin from a training run"
+            )

@@ -1,0 +1,232 @@
+"""The sequence head on clips: windows as a camera fills them, features kept, real sequences, a bundle to begin from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_bundle
+from training import small_dataset, small_recipe
+from trees import write_whole_ckplus
+
+from fer_edge.bundle import Bundle
+from fer_edge.data import Dataset
+from fer_edge.data.ckplus import ckplus_sequences
+from fer_edge.errors import InputError
+from fer_edge.export.from_run import export_run
+from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.preprocess import prepare_stills
+from fer_edge.train import clip_bank
+from fer_edge.train.clip_bank import ClipBank, FrameFeatures, encode_clips, encode_sequences
+from fer_edge.train.from_bundle import BundleOrigin
+from fer_edge.train.progress import Silent
+from fer_edge.train.run import TrainRun
+from fer_edge.train.sequence_stage import Guide, Windows, draw_windows
+from fer_edge.train.trainer import train_model
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return small_dataset()
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    return train_model(small_recipe(), dataset, tmp_path_factory.mktemp("runs") / "small", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bundle(run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_run(run, tmp_path_factory.mktemp("bundles") / "small")
+
+
+def numbered_bank(clips: int = 64, frames: int = 6) -> ClipBank:
+    """Features that name their clip and frame; the still itself is frame -1; clip 0's third frame has no label."""
+    clip, frame = torch.meshgrid(torch.arange(clips), torch.arange(frames), indexing="ij")
+    rows = clip.clone()
+    rows[0, 2] = -1
+    alone = torch.stack((torch.arange(clips), torch.full((clips,), -1)), dim=1)
+    return ClipBank(
+        features=torch.stack((clip, frame), dim=2).half(),
+        stills=alone.half(),
+        rows=rows,
+        targets=torch.eye(clips),
+        labels=torch.arange(clips),
+    )
+
+
+def unsaid(bank: ClipBank) -> Guide:
+    """A guide that says class 0 of frames before the third, 1 of the others, 2 of stills."""
+    frames = torch.eye(3)[(torch.arange(bank.rows.shape[1]) >= 3).long()].expand(len(bank), -1, -1)
+    return Guide(frames=frames.half(), stills=torch.eye(3)[[2]].expand(len(bank.stills), -1).half())
+
+
+class TestWindows:
+    def test_are_filled_as_a_camera_would(self) -> None:
+        bank, generator = numbered_bank(), torch.Generator().manual_seed(0)
+        sizes, partial, frozen, alone, backwards = set(), 0, 0, 0, 0
+        for _ in range(60):
+            windows = draw_windows(bank, unsaid(bank), torch.arange(64), 4, generator)
+            assert (windows.rows >= 0).all()
+            assert torch.equal(windows.features[:, -1, 0].long(), windows.rows), "the newest frame names the target"
+            sizes.add(windows.features.shape[1])
+            for features, length in zip(windows.features[..., 1].long(), windows.length.tolist(), strict=True):
+                steps = len(features)
+                assert 1 <= length <= steps
+                assert (features[: steps - length + 1] == features[steps - length]).all(), "the oldest is repeated"
+                moves = features[steps - length :].diff()
+                assert set(moves.tolist()) in ({1}, {-1}, {0}, set())
+                partial += length < steps
+                frozen += length > 1 and set(moves.tolist()) == {0}
+                backwards += set(moves.tolist()) == {-1}
+                alone += bool((features == -1).all())
+        assert sizes == {1, 2, 3, 4}
+        assert min(partial, frozen, backwards, alone) > 100
+
+    def test_a_frame_without_a_label_ends_none(self) -> None:
+        bank, generator = numbered_bank(clips=1, frames=6), torch.Generator().manual_seed(1)
+        for _ in range(60):
+            windows = draw_windows(bank, unsaid(bank), torch.zeros(16, dtype=torch.int64), 4, generator)
+            assert not (windows.features[:, -1, 1] == 2).any()
+
+    def test_say_whether_the_expression_changes(self) -> None:
+        bank, generator = numbered_bank(), torch.Generator().manual_seed(2)
+        bank.rows[32:, 3:] = 5
+        seen = set()
+        for _ in range(20):
+            windows = draw_windows(bank, unsaid(bank), torch.arange(64), 4, generator)
+            frames = windows.features[..., 1]
+            both = (frames < 3).any(dim=1) & (frames >= 3).any(dim=1) & (windows.features[:, 0, 0] >= 32)
+            assert torch.equal(windows.changes, both | (windows.changes & (windows.features[:, 0, 0] == 0)))
+            seen |= set(windows.changes.tolist())
+        assert seen == {True, False}
+
+    def test_are_guided_by_the_frames_that_show_the_same(self) -> None:
+        bank, generator = numbered_bank(), torch.Generator().manual_seed(3)
+        bank.rows[:, 3:] = 5
+        for _ in range(20):
+            windows = draw_windows(bank, unsaid(bank), torch.arange(6, 64), 4, generator)
+            newest = windows.features[:, -1, 1]
+            said = torch.where(newest < 0, 2, (newest >= 3).long())
+            assert torch.equal(windows.guide, torch.eye(3)[said])
+
+    def test_lean_toward_the_guide(self) -> None:
+        bank, spec = numbered_bank(clips=3), replace(small_recipe().sequence, distil_weight=0.25, change_weight=0.5)
+        windows = Windows(
+            features=torch.zeros(3, 2, 2),
+            length=torch.tensor([2, 2, 1]),
+            rows=torch.tensor([0, 1, 2]),
+            changes=torch.tensor([False, True, False]),
+            alone=torch.tensor([False, False, True]),
+            guide=torch.eye(3)[[1, 1, 1]],
+        )
+        assert windows.targets(bank, spec).tolist() == [[0.75, 0.25, 0.0], [0.0, 0.5, 0.0], [0.0, 1.0, 0.0]]
+
+
+class TestTheBank:
+    def test_is_kept_for_the_next_head(
+        self, run: TrainRun, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FER_EDGE_CACHE", str(tmp_path))
+        monkeypatch.setattr(clip_bank, "_PART", 64)
+        model, _ = run.load_model()
+        stills, device = dataset.split("train"), torch.device("cpu")
+        first = encode_clips(model, stills, run.recipe, device, Silent())
+        assert len(list(tmp_path.rglob("*.safetensors"))) == -(-len(stills) // 64)
+        (damaged,) = list(tmp_path.rglob("0000064.safetensors"))
+        damaged.write_bytes(b"cut short")
+        monkeypatch.setattr(clip_bank, "_log", clip_bank._log.getChild("quiet"))
+        again = encode_clips(model, stills, run.recipe, device, Silent())
+        assert torch.equal(first.features, again.features)
+        assert torch.equal(first.rows, again.rows)
+        assert damaged.stat().st_size > 100, "what was damaged is encoded anew"
+
+    def test_holds_what_the_encoder_says(self, run: TrainRun, dataset: Dataset) -> None:
+        model, _ = run.load_model()
+        stills = dataset.split("train")
+        faces = FrameFeatures(model, run.recipe, torch.device("cpu"))
+        images = np.asarray(stills.images[:6]).reshape(2, 3, *stills.images.shape[1:])
+        frames = torch.from_numpy(prepare_stills(np.asarray(stills.images[:6]), run.recipe.preprocess))
+        with torch.no_grad():
+            expected = model.encoder(frames)[0].reshape(2, 3, -1)
+        assert torch.allclose(faces(images), expected, atol=1e-4)
+
+
+class TestRealSequences:
+    def test_from_neutral_to_the_peak(self, run: TrainRun, tmp_path: Path) -> None:
+        write_whole_ckplus(tmp_path, {"S005_001": 3}, frames=13)
+        (sequence,) = ckplus_sequences(tmp_path)
+        model, _ = run.load_model()
+        recipe = replace(run.recipe, sequence=replace(run.recipe.sequence, clip_frames=8))
+        bank = encode_sequences(model, (sequence,), recipe, torch.device("cpu"), Silent())
+        assert bank.labels.tolist() == [6, 1]
+        # 13 frames, every third from the last backwards: five of them, behind three that repeat the first.
+        assert bank.rows.tolist() == [[0, 0, 0, 0, 0, -1, 1, 1]]
+        assert torch.equal(bank.features[0, 0], bank.features[0, 3])
+        joined = bank.joined(bank)
+        assert joined.rows.tolist()[1] == [2, 2, 2, 2, 2, -1, 3, 3]
+
+    def test_there_must_be_some(self, run: TrainRun) -> None:
+        model, _ = run.load_model()
+        with pytest.raises(InputError, match="expected CK\\+ whole"):
+            encode_sequences(model, (), run.recipe, torch.device("cpu"), Silent())
+
+
+class TestFromABundle:
+    def test_the_weights_come_back(self, run: TrainRun, bundle: Bundle) -> None:
+        expected, _ = run.load_model()
+        got = BundleOrigin(bundle=bundle).load_model()
+        frames = torch.randint(0, 256, (5, 16, 16), dtype=torch.uint8)
+        length = torch.tensor([2, 1])
+        with torch.no_grad():
+            for before, after in zip(expected.encoder(frames), got.encoder(frames), strict=True):
+                assert torch.allclose(before, after, atol=1e-4)
+            windows = expected.encoder(frames[:4])[0].reshape(2, 2, -1)
+            assert torch.allclose(expected.head(windows, length)[0], got.head(windows, length)[0], atol=1e-4)
+        assert bool(got.head.lda.fitted)
+
+    def test_other_weights_are_refused(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("fer_edge.train.from_bundle._GATES", (0, 1, 2, 3))
+        with pytest.raises(InputError, match="differ from the graph's by"):
+            BundleOrigin(bundle=bundle).load_model()
+
+    def test_another_architecture_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="does not say that it holds"):
+            BundleOrigin(bundle=tiny_bundle(tmp_path / "tiny")).load_model()
+
+    def test_the_head_alone(self, bundle: Bundle, dataset: Dataset, tmp_path: Path) -> None:
+        origin = BundleOrigin(bundle=bundle)
+        alone = train_model(small_recipe(), dataset, tmp_path / "head", init=origin, stage="sequence", device="cpu")
+        record = TrainRun.open(alone.path).record
+        assert record["stage"] == "sequence"
+        assert record["init"]["sha256"] == bundle.sha256
+        assert record["init"]["training"]["data"] == record["data"]
+        assert set(record["top1_by_window"]) == {"still_1", "still_4", "clip_1", "clip_4", "clip_averaged_4"}
+        model, _ = alone.load_model()
+        given = origin.load_model()
+        assert all(torch.equal(a, b) for a, b in zip(_state(given), _state(model), strict=True))
+        for name in ("lda.projection", "classifier.weight", "reconstruction.layers.0.normalise.running_mean"):
+            assert torch.equal(model.head.state_dict()[name], given.head.state_dict()[name]), name
+        assert not torch.equal(model.head.bilstm.lstm.weight_ih_l0, given.head.bilstm.lstm.weight_ih_l0)
+
+    def test_needs_an_encoder(self, bundle: Bundle, dataset: Dataset, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="takes its encoder from --init"):
+            train_model(small_recipe(), dataset, tmp_path / "none", stage="sequence", device="cpu")
+        origin = BundleOrigin(bundle=bundle)
+        other = replace(small_recipe(), preprocess=replace(small_recipe().preprocess, median=0))
+        with pytest.raises(InputError, match="another shape or preprocessing"):
+            train_model(other, dataset, tmp_path / "other", init=origin, stage="sequence", device="cpu")
+
+    def test_as_a_teacher(self, bundle: Bundle, dataset: Dataset, tmp_path: Path) -> None:
+        origin = BundleOrigin(bundle=bundle)
+        taught = train_model(small_recipe(epochs=1), dataset, tmp_path / "taught", teacher=origin, device="cpu")
+        assert taught.record["teacher"] == origin.identity
+
+
+def _state(model: AttentionCnnBiLstm) -> list[torch.Tensor]:
+    return list(model.encoder.state_dict().values())
