@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ __all__ = [
     "PARTS",
     "BootstrapReport",
     "PairComparison",
+    "Spread",
     "compare_pairs",
     "friedman_over_parts",
     "nemenyi_critical_difference",
@@ -31,6 +33,26 @@ PARTS: Final = 10
 
 # Resampled counts held at once: 32 MB.
 _HELD: Final = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """One figure over the seeds: the mean, the sample's standard deviation (None for one seed), and each value."""
+
+    mean: float
+    sd: float | None
+    by_seed: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of some values.
+
+        Raises:
+            InputError: there is none.
+        """
+        expect(len(values) >= 1, "values", len(values), "at least one")
+        sd = statistics.stdev(values) if len(values) > 1 else None
+        return cls(mean=statistics.fmean(values), sd=sd, by_seed=tuple(values))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import re
@@ -13,10 +12,12 @@ from typing import Any, Final
 
 from fer_edge.bundle import zoo_names
 from fer_edge.decode import encode
-from fer_edge.errors import FerEdgeError, MissingPackageError, require
+from fer_edge.errors import FerEdgeError, require
 from fer_edge.machine import MachineReport, machine_report, package_version
 from fer_edge.runtime.detector import HaarDetector
+from fer_edge.runtime.device_memory import open_device
 from fer_edge.runtime.providers import PROVIDERS, open_session
+from fer_edge.runtime.tensorrt_library import load_tensorrt
 from fer_edge.telemetry import without_telemetry
 
 __all__ = ["Check", "DoctorReport", "PackageReport", "examine"]
@@ -82,6 +83,7 @@ def examine() -> DoctorReport:
             _check("OpenVINO devices", _openvino_devices),
             _check("TensorRT", _tensorrt),
             _check("TensorRT-RTX", _tensorrt_rtx),
+            _check("CUDA device", _cuda_device),
             _check("face detection", _detector),
             _check("shipped bundles", _zoo),
             _check("FER_EDGE_DATA", _data),
@@ -115,14 +117,20 @@ def _openvino_devices() -> str:
 
 
 def _tensorrt() -> str:
-    try:
-        return f"tensorrt {importlib.import_module('tensorrt').__version__}"
-    except ImportError as error:
-        raise MissingPackageError(f"{error}; it comes from NVIDIA: JetPack, its apt repository or its SDK") from error
+    return load_tensorrt("tensorrt").title
 
 
 def _tensorrt_rtx() -> str:
-    return f"tensorrt_rtx {require('tensorrt_rtx', needed_by='TensorRT-RTX', extra='rtx').__version__}"
+    return load_tensorrt("tensorrt_rtx").title
+
+
+def _cuda_device() -> str:
+    device = open_device()
+    try:
+        info = device.info
+        return f"{info.name}, SM{info.compute_capability}, through {info.package}"
+    finally:
+        device.close()
 
 
 def _detector() -> str:

@@ -9,6 +9,7 @@ from fer_edge.errors import InputError
 
 __all__ = [
     "CKPLUS_CODES",
+    "CKPLUS_EMOTIONS",
     "EXPRESSIONS",
     "FER2013_ORDER",
     "FERPLUS_VOTES",
@@ -25,7 +26,10 @@ FER2013_ORDER: Final = EXPRESSIONS
 CKPLUS_CODES: Final[Mapping[int, str]] = {
     0: "neutral", 1: "angry", 2: "contempt", 3: "disgust", 4: "fear", 5: "happy", 6: "sad", 7: "surprise",
 }  # fmt: skip
-"""CK+ emotion codes (Lucey et al. 2010); contempt is none of the seven."""
+"""CK+ emotion codes (Lucey et al. 2010); contempt is none of our seven."""
+
+CKPLUS_EMOTIONS: Final = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+"""The seven emotions that CK+ labels itself: contempt is one, neutral is none."""
 
 FERPLUS_VOTES: Final = (
     "neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt", "unknown", "not-a-face",

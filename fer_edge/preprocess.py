@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from fer_edge.decode import decode, encode, expect
 from fer_edge.errors import InputError, require
 
-__all__ = ["GCN_EPSILON", "PreprocessSpec", "check_image", "crop_face", "normalise", "prepare_face", "prepare_stills"]
+__all__ = [
+    "GCN_EPSILON",
+    "PreprocessSpec",
+    "check_image",
+    "crop_face",
+    "crop_rectangle",
+    "normalise",
+    "prepare_face",
+    "prepare_stills",
+]
 
 GCN_EPSILON: Final = 1e-6
 """Added to the variance of a frame (pixels in 0..1), so that a constant frame becomes zeros."""
@@ -103,7 +112,7 @@ def crop_face(
             missing or in one point.
     """
     check_image(image)
-    left, top, width, height = _crop_rectangle(image, box_xyxy, spec)
+    left, top, width, height = crop_rectangle(image, box_xyxy, spec)
     grey = _grey(image)
     if spec.alignment == "eyes":
         return _finish(_turned_crop(grey, (left, top, width, height), eyes), spec)
@@ -115,6 +124,34 @@ def crop_face(
         above, below, before, after = (max(border, 0) for border in outside)
         inner = cv2.copyMakeBorder(inner, above, below, before, after, cv2.BORDER_REPLICATE)
     return _finish(inner, spec)
+
+
+def crop_rectangle(
+    image: Uint8, box_xyxy: Sequence[float] | NDArray[np.floating[Any]], spec: PreprocessSpec
+) -> tuple[int, int, int, int]:
+    """What `crop_face` cuts out for a box: left, top, width and height in whole pixels; it may reach beyond the image.
+
+    Raises:
+        InputError: an empty or non-finite box, one far larger than the image, or one outside it.
+    """
+    box = np.asarray(box_xyxy, dtype=np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise InputError(f"box_xyxy: got {box_xyxy!r}, expected four finite numbers: left, top, right, bottom")
+    left, top, right, bottom = (float(edge) for edge in box)
+    if right <= left or bottom <= top:
+        raise InputError(f"box_xyxy: got {box.tolist()}, which has no area; expected left < right and top < bottom")
+    rows, columns = image.shape[:2]
+    width, height = right - left, bottom - top
+    if max(width, height) > 8 * max(rows, columns):
+        raise InputError(f"box_xyxy: got {box.tolist()}, far larger than the {columns}x{rows} image")
+    grow = 1 + 2 * spec.margin
+    if spec.square:
+        width = height = max(width, height)
+    width, height = max(1, round(width * grow)), max(1, round(height * grow))
+    x, y = round((left + right - width) / 2), round((top + bottom - height) / 2)
+    if x + width <= 0 or y + height <= 0 or x >= columns or y >= rows:
+        raise InputError(f"box_xyxy: got {box.tolist()}, which lies outside the {columns}x{rows} image")
+    return x, y, width, height
 
 
 def prepare_face(face: Uint8, spec: PreprocessSpec) -> Uint8:
@@ -216,28 +253,6 @@ def _grey(image: Uint8) -> Uint8:
     cv2 = _cv2()
     grey: Uint8 = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return grey
-
-
-def _crop_rectangle(image: Uint8, box_xyxy: Any, spec: PreprocessSpec) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the crop in whole pixels; it may reach beyond the image."""
-    box = np.asarray(box_xyxy, dtype=np.float64)
-    if box.shape != (4,) or not np.isfinite(box).all():
-        raise InputError(f"box_xyxy: got {box_xyxy!r}, expected four finite numbers: left, top, right, bottom")
-    left, top, right, bottom = (float(edge) for edge in box)
-    if right <= left or bottom <= top:
-        raise InputError(f"box_xyxy: got {box.tolist()}, which has no area; expected left < right and top < bottom")
-    rows, columns = image.shape[:2]
-    width, height = right - left, bottom - top
-    if max(width, height) > 8 * max(rows, columns):
-        raise InputError(f"box_xyxy: got {box.tolist()}, far larger than the {columns}x{rows} image")
-    grow = 1 + 2 * spec.margin
-    if spec.square:
-        width = height = max(width, height)
-    width, height = max(1, round(width * grow)), max(1, round(height * grow))
-    x, y = round((left + right - width) / 2), round((top + bottom - height) / 2)
-    if x + width <= 0 or y + height <= 0 or x >= columns or y >= rows:
-        raise InputError(f"box_xyxy: got {box.tolist()}, which lies outside the {columns}x{rows} image")
-    return x, y, width, height
 
 
 def _turned_crop(grey: Uint8, rectangle: tuple[int, int, int, int], eyes: Any) -> Uint8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,16 @@ import pytest
 from numpy.typing import NDArray
 
 from fer_edge.data import load_dataset
-from fer_edge.data.faces import synthetic_stills
+from fer_edge.data.faces import Face, draw_face, random_face, synthetic_stills
+from fer_edge.data.faces.draws import Draws, random_units
 from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
+from fer_edge.labels import CKPLUS_CODES, EXPRESSIONS
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 FACE_BOX = (200, 120, 460, 380)
 FRONTAL_SEED = 1
+CKPLUS_COUNTS = {"angry": 45, "contempt": 18, "disgust": 59, "fear": 25, "happy": 69, "sad": 28, "surprise": 83}
+CKPLUS_UNITS = {"contempt": {"au12": 0.4, "au43": 0.35}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +136,68 @@ def write_whole_ckplus(
             label.parent.mkdir(parents=True)
             label.write_text(f"   {code:.7e}\n")
     return root
+
+
+def ckplus_subjects() -> list[str]:
+    """123 ids with gaps, from S005 to S999, as CK+ numbers its subjects."""
+    return ["S005", *(f"S{number:03}" for number in range(10, 124)), *(f"S{n}" for n in (*range(501, 507), 895, 999))]
+
+
+def touch_official_ckplus(root: Path) -> Path:
+    """The authors' tree in its full extent, without pixels: 123 subjects, 593 sequences, 327 of them labelled.
+
+    Sequences have 5 to 9 frames, fewer than CK+'s 6 to 71. As in CK+, the folders of unlabelled sequences exist under
+    `Emotion` and are empty, and every folder holds what macOS left there.
+    """
+    subjects = ckplus_subjects()
+    names = [(subject, f"{1 + place // len(subjects):03}") for place, subject in enumerate(subjects * 5)][:593]
+    codes = [code for code, name in CKPLUS_CODES.items() for _ in range(CKPLUS_COUNTS.get(name, 0))]
+    order = np.random.default_rng(0).permutation(len(names))
+    labels = dict(zip(order.tolist(), codes, strict=False))
+    for place, (subject, number) in enumerate(names):
+        frames = 5 + place % 5
+        folder = root / "cohn-kanade-images" / subject / number
+        folder.mkdir(parents=True)
+        (folder / ".DS_Store").touch()
+        for frame in range(1, frames + 1):
+            (folder / f"{subject}_{number}_{frame:08}.png").touch()
+        label = root / "Emotion" / subject / number / f"{subject}_{number}_{frames:08}_emotion.txt"
+        label.parent.mkdir(parents=True)
+        if place in labels:
+            label.write_text(f"   {labels[place]:.7e}\n")
+    return root
+
+
+def write_drawn_ckplus(
+    root: Path, subjects: Sequence[str], *, frames: int = 6, size: tuple[int, int] = (640, 490)
+) -> Path:
+    """The authors' tree of drawn people who go from neutral to each of CK+'s seven emotions.
+
+    Every person is drawn neutral and at each peak; the frames between are blends. Every other person is in colour.
+    """
+    (left, top, right, bottom), (width, height) = FACE_BOX, size
+    for place, subject in enumerate(subjects):
+        draws = Draws(place, 77)
+        person = random_face(draws, "neutral", frontal=True)
+        neutral = _portrait(person, right - left)
+        for number, (code, name) in enumerate([item for item in CKPLUS_CODES.items() if item[0]], start=1):
+            units = person.units if name in CKPLUS_UNITS else random_units(draws, name)
+            units = dataclasses.replace(units, **CKPLUS_UNITS.get(name, {}))
+            peak = _portrait(dataclasses.replace(person, units=units), right - left)
+            folder = root / "cohn-kanade-images" / subject / f"{number:03}"
+            for frame in range(1, frames + 1):
+                share = (frame - 1) / (frames - 1)
+                image = np.full((height, width, 3), 90, np.uint8)
+                image[top:bottom, left:right] = cv2.addWeighted(peak, share, neutral, 1 - share, 0)
+                written = image if place % 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+                write_image(folder / f"{subject}_{number:03}_{frame:08}.png", written)
+            label = root / "Emotion" / subject / f"{number:03}" / f"{subject}_{number:03}_{frames:08}_emotion.txt"
+            label.parent.mkdir(parents=True)
+            label.write_text(f"   {code:.7e}\n")
+    return root
+
+
+def _portrait(face: Face, side: int) -> NDArray[np.uint8]:
+    """uint8 (side, side, 3) BGR: drawn small and enlarged, because that is quick."""
+    small = draw_face(face, np.full((64, 64, 3), 90, np.uint8), box_xyxy=(2, 2, 62, 62))
+    return np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)

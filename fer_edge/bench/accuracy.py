@@ -18,6 +18,7 @@ from fer_edge.data import Dataset, leaked_rows
 from fer_edge.data.faces import synthetic_stills
 from fer_edge.data.stills import Role
 from fer_edge.errors import InputError
+from fer_edge.labels import EXPRESSIONS
 from fer_edge.manifest import Variant
 from fer_edge.metrics import accuracy_report, softmax
 
@@ -45,6 +46,7 @@ class EvaluationRows:
         split: the split's name.
         read: what was read, for the report; None for made-up faces.
         description: in words.
+        expressions: what the labels mean.
     """
 
     images: NDArray[np.uint8]
@@ -54,6 +56,7 @@ class EvaluationRows:
     split: str
     read: DataRead | None
     description: str
+    expressions: tuple[str, ...] = EXPRESSIONS
 
 
 def labelled_rows(dataset: Dataset, role: Role) -> EvaluationRows:
@@ -79,6 +82,7 @@ def labelled_rows(dataset: Dataset, role: Role) -> EvaluationRows:
             n=len(split),
         ),
         description=f"{dataset.name} {split.name}, {len(split)} images",
+        expressions=dataset.expressions,
     )
 
 
@@ -110,6 +114,7 @@ def measured_accuracy(
         dataset=rows.dataset,
         split=rows.split,
         leaked=rows.leaked,
+        classes=rows.expressions,
     )
     return StatedAccuracy(report=report, recorded=False)
 

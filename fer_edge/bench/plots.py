@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from fer_edge.bench.result import BenchReport, VariantResult
 from fer_edge.errors import require
-from fer_edge.labels import EXPRESSIONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +73,7 @@ def recall_plot(report: BenchReport) -> str:
         MissingPackageError: matplotlib is not installed.
     """
     recalls = {_name(result): result.accuracy.report.per_class for result in report.variants if result.accuracy}
-    labels = [label for label in EXPRESSIONS if all(label in each for each in recalls.values())]
+    labels = [label for label in next(iter(recalls.values()), {}) if all(label in each for each in recalls.values())]
 
     def draw(axes: Axes) -> None:
         width = 0.8 / len(recalls)

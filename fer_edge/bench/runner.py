@@ -97,7 +97,8 @@ def run_bench(
         progress: told what is going on.
 
     Raises:
-        InputError: nothing to measure, an original without FP32, or no place for the PrivateTest log.
+        InputError: nothing to measure, an original without FP32, data labelled with other expressions than a bundle's,
+            or no place for the PrivateTest log.
         BundleError: a damaged bundle.
         SessionError: a provider that is not to be had, or that failed.
         OutputError: the PrivateTest log cannot be written.
@@ -108,6 +109,9 @@ def run_bench(
     device = encode(machine_report().to_json())
     chosen = _choose(bundles, original, variants)
     rows = synthetic_rows() if data is None else labelled_rows(data, split)
+    if data is not None:
+        for bundle, _ in chosen:
+            data.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name}")
     log = writable_log(private_log) if rows.split == PRIVATE_SPLIT else None
     with ExitStack() as stack:
         reference = stack.enter_context(open_session(reference_graph(), provider="cpu", threads=threads))

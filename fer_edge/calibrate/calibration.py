@@ -155,6 +155,7 @@ def measure_forms(
 ) -> CalibrationOutcome:
     """As `calibrate_bundle`, but nothing is written and a form that lost too much is an outcome like any other."""
     parent = bundle.variant(recipe.parent)
+    dataset.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name}")
     sample = draw_sample(dataset, size=recipe.sample.size, seed=recipe.sample.seed)
     outside = draw_agreement_rows(dataset, sample, size=recipe.gate.agreement_rows, seed=recipe.gate.agreement_seed)
     rows = GateRows.of(dataset, outside)

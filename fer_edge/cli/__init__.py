@@ -21,14 +21,19 @@ COMMANDS: Final[Mapping[str, str]] = {
     "export": "Make a bundle of a training run, or a target's files of a bundle.",
     "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
     "bench": "Measure latency and accuracy of every variant.",
+    "engines": "Time every engine's settings on this machine.",
     "clips": "Show what the sequence head buys, on clips made of stills.",
     "run": "Recognise expressions in an image, a video or a camera's stream.",
+    "explain": "Show where the attention looks in a face, and which frames it weighs.",
     "verify": "Check that a bundle is whole and what it says it is.",
     "card": "Draw a bundle's model card from its manifest.",
+    "gpu-check": "Try every GPU path on this machine: does it run, agree, and how fast?",
     "doctor": "Show what this machine has and what it lacks.",
+    "paper": "Train and compare the systems of the paper's tables.",
     "demo": "Try the shipped bundles on made-up faces: verify, measure, run.",
 }
-"""Every command, in the order of the work, with its line in `fer-edge --help`; its module is `fer_edge.cli.<name>`."""
+"""Every command, in the order of the work, with its line in `fer-edge --help`. Its module is `fer_edge.cli.<name>`, an
+underscore for a hyphen."""
 
 
 class _Failure(click.ClickException):
@@ -52,7 +57,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"fer_edge.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"fer_edge.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -25,8 +25,21 @@ if TYPE_CHECKING:
     "synthetic, synthetic:happy.",
 )
 @click.option("--variant", default="auto", show_default=True, help="fp32, int8, ...; auto is int8 where there is one.")
-@click.option("--provider", default="cpu", show_default=True, help="The engine: cpu, openvino or cuda.")
+@click.option(
+    "--provider", default="cpu", show_default=True, help="The engine: cpu, openvino, cuda, ort-tensorrt, tensorrt, rtx."
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the engine.")
+@click.option(
+    "--engines",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of built engines (tensorrt, rtx), or where openvino and ort-tensorrt keep what they compile for a "
+    "quicker start; without it these keep nothing.",
+)
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="With tensorrt or rtx: build the engines that are missing or stale, for this machine's GPU, before they run.",
+)
 @click.option(
     "--annotate",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -46,6 +59,8 @@ def command(
     variant: str,
     provider: str,
     threads: int,
+    engines: Path | None,
+    rebuild: bool,
     annotate: Path | None,
     records: str | None,
     whole_frame: bool,
@@ -68,7 +83,9 @@ def command(
     )
     with open_source(source) as frames:
         outputs.check(frames)
-        with Recognizer(bundle, variant=variant, provider=provider, threads=threads) as recognizer:
+        if rebuild:
+            engines = _rebuild(bundle, variant=variant, provider=provider, engines=engines)
+        with Recognizer(bundle, variant=variant, provider=provider, threads=threads, engines=engines) as recognizer:
             info = recognizer.info
             console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
             with progress(f"recognising {source}", total=frames.frames) as bar:
@@ -83,6 +100,22 @@ def command(
         console.print(f"note: {source} states {summary.frames_expected} frames, {summary.frames} could be read")
     if not to_stdout:
         _print_summary(summary)
+
+
+def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) -> Path:
+    from fer_edge.bundle import Bundle
+    from fer_edge.export.tensorrt_files import rebuild_engines
+    from fer_edge.runtime.providers import default_engine_folder
+
+    folder = engines or default_engine_folder()
+    with progress("building engines") as bar:
+
+        def tell(text: str, done: int, total: int) -> None:
+            bar.describe(text)
+            bar(done, total)
+
+        rebuild_engines(Bundle.open(bundle), folder, variant=variant, provider=provider, progress=tell)
+    return folder
 
 
 def _show(bar: ProgressBar, result: FrameResult, total: int | None) -> None:

@@ -18,6 +18,7 @@ from fer_edge.data.reading import Progress, Reading
 from fer_edge.data.stills import Dataset, StillSet
 from fer_edge.errors import FerEdgeError, InputError
 from fer_edge.files import output_folder, read_json, sha256_bytes, sha256_file, write_json
+from fer_edge.labels import EXPRESSIONS
 
 __all__ = ["cached", "default_cache_folder"]
 
@@ -86,7 +87,8 @@ def _store(dataset: Dataset, place: Path, identity: Mapping[str, Any]) -> None:
                     np.save(file, array, allow_pickle=False)
                     arrays[kind] = sha256_file(file)
         about = {"name": dataset.name, "layout": dataset.layout, "roles": dict(dataset.roles), "note": dataset.note}
-        write_json(scratch / "index.json", {"identity": identity, "dataset": about, "splits": splits})
+        index = {"identity": identity, "dataset": about, "expressions": dataset.expressions, "splits": splits}
+        write_json(scratch / "index.json", index)
 
 
 def _open(place: Path, identity: Mapping[str, Any]) -> Dataset:
@@ -94,10 +96,10 @@ def _open(place: Path, identity: Mapping[str, Any]) -> Dataset:
     try:
         if index["identity"] != identity:
             raise InputError(f"{place} was made from other files or by another reader")
-        splits = {}
+        splits, expressions = {}, tuple(index.get("expressions", EXPRESSIONS))
         for number, (name, hashes) in enumerate(index["splits"].items()):
             arrays = {kind: _load(place / f"{number}-{kind}.npy", sha256) for kind, sha256 in hashes.items()}
-            splits[name] = StillSet(name=name, **arrays)
+            splits[name] = StillSet(name=name, expressions=expressions, **arrays)
         return Dataset(**index["dataset"], source=identity["root"], splits=splits, cache=place)
     except FerEdgeError:
         raise

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from fer_edge.data.stills import Dataset, Role, StillSet
 from fer_edge.decode import encode
-from fer_edge.labels import EXPRESSIONS
 
 __all__ = ["DatasetReport", "SplitReport", "describe", "leaked_rows"]
 
@@ -109,13 +108,13 @@ def describe(dataset: Dataset) -> DatasetReport:
 
 
 def _split_report(split: StillSet, role: Role | None, marks: Sequence[bytes], trained: set[bytes]) -> SplitReport:
-    counts = np.bincount(split.labels, minlength=len(EXPRESSIONS))
+    counts = np.bincount(split.labels, minlength=len(split.expressions))
     return SplitReport(
         name=split.name,
         role=role,
         n=len(split),
         sha256=split.sha256,
-        classes={name: int(count) for name, count in zip(EXPRESSIONS, counts, strict=True)},
+        classes={name: int(count) for name, count in zip(split.expressions, counts, strict=True)},
         repeated=len(marks) - len(set(marks)),
         contradictory=_contradictory(marks, split.labels),
         leaked=sum(mark in trained for mark in marks) if trained and role != "train" else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +13,9 @@ from fer_edge.data.cache import cached, default_cache_folder
 from fer_edge.data.reading import Progress, Reading, ignore_progress
 from fer_edge.data.stills import Dataset
 from fer_edge.errors import InputError
+from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 
-__all__ = ["DataSpec", "load_dataset"]
+__all__ = ["DataSpec", "ckplus_expressions", "load_dataset"]
 
 _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "fer2013": (),
@@ -22,6 +23,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "folder": ("size",),
     "synthetic": ("size",),
 }
+_WORDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {"ckplus": {"labels": ("seven", "official")}}
 _FORMS: Final = "fer2013:PATH, ckplus:PATH[?fold=K], folder:PATH[?size=S], synthetic[:COUNT[@SEED]]"
 _SIZES: Final = range(16, 513)
 _COUNTS: Final = range(1, 1_000_001)
@@ -34,16 +36,18 @@ class DataSpec:
     Attributes:
         kind: ``"fer2013"``, ``"ckplus"``, ``"folder"`` or ``"synthetic"``.
         where: what stands between the colon and the question mark: a path, or ``COUNT@SEED``.
-        options: what stands behind the question mark.
+        options: the numbers behind the question mark.
+        words: the words behind it.
     """
 
     kind: str
     where: str
     options: Mapping[str, int]
+    words: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> DataSpec:
-        """Parse ``KIND:WHERE?OPTION=NUMBER&...``.
+        """Parse ``KIND:WHERE?OPTION=VALUE&...``.
 
         Raises:
             InputError: an unknown kind or option, or a path that is missing.
@@ -57,16 +61,23 @@ class DataSpec:
             raise InputError(f"data spec {text!r}: unknown kind {kind!r}; {hint} {_FORMS}")
         if not where and kind != "synthetic":
             raise InputError(f"data spec {text!r}: the path is missing, as in {kind}:PATH")
-        options = {}
+        options: dict[str, int] = {}
+        words: dict[str, str] = {}
+        worded = _WORDS.get(kind, {})
         for part in filter(None, (query or bare_query).split("&")):
             name, _, value = part.partition("=")
-            if name not in _OPTIONS[kind] or not re.fullmatch(r"[0-9]{1,9}", value):
-                known = ", ".join(f"{option}=NUMBER" for option in _OPTIONS[kind]) or "none"
-                raise InputError(f"data spec {text!r}: cannot use the option {part!r}; {kind} takes: {known}")
-            options[name] = int(value)
+            if value in worded.get(name, ()):
+                words[name] = value
+            elif name in _OPTIONS[kind] and re.fullmatch(r"[0-9]{1,9}", value):
+                options[name] = int(value)
+            else:
+                known = [f"{option}=NUMBER" for option in _OPTIONS[kind]]
+                known += [f"{option}={'|'.join(values)}" for option, values in worded.items()]
+                listed = ", ".join(known) or "none"
+                raise InputError(f"data spec {text!r}: cannot use the option {part!r}; {kind} takes: {listed}")
         if options.get("size", _SIZES[0]) not in _SIZES:
             raise InputError(f"data spec {text!r}: size {options['size']}, expected {_SIZES[0]} to {_SIZES[-1]} pixels")
-        return cls(kind=kind, where=where, options=options)
+        return cls(kind=kind, where=where, options=options, words=words)
 
 
 def load_dataset(spec: str, *, cache: Path | None = None, progress: Progress | None = None) -> Dataset:
@@ -79,7 +90,8 @@ def load_dataset(spec: str, *, cache: Path | None = None, progress: Progress | N
         spec: one of
 
             - ``fer2013:PATH``: the challenge's CSV, the image folders, a parquet file or a folder of them;
-            - ``ckplus:PATH``: the authors' tree or CK+48; ``?fold=K`` (0 to 9) parts it by subject;
+            - ``ckplus:PATH``: the authors' tree or CK+48; ``?fold=K`` (0 to 9) parts it by subject,
+              ``?labels=official`` labels it with the seven emotions of CK+ itself, contempt among them;
             - ``folder:PATH``: one folder an expression, in train/, val/ and test/ or flat;
             - ``synthetic``, ``synthetic:COUNT`` or ``synthetic:COUNT@SEED``: generated faces.
 
@@ -100,6 +112,11 @@ def load_dataset(spec: str, *, cache: Path | None = None, progress: Progress | N
     return replace(dataset, source=spec)
 
 
+def ckplus_expressions(spec: DataSpec) -> tuple[str, ...]:
+    """What the labels of a ``ckplus`` spec mean."""
+    return CKPLUS_EMOTIONS if spec.words.get("labels") == "official" else EXPRESSIONS
+
+
 def _reading(spec: DataSpec) -> Reading:
     path, size = Path(spec.where).expanduser().resolve(), spec.options.get("size")
     if spec.kind == "fer2013":
@@ -109,7 +126,7 @@ def _reading(spec: DataSpec) -> Reading:
     if spec.kind == "ckplus":
         from fer_edge.data import ckplus
 
-        return ckplus.reading(path, size=size)
+        return ckplus.reading(path, size=size, expressions=ckplus_expressions(spec))
     if spec.kind == "folder":
         from fer_edge.data import folders
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS, FERPLUS_VOTES
 
 __all__ = ["ROLES", "Dataset", "Role", "StillSet"]
 
@@ -29,13 +29,14 @@ class StillSet:
     Attributes:
         name: the split's own name, for example ``"PublicTest"``.
         images: uint8 (N, H, W) grey.
-        labels: int64 (N,), index into `EXPRESSIONS`.
+        labels: int64 (N,), index into `expressions`.
         rows: int64 (N,), the row's number in the official file, or the running number where there is none.
         votes: uint8 (N, 10) FER+ votes in the order of `FERPLUS_VOTES`, where the source has them.
         groups: str (N,), the subject, where the source names it.
+        expressions: what the labels mean.
 
     Raises:
-        InputError: an array of another dtype, shape or length, or a label outside the seven.
+        InputError: an array of another dtype, shape or length, or a label outside the expressions.
     """
 
     name: str
@@ -44,6 +45,7 @@ class StillSet:
     rows: npt.NDArray[np.int64]
     votes: npt.NDArray[np.uint8] | None = None
     groups: npt.NDArray[np.str_] | None = None
+    expressions: tuple[str, ...] = EXPRESSIONS
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -65,16 +67,21 @@ class StillSet:
             view = array.view()
             view.flags.writeable = False
             object.__setattr__(self, name, view)
-        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(EXPRESSIONS):
-            raise InputError(f"split {self.name!r}: labels outside 0 to {len(EXPRESSIONS) - 1}")
+        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.expressions):
+            raise InputError(f"split {self.name!r}: labels outside 0 to {len(self.expressions) - 1}")
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
     def sha256(self) -> str:
-        """Hex SHA-256 over images, labels and rows: the same pixels give the same hash, whatever file they came in."""
+        """Hex SHA-256 over images, labels and rows: the same pixels give the same hash, whatever file they came in.
+
+        Labels that do not mean `EXPRESSIONS` give another hash, by their names.
+        """
         digest = hashlib.sha256()
+        if self.expressions != EXPRESSIONS:
+            digest.update(f"{' '.join(self.expressions)}\n".encode())
         for array in (self.images, self.labels.astype("<i8"), self.rows.astype("<i8")):
             digest.update(f"{array.dtype.str} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).data if array.size else b"")
@@ -89,6 +96,7 @@ class StillSet:
             rows=self.rows[index],
             votes=None if self.votes is None else self.votes[index],
             groups=None if self.groups is None else self.groups[index],
+            expressions=self.expressions,
         )
 
 
@@ -123,6 +131,30 @@ class Dataset:
                 raise InputError(
                     f"{self.source}: role {role!r} points at {name!r}, expected one of {list(self.splits)}"
                 )
+        if len({split.expressions for split in self.splits.values()}) > 1:
+            raise InputError(f"{self.source}: its splits are labelled with different expressions")
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """What the labels of every split mean."""
+        return next((split.expressions for split in self.splits.values()), EXPRESSIONS)
+
+    def expect_expressions(self, wanted: tuple[str, ...], *, of: str) -> None:
+        """Refuse labels that mean something else than a network's outputs do.
+
+        Args:
+            wanted: the network's labels, in output order.
+            of: the network, for the message.
+
+        Raises:
+            InputError: saying both.
+        """
+        if self.expressions != wanted:
+            cure = " Leave out ?labels=official." if self.expressions == CKPLUS_EMOTIONS else ""
+            raise InputError(
+                f"{self.source} is labelled with {', '.join(self.expressions)}, and {of} tells apart "
+                f"{', '.join(wanted)}: their figures would mean nothing.{cure}"
+            )
 
     @cached_property
     def sha256(self) -> str:

@@ -133,7 +133,7 @@ def _verified(report: DemoReport) -> list[str]:
             each.target,
             each.provider,
             str(len(each.files)),
-            f"{each.parity.max_abs_diff:.2g}",
+            "–" if each.parity is None else f"{each.parity.max_abs_diff:.2g}",
         )
         for each in report.targets
     ]

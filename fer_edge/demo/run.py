@@ -22,7 +22,9 @@ from fer_edge.data.faces import ClipFrame, contact_sheet, synthetic_frames, synt
 from fer_edge.decode import encode
 from fer_edge.demo.page import write_demo_page
 from fer_edge.errors import BundleError, require
-from fer_edge.export.targets import TargetReport, choose_target, export_target
+from fer_edge.export.choose import choose_target
+from fer_edge.export.recipe import load_target
+from fer_edge.export.targets import TargetReport, export_target
 from fer_edge.files import output_folder, write_json
 from fer_edge.labels import EXPRESSIONS
 from fer_edge.metrics import AccuracyReport, accuracy_report, softmax
@@ -183,7 +185,7 @@ def _verify(names: Sequence[str], say: DemoProgress) -> tuple[VerifyReport, ...]
 
 
 def _export(bundles: Sequence[Bundle], folder: Path, say: DemoProgress) -> tuple[TargetReport, ...]:
-    target, reports = choose_target("auto"), []
+    target, reports = choose_target("auto", gpu=False), []
     for number, bundle in enumerate(bundles):
         name = bundle.manifest.name
         say(f"exporting {name} for this machine: {target}", number, len(bundles))
@@ -194,7 +196,7 @@ def _export(bundles: Sequence[Bundle], folder: Path, say: DemoProgress) -> tuple
 
 
 def _measure(bundles: Sequence[Bundle], data: str | None, options: DemoOptions, say: DemoProgress) -> BenchReport:
-    engine = choose_target("auto")
+    engine = load_target(choose_target("auto", gpu=False)).provider
     return run_bench(
         bundles,
         data=None if data is None else load_dataset(data, progress=lambda done, of: say(f"reading {data}", done, of)),

@@ -11,12 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_edge.bundle import Bundle
+from fer_edge.decode import encode
 from fer_edge.errors import InputError
 from fer_edge.export.card import INTENDED_USE, WEIGHTS_LICENCE
 from fer_edge.export.parity import Parity, compare_outputs, require_parity
+from fer_edge.export.recorded import RECORD, RecordedOutputs, record_outputs
 from fer_edge.files import sha256_bytes, sha256_file
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.info import graph_file
@@ -28,7 +31,7 @@ from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.runtime.providers import open_session
 from fer_edge.train.run import TrainRun
 
-__all__ = ["export_run"]
+__all__ = ["export_run", "run_outputs"]
 
 OPSET: Final = 17
 TRACED_FRAMES: Final = 3
@@ -68,7 +71,8 @@ def export_run(
         "encoder": graph_file(graphs["encoder"], dimensions={"N": 1}, name="the encoder"),
         "head": graph_file(graphs["head"], dimensions={"B": 1, "T": window}, name="the head"),
     }
-    manifest = _manifest(run, model, name or out.name, files, parity)
+    record = _record(model, run)
+    manifest = _manifest(run, model, name or out.name, files, parity, record)
     return Bundle.create(out, manifest, {sha256_bytes(data): data for data in graphs.values()}, overwrite=overwrite)
 
 
@@ -141,8 +145,45 @@ def _compare(module: nn.Module, graph: bytes, feeds: list[dict[str, Tensor]], na
     return compare_outputs(pairs, [tuple(next(iter(feed.values())).shape) for feed in feeds])
 
 
+class _TorchNetwork:
+    """A run's network in torch on the CPU, called with numpy arrays."""
+
+    def __init__(self, model: AttentionCnnBiLstm) -> None:
+        self._model = model.eval().cpu()
+
+    @torch.no_grad()
+    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features float32 (N, F) of uint8 (N, S, S)."""
+        return np.asarray(self._model.encoder(torch.from_numpy(np.ascontiguousarray(frames)))[0].numpy())
+
+    @torch.no_grad()
+    def logits(self, features: NDArray[np.float32], length: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits float32 (B, C) of features float32 (B, T, F) and lengths int64 (B,)."""
+        windows = torch.from_numpy(np.ascontiguousarray(features))
+        return np.asarray(self._model.head(windows, torch.from_numpy(length))[0].numpy())
+
+
+def run_outputs(run: TrainRun) -> _TorchNetwork:
+    """A run's network in torch, for the parity chain.
+
+    Raises:
+        InputError: the run is not finished.
+    """
+    return _TorchNetwork(run.load_model()[0])
+
+
+def _record(model: AttentionCnnBiLstm, run: TrainRun) -> RecordedOutputs:
+    network = _TorchNetwork(model)
+    return record_outputs(network.encode, network.logits, run.recipe.preprocess, window=run.recipe.sequence.window)
+
+
 def _manifest(
-    run: TrainRun, model: AttentionCnnBiLstm, name: str, files: Mapping[str, GraphFile], parity: Mapping[str, Parity]
+    run: TrainRun,
+    model: AttentionCnnBiLstm,
+    name: str,
+    files: Mapping[str, GraphFile],
+    parity: Mapping[str, Parity],
+    outputs: RecordedOutputs,
 ) -> Manifest:
     record, recipe = run.record, run.recipe
     accuracy = AccuracyReport.from_json(record["choose"])
@@ -155,7 +196,7 @@ def _manifest(
         temperature=record["temperature"],
         unknown_threshold=record["unknown_threshold"],
         metrics={accuracy.split: accuracy},
-        parity={part: result.to_json() for part, result in parity.items()},
+        parity={**{part: result.to_json() for part, result in parity.items()}, RECORD: encode(outputs)},
     )
     training = {key: value for key, value in record.items() if key not in ("schema", "done", "choose", "history")}
     training["weights_sha256"] = sha256_file(run.path / "model.safetensors")
@@ -163,6 +204,7 @@ def _manifest(
     return Manifest(
         name=name,
         created=timestamp(),
+        labels=run.labels,
         preprocess=recipe.preprocess,
         sequence=SequenceSpec(
             window=recipe.sequence.window,

@@ -23,7 +23,7 @@ class Parity:
     Attributes:
         max_abs_diff: largest absolute difference of any output.
         mean_abs_diff: mean absolute difference over all outputs.
-        label_agreement: share of rows with the same highest logit; None where no logits were compared.
+        label_agreement: share of rows with the same highest logit or probability; None where neither was compared.
         shapes: the input shapes compared.
     """
 
@@ -64,7 +64,7 @@ def compare_outputs(
             if not (np.isfinite(value).all() and np.isfinite(other).all()):
                 raise GateError(f"output {name!r} at input {shape} holds NaN or infinity")
             differences.append(np.abs(value.astype(np.float64) - other).ravel())
-            if name == "logits":
+            if name in ("logits", "probabilities"):
                 agreements.append(value.argmax(axis=1) == other.argmax(axis=1))
     every = np.concatenate(differences)
     return Parity(

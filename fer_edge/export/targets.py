@@ -3,39 +3,106 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fer_edge.bundle import Bundle
-from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.errors import InputError, MissingPackageError, require
-from fer_edge.export.parity import Parity, compare_outputs, require_parity
+from fer_edge.export.choose import choose_precision, choose_target, target_variant
+from fer_edge.export.parity import Parity, require_parity
+from fer_edge.export.preflight import require_preflight
+from fer_edge.export.prepare import (
+    Sample,
+    bundle_graphs,
+    compare_parts,
+    part_shapes,
+    prepare_graphs,
+    reference_samples,
+    running,
+)
+from fer_edge.export.recipe import Precision, load_target
+from fer_edge.export.writer import Part, Progress, Run, TargetJob, TargetWriter
 from fer_edge.files import output_folder, sha256_file, write_json
-from fer_edge.preprocess import prepare_stills
-from fer_edge.runtime.network import choose_variant
+from fer_edge.recipes import override
 from fer_edge.runtime.providers import open_session
-from fer_edge.telemetry import without_telemetry
 
-__all__ = ["TARGETS", "TargetFile", "TargetReport", "choose_target", "export_target"]
+__all__ = [
+    "WRITERS",
+    "TargetFile",
+    "TargetReport",
+    "check_job",
+    "export_target",
+    "job_samples",
+    "target_job",
+]
+
+_TOLERANCE: Final = 1e-3
+_COARSE_TOLERANCE: Final = 0.02
+_ENGINE_TOLERANCE: Final[Mapping[Precision, float]] = {
+    "variant": _TOLERANCE,
+    "fp32": 0.01,  # TensorRT's products may be TF32
+    "fp16": 0.05,
+    "int8": 0.25,  # a value on the edge of two INT8 steps may fall on either side
+    "int8-fp16": 0.25,
+}
+"""Largest difference of an output between an engine and the bundle's graph."""
+
+
+def _ort() -> TargetWriter:
+    from fer_edge.export.cpu_files import ORT
+
+    return ORT
+
+
+def _openvino() -> TargetWriter:
+    from fer_edge.export.cpu_files import OPENVINO
+
+    return OPENVINO
+
+
+def _tensorrt() -> TargetWriter:
+    from fer_edge.export.tensorrt_files import TENSORRT
+
+    return TENSORRT
+
+
+def _script() -> TargetWriter:
+    from fer_edge.export.trtexec import SCRIPT
+
+    return SCRIPT
+
+
+def _triton() -> TargetWriter:
+    from fer_edge.export.triton import TRITON
+
+    return TRITON
+
+
+WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {
+    "ort": _ort,
+    "openvino": _openvino,
+    "tensorrt": _tensorrt,
+    "script": _script,
+    "triton": _triton,
+}
+"""A recipe's kind -> what imports and gives its writer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetFile:
-    """One file of a target folder."""
+    """One file of a target folder, its name relative to the folder."""
 
     name: str
     sha256: str
     size_bytes: int
 
     @classmethod
-    def of(cls, path: Path) -> TargetFile:
+    def of(cls, path: Path, folder: Path) -> TargetFile:
         """The entry of a file that stands on disk."""
-        return cls(name=path.name, sha256=sha256_file(path), size_bytes=path.stat().st_size)
+        name = path.relative_to(folder).as_posix()
+        return cls(name=name, sha256=sha256_file(path), size_bytes=path.stat().st_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,110 +114,100 @@ class TargetReport:
         bundle: the bundle's name.
         bundle_sha256: of its manifest.
         variant: the variant that was taken.
+        precision: what the files compute in.
         provider: the engine that runs the files, with its version.
         machine: the processor's architecture the files were made on.
+        passes: what was done to the bundle's graphs before they were written.
         files: what was written.
-        parity: the written files against the bundle's own graphs in the same engine.
+        graphs: the graphs after those passes against the bundle's own; None where there were none.
+        parity: the written files against the bundle's own graphs; None where this machine cannot run them.
+        not_run: why `parity` is None.
     """
 
     target: str
     bundle: str
     bundle_sha256: str
     variant: str
+    precision: str
+    passes: tuple[str, ...]
     provider: str
     machine: str
     files: tuple[TargetFile, ...]
-    parity: Parity
+    graphs: Parity | None
+    parity: Parity | None
+    not_run: str
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
-        return {**asdict(self), "files": [asdict(file) for file in self.files], "parity": self.parity.to_json()}
+        return {
+            **asdict(self),
+            "files": [asdict(file) for file in self.files],
+            "graphs": None if self.graphs is None else self.graphs.to_json(),
+            "parity": None if self.parity is None else self.parity.to_json(),
+        }
 
 
-Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+def target_job(
+    bundle: Bundle, *, target: str, variant: str | None = None, settings: Iterable[str] = (), clip: bool = False
+) -> TargetJob:
+    """A target's graphs, ready for its writer; `check_job` compares them with the bundle's own.
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Target:
-    """How one engine's files are written, and how a written graph is run again.
-
-    Attributes:
-        write: (graph, stem, folder) -> the files written.
-        load: (stem, folder) -> what runs the files just written.
-    """
-
-    write: Callable[[bytes, str, Path], list[Path]]
-    load: Callable[[str, Path], Run]
-
-
-def _write_ort(graph: bytes, stem: str, folder: Path) -> list[Path]:
-    """ONNX Runtime's own optimisations, short of those that bind the file to one processor, done ahead of time."""
-    onnxruntime = require("onnxruntime", needed_by="the target 'cpu'", extra="cpu")
-    path = folder / f"{stem}.onnx"
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(path)
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return [path]
-
-
-def _load_ort(stem: str, folder: Path) -> Run:
-    return open_session((folder / f"{stem}.onnx").read_bytes(), provider="cpu").run
-
-
-def _write_openvino(graph: bytes, stem: str, folder: Path) -> list[Path]:
-    """OpenVINO's intermediate representation: a graph in XML and its weights beside it."""
-    with without_telemetry():
-        openvino = require("openvino", needed_by="the target 'openvino'", extra="openvino")
-        path = folder / f"{stem}.xml"
-        from fer_edge.runtime.openvino_session import openvino_core
-
-        openvino.save_model(openvino_core().read_model(graph), path, compress_to_fp16=False)
-    return [path, path.with_suffix(".bin")]
-
-
-def _load_openvino(stem: str, folder: Path) -> Run:
-    from fer_edge.runtime.openvino_session import openvino_core
-
-    compiled = openvino_core().compile_model(folder / f"{stem}.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        found = compiled(dict(feeds))
-        return {output.any_name: np.array(found[output]) for output in compiled.outputs}
-
-    return run
-
-
-TARGETS: Final[Mapping[str, _Target]] = {
-    "cpu": _Target(write=_write_ort, load=_load_ort),
-    "openvino": _Target(write=_write_openvino, load=_load_openvino),
-}
-"""Target name -> how its files are written and run."""
-
-
-def choose_target(target: str) -> str:
-    """The target that `target` means: itself, or for ``"auto"`` the fastest engine that is installed here.
+    Args:
+        bundle: an open bundle.
+        target: as `choose_target` takes it, or the path of a recipe that ends in ``.toml``.
+        variant: a variant's name; the recipe's choice by default.
+        settings: ``"key=value"`` changes to the recipe.
+        clip: with the fused graph from a clip to its logits.
 
     Raises:
-        InputError: no such target.
-        MissingPackageError: ``"auto"``, and no engine is installed.
+        InputError: no such target, a bad setting, or a graph that does not bear a pass of the recipe.
+        BundleError: no such variant, or a damaged bundle.
+        MissingPackageError: a pass needs a package that is not installed.
     """
-    if target != "auto":
-        if target not in TARGETS:
-            raise InputError(f"unknown target {target!r}; expected auto or one of {', '.join(TARGETS)}")
-        return target
-    for name, package in (("openvino", "openvino"), ("cpu", "onnxruntime")):
-        try:
-            with without_telemetry():
-                require(package, needed_by="fer-edge export --target auto", extra=name)
-        except MissingPackageError:
-            continue
-        return name
-    raise MissingPackageError(
-        "fer-edge export --target auto found neither onnxruntime nor openvino. "
-        "Install one with: pip install 'fer-edge[cpu]'"
+    name = choose_target(target)
+    recipe = override(load_target(name), settings)
+    chosen = target_variant(bundle, recipe, variant)
+    precision = choose_precision(bundle, recipe, chosen)
+    shapes = part_shapes(bundle.manifest, recipe.shapes)
+    own = bundle_graphs(bundle, chosen, clip=clip)
+    prepared = prepare_graphs(own, recipe, shapes, float16=precision in ("fp16", "int8-fp16"))
+    return TargetJob(
+        name=Path(name).stem if name.endswith(".toml") else name,
+        recipe=recipe,
+        bundle=bundle,
+        variant=chosen,
+        precision=precision,
+        graphs=prepared.graphs,
+        shapes={part: shapes[part] for part in own},
+        keep_float32=prepared.keep_float32,
+        passes=prepared.passes,
     )
+
+
+def job_samples(job: TargetJob) -> dict[Part, tuple[Sample, ...]]:
+    """Generated faces through the bundle's own graphs: in the target's engine where that runs here, else on the CPU."""
+    own = bundle_graphs(job.bundle, job.variant, clip="clip" in job.graphs)
+    provider = job.recipe.provider if job.recipe.kind in ("ort", "openvino") else "cpu"
+    return reference_samples(job.bundle, own, job.shapes, provider=provider)
+
+
+def check_job(job: TargetJob, samples: Mapping[Part, tuple[Sample, ...]]) -> Parity | None:
+    """Hold the graphs against the bundle's own after the recipe's passes; None where there were none.
+
+    Raises:
+        GateError: they do not compute the same: within 1e-3, or 0.02 where FP16 or the edge of an INT8 step may decide.
+        MissingPackageError: onnxruntime is not installed.
+    """
+    if not job.passes:
+        return None
+
+    def opened(part: Part) -> AbstractContextManager[Run]:
+        return running(open_session(job.graphs[part], provider="cpu"))
+
+    parity = compare_parts(opened, samples)
+    tolerance = _COARSE_TOLERANCE if job.float16 or job.quantized else _TOLERANCE
+    require_parity(parity, tolerance=tolerance, what=f"the graphs of {job.variant} after {', '.join(job.passes)}")
+    return parity
 
 
 def export_target(
@@ -158,75 +215,61 @@ def export_target(
     *,
     target: str = "auto",
     out: Path,
-    variant: str = "auto",
+    variant: str | None = None,
+    settings: Iterable[str] = (),
     clip: bool = False,
-    tolerance: float = 1e-3,
+    tolerance: float | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> TargetReport:
     """Write a variant's graphs in the form that the target's engine runs.
 
     Args:
         bundle: an open bundle.
-        target: one of `TARGETS`, or ``"auto"``.
+        target: a shipped target's name, a recipe's path, or ``"auto"``.
         out: folder for the files and `target.json`.
-        variant: a variant's name, or ``"auto"``.
+        variant: a variant's name; the recipe's choice by default.
+        settings: ``"key=value"`` changes to the recipe.
         clip: also write the fused graph from a whole clip to its logits (needs the package onnx).
-        tolerance: largest difference of any output, on generated faces, between the written files and the same engine
-            on the bundle's own graphs.
+        tolerance: largest difference of any output, on generated faces, between the written files and the bundle's own
+            graphs; by the precision when left out.
         overwrite: replace what stands in `out`.
+        progress: told what is going on.
 
     Raises:
         InputError: no such target.
         BundleError: no such variant, or a damaged bundle.
-        GateError: the written files do not compute what the bundle's graphs compute; nothing is left behind.
+        SessionError: the engine refuses a graph.
+        GateError: pre-flight finds that the engine would refuse a graph or compute something else, or the written files
+            do not compute what the bundle's graphs compute; nothing is left behind.
         OutputError: the folder cannot be written.
     """
-    target = choose_target(target)
-    chosen = choose_variant(bundle.manifest, variant=variant, provider=target)
-    graphs = {part: bundle.graph_bytes(chosen, part) for part in ("encoder", "head")}
-    if clip:
-        graphs["clip"] = _fused(graphs)
+    say = progress or (lambda _text, _done, _total: None)
+    say("preparing graphs", 0, 1)
+    job = target_job(bundle, target=target, variant=variant, settings=settings, clip=clip)
+    require_preflight(job)
+    samples = job_samples(job) if job.passes else {}
+    prepared = check_job(job, samples)
     with output_folder(out, overwrite=overwrite) as folder:
-        paths = [path for stem, graph in graphs.items() for path in TARGETS[target].write(graph, stem, folder)]
-        parity, provider = _parity(bundle, target, graphs, folder)
-        require_parity(parity, tolerance=tolerance, what=f"the target {target!r} against the bundle's {chosen}")
+        written = WRITERS[job.recipe.kind]().write(job, folder, say)
+        parity = written.parity
+        if written.open is not None:
+            parity = compare_parts(written.open, samples or job_samples(job))
+            allowed = _ENGINE_TOLERANCE[job.precision] if tolerance is None else tolerance
+            require_parity(parity, tolerance=allowed, what=f"the target {job.name!r} against {job.variant}")
         report = TargetReport(
-            target=target,
+            target=job.name,
             bundle=bundle.manifest.name,
             bundle_sha256=bundle.sha256,
-            variant=chosen,
-            provider=provider,
+            variant=job.variant,
+            precision=job.computes_in,
+            passes=job.passes,
+            provider=written.engine,
             machine=platform.machine(),
-            files=tuple(TargetFile.of(path) for path in paths),
+            files=tuple(TargetFile.of(path, folder) for path in written.files),
+            graphs=prepared,
             parity=parity,
+            not_run=written.not_run,
         )
         write_json(folder / "target.json", report.to_json())
     return report
-
-
-def _fused(graphs: Mapping[str, bytes]) -> bytes:
-    require("onnx", needed_by="the fused clip graph", extra="calibrate")
-    from fer_edge.graph.fuse import fuse_clip_graph
-    from fer_edge.graph.load import dump_graph, load_graph
-
-    return dump_graph(fuse_clip_graph(load_graph(graphs["encoder"]), load_graph(graphs["head"])))
-
-
-def _parity(bundle: Bundle, target: str, graphs: Mapping[str, bytes], folder: Path) -> tuple[Parity, str]:
-    """The written files against the bundle's own graphs in the same engine, on generated faces."""
-    size, window = bundle.manifest.preprocess.size, bundle.manifest.sequence.window
-    faces = prepare_stills(synthetic_stills(2 * window, seed=0)[0], bundle.manifest.preprocess)
-    lengths = np.array([window, 1 + window // 2], np.int64)
-    clips = faces.reshape(2, window, size, size)
-    feeds: dict[str, dict[str, NDArray[Any]]] = {
-        "encoder": {"frames": faces},
-        "clip": {"frames": clips, "length": lengths},
-    }
-    pairs, provider = [], ""
-    for stem, graph in graphs.items():
-        with open_session(graph, provider=target) as session:
-            expected, provider = session.run(feeds[stem]), session.provider_version
-        pairs.append((expected, TARGETS[target].load(stem, folder)(feeds[stem])))
-        if stem == "encoder":
-            feeds["head"] = {"features": expected["features"].reshape(2, window, -1), "length": lengths}
-    return compare_outputs(pairs, [next(iter(feeds[stem].values())).shape for stem in graphs]), provider

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["GraphIndex", "attribute", "drop_unused"]
+__all__ = ["GraphIndex", "attribute", "constant_value", "drop_dead_nodes", "drop_unused"]
+
+
+_STORING: Final = ("Cast", "Mul", "DequantizeLinear", "Reshape")
 
 
 class GraphIndex:
@@ -84,10 +87,66 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
 
 
+def constant_value(index: GraphIndex, tensor: str) -> NDArray[Any] | None:
+    """Value of a constant, looked for through what stores weights as int8: Cast, Mul, DequantizeLinear, Reshape.
+
+    None for anything that an input has a part in, or that another operator computes.
+    """
+    known = index.constant(tensor)
+    node = index.producer(tensor)
+    if known is not None or node is None or node.op_type not in _STORING:
+        return known
+    given = [constant_value(index, name) for name in node.input]
+    if not given or any(value is None for value in given):
+        return None
+    first, *rest = (value for value in given if value is not None)
+    if node.op_type == "Cast":
+        return first.astype(helper.tensor_dtype_to_np_dtype(attribute(node, "to")))
+    if node.op_type == "Mul":
+        return np.asarray(first * rest[0])
+    if node.op_type == "Reshape":
+        sizes = [first.shape[axis] if size == 0 else int(size) for axis, size in enumerate(rest[0])]
+        return first.reshape(sizes)
+    axis = attribute(node, "axis", 1)
+    whole = first.astype(np.int32)
+    if len(rest) > 1:
+        whole = whole - _along(rest[1], first, axis).astype(np.int32)
+    return np.asarray(whole.astype(np.float32) * _along(rest[0], first, axis))
+
+
+def _along(value: NDArray[Any], whole: NDArray[Any], axis: int) -> NDArray[Any]:
+    """`value`, one number a slice of `whole` along `axis`, shaped to broadcast against it."""
+    if value.size == 1:
+        return value.reshape(())
+    return value.reshape([-1 if at == axis % whole.ndim else 1 for at in range(whole.ndim)])
+
+
+def drop_dead_nodes(model: ModelProto) -> None:
+    """Remove nodes whose outputs nothing reads, until none is left."""
+    graph = model.graph
+    read = {value.name for value in graph.output}
+    kept: list[NodeProto] = []
+    for node in reversed(graph.node):
+        if any(name in read for name in node.output if name):
+            kept.append(node)
+            read.update(_all_inputs(node))
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+
+
+def _all_inputs(node: NodeProto) -> set[str]:
+    """What a node reads, its subgraphs' reading of outer tensors included."""
+    names = set(node.input)
+    for entry in node.attribute:
+        for inner in entry.g.node:
+            names |= _all_inputs(inner)
+    return names
+
+
 def drop_unused(model: ModelProto) -> None:
     """Remove initialisers and recorded tensor types that nothing in the graph mentions any more."""
     graph = model.graph
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    used = {name for node in graph.node for name in _all_inputs(node)} | {value.name for value in graph.output}
     alive = used | {name for node in graph.node for name in node.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     known = [value for value in graph.value_info if value.name in alive]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.errors import InputError
-from fer_edge.graph.index import GraphIndex, attribute, drop_unused
+from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused
 
-__all__ = ["WeightStorage", "store_weights_int8"]
+__all__ = ["WeightStorage", "restore_weights", "store_weights_int8"]
 
 WeightStorage = Literal["cast", "dequantize"]
 
@@ -62,6 +62,36 @@ def store_weights_int8(model: ModelProto, *, storage: WeightStorage, until: str 
     body = [*ahead, *result.graph.node]
     del result.graph.node[:]
     result.graph.node.extend(body)
+    drop_unused(result)
+    return result
+
+
+def restore_weights(model: ModelProto) -> ModelProto:
+    """Undo `store_weights_int8`: weights that only storage made int8 are float constants again, of the same values.
+
+    Weights of an operator whose input is quantized too stay as they are: there the int8 is what is computed with.
+    TensorRT would take a dequantizer before a float product as work for every run.
+
+    Args:
+        model: not changed.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    index = GraphIndex(result)
+    known: dict[str, NDArray[Any]] = {}
+    for node, position, _ in _weight_inputs(result.graph.node):
+        name = node.input[position]
+        source = index.producer(node.input[0])
+        if index.constant(name) is not None or (source is not None and source.op_type == "DequantizeLinear"):
+            continue
+        value = constant_value(index, name)
+        if value is not None:
+            known[name] = value.astype(np.float32)
+    body = [node for node in result.graph.node if not known.keys() & set(node.output)]
+    del result.graph.node[:]
+    result.graph.node.extend(body)
+    result.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in known.items())
+    drop_dead_nodes(result)
     drop_unused(result)
     return result
 

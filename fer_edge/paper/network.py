@@ -15,7 +15,7 @@ from fer_edge.model.normalise import PixelNormalisation
 from fer_edge.model.reconstruction import DenseNetBlock, LinearDiscriminants
 from fer_edge.paper.systems import System
 
-__all__ = ["SystemNetwork", "Tail", "count_macs", "system_config"]
+__all__ = ["Proposed", "SystemNetwork", "Tail", "count_macs", "system_config"]
 
 
 def system_config(system: System, base: ModelConfig) -> ModelConfig:
@@ -49,7 +49,7 @@ class SystemNetwork(nn.Module):
         config = system_config(system, base)
         plain = system.attention == "none" and not system.two_stages
         self.trunk: nn.Module = (
-            _Baseline(system, config) if plain or system.attention == "tokens" else _Proposed(system, config)
+            _Baseline(system, config) if plain or system.attention == "tokens" else Proposed(system, config)
         )
         width = config.feature_size
         self.dropout = nn.Dropout(dropout)
@@ -79,7 +79,8 @@ class Tail(nn.Module):
             if system.reconstruction
             else None
         )
-        self.classifier = nn.Linear(width if self.reconstruction is None else self.reconstruction.output_size, 7)
+        inputs = width if self.reconstruction is None else self.reconstruction.output_size
+        self.classifier = nn.Linear(inputs, config.classes)
 
     def forward(self, context: Tensor) -> Tensor:
         """(N, W) -> logits (N, classes)."""
@@ -88,7 +89,7 @@ class Tail(nn.Module):
         return logits
 
 
-class _Proposed(nn.Module):
+class Proposed(nn.Module):
     """The deployed network up to its context, a window of one frame, with parts replaced."""
 
     def __init__(self, system: System, config: ModelConfig) -> None:

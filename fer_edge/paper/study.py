@@ -19,7 +19,7 @@ import torch
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, repository_commit, writable_log
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.decode import encode
+from fer_edge.decode import decode
 from fer_edge.errors import InputError
 from fer_edge.manifest import timestamp
 from fer_edge.metrics import accuracy_report
@@ -27,8 +27,9 @@ from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.result import RunResult, run_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
+from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "weights_path"]
+__all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "study_device", "weights_path"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class StudyProgress(Protocol):
     def step(self, run: str, stage: str, done: int, total: int) -> None:
         """A run moved on."""
 
-    def finished(self, result: RunResult) -> None:
+    def finished(self, run: str, result: RunResult) -> None:
         """A run ended and is on disk."""
 
 
@@ -85,14 +86,22 @@ def read_runs(folder: Path, plan: Sequence[PlannedRun], recipe: StudyRecipe, dat
         if not path.exists():
             continue
         result = RunResult.read(path)
-        wanted = encode(system_recipe(run.system, recipe.train, run.seed))
-        if result.settings.get("recipe") != wanted or result.settings.get("data", {}).get("sha256") != dataset.sha256:
+        same_recipe = _recipe_of(result) == system_recipe(run.system, recipe.train, run.seed)
+        if not same_recipe or result.settings.get("data", {}).get("sha256") != dataset.sha256:
             raise InputError(
                 f"{path} was made with another recipe or other data; a study has one protocol: "
                 "choose another --out, or remove that file"
             )
         found[run.name] = result
     return found
+
+
+def _recipe_of(result: RunResult) -> TrainRecipe | None:
+    """What a run was trained by; settings that are younger than the run have their defaults. None where none fits."""
+    try:
+        return decode(TrainRecipe, result.settings.get("recipe"))
+    except InputError:
+        return None
 
 
 def run_study(
@@ -135,15 +144,16 @@ def run_study(
     progress.planned(finished=len(results), total=len(plan))
     looks = dataset.roles.get("report") == PRIVATE_SPLIT and bool(waiting)
     log = writable_log(private_log) if looks else None
-    place = _device(device)
+    place = study_device(device)
     begun = time.monotonic()
 
     def take(result: RunResult) -> None:
         if log is not None:
             _log_look(log, result, dataset)
         result.write(run_path(out, system=result.system, seed=result.seed))
-        results[f"{result.system}-seed{result.seed}"] = result
-        progress.finished(result)
+        name = f"{result.system}-seed{result.seed}"
+        results[name] = result
+        progress.finished(name, result)
 
     def next_run() -> PlannedRun | None:
         spent = budget_s is not None and time.monotonic() - begun >= budget_s
@@ -171,7 +181,8 @@ def run_study(
                 take(future.result())
 
 
-def _device(name: str) -> torch.device:
+def study_device(name: str) -> torch.device:
+    """``"auto"`` is CUDA where there is a GPU, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

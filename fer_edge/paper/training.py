@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from fer_edge.data import Dataset, Role, leaked_rows
 from fer_edge.decode import encode
 from fer_edge.errors import InputError, require
+from fer_edge.labels import EXPRESSIONS
 from fer_edge.metrics import softmax
 from fer_edge.paper.network import SystemNetwork, count_macs
 from fer_edge.paper.result import RunResult, SplitPredictions
@@ -32,7 +34,7 @@ from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import data_facts, versions
 
-__all__ = ["TrainedSystem", "system_recipe", "train_system"]
+__all__ = ["TrainedSystem", "fit_on_features", "system_recipe", "train_system"]
 
 _BATCH: Final = 512  # faces at once where nothing is learnt
 
@@ -60,11 +62,13 @@ class TrainedSystem:
         network: in evaluation mode.
         preprocess: what its faces pass through first.
         machine: the fitted support vector machine of a system that has one.
+        expressions: what its outputs mean.
     """
 
     network: SystemNetwork
     preprocess: PreprocessSpec
     machine: Any = None
+    expressions: tuple[str, ...] = EXPRESSIONS
 
     def predict(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (N, H, W) grey faces -> probabilities float32 (N, classes), computed in FP32."""
@@ -126,7 +130,8 @@ def train_system(
         dataset: with splits to train, choose and, where there is one, report on.
         device: to train on.
         weights: where the finished weights are kept; nowhere by default.
-        init: a finished system of the same shape to start from, instead of random weights.
+        init: a finished system whose weights up to the context are the starting point, instead of random ones; so are
+            those of its first classifier, where both tell the same expressions apart.
         report: told of progress.
 
     Raises:
@@ -137,14 +142,18 @@ def train_system(
     torch.manual_seed(seed)
     network = SystemNetwork(system, recipe.model, dropout=recipe.loss.dropout)
     if init is not None:
-        network.load_state_dict(init.network.state_dict())
+        network.trunk.load_state_dict(init.network.trunk.state_dict())
+        if init.expressions == dataset.expressions:
+            network.temporary.load_state_dict(init.network.temporary.state_dict())
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     unfiltered = dataclasses.replace(recipe.preprocess, median=0)
     faces = DeviceFaces.load(dataset.split("train"), unfiltered, recipe.loss, device, classes=recipe.model.classes)
     training = _Training(network=network, faces=faces, recipe=recipe, report=report or Silent())
     training.fit_trunk()
     machine = training.fit_behind(system)
-    trained = TrainedSystem(network=network.eval(), preprocess=recipe.preprocess, machine=machine)
+    trained = TrainedSystem(
+        network=network.eval(), preprocess=recipe.preprocess, machine=machine, expressions=dataset.expressions
+    )
     if weights is not None and machine is None:
         save_checkpoint(weights, network.state_dict(), {"system": system.name, "recipe": encode(recipe)})
     seconds = round(time.monotonic() - started, 1)
@@ -170,6 +179,7 @@ def _predictions(trained: TrainedSystem, dataset: Dataset, role: Role) -> SplitP
         probabilities=trained.predict(np.asarray(split.images)),
         leaked=leaked_rows(dataset, split),
         dataset=dataset.name,
+        classes=dataset.expressions,
     )
 
 
@@ -258,25 +268,60 @@ class _Training:
         return torch.cat(rows).reshape(copies, len(self.faces), -1)
 
     def _fit_tail(self, tail: nn.Module, contexts: Tensor) -> None:
-        recipe, device = self.recipe, contexts.device
-        moving = list(tail.parameters())
-        rate, epochs = recipe.sequence.classifier_rate, recipe.sequence.classifier_epochs
-        spec = dataclasses.replace(recipe.optimiser, epochs=epochs, learning_rate=rate, warmup_epochs=0.1)
-        optimiser = _optimiser(moving, spec)
-        balance = class_weights(self.faces.labels, recipe.loss, recipe.model.classes)
-        size = min(recipe.sequence.batch_size, len(self.faces))
-        per_epoch = len(self.faces) // size
+        def logits(index: Tensor, generator: torch.Generator) -> Tensor:
+            copy = torch.randint(len(contexts), (len(index),), generator=generator, device=contexts.device)
+            found: Tensor = tail(contexts[copy, index])
+            return found
+
         tail.train()
-        for epoch in range(epochs):
-            generator = seeded(device, recipe.seed, 3, epoch)
-            for step, index in enumerate(batches(len(self.faces), size, generator)):
-                done = epoch * per_epoch + step
-                for group in optimiser.param_groups:
-                    group["lr"] = scheduled_rate(spec, done, per_epoch)
-                copy = torch.randint(len(contexts), (len(index),), generator=generator, device=device)
-                value = soft_cross_entropy(tail(contexts[copy, index]), self.faces.targets[index], balance)
-                _step(value, optimiser, moving, spec)
-                self.report.step("classifier", done + 1, epochs * per_epoch)
+        fit_on_features(logits, list(tail.parameters()), self.faces, self.recipe, report=self.report)
+
+
+def fit_on_features(
+    logits: Callable[[Tensor, torch.Generator], Tensor],
+    moving: list[nn.Parameter],
+    faces: DeviceFaces,
+    recipe: TrainRecipe,
+    *,
+    report: Reporter,
+    spec: OptimiserSpec | None = None,
+    stage: str = "classifier",
+    key: int = 3,
+) -> None:
+    """Train what stands behind features that stand still.
+
+    Args:
+        logits: from the rows of a batch, int64 (B,), and a generator for what is random: logits (B, classes).
+        moving: what is trained.
+        faces: their labels and targets.
+        recipe: seed, losses, batch size; and epochs and rate, where no `spec` is given.
+        report: told of progress.
+        spec: epochs, rate and warm-up.
+        stage: as `report` is told.
+        key: of the random order, another for every stage.
+    """
+    device, sequence = faces.labels.device, recipe.sequence
+    if spec is None:
+        spec = dataclasses.replace(
+            recipe.optimiser,
+            epochs=sequence.classifier_epochs,
+            learning_rate=sequence.classifier_rate,
+            warmup_epochs=0.1,
+            batch_size=sequence.batch_size,
+        )
+    optimiser = _optimiser(moving, spec)
+    balance = class_weights(faces.labels, recipe.loss, recipe.model.classes)
+    size = min(spec.batch_size, len(faces))
+    per_epoch = len(faces) // size
+    for epoch in range(spec.epochs):
+        generator = seeded(device, recipe.seed, key, epoch)
+        for step, index in enumerate(batches(len(faces), size, generator)):
+            done = epoch * per_epoch + step
+            for group in optimiser.param_groups:
+                group["lr"] = scheduled_rate(spec, done, per_epoch)
+            value = soft_cross_entropy(logits(index, generator), faces.targets[index], balance)
+            _step(value, optimiser, moving, spec)
+            report.step(stage, done + 1, spec.epochs * per_epoch)
 
 
 def _optimiser(moving: list[nn.Parameter], spec: OptimiserSpec) -> torch.optim.AdamW:

@@ -16,7 +16,14 @@ from fer_edge.preprocess import check_image
 from fer_edge.runtime.estimate import ExpressionEstimate
 from fer_edge.runtime.scratch import scratch_file
 
-__all__ = ["AnnotatedVideo", "annotate_frame", "annotated_video", "check_annotation_path", "write_annotated_image"]
+__all__ = [
+    "AnnotatedVideo",
+    "annotate_frame",
+    "annotated_video",
+    "check_annotation_path",
+    "is_image_path",
+    "write_annotated_image",
+]
 
 Uint8 = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -80,6 +87,11 @@ def _write(cv2: Any, image: Uint8, text: str, corner: tuple[int, int], scale: fl
     cv2.putText(
         image, text, (left + 2, top + line - line // 4), cv2.FONT_HERSHEY_SIMPLEX, 0.75 * scale, _DARK, 1, cv2.LINE_AA
     )
+
+
+def is_image_path(path: Path) -> bool:
+    """Whether the file's ending names an image format that can be written."""
+    return path.suffix.lower() in _IMAGES
 
 
 def check_annotation_path(path: Path, *, still: bool) -> None:

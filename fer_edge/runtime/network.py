@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -15,36 +16,70 @@ from fer_edge.bundle import Bundle, Manifest, Variant
 from fer_edge.decode import encode
 from fer_edge.errors import BundleError, FerEdgeError, InputError, SessionError
 from fer_edge.metrics import softmax
-from fer_edge.runtime.providers import open_session
+from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
 from fer_edge.runtime.session import Array, Session, TensorSpec
 
-__all__ = ["Network", "NetworkInfo", "choose_variant"]
+__all__ = ["Network", "NetworkInfo", "choose_variant", "suitable_variants"]
 
 Float32 = NDArray[np.float32]
 
-_BATCH_LIMIT: Final = 256  # frames an engine gets at once: bounds the memory of its activations
+_BATCH_LIMIT: Final = 256  # frames or windows an engine gets at once: bounds the memory of its activations
 _AUTOMATIC: Final[Mapping[str, tuple[str, ...]]] = {
+    # Signed activations (`int8-trt`) have no fast convolutions in ONNX Runtime on x86: about as slow as fp32.
     "cpu": ("int8", "fp32"),
+    # Never `int8-trt`: on processors without AMX OpenVINO takes unsigned activations alone; the signed ones of an
+    # encoder with an LSTM it shifts into that range, and gets them wrong (a tenth of the labels: bench/results).
     "openvino": ("int8", "fp32"),
     "cuda": ("fp32",),  # ONNX Runtime's CUDA provider has no INT8 kernels: Q/DQ only adds work there
+    "ort-tensorrt": ("int8-trt", "fp32"),
+    "tensorrt": ("int8-trt", "fp32"),
+    "rtx": ("fp32",),  # TensorRT-RTX promises no INT8 convolutions, so its engines are FP16 made of FP32 graphs
 }
 
 
 def choose_variant(manifest: Manifest, *, variant: str = "auto", provider: str = "cpu") -> str:
     """The variant that `variant` means: itself, or for ``"auto"`` int8 where the bundle has it, else fp32.
 
-    On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there.
+    On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there; on
+    ``"ort-tensorrt"`` it is int8-trt, whose activations are signed. ``"auto"`` passes over a variant that
+    ``fer-edge export --parity`` found wrong in this engine, on whatever machine that was.
 
     Raises:
-        BundleError: the bundle has no such variant.
+        BundleError: the bundle has no such variant, or ``"auto"`` none that passed.
     """
-    names = [each.name for each in manifest.variants]
-    wanted = _AUTOMATIC.get(provider, ("fp32",)) if variant == "auto" else (variant,)
-    for name in wanted:
-        if name in names:
+    known = {each.name: each for each in manifest.variants}
+    wanted = _suited(provider) if variant == "auto" else (variant,)
+    here = [name for name in wanted if name in known]
+    for name in here:
+        if variant != "auto" or not _refuted(known[name], provider):
             return name
+    if here:
+        raise BundleError(
+            f"the bundle {manifest.name!r}: {' and '.join(map(repr, here))} failed the parity check on {provider!r}; "
+            "take another provider, or name the variant to run it all the same"
+        )
     missing = " or ".join(map(repr, wanted))
-    raise BundleError(f"the bundle {manifest.name!r} has no variant {missing}; it has {', '.join(names)}")
+    raise BundleError(f"the bundle {manifest.name!r} has no variant {missing}; it has {', '.join(known)}")
+
+
+def suitable_variants(manifest: Manifest, *, provider: str) -> tuple[str, ...]:
+    """The variants that a provider computes well: those that ``"auto"`` would take, the best first."""
+    names = {each.name for each in manifest.variants}
+    return tuple(name for name in _suited(provider) if name in names)
+
+
+def _refuted(variant: Variant, provider: str) -> bool:
+    """The parity chain's verdict in the manifest says that this engine gets the variant wrong."""
+    chain = variant.parity.get("chain")
+    stages = chain.get("stages") if isinstance(chain, Mapping) else None
+    return any(
+        isinstance(stage, Mapping) and stage.get("provider") == provider and stage.get("passed") is False
+        for stage in stages or ()
+    )
+
+
+def _suited(provider: str) -> tuple[str, ...]:
+    return _AUTOMATIC.get(provider, ("fp32",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +112,8 @@ class NetworkInfo:
 class Network:
     """Encoder and head of one variant, opened together and warmed up; a context manager.
 
-    Calls from several threads are as safe as the engine's session (`OrtSession`: at once, `OpenVinoSession`: one waits
-    for the other).
+    Calls from several threads are as safe as the engine's session (`OrtSession` and `DeviceSession`: at once, the
+    others: one waits for the other).
     """
 
     def __init__(self, *, bundle: Bundle, variant: Variant, encoder: Session, head: Session) -> None:
@@ -111,30 +146,37 @@ class Network:
         variant: str = "fp32",
         provider: str = "cpu",
         threads: int = 1,
+        engines: Path | None = None,
     ) -> Network:
-        """Load a variant's two graphs.
+        """Load a variant's two graphs, or on TensorRT the engines that were built from them.
 
         Args:
             bundle: an open bundle, its folder, or a shipped bundle's name.
             variant: a variant's name, or ``"auto"`` (`choose_variant`).
             provider: the engine; it runs or it raises.
             threads: threads of one run.
+            engines: the folder of the engines, for the providers that run built ones; the bundle's own folder
+                `engines` where there is one, else the user's cache. For those that compile when they open a graph,
+                where they keep what they compiled (`open_session`); nothing is kept without it.
 
         Raises:
             BundleError: no such bundle or variant, or a damaged one.
             InputError: an unknown provider, or fewer than one thread.
             SessionError: the engine is not to be had or refuses a graph, or a graph computes NaN; the graph is named.
+                A built engine that is stale or foreign is named too, and never loaded.
             MissingPackageError: the engine's package is not installed.
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
         chosen = bundle.variant(choose_variant(bundle.manifest, variant=variant, provider=provider))
+        own = bundle.path / ENGINE_FOLDER
+        place = engines or (own if provider in ENGINE_PROVIDERS and own.is_dir() else None)
         sessions: list[Session] = []
         try:
             for part, file in (("encoder", chosen.encoder), ("head", chosen.head)):
                 graph = bundle.read_graph(file)
                 try:
-                    sessions.append(open_session(graph, provider=provider, threads=threads))
+                    sessions.append(open_session(graph, provider=provider, threads=threads, engines=place))
                 except SessionError as error:
                     raise SessionError(f"{bundle.path}: {chosen.name} {part}: {error}") from error
             try:
@@ -165,7 +207,8 @@ class Network:
         """Features of frames.
 
         Args:
-            frames: uint8 (N, S, S) grey, prepared as the manifest says; more than 256 are done in turns.
+            frames: uint8 (N, S, S) grey, prepared as the manifest says; more than 256, or than the engine was built
+                for, are done in turns.
 
         Returns:
             float32 (N, F).
@@ -178,10 +221,9 @@ class Network:
 
     def encode_with_attention(self, frames: NDArray[np.uint8]) -> tuple[Float32, Float32]:
         """As `encode`, with the weight of each region token: float32 (N, F) and float32 (N, tokens)."""
-        if isinstance(frames, np.ndarray) and frames.ndim and len(frames) > _BATCH_LIMIT:
-            starts = range(0, len(frames), _BATCH_LIMIT)
-            parts = [self.encode_with_attention(frames[start : start + _BATCH_LIMIT]) for start in starts]
-            return np.concatenate([features for features, _ in parts]), np.concatenate([looks for _, looks in parts])
+        limit = _batch_limit(self.encoder)
+        if isinstance(frames, np.ndarray) and frames.ndim and len(frames) > limit:
+            return _in_turns(lambda part: self.encode_with_attention(frames[part]), len(frames), limit)
         outputs = self._run("encoder", self.encoder, {"frames": frames})
         return outputs["features"], outputs["attention"]
 
@@ -189,7 +231,8 @@ class Network:
         """Scores of windows, before temperature.
 
         Args:
-            features: float32 (B, T, F); a window that is not full repeats its oldest feature in front.
+            features: float32 (B, T, F); a window that is not full repeats its oldest feature in front. Where the
+                engine was built for longer windows, that is done here for those that are too short.
             length: int64 (B,), how many of the T are real, 1 to T.
 
         Returns:
@@ -203,6 +246,14 @@ class Network:
 
     def logits_with_attention(self, features: Float32, length: NDArray[np.int64]) -> tuple[Float32, Float32]:
         """As `logits`, with the weight of each frame: float32 (B, classes) and float32 (B, T)."""
+        limit = _batch_limit(self.head)
+        if isinstance(features, np.ndarray) and features.ndim == 3:
+            if limit < len(features) == len(length):
+                return _in_turns(
+                    lambda part: self.logits_with_attention(features[part], length[part]), len(features), limit
+                )
+            if self._steps is not None and features.shape[1] < self._steps:
+                return self._short(features, length, self._steps)
         outputs = self._run("head", self.head, {"features": features, "length": length})
         return outputs["logits"], outputs["attention"]
 
@@ -222,6 +273,21 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def _steps(self) -> int | None:
+        """The fewest frames that the head was built for; None where it takes any."""
+        spec = next(spec for spec in self.head.inputs if spec.name == "features")
+        return spec.limits[1][0] if spec.limits else spec.shape[1]
+
+    def _short(self, features: Float32, length: NDArray[np.int64], steps: int) -> tuple[Float32, Float32]:
+        """A window shorter than the engine's: its oldest feature is repeated, and gets the repetitions' weight."""
+        missing = steps - features.shape[1]
+        filled = np.concatenate([np.repeat(features[:, :1], missing, axis=1), features], axis=1)
+        logits, weights = self.logits_with_attention(filled, length)
+        kept = weights[:, missing:].copy()
+        kept[:, 0] += weights[:, :missing].sum(axis=1)
+        return logits, kept
 
     def _run(self, part: str, session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
         length = feeds.get("length")
@@ -272,6 +338,18 @@ class Network:
         features = self.encode(frame[None])
         for steps in {1, self.window}:
             self.logits(np.repeat(features[:, None], steps, axis=1), np.array([steps], np.int64))
+
+
+def _batch_limit(session: Session) -> int:
+    """Rows that one run of the session takes at most."""
+    limits = [spec.limits[0][1] for spec in session.inputs if spec.limits]
+    fixed = [spec.shape[0] for spec in session.inputs if spec.shape[0] is not None]
+    return min([_BATCH_LIMIT, *limits, *fixed])
+
+
+def _in_turns(run: Callable[[slice], tuple[Float32, Float32]], count: int, limit: int) -> tuple[Float32, Float32]:
+    parts = [run(slice(start, start + limit)) for start in range(0, count, limit)]
+    return np.concatenate([first for first, _ in parts]), np.concatenate([second for _, second in parts])
 
 
 def _match(what: str, got: tuple[TensorSpec, ...], expected: list[TensorSpec]) -> None:

@@ -1,20 +1,22 @@
-"""ONNX Runtime as a session, on CPU or CUDA."""
+"""ONNX Runtime on the CPU as a session."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnxruntime
 
+from fer_edge.decode import expect
 from fer_edge.errors import SessionError
-from fer_edge.runtime.session import Array, TensorSpec, check_feeds
+from fer_edge.runtime.session import Array, TensorSpec, check_feeds, one_line
 
-__all__ = ["OrtSession"]
+__all__ = ["OrtSession", "OrtSettings", "ort_options", "ort_specs", "require_ort_provider"]
 
-_ORT_NAMES: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDER: Final = "CPUExecutionProvider"
 _FATAL_ONLY: Final = 4  # what goes wrong reaches the caller as an exception, so the log need not repeat it
 _DTYPES: Final[Mapping[str, str]] = {
     "tensor(float)": "float32",
@@ -30,8 +32,39 @@ _DTYPES: Final[Mapping[str, str]] = {
 onnxruntime.disable_telemetry_events()
 
 
+@dataclass(frozen=True, kw_only=True)
+class OrtSettings:
+    """How ONNX Runtime runs one small graph on few cores; the defaults are those that measured best.
+
+    ``fer-edge engines`` measures each of them against the default; its results lie in ``bench/results``. That a program
+    for one shape alone would be no quicker than this one for every shape was measured too.
+
+    Attributes:
+        spinning: idle threads spin instead of sleeping: a core of the vehicle's computer burnt for microseconds.
+        arena: activations come from an arena instead of the system's allocator.
+        memory_pattern: activations are laid out once for each shape.
+        weights_in_arena: weights lie in the arena as well, which then grows by doubling around them.
+        prepacking: weights are rearranged for the processor when the graph is loaded.
+        optimisation: how far the graph is rewritten.
+        block_base: how work is split among threads (``session.dynamic_block_base``); 0 splits it evenly.
+    """
+
+    spinning: bool = False
+    arena: bool = True
+    memory_pattern: bool = True
+    weights_in_arena: bool = False
+    prepacking: bool = True
+    optimisation: Literal["basic", "extended", "all"] = "all"
+    block_base: int = 0
+
+    def __post_init__(self) -> None:
+        known = ("basic", "extended", "all")
+        expect(self.optimisation in known, "optimisation", self.optimisation, "one of " + ", ".join(known))
+        expect(0 <= self.block_base <= 64, "block_base", self.block_base, "0 to 64")
+
+
 class OrtSession:
-    """A graph in ONNX Runtime.
+    """A graph in ONNX Runtime's CPU provider.
 
     `run` may be called from several threads at once; with one intra-op thread each call then works in its caller's
     own thread. ONNX Runtime folds Cast and Mul of constants when it loads a graph, so LSTM weights that are stored as
@@ -39,38 +72,27 @@ class OrtSession:
 
     Args:
         graph: an ONNX file's bytes.
-        provider: ``"cpu"`` or ``"cuda"``; without CUDA at hand ``"cuda"`` raises.
-        threads: intra-op threads. They sleep between runs instead of spinning, which would burn a core of the vehicle's
-            computer for microseconds gained.
+        threads: intra-op threads.
+        settings: how it runs.
 
     Raises:
         SessionError: the graph is refused, or the provider is not the one that would run.
     """
 
-    def __init__(self, graph: bytes, *, provider: str, threads: int) -> None:
-        wanted = _ORT_NAMES[provider]
-        available = onnxruntime.get_available_providers()
-        if wanted not in available:
-            cure = " Install it with: pip install 'fer-edge[cuda]'" if provider == "cuda" else ""
-            raise SessionError(
-                f"this ONNX Runtime {onnxruntime.__version__} has no {wanted}, only {', '.join(available)}.{cure}"
-            )
+    def __init__(self, graph: bytes, *, threads: int, settings: OrtSettings | None = None) -> None:
+        require_ort_provider(_PROVIDER)
         try:
-            session = onnxruntime.InferenceSession(graph, _options(threads), providers=[wanted])
+            options = ort_options(threads, settings or OrtSettings())
+            session = onnxruntime.InferenceSession(graph, options, providers=[_PROVIDER])
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-            raise SessionError(f"ONNX Runtime refuses the graph: {_one_line(error)}") from error
+            raise SessionError(f"ONNX Runtime refuses the graph: {one_line(error)}") from error
         running = session.get_providers()
-        if not running or running[0] != wanted:
-            raise SessionError(
-                f"asked for {wanted}, but {', '.join(running)} would run; check the driver and the CUDA libraries that "
-                f"onnxruntime {onnxruntime.__version__} needs"
-            )
+        if not running or running[0] != _PROVIDER:
+            raise SessionError(f"asked for {_PROVIDER}, but {', '.join(running)} would run")
         session.disable_fallback()
         self._session: onnxruntime.InferenceSession | None = session
-        self._provider = provider
         self._threads = threads
-        self._inputs = tuple(map(_spec, session.get_inputs()))
-        self._outputs = tuple(map(_spec, session.get_outputs()))
+        self._inputs, self._outputs = ort_specs(session.get_inputs()), ort_specs(session.get_outputs())
         self._names = [spec.name for spec in self._outputs]
 
     @property
@@ -83,7 +105,7 @@ class OrtSession:
 
     @property
     def provider(self) -> str:
-        return self._provider
+        return "cpu"
 
     @property
     def provider_version(self) -> str:
@@ -94,13 +116,14 @@ class OrtSession:
         return self._threads
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise SessionError("this session is closed")
         check_feeds(self._inputs, feeds)
         try:
-            values = self._session.run(self._names, dict(feeds))
+            values = session.run(self._names, dict(feeds))
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-            raise SessionError(f"ONNX Runtime failed while running: {_one_line(error)}") from error
+            raise SessionError(f"ONNX Runtime failed while running: {one_line(error)}") from error
         return dict(zip(self._names, values, strict=True))
 
     def close(self) -> None:
@@ -115,17 +138,51 @@ class OrtSession:
         self.close()
 
 
-def _options(threads: int) -> Any:
+def require_ort_provider(name: str, *, extra: str = "cpu") -> None:
+    """See that this ONNX Runtime was built with a provider.
+
+    Raises:
+        SessionError: it was not.
+    """
+    available = onnxruntime.get_available_providers()
+    if name not in available:
+        raise SessionError(
+            f"this ONNX Runtime {onnxruntime.__version__} has no {name}, only {', '.join(available)}. "
+            f"Install it with: pip install 'fer-edge[{extra}]'"
+        )
+
+
+def ort_options(threads: int, settings: OrtSettings) -> Any:
+    """ONNX Runtime's session options."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _FATAL_ONLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Weights outside the arena: it then holds activations alone and does not grow by doubling around them.
-    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    options.enable_cpu_mem_arena = settings.arena
+    options.enable_mem_pattern = settings.memory_pattern
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = {
+        "basic": levels.ORT_ENABLE_BASIC, "extended": levels.ORT_ENABLE_EXTENDED, "all": levels.ORT_ENABLE_ALL,
+    }[settings.optimisation]  # fmt: skip
+    spinning = str(int(settings.spinning))
+    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    options.add_session_config_entry("session.inter_op.allow_spinning", spinning)
+    outside = str(int(not settings.weights_in_arena))
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", outside)
+    options.add_session_config_entry("session.disable_prepacking", str(int(not settings.prepacking)))
+    if settings.block_base:
+        options.add_session_config_entry("session.dynamic_block_base", str(settings.block_base))
     return options
+
+
+def ort_specs(nodes: Any) -> tuple[TensorSpec, ...]:
+    """ONNX Runtime's description of inputs or outputs in our words.
+
+    Raises:
+        SessionError: a tensor of a type that no session takes.
+    """
+    return tuple(map(_spec, nodes))
 
 
 def _spec(node: Any) -> TensorSpec:
@@ -133,7 +190,3 @@ def _spec(node: Any) -> TensorSpec:
         raise SessionError(f"{node.name!r} is of type {node.type}, expected one of {', '.join(_DTYPES)}")
     shape = tuple(size if isinstance(size, int) else None for size in node.shape)
     return TensorSpec(name=node.name, dtype=np.dtype(_DTYPES[node.type]), shape=shape)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

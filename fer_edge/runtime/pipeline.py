@@ -25,7 +25,7 @@ from fer_edge.runtime.scratch import scratch_file
 from fer_edge.runtime.sources import SourceFrame, VideoSource
 from fer_edge.runtime.video import FrameResult, VideoRecognizer
 
-__all__ = ["RunOutputs", "RunSummary", "run_source"]
+__all__ = ["RunOutputs", "RunSummary", "check_output", "run_source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +52,24 @@ class RunOutputs:
         if self.annotate is not None:
             check_annotation_path(self.annotate, still=source.kind == "image")
         for path in (self.annotate, self.records):
-            if not isinstance(path, Path) or not path.exists():
-                continue
-            if path.is_dir():
-                raise OutputError(f"{path} is a folder, expected a file to write")
-            if os.path.exists(source.name) and path.samefile(source.name):
-                raise OutputError(f"{path} is the source itself; choose another name")
-            if not self.overwrite:
-                raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+            if isinstance(path, Path):
+                check_output(path, source=source.name, overwrite=self.overwrite)
+
+
+def check_output(path: Path, *, source: str, overwrite: bool) -> None:
+    """Refuse a file that is not to be written.
+
+    Raises:
+        OutputError: a folder, the source itself, or a file that exists, without `overwrite`.
+    """
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, expected a file to write")
+    if os.path.exists(source) and path.samefile(source):
+        raise OutputError(f"{path} is the source itself; choose another name")
+    if not overwrite:
+        raise OutputError(f"{path} exists; choose another name or pass --overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -60,9 +61,10 @@ class Recognizer:
             runs.
         provider: the engine; it runs or it raises.
         threads: threads of one run.
+        engines: the folder of built engines, or where the engine keeps what it compiles, as for `Network.open`.
 
     Raises:
-        BundleError, InputError, SessionError, MissingPackageError: as `Network.open`.
+        BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Recognizer:
         variant: str = "auto",
         provider: str = "cpu",
         threads: int = 1,
+        engines: Path | None = None,
     ) -> None:
+        self._engines = engines
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._provider = provider
         self._threads = threads
@@ -218,7 +222,9 @@ class Recognizer:
         self.close()
 
     def _open(self, variant: str) -> Network:
-        return Network.open(self._bundle, variant=variant, provider=self._provider, threads=self._threads)
+        return Network.open(
+            self._bundle, variant=variant, provider=self._provider, threads=self._threads, engines=self._engines
+        )
 
     def _prepare(self, faces: Sequence[Uint8]) -> Uint8:
         spec = self.manifest.preprocess

@@ -37,11 +37,13 @@ class WindowView:
         features: float32 (T, F), oldest first; slots before the oldest real one repeat it.
         length: how many of the T slots are real, 1 to T.
         largest_gap_s: the longest time between the features of two neighbouring real slots.
+        times_s: float64 (T,), when the frame of each slot's feature was taken.
     """
 
     features: NDArray[np.float32]
     length: int
     largest_gap_s: float
+    times_s: NDArray[np.float64]
 
 
 class FeatureWindow:
@@ -150,6 +152,7 @@ class FeatureWindow:
             features=self._features[order[nearest]],
             length=length,
             largest_gap_s=float(gaps.max()) if len(gaps) else 0.0,
+            times_s=times_s[nearest],
         )
 
     def _slot(self, index: int) -> int:

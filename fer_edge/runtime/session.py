@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fer_edge.errors import InputError
 
-__all__ = ["Session", "TensorSpec", "check_feeds"]
+__all__ = ["Session", "TensorSpec", "check_feeds", "one_line"]
 
 Array = NDArray[Any]
 
@@ -24,16 +24,33 @@ class TensorSpec:
     Attributes:
         name: as the graph calls it.
         dtype: its type.
-        shape: its sizes, None where any size goes.
+        shape: its sizes, None where it may vary.
+        limits: the smallest and the largest size of every dimension, where the engine was built for a range.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    limits: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def largest(self) -> tuple[int, ...]:
+        """The largest shape.
+
+        Raises:
+            InputError: some dimension has no limit.
+        """
+        if self.limits is None and None in self.shape:
+            raise InputError(f"{self} has no largest shape")
+        return tuple(most for _, most in self.limits or ((size or 0, size or 0) for size in self.shape))
 
     def __str__(self) -> str:
-        sizes = ", ".join("any" if size is None else str(size) for size in self.shape)
-        return f"{self.name} {self.dtype} ({sizes})"
+        return f"{self.name} {self.dtype} ({', '.join(map(self._size, range(len(self.shape))))})"
+
+    def _size(self, axis: int) -> str:
+        if (size := self.shape[axis]) is not None:
+            return str(size)
+        return "any" if self.limits is None else "{} to {}".format(*self.limits[axis])
 
 
 class Session(Protocol):
@@ -53,7 +70,7 @@ class Session(Protocol):
 
     @property
     def provider(self) -> str:
-        """Our name of the engine that runs: ``"cpu"``, ``"cuda"``, ``"openvino"``."""
+        """Our name of the engine that runs: ``"cpu"``, ``"cuda"``, ``"openvino"``, ..."""
 
     @property
     def provider_version(self) -> str:
@@ -106,8 +123,15 @@ def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> Non
         )
         if not fits:
             raise InputError(f"input {spec.name!r}: got shape {array.shape}, expected {spec} with no empty dimension")
+        if any(not least <= size <= most for size, (least, most) in zip(array.shape, spec.limits or (), strict=False)):
+            raise InputError(f"input {spec.name!r}: got shape {array.shape}, but the engine was built for {spec}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(f"input {spec.name!r} holds NaN or infinity, expected finite numbers")
     if len(feeds) > len(inputs):
         unknown = sorted(set(feeds) - {spec.name for spec in inputs})
         raise InputError(f"unknown input {unknown[0]!r}; expected {', '.join(map(str, inputs))}")
+
+
+def one_line(error: Exception) -> str:
+    """An engine's message, which often runs over many lines, on one."""
+    return " ".join(str(error).split())

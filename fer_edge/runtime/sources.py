@@ -120,12 +120,15 @@ def open_source(spec: str) -> VideoSource:
 
 def _capture(cv2: Any, *place: Any) -> Any:
     """`cv2.VideoCapture` without OpenCV's own words on stderr: what is wrong is said once, by the caller."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    logging = getattr(cv2.utils, "logging", None)  # OpenCV 4.5 of Ubuntu 22.04 lets nobody set it
+    if logging is None:
+        return cv2.VideoCapture(*place)
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         return cv2.VideoCapture(*place)
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)
 
 
 def _file(cv2: Any, path: Path) -> VideoSource:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,10 +163,11 @@ class FrameStage:
         self._restore()
         weights = class_weights(train.labels, self.run.recipe.loss, self.run.recipe.model.classes)
         while self.epoch < self.spec.epochs:
+            started = time.monotonic()
             loss = self._epoch(train, weights, report)
             self.epoch += 1
             if self.peers.leads:
-                self._close_epoch(loss, choose, kept, report)
+                self._close_epoch(loss, choose, kept, report, started)
         if self.peers.leads:
             self.average.module.load_state_dict(self.best_tensors)
         best = self.average.module.eval()
@@ -215,7 +217,7 @@ class FrameStage:
                 loss = loss + spec.distil_weight * (distilled - loss)
         return loss + spec.centre_weight * self.centres(context, labels), context
 
-    def _close_epoch(self, loss: float, choose: DeviceFaces, kept: Tensor, report: Reporter) -> None:
+    def _close_epoch(self, loss: float, choose: DeviceFaces, kept: Tensor, report: Reporter, started: float) -> None:
         self.average.eval()
         correct = frame_predictions(self.average.module, choose, self.run.recipe) == choose.labels
         score = float(correct[kept].float().mean())
@@ -226,7 +228,13 @@ class FrameStage:
             self.best_tensors = {
                 name: value.detach().clone() for name, value in self.average.module.state_dict().items()
             }
-        figures = {"epoch": float(self.epoch), "loss": loss, "choose_top1": score, "best_top1": self.best["score"]}
+        figures = {
+            "epoch": float(self.epoch),
+            "loss": loss,
+            "choose_top1": score,
+            "best_top1": self.best["score"],
+            "seconds": round(time.monotonic() - started, 1),
+        }
         self.run.update(history=[*self.run.record["history"], {"stage": "frames", **figures}])
         parts = {
             "raw": self.module.state_dict(),

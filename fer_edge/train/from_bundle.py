@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -49,6 +50,16 @@ class BundleOrigin:
             "graphs": {"encoder": variant.encoder.sha256, "head": variant.head.sha256},
             "training": plain(self.bundle.manifest.provenance.training),
         }
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.bundle.path
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its outputs mean, in their order."""
+        return self.bundle.manifest.labels
 
     @property
     def preprocess(self) -> PreprocessSpec:

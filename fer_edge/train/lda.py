@@ -24,7 +24,8 @@ def fit_discriminants(layer: LinearDiscriminants, contexts: Tensor, labels: Tens
         labels: int64 (N,).
 
     Raises:
-        InputError: a class has fewer than two rows, so that no scatter can be estimated.
+        InputError: a class has fewer than two rows, or the rows of the classes hardly vary, so that no scatter can be
+            estimated.
     """
     analysis = require("sklearn.discriminant_analysis", needed_by="the LDA fit", extra="train")
     samples, classes = contexts.double().cpu().numpy(), labels.cpu().numpy()
@@ -35,7 +36,13 @@ def fit_discriminants(layer: LinearDiscriminants, contexts: Tensor, labels: Tens
             f"LDA with {discriminants} discriminants needs at least two rows of {discriminants + 1} classes; got "
             f"{dict(zip(present.tolist(), counts.tolist(), strict=True))} rows by class"
         )
-    fitted = analysis.LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(samples, classes)
+    try:
+        fitted = analysis.LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(samples, classes)
+    except np.linalg.LinAlgError as error:
+        raise InputError(
+            f"LDA cannot be fitted to {len(samples)} rows: within the classes they hardly vary ({error}); train on "
+            "more data, or raise the number of augmented copies"
+        ) from error
     projection = fitted.scalings_[:, :discriminants]
     mean = samples.mean(axis=0)
     projected = (samples - mean) @ projection

@@ -77,6 +77,7 @@ def prune_run(
         InputError: the parent is not finished, the target cannot be reached, or `out` holds a run.
     """
     recipe = recipe or PruneRecipe()
+    dataset.expect_expressions(parent.labels, of=str(parent.path))
     model, temporary = parent.load_model()
     pruned = prune_model(model, temporary, macs=macs, recipe=recipe)
     config = replace(parent.recipe, model=pruned.config, optimiser=recipe.optimiser)

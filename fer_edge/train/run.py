@@ -20,6 +20,7 @@ from fer_edge.data import Dataset
 from fer_edge.decode import decode, encode
 from fer_edge.errors import InputError
 from fer_edge.files import read_json, sha256_file, write_json
+from fer_edge.labels import EXPRESSIONS
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint, split
 from fer_edge.train.recipe import TrainRecipe
@@ -58,6 +59,7 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
     return {
         "dataset": dataset.name,
         "sha256": dataset.sha256,
+        "labels": list(dataset.expressions),
         "splits": {name: {"rows": len(still.labels), "sha256": still.sha256} for name, still in dataset.splits.items()},
     }
 
@@ -116,6 +118,11 @@ class TrainRun:
     def done(self) -> bool:
         """Whether the run came to its end and holds final weights."""
         return bool(self.record["done"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the model's outputs mean, in their order; runs of older versions know the seven expressions alone."""
+        return tuple(self.record["data"].get("labels", EXPRESSIONS))
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -70,14 +70,21 @@ def train_model(
         report: told of progress.
 
     Raises:
-        InputError: the folder holds another run, the data differ from the run's, a split is missing, or the head alone
-            is to be trained and no encoder is given, or a teacher for it.
+        InputError: the folder holds another run, the data differ from the run's, their labels mean something else than
+            the teacher's, a split is missing, or the head alone is to be trained and no encoder is given, or a teacher.
         OutputError: the run cannot be written.
     """
     if stage == "sequence" and (init is None or teacher is not None):
         raise InputError(
             "training the head alone takes its encoder from --init, and no --teacher: only frames have one"
         )
+    if recipe.model.classes != len(dataset.expressions):
+        raise InputError(
+            f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
+            f"is {recipe.model.classes}; they must agree"
+        )
+    if teacher is not None:
+        dataset.expect_expressions(teacher.labels, of=f"the teacher {teacher.path}")
     with processes(device) as peers:
         origins: dict[str, Any] = {
             name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin
@@ -90,7 +97,7 @@ def train_model(
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
-        model, temporary = run.new_model() if init is None else _loaded(init, recipe)
+        model, temporary = run.new_model() if init is None else _loaded(init, run)
         fit_stages(
             run,
             model,
@@ -105,16 +112,18 @@ def train_model(
     return run
 
 
-def _loaded(init: Origin, recipe: TrainRecipe) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+def _loaded(init: Origin, run: TrainRun) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+    """The weights to begin with; a bundle has no temporary classifier, and one of other expressions is of no use."""
     if isinstance(init, BundleOrigin):
-        config, preprocess, where = init.config, init.preprocess, init.bundle.path
+        config, preprocess = init.config, init.preprocess
     else:
-        config, preprocess, where = init.recipe.model, init.recipe.preprocess, init.path
-    if config != recipe.model or preprocess != recipe.preprocess:
-        raise InputError(f"{where} has another shape or preprocessing than the recipe; start from one that fits")
+        config, preprocess = init.recipe.model, init.recipe.preprocess
+    if config != run.recipe.model or preprocess != run.recipe.preprocess:
+        raise InputError(f"{init.path} has another shape or preprocessing than the recipe; start from one that fits")
     if isinstance(init, BundleOrigin):
-        return init.load_model(), nn.Linear(config.feature_size, config.classes)
-    return init.load_model()
+        return init.load_model(), run.new_model()[1]
+    model, temporary = init.load_model()
+    return model, temporary if init.labels == run.labels else run.new_model()[1]
 
 
 def _guide(teacher: Origin) -> nn.Module:
@@ -178,7 +187,8 @@ def fit_stages(
     train = DeviceFaces.load(dataset.split("train"), unfiltered, recipe.loss, device, classes=classes)
     choose = DeviceFaces.load(choose_set, recipe.preprocess, recipe.loss, device, classes=classes)
     leaked = torch.from_numpy(leaked_rows(dataset, choose_set)).to(device)
-    started = time.monotonic()
+    # A run that was broken off has spent the seconds of its whole epochs already.
+    started = time.monotonic() - sum(epoch.get("seconds", 0.0) for epoch in run.record["history"])
     module = FrameClassifier(model, temporary, dropout=recipe.loss.dropout)
     best = module.to(device)
     if spec is not None:
@@ -221,7 +231,12 @@ def finish_run(
     temperature = fit_temperature(logits[kept].cpu().numpy(), labels[kept.cpu().numpy()])
     probabilities = softmax(logits.cpu().numpy(), temperature=temperature)
     accuracy = accuracy_report(
-        probabilities, labels, dataset=run.record["data"]["dataset"], split=stills.name, leaked=leaked.cpu().numpy()
+        probabilities,
+        labels,
+        dataset=run.record["data"]["dataset"],
+        split=stills.name,
+        leaked=leaked.cpu().numpy(),
+        classes=run.labels,
     )
     faces = FrameFeatures(best.model, run.recipe, choose.images.device)
     clips = encode_plan(faces, stills, _judged_clips(run.recipe), report).to(choose.images.device)

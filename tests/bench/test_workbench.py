@@ -12,6 +12,9 @@ from fer_edge.bench import BenchReport, Timing
 from fer_edge.bench.private_log import find_private_log
 from fer_edge.bench.reference import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
 from fer_edge.files import read_json, sha256_bytes
+from fer_edge.paper.drawings import DRAWINGS
+from fer_edge.paper.report import JSON_NAME, MARKDOWN_NAME, render_study
+from fer_edge.paper.summary import StudyReport
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,3 +57,15 @@ def test_committed_benchmarks_follow_the_schema() -> None:
     for file in (WORKBENCH / "results").glob("*/*.json"):
         if read_json(file).keys() >= {"device", "timing", "reference"}:
             assert BenchReport.read(file).variants, file
+
+
+def test_the_papers_tables_are_what_their_json_says() -> None:
+    read("protocol.toml")
+    folder = WORKBENCH / "results" / "paper"
+    if not (folder / JSON_NAME).exists():
+        pytest.skip("no study has been published to bench/results/paper")
+    report = StudyReport.read(folder / JSON_NAME)
+    drawn = [name for name in DRAWINGS if (folder / name).exists()]
+    assert (folder / MARKDOWN_NAME).read_text("utf-8") == render_study(report, drawn), (
+        "the page is of an older version; from Python: write_study(StudyReport.read(folder / JSON_NAME), folder)"
+    )

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fer_edge.errors import InputError
 from fer_edge.graph.load import dump_graph
-from fer_edge.graph.weights import WeightStorage, store_weights_int8
+from fer_edge.graph.weights import WeightStorage, restore_weights, store_weights_int8
 
 STORAGES = ["cast", "dequantize"]
 
@@ -137,3 +137,34 @@ def test_shared_weights_are_stored_once() -> None:
 def test_an_unknown_storage_is_refused() -> None:
     with pytest.raises(InputError, match="'zip' is unknown"):
         store_weights_int8(miniature_head(), storage="zip")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_restoring_gives_float_weights_of_the_same_values(storage: WeightStorage) -> None:
+    stored = store_weights_int8(miniature_head(), storage=storage)
+    restored = restore_weights(stored)
+    dump_graph(restored)
+    assert int8_sizes(restored) == []
+    assert "DequantizeLinear" not in {node.op_type for node in restored.graph.node}
+    for name, value in run_graph(stored, head_feeds()).items():
+        np.testing.assert_allclose(run_graph(restored, head_feeds())[name], value, atol=1e-6)
+
+
+def test_restoring_leaves_weights_that_int8_is_computed_with() -> None:
+    zero = numpy_helper.from_array(np.int8(0), "zero")
+    scale = numpy_helper.from_array(np.float32(0.1), "scale")
+    weight = numpy_helper.from_array(np.ones((8, 8), np.int8), "weight")
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], "q"),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"], "d"),
+            helper.make_node("DequantizeLinear", ["weight", "scale", "zero"], ["w"], "w"),
+            helper.make_node("MatMul", ["d", "w"], ["y"], "product"),
+        ],
+        "quantized",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 8])],
+        [zero, scale, weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert int8_sizes(restore_weights(model)) == [64]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 from tiny import FEATURES, SIZE, TOKENS, WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_variant
 
-from fer_edge.bundle import Bundle, PreprocessSpec
+from fer_edge.bundle import Bundle, Manifest, PreprocessSpec
 from fer_edge.errors import BundleError, InputError, SessionError
 from fer_edge.files import sha256_bytes
 from fer_edge.metrics import softmax
@@ -168,6 +169,19 @@ class TestChoosing:
         assert choose_variant(both.manifest, provider="openvino") == "int8"
         assert choose_variant(both.manifest, provider="cuda") == "fp32"
         assert choose_variant(both.manifest, variant="fp32") == "fp32"
+
+    def test_auto_passes_over_what_the_parity_chain_found_wrong(self, both: Bundle) -> None:
+        def judged(name: str, manifest: Manifest) -> Manifest:
+            stages = [{"provider": "openvino", "passed": False}, {"provider": "cpu", "passed": True}]
+            variant = next(each for each in manifest.variants if each.name == name)
+            return manifest.with_variant(dataclasses.replace(variant, parity={"chain": {"stages": stages}}))
+
+        half = judged("int8", both.manifest)
+        assert choose_variant(half, provider="openvino") == "fp32"
+        assert choose_variant(half, provider="openvino", variant="int8") == "int8"
+        assert choose_variant(half, provider="cpu") == "int8"
+        with pytest.raises(BundleError, match="'int8' and 'fp32' failed the parity check on 'openvino'"):
+            choose_variant(judged("fp32", half), provider="openvino")
 
     def test_an_unknown_one_lists_those_there_are(self, both: Bundle) -> None:
         with pytest.raises(BundleError, match=r"no variant 'fp16'; it has fp32, int8"):

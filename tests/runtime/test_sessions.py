@@ -141,7 +141,7 @@ def test_the_engines_agree() -> None:
 
 
 def test_unknown_provider_and_threads() -> None:
-    with pytest.raises(InputError, match="unknown provider 'tpu'; expected one of cpu, cuda, openvino"):
+    with pytest.raises(InputError, match="unknown provider 'tpu'; expected one of cpu, cuda, ort-tensorrt, openvino"):
         open_session(_encoder(), provider="tpu")
     with pytest.raises(InputError, match="threads: got 0"):
         open_session(_encoder(), threads=0)

@@ -1,19 +1,10 @@
-"""CK+, the Extended Cohn-Kanade Dataset (Lucey et al. 2010), in both shapes that users have.
-
-- ``cohn-kanade``: the authors' tree, ``cohn-kanade-images/S005/001/S005_001_00000001.png`` and
-  ``Emotion/S005/001/S005_001_00000011_emotion.txt``. A sequence runs from neutral to the peak; its last three frames
-  are stills of its expression, its first frame is a neutral one. OpenCV's frontal Haar cascade finds the faces.
-- ``CK+48``: ``<expression>/S010_004_00000017.png``, 48x48 faces, the last three frames of each labelled sequence.
-
-Contempt, which is none of the seven expressions, is left out of the stills and kept in the sequences.
-"""
+"""The sequences of both of CK+'s trees: who, which, in what order, of what expression."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,18 +13,21 @@ from numpy.typing import NDArray
 
 from fer_edge.cascade import load_cascade
 from fer_edge.data.images import folder_entries, image_files, read_grey
-from fer_edge.data.reading import Progress, Reading
-from fer_edge.data.stills import Dataset, StillSet
 from fer_edge.errors import InputError
-from fer_edge.labels import CKPLUS_CODES, EXPRESSIONS, canonical_expression
+from fer_edge.labels import CKPLUS_CODES, canonical_expression
 from fer_edge.preprocess import PreprocessSpec, crop_face
 
-__all__ = ["CkPlusSequence", "ckplus_sequences", "reading", "split_by_subject"]
+__all__ = ["CROPPED_SIDE", "FACE_SIDE", "PEAK_FRAMES", "CkPlusSequence", "ckplus_sequences"]
 
-_VERSION = 1
-_FACE_SIDE: Final = 128
-_CROPPED_SIDE: Final = 48
-_PEAK_FRAMES: Final = 3
+FACE_SIDE: Final = 128
+"""Pixels that a face of the authors' tree is brought to, unless told otherwise."""
+
+CROPPED_SIDE: Final = 48
+"""Pixels of a face in CK+48."""
+
+PEAK_FRAMES: Final = 3
+"""Frames at the end of a sequence that show its expression."""
+
 _FRAME: Final = re.compile(r"(S\d+)_(\d+)_(\d+)")
 _IMAGE_FOLDERS: Final = ("cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images")
 _LABEL_FOLDERS: Final = ("Emotion", "Emotion_labels/Emotion", "Emotion_labels")
@@ -59,7 +53,17 @@ class CkPlusSequence:
     cropped: bool
     label_file: Path | None = field(default=None, repr=False)
 
-    def read_faces(self, frames: Sequence[int] | None = None, *, size: int = _FACE_SIDE) -> NDArray[np.uint8]:
+    @property
+    def side(self) -> int:
+        """Pixels of its faces, unless told otherwise."""
+        return CROPPED_SIDE if self.cropped else FACE_SIDE
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that decides what the sequence is."""
+        return self.frames if self.label_file is None else (*self.frames, self.label_file)
+
+    def read_faces(self, frames: Sequence[int] | None = None, *, size: int = FACE_SIDE) -> NDArray[np.uint8]:
         """Decode frames and crop them to the face, by one box for the whole sequence.
 
         Args:
@@ -71,11 +75,11 @@ class CkPlusSequence:
 
         Raises:
             InputError: an unreadable image, a frame of another size than the first (or than 48x48 in CK+48), or no face
-                in the first frame or the last.
+                in any frame.
         """
         chosen = range(len(self.frames)) if frames is None else frames
         images = [read_grey(self.frames[place]) for place in chosen]
-        rows, columns = (_CROPPED_SIDE, _CROPPED_SIDE) if self.cropped else images[0].shape
+        rows, columns = (CROPPED_SIDE, CROPPED_SIDE) if self.cropped else images[0].shape
         for place, image in zip(chosen, images, strict=True):
             if image.shape != (rows, columns):
                 got = f"{image.shape[1]}x{image.shape[0]}"
@@ -84,10 +88,10 @@ class CkPlusSequence:
         return np.stack([crop_face(image, box, PreprocessSpec(size=size)) for image in images])
 
     def _face_box(self) -> tuple[int, int, int, int]:
-        for path in (self.frames[0], self.frames[-1]):
+        for path in (self.frames[0], self.frames[-1], *self.frames[1:-1]):
             if (box := _largest_face(read_grey(path))) is not None:
                 return box
-        raise InputError(f"no face found in {self.frames[0]} nor in {self.frames[-1]}; crop the sequence yourself")
+        raise InputError(f"no face found in {self.frames[0]} nor in {self.frames[-1]} nor between; crop them yourself")
 
 
 def ckplus_sequences(path: Path) -> tuple[CkPlusSequence, ...]:
@@ -107,99 +111,6 @@ def ckplus_sequences(path: Path) -> tuple[CkPlusSequence, ...]:
     if labels is None:
         raise InputError(f"{path} holds {images.name} and no labels; expected the folder Emotion beside it")
     return _whole_sequences(images, labels)
-
-
-def reading(path: Path, *, size: int | None = None) -> Reading:
-    """Look at CK+ and plan how to read its stills: one split, with the subjects in `groups`.
-
-    Args:
-        path: as in `ckplus_sequences`.
-        size: width and height of the faces; by default 48 for CK+48 and 128 for the authors' tree.
-
-    Raises:
-        InputError: as `ckplus_sequences`.
-    """
-    sequences = ckplus_sequences(path)
-    files = [file for sequence in sequences for file in (*sequence.frames, sequence.label_file) if file]
-    side = size or (_CROPPED_SIDE if sequences[0].cropped else _FACE_SIDE)
-    return Reading(
-        name="ckplus",
-        root=path,
-        files=files,
-        version=_VERSION,
-        options=f"size={side}",
-        read=partial(_read, path, sequences, side),
-    )
-
-
-def split_by_subject(dataset: Dataset, *, fold: int, folds: int = 10) -> Dataset:
-    """Part a data set of one split into train, val and test without sharing a subject between them.
-
-    Subjects in the order of their ids are dealt out to the folds in turn. `fold` becomes ``test``, the next one
-    ``val``, the others ``train``.
-
-    Raises:
-        InputError: no subjects in the data, fewer than folds, or a fold that is not one of them.
-    """
-    (whole,) = dataset.splits.values()
-    if whole.groups is None:
-        raise InputError(f"{dataset.source} does not name its subjects, so it cannot be parted by them")
-    subjects, place = np.unique(whole.groups, return_inverse=True)
-    if not 0 <= fold < folds or not 3 <= folds <= len(subjects):
-        raise InputError(
-            f"fold {fold} of {folds}: expected 0 to {folds - 1}, and 3 to {len(subjects)} folds, as there are subjects"
-        )
-    turn = (place % folds - fold) % folds
-    masks = {"train": turn > 1, "val": turn == 1, "test": turn == 0}
-    return replace(
-        dataset,
-        splits={name: replace(whole.subset(mask), name=name) for name, mask in masks.items()},
-        roles={"train": "train", "choose": "val", "report": "test"},
-        note=f"Fold {fold} of {folds} by subject.",
-        cache=None,
-    )
-
-
-def _read(path: Path, sequences: Sequence[CkPlusSequence], side: int, progress: Progress) -> Dataset:
-    used = [sequence for sequence in sequences if sequence.expression in EXPRESSIONS]
-    if not used:
-        raise InputError(f"{path} holds no sequence labelled with one of {', '.join(EXPRESSIONS)}")
-    faces, labels, subjects = [], [], []
-    for done, sequence in enumerate(used):
-        progress(done, len(used))
-        frames = list(range(len(sequence.frames)))
-        shown = [str(sequence.expression)] * len(frames)
-        if not sequence.cropped:
-            frames, shown = [0, *frames[-_PEAK_FRAMES:]], ["neutral", *shown[-_PEAK_FRAMES:]]
-        faces.append(sequence.read_faces(frames, size=side))
-        labels += [EXPRESSIONS.index(expression) for expression in shown]
-        subjects += [sequence.subject] * len(frames)
-    progress(len(used), len(used))
-    stills = StillSet(
-        name="all",
-        images=np.concatenate(faces),
-        labels=np.array(labels, np.int64),
-        rows=np.arange(len(labels)),
-        groups=np.array(subjects),
-    )
-    return Dataset(
-        name="ckplus",
-        source=f"ckplus:{path}",
-        layout="CK+48" if used[0].cropped else "cohn-kanade",
-        splits={"all": stills},
-        roles={"report": "all"},
-        note=_note(sequences),
-    )
-
-
-def _note(sequences: Sequence[CkPlusSequence]) -> str:
-    contempt = sum(sequence.expression == "contempt" for sequence in sequences)
-    unlabelled = sum(sequence.expression is None for sequence in sequences)
-    neutral = " This shape holds no neutral faces." if sequences[0].cropped else ""
-    return (
-        f"Of {len(sequences)} sequences {unlabelled} without a label and {contempt} of contempt are left out.{neutral} "
-        "Add ?fold=0 (to 9) to the spec for train, val and test without a common subject."
-    )
 
 
 def _cropped_sequences(root: Path) -> tuple[CkPlusSequence, ...]:
@@ -246,8 +157,8 @@ def _whole_sequences(images: Path, labels: Path) -> tuple[CkPlusSequence, ...]:
         if peak not in frames:
             raise InputError(f"{label_file} labels frame {peak}, which is missing in {folder}")
         kept = tuple(frames[frame] for frame in sorted(frames) if frame <= peak)
-        if label_file and len(kept) <= _PEAK_FRAMES:
-            raise InputError(f"{folder}: {len(kept)} frames, expected a neutral one and {_PEAK_FRAMES} of the peak")
+        if label_file and len(kept) <= PEAK_FRAMES:
+            raise InputError(f"{folder}: {len(kept)} frames, expected a neutral one and {PEAK_FRAMES} of the peak")
         found.append(
             CkPlusSequence(
                 subject=subject,

@@ -1,0 +1,88 @@
+"""The frames that the parity chain computes on: generated faces, or rows of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.bundle import Bundle
+from fer_edge.data import load_dataset
+from fer_edge.data.faces.stills import synthetic_stills
+from fer_edge.data.stills import StillSet
+from fer_edge.errors import InputError
+from fer_edge.files import read_json
+from fer_edge.preprocess import prepare_stills
+
+__all__ = ["ChainFrames", "generated_frames", "real_frames"]
+
+_GENERATED: Final = 128
+_REAL: Final = 512
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChainFrames:
+    """Frames, uint8 (N, S, S), and what they are in words."""
+
+    frames: NDArray[np.uint8]
+    described: str
+
+
+def generated_frames(bundle: Bundle) -> ChainFrames:
+    """Generated faces, prepared as the bundle says."""
+    count = max(_GENERATED, bundle.manifest.sequence.window)
+    faces = synthetic_stills(count, seed=0)[0]
+    return ChainFrames(
+        frames=prepare_stills(faces, bundle.manifest.preprocess), described=f"{count} generated faces (seed 0)"
+    )
+
+
+def real_frames(
+    bundle: Bundle, data: str, *, rows: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> ChainFrames:
+    """Rows of a data set, prepared as the bundle says.
+
+    Args:
+        bundle: an open bundle.
+        data: a data spec.
+        rows: a sample list, as `fer-edge calibrate --sample-out` writes it: row numbers of a split and their SHA-256.
+            Without it 512 rows are taken, evenly spaced, of the split to choose on; never of the split to report on.
+        progress: called with (rows decoded, rows).
+
+    Raises:
+        InputError: the data or the list cannot be used, or the rows are not those that the list names.
+    """
+    dataset = load_dataset(data, progress=progress)
+    if rows is None:
+        split = dataset.split("choose")
+        chosen = split.subset(np.unique(np.linspace(0, len(split) - 1, min(_REAL, len(split))).astype(np.int64)))
+        described = f"{len(chosen):,} rows of {dataset.name} {chosen.name}"
+    else:
+        chosen = _listed(dataset.split("train"), rows)
+        described = f"the {len(chosen):,} rows of {rows.name} ({dataset.name} {chosen.name})"
+    return ChainFrames(
+        frames=prepare_stills(np.asarray(chosen.images), bundle.manifest.preprocess), described=described
+    )
+
+
+def _listed(train: StillSet, rows: Path) -> StillSet:
+    listed: Any = read_json(rows)
+    try:
+        split, numbers, sha256 = str(listed["split"]), np.asarray(listed["rows"], np.int64), str(listed["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{rows}: expected a sample list with split, rows and sha256, as calibrate --sample-out writes it ({error})"
+        ) from error
+    if split != train.name:
+        raise InputError(f"{rows}: the rows are of {split!r}, the data's training split is {train.name!r}")
+    chosen = train.subset(np.flatnonzero(np.isin(train.rows, numbers)))
+    if chosen.sha256 != sha256:
+        raise InputError(
+            f"{rows}: the data's rows of these numbers are others than the list was made of (sha256 "
+            f"{chosen.sha256[:12]}..., expected {sha256[:12]}...); give the data set that it names"
+        )
+    return chosen

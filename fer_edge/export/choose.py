@@ -1,0 +1,109 @@
+"""Which target, which variant and which precision an export means."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from fer_edge.bundle import Bundle
+from fer_edge.errors import FerEdgeError, MissingPackageError
+from fer_edge.export.recipe import Precision, TargetRecipe, load_target
+from fer_edge.machine import GpuReport, machine_report
+from fer_edge.recipes import recipe_names
+from fer_edge.runtime.network import choose_variant
+from fer_edge.tensorrt_flavours import Package
+
+__all__ = ["choose_precision", "choose_target", "target_names", "target_variant"]
+
+_CPU: Final = "cpu-arm" if platform.machine().lower() in ("aarch64", "arm64") else "cpu-x86"
+_OLD_NAMES: Final[Mapping[str, str]] = {"cpu": _CPU}
+_TENSORRT: Final = ("desktop-tensorrt", "jetson-orin-agx", "jetson-thor")
+"""Of the recipes for one flavour the one that asks the builder for more; `jetson-orin-nano` is for its own device."""
+
+
+def target_names() -> tuple[str, ...]:
+    """Names of the shipped targets."""
+    return recipe_names("export")
+
+
+def choose_target(target: str, *, gpu: bool = True) -> str:
+    """The target that `target` means: itself, or for ``"auto"`` the fastest engine that is installed here.
+
+    Fastest first: TensorRT where a GPU and the TensorRT of one of the targets are here, TensorRT-RTX, ONNX Runtime on
+    CUDA, OpenVINO, ONNX Runtime. ``"cpu"`` is ONNX Runtime on this machine's processor.
+
+    Args:
+        target: a shipped target's name, the path of a recipe, ``"cpu"`` or ``"auto"``.
+        gpu: ``"auto"`` looks at the GPU too.
+
+    Raises:
+        InputError: no such target; the nearest is named.
+        MissingPackageError: ``"auto"``, and no engine is installed.
+    """
+    if target == "auto":
+        for name in _installed(gpu=gpu):
+            return name
+        raise MissingPackageError(
+            "fer-edge export --target auto found neither onnxruntime nor openvino. "
+            "Install one with: pip install 'fer-edge[cpu]'"
+        )
+    name = _OLD_NAMES.get(target, target)
+    load_target(name)
+    return name
+
+
+def _installed(*, gpu: bool) -> Iterator[str]:
+    machine = machine_report()
+    if gpu and machine.gpus:
+        yield from _on_gpu(machine.gpus[0], "Nano" in machine.cpu or "NX" in machine.cpu)
+    if importlib.util.find_spec("openvino"):
+        yield "openvino"
+    if importlib.util.find_spec("onnxruntime"):
+        yield _CPU
+
+
+def _on_gpu(gpu: GpuReport, small: bool) -> Iterator[str]:
+    from fer_edge.runtime.tensorrt_library import load_tensorrt
+
+    recipes: dict[Package, tuple[str, ...]] = {
+        "tensorrt": ("jetson-orin-nano", *_TENSORRT) if small else _TENSORRT,
+        "tensorrt_rtx": ("rtx-desktop",),
+    }
+    for package, names in recipes.items():
+        try:
+            installed = load_tensorrt(package).flavour.name
+        except FerEdgeError:
+            continue
+        capability = int(gpu.compute_capability.replace(".", ""))
+        for name in names:
+            recipe = load_target(name)
+            if recipe.flavour == installed and capability in (recipe.compute_capabilities or (capability,)):
+                yield name
+    if importlib.util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            yield "cuda"
+
+
+def target_variant(bundle: Bundle, recipe: TargetRecipe, variant: str | None) -> str:
+    """The variant asked for, or the recipe's; for TensorRT the one that its precision needs.
+
+    Raises:
+        BundleError: the bundle has no such variant.
+    """
+    wanted = variant or recipe.variant
+    if recipe.tensorrt is not None and wanted == "auto":
+        wanted = "int8-trt" if recipe.quantized else "fp32"
+    return choose_variant(bundle.manifest, variant=wanted, provider=recipe.provider)
+
+
+def choose_precision(bundle: Bundle, recipe: TargetRecipe, variant: str) -> Precision:
+    """The recipe's, but a quantized variant is never taken for a float one, nor the other way round."""
+    if recipe.precision == "variant":
+        return "variant"
+    if bundle.variant(variant).precision == "int8":
+        return "int8-fp16" if recipe.float16 else "int8"
+    return "fp16" if recipe.float16 else "fp32"

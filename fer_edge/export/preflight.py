@@ -1,0 +1,144 @@
+"""Pre-flight of a bundle: which of its graphs each TensorRT would take, asked without TensorRT and without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fer_edge.bundle import Bundle
+from fer_edge.errors import GateError, InputError, require
+from fer_edge.export.prepare import Shaped, bundle_graphs, part_shapes
+from fer_edge.export.recipe import ShapeRange, Shapes
+from fer_edge.export.writer import Part, TargetJob
+from fer_edge.tensorrt_flavours import FLAVOURS
+
+if TYPE_CHECKING:
+    from fer_edge.graph.preflight.finding import Finding
+
+__all__ = ["ROWS", "Verdict", "check_bundle", "job_findings", "require_preflight"]
+
+ROWS: Final = (*FLAVOURS, "dla")
+"""What a bundle can be checked for beside the recipes: every row of the TensorRT table, and the accelerators."""
+
+_SEVERAL: Final = Shapes(frames=ShapeRange(min=1, opt=1, max=16), windows=ShapeRange(min=1, opt=1, max=16))
+_SHOWN: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One variant for one target.
+
+    Attributes:
+        target: a row of `ROWS`, or a recipe's name.
+        variant: the bundle's variant.
+        findings: what was found, errors first.
+    """
+
+    target: str
+    variant: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Nothing was found that an engine would refuse or compute wrongly."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, and the verdict."""
+        found = [finding.to_json() for finding in self.findings]
+        return {"target": self.target, "variant": self.variant, "accepted": self.accepted, "findings": found}
+
+
+def check_bundle(bundle: Bundle, *, rows: Iterable[str] = ROWS, variants: Sequence[str] = ()) -> tuple[Verdict, ...]:
+    """Every variant for every row, the graphs as the bundle holds them.
+
+    Args:
+        bundle: an open bundle.
+        rows: of `ROWS`.
+        variants: their names; all by default.
+
+    Raises:
+        InputError: an unknown row.
+        BundleError: no such variant, or a damaged graph.
+        MissingPackageError: onnx is not installed.
+    """
+    names = tuple(variants) or tuple(variant.name for variant in bundle.manifest.variants)
+    several, single = (part_shapes(bundle.manifest, each) for each in (_SEVERAL, Shapes()))
+    verdicts = []
+    for name in names:
+        graphs = bundle_graphs(bundle, name, clip=False)
+        for row in rows:
+            # An accelerator builds one size alone, so that is what it is asked for.
+            findings = _findings(graphs, single if row == "dla" else several, row=row)
+            verdicts.append(Verdict(target=row, variant=name, findings=findings))
+    return tuple(verdicts)
+
+
+def job_findings(job: TargetJob) -> Verdict:
+    """A target's own graphs, after its passes and with its shapes; nothing is found where TensorRT has no part.
+
+    Raises:
+        MissingPackageError: onnx is not installed.
+    """
+    recipe = job.recipe
+    findings: tuple[Finding, ...] = ()
+    if recipe.flavour is not None:
+        findings = _findings(
+            job.graphs,
+            job.shapes,
+            row=recipe.flavour,
+            compute_capabilities=recipe.compute_capabilities,
+            on_dla=recipe.dla_core is not None,
+            max_opset=recipe.opset,
+        )
+    return Verdict(target=job.name, variant=job.variant, findings=findings)
+
+
+def require_preflight(job: TargetJob) -> Verdict:
+    """`job_findings`, refusing where there are errors.
+
+    Raises:
+        GateError: naming the first few.
+    """
+    verdict = job_findings(job)
+    if not verdict.accepted:
+        errors = [finding for finding in verdict.findings if finding.severity == "error"]
+        named = "; ".join(f"{each.part} {each.node}: {each.found} ({each.cure})" for each in errors[:_SHOWN])
+        more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+        command = f"fer-edge export {job.bundle.manifest.name} --target {job.name} --variant {job.variant} --check"
+        raise GateError(
+            f"the target {job.name!r} would not take {job.variant}: {named}{more}. `{command}` shows all; nothing was "
+            "written"
+        )
+    return verdict
+
+
+def _findings(
+    graphs: Mapping[Part, bytes],
+    shapes: Shaped,
+    *,
+    row: str,
+    compute_capabilities: tuple[int, ...] = (),
+    on_dla: bool = False,
+    max_opset: int | None = None,
+) -> tuple[Finding, ...]:
+    if row not in ROWS:
+        raise InputError(f"check target {row!r} is unknown; expected one of {', '.join(ROWS)}")
+    require("onnx", needed_by="pre-flight", extra="tensorrt")
+    from fer_edge.graph.load import load_graph
+    from fer_edge.graph.preflight.check import check_graph
+
+    found: list[Finding] = []
+    for part, data in graphs.items():
+        profile = {name: (each.min, each.opt, each.max) for name, each in shapes[part].items()}
+        found += check_graph(
+            load_graph(data, name=f"the {part}"),
+            target=row,
+            part=part,
+            profile=profile,
+            compute_capabilities=compute_capabilities,
+            on_dla=on_dla,
+            max_opset=max_opset,
+        )
+    return tuple(sorted(found, key=lambda finding: finding.severity != "error"))

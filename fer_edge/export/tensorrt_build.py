@@ -1,0 +1,317 @@
+"""One builder for TensorRT 8.5 to 11 and TensorRT-RTX: an ONNX graph to a serialized engine.
+
+What the versions do differently is asked of the library's row in `fer_edge.tensorrt_flavours`; nothing here looks at a
+version number.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fer_edge.errors import InputError, SessionError, require
+from fer_edge.export.writer import InputShapes, Progress
+from fer_edge.runtime.tensorrt_library import TensorRtLibrary
+
+if TYPE_CHECKING:
+    import tensorrt
+
+__all__ = ["BuildOptions", "BuiltPlan", "build_plan", "check_options"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How an engine is built.
+
+    Attributes:
+        shapes: the optimisation profile, by input.
+        float16: compute in FP16 where a builder with precision flags may; strongly typed graphs say it themselves.
+        quantized: the graph holds Q/DQ pairs.
+        keep_float32: nodes that stay FP32 under a builder with precision flags.
+        workspace_bytes: memory for tactics; None for the builder's own choice.
+        compute_capabilities: GPUs to build ahead of time for; empty for the GPU at hand.
+        dla_core: the deep learning accelerator that takes what layers it can.
+        gpu_fallback: layers that it cannot take may run on the GPU.
+        optimization_level: 0 to 5.
+        version_compatible: the engine also loads in later versions.
+        hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for the GPU at hand.
+        timing_cache: what an earlier build found; the same cache gives the same choice of kernels.
+    """
+
+    shapes: Mapping[str, InputShapes]
+    float16: bool = False
+    quantized: bool = False
+    keep_float32: tuple[str, ...] = ()
+    workspace_bytes: int | None = None
+    compute_capabilities: tuple[int, ...] = ()
+    dla_core: int | None = None
+    gpu_fallback: bool = True
+    optimization_level: int = 3
+    version_compatible: bool = False
+    hardware_level: str = ""
+    timing_cache: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltPlan:
+    """A serialized engine.
+
+    Attributes:
+        plan: its bytes, as TensorRT gave them.
+        timing_cache: what the builder found out; None where it times nothing.
+        warnings: what parser and builder warned of.
+        outputs: names of the graph's outputs.
+        dtypes: the type of each input in the graph as TensorRT read it.
+        seconds: the build's duration.
+    """
+
+    plan: bytes
+    timing_cache: bytes | None
+    warnings: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dtypes: Mapping[str, str]
+    seconds: float
+
+
+def check_options(library: TensorRtLibrary, options: BuildOptions) -> tuple[str, ...]:
+    """Why this TensorRT would refuse these options, a sentence each; empty where it would not."""
+    row, faults = library.flavour, []
+    if options.compute_capabilities and not row.just_in_time:
+        faults.append(f"{library.title} builds for the GPU at hand alone; leave compute_capabilities empty")
+    for capability in options.compute_capabilities:
+        if capability not in row.compute_capabilities:
+            listed = ", ".join(f"SM{each}" for each in row.compute_capabilities)
+            faults.append(f"{library.title} does not build for SM{capability}; it builds for {listed}")
+        elif capability in row.fp16_only and not options.float16:
+            faults.append(f"{library.title} multiplies no FP32 matrices on SM{capability}; take an FP16 precision")
+    if options.hardware_level and options.hardware_level not in row.hardware_levels:
+        listed = ", ".join(row.hardware_levels) or "none"
+        faults.append(f"{library.title} has no hardware compatibility {options.hardware_level}; it has {listed}")
+    if options.version_compatible and not row.version_compatible:
+        faults.append(f"{library.title} builds no version-compatible engines; set version_compatible = false")
+    if options.dla_core is not None and not row.dla:
+        faults.append(f"{library.title} knows no deep learning accelerator; leave dla_core out")
+    return tuple(faults)
+
+
+def build_plan(
+    library: TensorRtLibrary,
+    graph: bytes,
+    options: BuildOptions,
+    *,
+    progress: Progress | None = None,
+    name: str = "graph",
+) -> BuiltPlan:
+    """Parse a graph and build its engine.
+
+    Args:
+        library: the TensorRT that builds.
+        graph: ONNX bytes, ready for this library (casts, signs, forms).
+        options: how.
+        progress: told the builder's phases; a Ctrl-C while it runs ends the build.
+        name: what to call the graph in messages.
+
+    Raises:
+        InputError: the options do not fit the library or the graph's inputs.
+        SessionError: the parser refuses a node, which is named, or the builder fails.
+    """
+    if faults := check_options(library, options):
+        raise InputError("; ".join(faults))
+    trt = library.module
+    started = time.perf_counter()
+    monitor = _monitor(library, progress, name) if library.flavour.progress_monitor else None
+    with library.log.listen() as said:
+        builder: tensorrt.Builder = trt.Builder(library.logger)
+        network: tensorrt.INetworkDefinition = builder.create_network(_creation_flags(library))
+        parser: tensorrt.OnnxParser = trt.OnnxParser(network, library.logger)
+        if not parser.parse(graph):
+            raise SessionError(f"{library.title} cannot read {name}: {_parser_errors(library, parser, graph)}")
+        inputs = [network.get_input(index) for index in range(network.num_inputs)]
+        config: tensorrt.IBuilderConfig = builder.create_builder_config()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector tells kinds and formats
+        config.add_optimization_profile(_profile(builder, inputs, options, name))
+        for apply in (_set_limits, _set_precision, _set_reach, _set_accelerator):
+            apply(library, config, network, options)
+        cache = _timing_cache(config, options) if library.flavour.timing_cache else None
+        if monitor is not None:
+            config.progress_monitor = monitor
+        memory: tensorrt.IHostMemory | None = builder.build_serialized_network(network, config)
+    if monitor is not None and monitor.interrupted:
+        raise KeyboardInterrupt
+    if memory is None:
+        raise SessionError(f"{library.title} cannot build {name}: {said.reason()}")
+    return BuiltPlan(
+        plan=bytes(memory),
+        timing_cache=None if cache is None else bytes(cache.serialize()),
+        warnings=said.warnings,
+        outputs=tuple(network.get_output(index).name for index in range(network.num_outputs)),
+        dtypes={each.name: each.dtype.name for each in inputs},
+        seconds=round(time.perf_counter() - started, 2),
+    )
+
+
+def _creation_flags(library: TensorRtLibrary) -> int:
+    kinds, flags = library.module.NetworkDefinitionCreationFlag, 0
+    if library.flavour.explicit_batch:
+        flags |= 1 << int(kinds.EXPLICIT_BATCH)
+    if library.flavour.strong_typing:
+        flags |= 1 << int(kinds.STRONGLY_TYPED)
+    return flags
+
+
+def _parser_errors(library: TensorRtLibrary, parser: tensorrt.OnnxParser, graph: bytes) -> str:
+    """Every error with its node: by name where the parser tells it, by looking the number up where it does not."""
+    names: Callable[[int], str] = _node_namer(graph)
+    said = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        number = error.node()
+        if number >= 0 and library.flavour.parser_names and error.node_name():
+            node = f"node {error.node_name()!r} ({error.node_operator()})"
+        else:
+            node = names(number)
+        said.append(f"{node}: {' '.join(error.desc().split())}")
+    return "; ".join(dict.fromkeys(said)) or "it does not say why"
+
+
+def _node_namer(graph: bytes) -> Callable[[int], str]:
+    try:
+        onnx = require("onnx", needed_by="naming the node", extra="calibrate")
+        nodes = onnx.load_from_string(graph).graph.node  # unchecked: it was just refused
+    except Exception:  # the graph is broken or onnx is missing: the number must do
+        return lambda number: f"node {number}" if number >= 0 else "the graph"
+    return lambda number: (
+        f"node {nodes[number].name!r} ({nodes[number].op_type})" if 0 <= number < len(nodes) else "the graph"
+    )
+
+
+def _profile(builder: tensorrt.Builder, inputs: list[tensorrt.ITensor], options: BuildOptions, name: str) -> Any:
+    profile: Any = builder.create_optimization_profile()
+    for tensor in inputs:
+        shapes = options.shapes.get(tensor.name)
+        if shapes is None:
+            raise InputError(f"{name}: no shapes are given for the input {tensor.name!r}")
+        profile.set_shape(tensor.name, shapes.min, shapes.opt, shapes.max)
+    return profile
+
+
+def _set_limits(
+    library: TensorRtLibrary, config: tensorrt.IBuilderConfig, _network: Any, options: BuildOptions
+) -> None:
+    trt = library.module
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if library.flavour.optimization_level:
+        config.builder_optimization_level = options.optimization_level
+
+
+def _set_precision(
+    library: TensorRtLibrary,
+    config: tensorrt.IBuilderConfig,
+    network: tensorrt.INetworkDefinition,
+    options: BuildOptions,
+) -> None:
+    """For builders that choose precisions themselves; a strongly typed graph has said all there is to say."""
+    row, trt = library.flavour, library.module
+    if not row.precision_flags or row.strong_typing:
+        return
+    if options.float16:
+        config.set_flag(trt.BuilderFlag.FP16)
+    if options.quantized:
+        config.set_flag(trt.BuilderFlag.INT8)
+    kept = set(options.keep_float32) if options.float16 else set()
+    if kept:
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        for index in range(network.num_layers):
+            layer = network.get_layer(index)
+            if layer.name in kept:
+                layer.precision = trt.float32
+                for output in range(layer.num_outputs):
+                    layer.set_output_type(output, trt.float32)
+
+
+def _set_reach(library: TensorRtLibrary, config: Any, _network: Any, options: BuildOptions) -> None:
+    """The GPUs and versions that the engine is for."""
+    trt = library.module
+    if options.compute_capabilities:
+        config.num_compute_capabilities = len(options.compute_capabilities)
+        for index, capability in enumerate(options.compute_capabilities):
+            if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), index):
+                raise SessionError(f"{library.title} refuses to build for SM{capability}")
+    if options.hardware_level:
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, options.hardware_level)
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+
+
+def _set_accelerator(
+    library: TensorRtLibrary, config: tensorrt.IBuilderConfig, _network: Any, options: BuildOptions
+) -> None:
+    if options.dla_core is None:
+        return
+    trt = library.module
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = options.dla_core
+    if options.gpu_fallback:
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+
+
+def _timing_cache(config: Any, options: BuildOptions) -> tensorrt.ITimingCache:
+    cache: tensorrt.ITimingCache = config.create_timing_cache(options.timing_cache)
+    if not config.set_timing_cache(cache, False):
+        # Of another GPU or version: a fresh one, never one that is known not to fit.
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
+
+
+@dataclass
+class _Phases:
+    """The phases under way, outermost first, with the steps done and in all."""
+
+    steps: dict[str, list[int]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _monitor(library: TensorRtLibrary, progress: Progress | None, name: str) -> Any:
+    """An `IProgressMonitor`: its calls come from the builder's threads, and nothing may be raised through them."""
+    phases = _Phases()
+    base: Any = library.module.IProgressMonitor
+
+    class Monitor(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.interrupted = False
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with phases.lock:
+                phases.steps[phase_name] = [0, num_steps]
+            self._tell()
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with phases.lock:
+                if phase_name in phases.steps:
+                    phases.steps[phase_name][0] = step + 1
+            self._tell()
+            return not self.interrupted
+
+        def phase_finish(self, phase_name: str) -> None:
+            with phases.lock:
+                phases.steps.pop(phase_name, None)
+            self._tell()
+
+        def _tell(self) -> None:
+            try:
+                with phases.lock:
+                    if progress is None or not phases.steps:
+                        return
+                    done, total = next(iter(phases.steps.values()))
+                    text = f"building {name}: {list(phases.steps)[-1].lower()}"
+                progress(text, done, total)
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+    return Monitor()

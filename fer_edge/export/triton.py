@@ -1,0 +1,264 @@
+"""A bundle as a model repository for Triton: the frame encoder, the head as a stateful step, and both in one request.
+
+    models/<bundle>_encoder      frames -> features; requests of all streams share its runs
+    models/<bundle>_step         feature -> probabilities; Triton keeps each stream's window between requests
+    models/<bundle>_recognizer   an ensemble of the two: frame -> probabilities
+
+The client sends one prepared face a request, at the bundle's frame rate, with its stream's correlation id and a start
+flag on the first. Nothing else of the sequence is the client's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.data.faces.stills import synthetic_stills
+from fer_edge.errors import SessionError, require
+from fer_edge.export.parity import Parity, compare_outputs, require_parity
+from fer_edge.export.triton_config import LABELS_FILE, TritonOptions, encoder_config, recognizer_config, step_config
+from fer_edge.export.writer import PlannedFile, Progress, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.files import write_atomic
+from fer_edge.manifest import Manifest
+from fer_edge.metrics import softmax
+from fer_edge.preprocess import prepare_stills
+from fer_edge.runtime.providers import open_session
+from fer_edge.runtime.sequence import FeatureWindow
+from fer_edge.runtime.session import Session
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["TRITON", "compare_step"]
+
+_TOLERANCE: Final = 1e-4
+"""Largest difference of a probability between the step and the runtime."""
+
+_FEWEST_STEPS: Final = 40
+_FACES: Final = 14  # different ones, in any order: two of each expression
+_FOREIGN: Final = 1e6  # what no feature comes near
+_SCRIPT: Final = "build-plans.sh"
+_MODELS: Final = ("encoder", "step", "recognizer")
+
+Array = NDArray[Any]
+
+
+def _plan(job: TargetJob) -> WriterPlan:
+    options, name = job.recipe.triton, job.bundle.manifest.name
+    precision = job.bundle.variant(job.variant).precision
+    plans = options.backend == "tensorrt"
+    remark = f"{_SCRIPT} makes the server's plan of it" if plans else ""
+    files = [
+        PlannedFile(name=_graph_place(name, "encoder", options), part="encoder", precision=precision, remark=remark),
+        PlannedFile(name=_graph_place(name, "step", options), part="head", precision=precision, remark=remark),
+        *(PlannedFile(name=f"models/{name}_{model}/config.pbtxt") for model in _MODELS),
+        *(PlannedFile(name=f"models/{name}_{model}/{LABELS_FILE}") for model in _MODELS[1:]),
+        PlannedFile(name=f"models/{name}_recognizer/1/.keep"),
+        *([PlannedFile(name=_SCRIPT)] if plans else []),
+    ]
+    return WriterPlan(files=tuple(files), refusals=_refusals(job))
+
+
+def _refusals(job: TargetJob) -> tuple[str, ...]:
+    """Why there would be no repository, or none that a server runs."""
+    if "clip" in job.graphs:
+        return ("a server has no use for the fused clip graph: its clients send frames; leave out --clip",)
+    if job.recipe.triton.backend != "tensorrt":
+        return ()
+    require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
+    from fer_edge.graph.load import load_graph
+    from fer_edge.graph.signed import unsigned_nodes
+
+    unsigned = [part for part, graph in job.graphs.items() if unsigned_nodes(load_graph(graph, name=part))]
+    if not unsigned:
+        return ()
+    return (
+        f"variant {job.variant!r} quantizes to uint8 in its {' and '.join(unsigned)}, TensorRT takes signed INT8 only: "
+        "pass --variant int8-trt, or fp32",
+    )
+
+
+def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
+    """Write the repository; the step is compared with the runtime, stream by stream, before anything is left."""
+    if refusals := _refusals(job):
+        raise SessionError(f"the target {job.name!r}: {refusals[0]}")
+    require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
+    from fer_edge.graph.load import dump_graph, load_graph
+    from fer_edge.graph.step import step_graph
+
+    manifest, options = job.bundle.manifest, job.recipe.triton
+    variant = job.bundle.variant(job.variant)
+    progress("making the step", 0, 2)
+    encoder = load_graph(job.graphs["encoder"], name="the encoder")
+    step = step_graph(
+        load_graph(job.graphs["head"], name="the head"),
+        window=manifest.sequence.window,
+        temperature=variant.temperature,
+    )
+    files = _repository(manifest, options, {"encoder": encoder, "step": step})
+    graphs = {"encoder": job.graphs["encoder"], "step": dump_graph(step, name="the step")}
+    for model, graph in graphs.items():
+        files[_graph_place(manifest.name, model, options)] = graph
+    progress("comparing the step with the runtime", 1, 2)
+    parity, engine = _parity(job, graphs)
+    require_parity(parity, tolerance=_TOLERANCE, what=f"the step of {manifest.name!r} against the runtime's own window")
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+    if _SCRIPT in files:
+        (folder / _SCRIPT).chmod(0o755)
+    return WrittenTarget(files=tuple(folder / name for name in files), engine=engine, parity=parity)
+
+
+def _repository(manifest: Manifest, options: TritonOptions, models: Mapping[str, ModelProto]) -> dict[str, bytes]:
+    """Everything but the graphs, by its place in the folder."""
+    from fer_edge.graph.info import describe_graph
+
+    names = {model: f"{manifest.name}_{model}" for model in _MODELS}
+    looks = next(tensor for tensor in describe_graph(models["encoder"]).outputs if tensor.name == "attention")
+    tokens = looks.shape[-1] if isinstance(looks.shape[-1], int) else -1
+    configs = {
+        "encoder": encoder_config(names["encoder"], manifest, tokens=tokens, options=options),
+        "step": step_config(names["step"], manifest, options=options),
+        "recognizer": recognizer_config(
+            names["recognizer"], manifest, encoder=names["encoder"], step=names["step"], options=options
+        ),
+    }
+    files = {f"models/{names[model]}/config.pbtxt": text.encode() for model, text in configs.items()}
+    labels = "".join(f"{label}\n" for label in manifest.labels).encode()
+    for model in ("step", "recognizer"):
+        files[f"models/{names[model]}/{LABELS_FILE}"] = labels
+    # An ensemble has no file of its own, and object stores and version control lose a folder that is empty.
+    files[f"models/{names['recognizer']}/1/.keep"] = b""
+    if options.backend == "tensorrt":
+        files[_SCRIPT] = _build_script(manifest, options).encode()
+    return files
+
+
+def _graph_place(bundle: str, model: str, options: TritonOptions) -> str:
+    """Where a graph lies: in the repository, or beside it where a plan is built of it."""
+    if options.backend == "tensorrt":
+        return f"onnx/{bundle}_{model}.onnx"
+    return f"models/{bundle}_{model}/1/model.onnx"
+
+
+def _build_script(manifest: Manifest, options: TritonOptions) -> str:
+    """Shell that builds each plan with trtexec, in the container that the server runs in."""
+    size, window, width = manifest.preprocess.size, manifest.sequence.window, manifest.sequence.feature_size
+    inputs: dict[str, dict[str, tuple[int, ...]]] = {
+        "encoder": {"frames": (size, size)},
+        "step": {"feature": (width,), "window": (window, width), "length": (1,), "ready": (1,), "start": (1,)},
+    }
+    batches = {"min": 1, "opt": min(8, options.max_batch), "max": options.max_batch}
+    lines = []
+    for model, shapes in inputs.items():
+        profile = " ".join(f"--{end}Shapes={_trtexec_shapes(shapes, batch)}" for end, batch in batches.items())
+        lines.append(f"build {manifest.name}_{model} {profile}\n")
+    return _SCRIPT_TEXT.format(builds="".join(lines))
+
+
+def _trtexec_shapes(shapes: Mapping[str, tuple[int, ...]], batch: int) -> str:
+    return ",".join(f"{name}:{'x'.join(map(str, (batch, *dims)))}" for name, dims in shapes.items())
+
+
+_SCRIPT_TEXT: Final = """#!/usr/bin/env bash
+# Builds the TensorRT plans of this repository. A plan holds for one GPU model and one TensorRT version: run this on the
+# server's GPU, in the server's own container release, for example
+#   docker run --rm --gpus all -v "$PWD:/work" -w /work nvcr.io/nvidia/tensorrt:25.08-py3 ./build-plans.sh
+set -euo pipefail
+cd "$(dirname "$0")"
+
+command -v trtexec >/dev/null || PATH=$PATH:/usr/src/tensorrt/bin
+if ! command -v trtexec >/dev/null; then
+    echo "build-plans.sh: there is no trtexec here; run it in the tensorrt container of the server's release" >&2
+    exit 1
+fi
+# Precisions are those of the graph. TensorRT 11 knows no other way and has no flag for it.
+typed=()
+if trtexec --help | grep -q -- --stronglyTyped; then
+    typed=(--stronglyTyped)
+fi
+
+# build MODEL PROFILE...: onnx/MODEL.onnx to models/MODEL/1/model.plan, which appears when it is whole.
+build() {{
+    local model=$1 plan=models/$1/1/model.plan
+    shift
+    mkdir -p "models/$model/1"
+    trtexec --onnx="onnx/$model.onnx" --saveEngine="$plan.part" "${{typed[@]}}" --skipInference "$@"
+    mv "$plan.part" "$plan"
+    echo "built $plan"
+}}
+
+{builds}"""
+
+
+def _parity(job: TargetJob, graphs: Mapping[str, bytes]) -> tuple[Parity, str]:
+    """The step against the head and the runtime's window, on generated faces, in ONNX Runtime on the CPU."""
+    manifest = job.bundle.manifest
+    steps = max(_FEWEST_STEPS, 5 * manifest.sequence.window // 2)
+    faces = prepare_stills(synthetic_stills(_FACES, seed=0)[0], manifest.preprocess)
+    order = np.random.default_rng(0).integers(_FACES, size=(2, steps))
+    with open_session(graphs["encoder"]) as encoder:
+        rows = encoder.run({"frames": faces})["features"][order]
+    with open_session(graphs["step"]) as step, open_session(job.graphs["head"]) as head:
+        temperature = job.bundle.variant(job.variant).temperature
+        parity = compare_step(step, head, rows, manifest=manifest, temperature=temperature)
+        return parity, step.provider_version
+
+
+def compare_step(
+    step: Session, head: Session, features: NDArray[np.float32], *, manifest: Manifest, temperature: float
+) -> Parity:
+    """Feed streams through the step as a server would, and through the runtime's own window and head.
+
+    The first stream goes on without a break. The others miss every seventh frame and start over half-way, upon a state
+    full of numbers that are nobody's.
+
+    Args:
+        step: the step's graph.
+        head: the head that it was made of.
+        features: float32 (streams, steps, F), at least one stream.
+        manifest: of the bundle; its window and frame rate hold.
+        temperature: of the variant.
+
+    Raises:
+        GateError: an output is missing, of another shape, or not finite.
+    """
+    sequence = manifest.sequence
+    streams, steps, width = features.shape
+    windows = [FeatureWindow(sequence) for _ in range(streams)]
+    taken = np.zeros(streams, np.int64)  # frames so far: the clock of a stream whose frames come at the model's rate
+    state: dict[str, Array] = {
+        "window": np.full((streams, sequence.window, width), _FOREIGN, np.float32),
+        "length": np.zeros((streams, 1), np.int32),
+    }
+    pairs, shapes = [], []
+    for index in range(steps):
+        over = index in (0, steps // 2)
+        ready = np.array([stream == 0 or over or index % 7 != 6 for stream in range(streams)])
+        start = np.array([over and (index == 0 or stream > 0) for stream in range(streams)])
+        state["window"][start] = _FOREIGN
+        flags = {name: value.astype(np.int32)[:, None] for name, value in (("ready", ready), ("start", start))}
+        found = step.run({"feature": features[:, index], **flags, **state})
+        state = {"window": found["next_window"], "length": found["next_length"]}
+        due = np.flatnonzero(ready)
+        for stream in due:
+            if start[stream]:
+                windows[stream].clear()
+            windows[stream].push(features[stream, index], timestamp_s=taken[stream] / sequence.frame_rate)
+        taken[due] += 1
+        views = [windows[stream].view() for stream in due]
+        lengths = np.array([view.length for view in views], np.int64)
+        logits = head.run({"features": np.stack([view.features for view in views]), "length": lengths})["logits"]
+        expected = {"probabilities": softmax(logits, temperature=temperature), "next_length": lengths[:, None]}
+        pairs.append((expected, {name: found[name][ready] for name in expected}))
+        shapes.append((len(due), width))
+    parity = compare_outputs(pairs, shapes)
+    return replace(parity, shapes=tuple(dict.fromkeys(shapes)))
+
+
+TRITON: Final = TargetWriter(plan=_plan, write=_write)

@@ -1,0 +1,137 @@
+"""For devices that run no fer-edge: checked graphs, and the script that builds their engines with NVIDIA's trtexec."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Final
+
+from fer_edge.export.writer import Part, PlannedFile, Progress, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.files import write_atomic
+
+__all__ = ["SCRIPT", "SCRIPT_FILE", "build_script", "trtexec_flags"]
+
+SCRIPT_FILE: Final = "build-engines.sh"
+_PLAIN_NAME: Final = re.compile(r"[\w./-]+")  # trtexec parts layer names from precisions by ":" and each other by ","
+_ENGINE: Final = "{part}.engine"
+
+
+def trtexec_flags(job: TargetJob, part: Part) -> tuple[str, ...]:
+    """Flags of one graph's build, beside the files and those that depend on the version of trtexec."""
+    recipe, row = job.recipe, job.recipe.tensorrt
+    flags = []
+    if row is not None and row.precision_flags:
+        flags += ["--fp16"] if job.float16 else []
+        flags += ["--int8"] if job.quantized else []
+        kept = [name for name in job.keep_float32.get(part, ()) if _PLAIN_NAME.fullmatch(name)]
+        if job.float16 and kept:
+            flags.append("--precisionConstraints=obey")
+            flags.append("--layerPrecisions=" + ",".join(f"{name}:fp32" for name in kept))
+    shapes = job.shapes[part]
+    if any(not shape.fixed for shape in shapes.values()):
+        for edge in ("min", "opt", "max"):
+            sizes = (f"{name}:{'x'.join(map(str, getattr(shape, edge)))}" for name, shape in shapes.items())
+            flags.append(f"--{edge}Shapes={','.join(sizes)}")
+    if recipe.workspace_mib is not None:
+        flags.append(f"--memPoolSize=workspace:{recipe.workspace_mib}")
+    if recipe.dla_core is not None:
+        flags.append(f"--useDLACore={recipe.dla_core}")
+        flags += ["--allowGPUFallback"] if recipe.gpu_fallback else []
+    return tuple(flags)
+
+
+def build_script(job: TargetJob) -> str:
+    """A bash script that stands beside the graphs, builds what is not built yet and leaves nothing half-written."""
+    row = job.recipe.tensorrt
+    assert row is not None  # the recipe's kind asks for one
+    major, minor = row.version
+    calls = "\n".join(
+        f"build {part} \\\n    " + " \\\n    ".join(shlex.quote(flag) for flag in trtexec_flags(job, part))
+        for part in job.graphs
+    )
+    return _SCRIPT.format(
+        target=job.name,
+        bundle=job.bundle.manifest.name,
+        bundle_sha256=job.bundle.sha256,
+        variant=job.variant,
+        precision=job.precision,
+        title=row.title,
+        found_in=row.found_in,
+        version=f"{major}{minor}" if major < 10 else f"{major}{minor:02d}",  # 8502, but 100300
+        calls=calls,
+    )
+
+
+def _plan(job: TargetJob) -> WriterPlan:
+    graphs = tuple(PlannedFile(name=f"{part}.onnx", part=part, precision=job.precision) for part in job.graphs)
+    script = PlannedFile(name=SCRIPT_FILE, remark=f"builds {', '.join(_ENGINE.format(part=p) for p in job.graphs)}")
+    return WriterPlan(files=(*graphs, script))
+
+
+def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
+    paths = []
+    for number, (part, graph) in enumerate(job.graphs.items()):
+        progress(f"writing {part}", number, len(job.graphs))
+        paths.append(folder / f"{part}.onnx")
+        write_atomic(paths[-1], graph)
+    script = folder / SCRIPT_FILE
+    write_atomic(script, build_script(job).encode())
+    script.chmod(script.stat().st_mode | 0o111)
+    row = job.recipe.tensorrt
+    assert row is not None
+    return WrittenTarget(
+        files=(*paths, script),
+        engine=row.title,
+        not_run=f"{SCRIPT_FILE} builds the engines on the device",
+    )
+
+
+SCRIPT: Final = TargetWriter(plan=_plan, write=_write)
+
+_SCRIPT: Final = """\
+#!/usr/bin/env bash
+# Builds the engines of {bundle}'s {variant} in {precision} for {title} ({found_in}).
+# Written by fer-edge for the target {target}; bundle {bundle_sha256}.
+#
+# Run it on the device, beside the graphs. An engine that is there is kept; remove it to build it again.
+set -euo pipefail
+cd -- "$(dirname -- "${{BASH_SOURCE[0]}}")"
+
+trtexec=$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)
+if [[ ! -x $trtexec ]]; then
+    echo "build-engines.sh: there is no trtexec here; on a Jetson: sudo apt-get install libnvinfer-bin" >&2
+    exit 1
+fi
+
+help=$("$trtexec" --help 2>&1 || true)
+if [[ $help =~ TensorRT\\ v([0-9]+) || $help =~ TensorRT\\.trtexec\\ \\[TensorRT\\ v([0-9]+)\\] ]]; then
+    found=${{BASH_REMATCH[1]}}
+    if [[ $found != {version}* ]]; then
+        echo "build-engines.sh: these graphs are made for {title}, trtexec is TensorRT v$found;" \\
+            "export for the target of that version" >&2
+        exit 1
+    fi
+fi
+# Up to 8.5 the flag that builds without timing the engine had another name.
+only_build=--buildOnly
+[[ $help != *--skipInference* ]] || only_build=--skipInference
+
+unfinished=
+trap '[[ -z $unfinished ]] || rm -f -- "$unfinished"' EXIT
+
+build() {{
+    local part=$1
+    shift
+    if [[ -e $part.engine ]]; then
+        echo "$part.engine is there already"
+        return
+    fi
+    unfinished=$part.engine.part
+    "$trtexec" --onnx="$part.onnx" --saveEngine="$unfinished" "$only_build" "$@"
+    mv -- "$unfinished" "$part.engine"
+    unfinished=
+}}
+
+{calls}
+"""

@@ -1,0 +1,327 @@
+"""LSTM nodes written out: the input's product for all steps at once, then a loop over the steps or no loop at all.
+
+The node of ONNX becomes a loop in TensorRT with the input's product inside it, one small product a step. Two other
+forms of the same arithmetic:
+
+- ``"hoisted"``: X·W + b of all steps and both directions is one matrix product; a Scan does the rest, a step at a time.
+- ``"unrolled"``: the same, and the steps stand in the graph one after the other. It needs a fixed number of steps; an
+  engine then has no loop to run, and can record one run as a CUDA graph.
+
+Both directions go through each step together, stacked, so a bidirectional layer of T steps has T small products, not
+2 T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from fer_edge.errors import InputError
+from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused
+
+__all__ = ["CELL", "LstmForm", "rewrite_lstm", "unusual_lstm"]
+
+LstmForm = Literal["loop", "hoisted", "unrolled"]
+
+CELL: Final = "/cell/"
+"""Part of the name of every node of a written-out LSTM's cell: what follows the two matrix products of a step."""
+
+_DEFAULT_ACTIVATIONS: Final = ("sigmoid", "tanh", "tanh")
+_LONGEST: Final = 64  # steps; beyond that the graph grows faster than any engine gains
+
+
+def rewrite_lstm(model: ModelProto, *, form: LstmForm) -> ModelProto:
+    """Write every LSTM node of a graph in another form; outputs keep their names, shapes and values.
+
+    Weights that the graph stores as int8 (behind Cast and Mul, or behind DequantizeLinear) come back to float: a step
+    then reads them as they are, where the node's own form would dequantize them in every run.
+
+    Args:
+        model: not changed.
+        form: ``"loop"`` gives a copy.
+
+    Raises:
+        InputError: an unknown form; an LSTM that is not a plain one (`unusual_lstm`); with ``"unrolled"`` also a number
+            of steps that is not fixed, or above 64.
+    """
+    if form not in ("loop", "hoisted", "unrolled"):
+        raise InputError(f"LSTM form {form!r} is unknown; expected 'loop', 'hoisted' or 'unrolled'")
+    result = ModelProto()
+    result.CopyFrom(model)
+    lstms = [node for node in result.graph.node if node.op_type == "LSTM"]
+    if form == "loop" or not lstms:
+        return result
+    index = GraphIndex(result)
+    steps = _known_steps(result) if form == "unrolled" else {}
+    body: list[NodeProto] = []
+    for node in result.graph.node:
+        if node.op_type != "LSTM":
+            body.append(node)
+            continue
+        if reason := unusual_lstm(node, index):
+            raise InputError(f"LSTM {node.name!r} cannot be written out: {reason}")
+        writer = _Writer(node, index)
+        if form == "unrolled":
+            count = steps.get(node.input[0])
+            if not isinstance(count, int) or not 1 <= count <= _LONGEST:
+                raise InputError(
+                    f"LSTM {node.name!r}: unrolling needs a fixed number of steps, at most {_LONGEST}, got "
+                    f"{'an open one' if count is None else count}; fix the time dimension first, or take 'hoisted'"
+                )
+            writer.unrolled(count)
+        else:
+            writer.hoisted()
+        body.extend(writer.nodes)
+        result.graph.initializer.extend(writer.constants)
+    del result.graph.node[:]
+    result.graph.node.extend(body)
+    drop_dead_nodes(result)
+    drop_unused(result)
+    return result
+
+
+def unusual_lstm(node: NodeProto, index: GraphIndex) -> str | None:
+    """Why an LSTM node is not a plain one, in a few words; None where it is.
+
+    Plain: layout 0, no clip, no peepholes, no coupled gates, no lengths, sigmoid and tanh, constant weights.
+    """
+    directions = 2 if attribute(node, "direction", b"forward") == b"bidirectional" else 1
+    activations = tuple(each.decode().lower() for each in attribute(node, "activations", []))
+    given = {position: name for position, name in enumerate(node.input) if name}
+    if activations not in ((), _DEFAULT_ACTIVATIONS * directions):
+        return f"its activations are {', '.join(activations)}, expected sigmoid, tanh, tanh"
+    if attribute(node, "clip") is not None:
+        return "it clips its cell"
+    if attribute(node, "input_forget", 0):
+        return "its input and forget gates are coupled (input_forget)"
+    if attribute(node, "layout", 0):
+        return "its layout is 1, expected 0 (time first)"
+    if 4 in given:
+        return "it takes the length of each sequence"
+    if 7 in given:
+        return "it has peepholes"
+    if any(constant_value(index, given[position]) is None for position in (1, 2, 3) if position in given):
+        return "its weights are computed, expected constants"
+    return None
+
+
+def _known_steps(model: ModelProto) -> dict[str, int]:
+    """Size of the first dimension of every tensor whose first dimension is known."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    found = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        dimensions = value.type.tensor_type.shape.dim
+        if dimensions and dimensions[0].HasField("dim_value"):
+            found[value.name] = int(dimensions[0].dim_value)
+    return found
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """An LSTM's numbers: `product` (I, D·4H), `bias` (D·4H,), `recurrent` (D, H, 4H)."""
+
+    product: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    recurrent: NDArray[np.float32]
+
+
+class _Writer:
+    """Writes one LSTM out, node by node."""
+
+    def __init__(self, node: NodeProto, index: GraphIndex) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self._index = index
+        self._base = index.free_name(node.name or f"lstm_{next(filter(None, node.output))}")
+        self._direction = attribute(node, "direction", b"forward").decode()
+        self._hidden = int(attribute(node, "hidden_size"))
+        self._outputs = [*node.output, "", "", ""][:3]
+        self._inputs = [*node.input, *[""] * 8][:8]
+        self._directions = 2 if self._direction == "bidirectional" else 1
+        self._weights = self._read_weights()
+
+    def unrolled(self, steps: int) -> None:
+        """T steps, one after the other."""
+        gates = self._split_steps(self._product(), steps)
+        hidden, cell = self._initial(0), self._initial(1)
+        kept = []
+        for step, gate in enumerate(gates):
+            hidden, cell = self._step(gate, hidden, cell, f"{step}")
+            kept.append(self._add("Unsqueeze", [hidden, self._ints("zero", [0])], f"step_{step}"))
+        stacked = kept[0] if steps == 1 else self._add("Concat", kept, "steps", axis=0)
+        self._finish(stacked, hidden, cell)
+
+    def hoisted(self) -> None:
+        """A Scan over the steps; the states stay (D, B, H)."""
+        product = self._product()
+        states = [self._initial(0) or self._zero_state(product), self._initial(1) or self._zero_state(product)]
+        outer, self.nodes = self.nodes, []
+        gate, hidden, cell = (self._name(f"scan_{part}") for part in ("gate", "hidden", "cell"))
+        after, memory = self._step(gate, hidden, cell, "scan")
+        kept = self._add("Identity", [after], "scan_kept")
+        shape = [self._directions, None, self._hidden]
+        body = helper.make_graph(
+            self.nodes,
+            self._name("scan_body"),
+            [_floats(hidden, shape), _floats(cell, shape), _floats(gate, [self._directions, None, 4 * self._hidden])],
+            [_floats(after, shape), _floats(memory, shape), _floats(kept, shape)],
+            self.constants_of_body(),
+        )
+        self.nodes = outer
+        stacked, last, final = (self._name(part) for part in ("steps", "last_hidden", "last_cell"))
+        self.nodes.append(
+            helper.make_node(
+                "Scan", [*states, product], [last, final, stacked], self._name("scan"), body=body, num_scan_inputs=1
+            )
+        )
+        self._finish(stacked, last, final)
+
+    def constants_of_body(self) -> list[TensorProto]:
+        """What the cell reads, moved into the Scan's body so that it stands on its own."""
+        names = {name for node in self.nodes for name in node.input}
+        inside = [tensor for tensor in self.constants if tensor.name in names]
+        self.constants = [tensor for tensor in self.constants if tensor.name not in names]
+        return inside
+
+    def _read_weights(self) -> _Weights:
+        def read(position: int) -> NDArray[Any] | None:
+            name = self._inputs[position]
+            return None if not name else constant_value(self._index, name)
+
+        weight, recurrent, bias = read(1), read(2), read(3)
+        assert weight is not None  # unusual_lstm has looked
+        assert recurrent is not None
+        size = 4 * self._hidden
+        both = np.zeros((self._directions, size)) if bias is None else bias[:, :size] + bias[:, size:]
+        return _Weights(
+            product=np.ascontiguousarray(weight.reshape(-1, weight.shape[-1]).T, np.float32),
+            bias=both.reshape(-1).astype(np.float32),
+            recurrent=np.ascontiguousarray(recurrent.transpose(0, 2, 1), np.float32),
+        )
+
+    def _product(self) -> str:
+        """X·W + b of every step, float32 (T, D, B, 4H), a reverse direction's steps already in its own order."""
+        product = self._add("MatMul", [self._inputs[0], self._floats("input_weight", self._weights.product)], "product")
+        biased = self._add("Add", [product, self._floats("input_bias", self._weights.bias)], "biased")
+        if self._directions == 1:
+            gates = self._add("Unsqueeze", [biased, self._ints("one", [1])], "gates")
+        else:
+            shape = self._ints("gate_shape", [0, 0, self._directions, 4 * self._hidden])
+            split = self._add("Reshape", [biased, shape], "by_direction")
+            gates = self._add("Transpose", [split], "gates", perm=[0, 2, 1, 3])
+        return self._turned(gates, "gates")
+
+    def _turned(self, tensor: str, what: str) -> str:
+        """`tensor` (T, D, ...) with the steps of the reverse direction in the opposite order; its own inverse."""
+        if self._direction == "forward":
+            return tensor
+        if self._direction == "reverse":
+            return self._backwards(tensor, what)
+        halves = [self._name(f"{what}_forward"), self._name(f"{what}_reverse")]
+        sizes = self._ints("each", [1, 1])
+        self.nodes.append(helper.make_node("Split", [tensor, sizes], halves, self._name(f"{what}_split"), axis=1))
+        return self._add("Concat", [halves[0], self._backwards(halves[1], what)], f"{what}_turned", axis=1)
+
+    def _backwards(self, tensor: str, what: str) -> str:
+        bounds = [self._ints("minus_one", [-1]), self._ints("before_all", [np.iinfo(np.int64).min])]
+        return self._add(
+            "Slice", [tensor, *bounds, self._ints("zero", [0]), self._ints("minus_one", [-1])], f"{what}_backwards"
+        )
+
+    def _split_steps(self, gates: str, steps: int) -> list[str]:
+        if steps == 1:
+            return [self._add("Squeeze", [gates, self._ints("zero", [0])], "gate_0")]
+        parts = [self._name(f"gates_{step}") for step in range(steps)]
+        sizes = self._ints("steps_each", [1] * steps)
+        self.nodes.append(helper.make_node("Split", [gates, sizes], parts, self._name("split_steps"), axis=0))
+        return [
+            self._add("Squeeze", [part, self._ints("zero", [0])], f"gate_{step}") for step, part in enumerate(parts)
+        ]
+
+    def _initial(self, which: int) -> str:
+        """The initial hidden (0) or cell (1) state, (D, B, H); empty where it is zero."""
+        name = self._inputs[5 + which]
+        if not name:
+            return ""
+        made = self._index.producer(name)
+        if made is not None and made.op_type == "ConstantOfShape":
+            filled = attribute(made, "value")
+            if filled is None or not np.any(numpy_helper.to_array(filled)):
+                return ""
+        known = constant_value(self._index, name)
+        return "" if known is not None and not np.any(known) else name
+
+    def _zero_state(self, gates: str) -> str:
+        """Zeros (D, B, H) for a Scan, which wants a state to begin with: a slice of the gates, times zero.
+
+        The batch size comes along without a Shape of a tensor that an engine would have to bring back to the host.
+        """
+        first = self._add("Gather", [gates, self._ints("first", 0)], "first_gate", axis=0)
+        bounds = [self._ints("zero", [0]), self._ints("hidden", [self._hidden]), self._ints("last_axis", [2])]
+        part = self._add("Slice", [first, *bounds], "state_like")
+        return self._add("Mul", [part, self._floats("nothing", np.float32(0))], "zero_state")
+
+    def _step(self, gate: str, hidden: str, cell: str, step: str) -> tuple[str, str]:
+        """One step of the cell: the gates' input part (D, B, 4H) and both states to both new states."""
+        size, at = self._hidden, f"{CELL[1:]}{step}_"
+        if hidden:
+            product = self._add("MatMul", [hidden, self._floats("recurrent", self._weights.recurrent)], f"recur_{step}")
+            gate = self._add("Add", [gate, product], f"{at}gates")
+        opened, proposed = self._name(f"{at}opened"), self._name(f"{at}proposed")
+        sizes = self._ints("gate_sizes", [3 * size, size])
+        self.nodes.append(
+            helper.make_node("Split", [gate, sizes], [opened, proposed], self._name(f"{at}split"), axis=2)
+        )
+        sigmoid = self._add("Sigmoid", [opened], f"{at}sigmoid")
+        tanh = self._add("Tanh", [proposed], f"{at}tanh")
+        entry, leave, forget = (self._name(f"{at}{part}") for part in ("input", "output", "forget"))
+        thirds = self._ints("thirds", [size] * 3)
+        self.nodes.append(
+            helper.make_node("Split", [sigmoid, thirds], [entry, leave, forget], self._name(f"{at}gate_split"), axis=2)
+        )
+        after = self._add("Mul", [entry, tanh], f"{at}new")
+        if cell:
+            after = self._add("Add", [self._add("Mul", [forget, cell], f"{at}old"), after], f"{at}state")
+        return self._add("Mul", [leave, self._add("Tanh", [after], f"{at}shown")], f"{at}hidden"), after
+
+    def _finish(self, stacked: str, hidden: str, cell: str) -> None:
+        """Give the three outputs their old names: Y (T, D, B, H), Y_h and Y_c (D, B, H)."""
+        everything, last, final = self._outputs
+        if everything:
+            self._rename(self._turned(stacked, "states"), everything)
+        if last:
+            self._rename(hidden, last)
+        if final:
+            self._rename(cell, final)
+
+    def _rename(self, tensor: str, name: str) -> None:
+        self.nodes.append(helper.make_node("Identity", [tensor], [name], self._name("named")))
+
+    def _add(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        output = self._name(name)
+        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
+        return output
+
+    def _name(self, name: str) -> str:
+        return self._index.free_name(f"{self._base}/{name}")
+
+    def _ints(self, name: str, values: Any) -> str:
+        return self._constant(name, np.asarray(values, np.int64))
+
+    def _floats(self, name: str, values: Any) -> str:
+        return self._constant(name, np.asarray(values, np.float32))
+
+    def _constant(self, name: str, values: NDArray[Any]) -> str:
+        full = f"{self._base}/constant/{name}"
+        if all(tensor.name != full for tensor in self.constants):
+            self.constants.append(numpy_helper.from_array(values, full))
+        return full
+
+
+def _floats(name: str, shape: list[int | None]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

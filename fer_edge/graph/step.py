@@ -1,0 +1,157 @@
+"""The sequence head as one step of a stream: the window comes in as state and goes out as the next state.
+
+A server that keeps state between requests (Triton's sequence batcher, for one) then needs no code of its own: the graph
+shifts the window, counts its frames and turns logits into probabilities, and is itself stateless.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
+
+from fer_edge.errors import InputError
+from fer_edge.graph.info import TensorInfo, describe_graph
+from fer_edge.graph.load import graph_opset
+
+__all__ = ["STEP_CONTROLS", "STEP_STATES", "step_graph"]
+
+STEP_STATES: Final = (("length", "next_length"), ("window", "next_window"))
+"""(input, output) of each state, in one order when sorted by either name: Triton pairs states by that order, not by the
+names in its configuration (triton-inference-server/server #8586)."""
+
+STEP_CONTROLS: Final = ("ready", "start")
+"""Inputs that the server fills in, not the client."""
+
+_HEAD: Final = "head/"
+_OLDEST_OPSET: Final = 13  # Squeeze and Unsqueeze take their axes as an input from here on
+
+
+def step_graph(head: ModelProto, *, window: int, temperature: float) -> ModelProto:
+    """One frame's feature and the window so far, to the next window and the probabilities.
+
+    The window is what `fer_edge.runtime.sequence` gives for frames at the model's own rate: the newest feature comes
+    last, the oldest of `window` is dropped, and a window that is not full repeats its oldest feature in front.
+
+    Args:
+        head: `features` float32 (B, T, F), `length` int64 (B,) -> `logits` float32 (B, C), ...; not changed.
+        window: frames T of a full window.
+        temperature: of the variant; logits are divided by it before the softmax.
+
+    Returns:
+        A graph with B dynamic. Inputs: `feature` float32 (B, F); the state, `window` float32 (B, T, F) and `length`
+        int32 (B, 1); the controls, `start` int32 (B, 1), not 0 where a sequence begins and the state is to be ignored,
+        and `ready` int32 (B, 1), 0 where there is no frame and the state is to be kept. Outputs: `probabilities`
+        float32 (B, C), rows of sum 1, without meaning where `ready` is 0; `next_window` and `next_length`.
+
+    Raises:
+        InputError: not such a head, or a window or temperature out of range.
+    """
+    if window < 1 or not (math.isfinite(temperature) and temperature > 0):
+        raise InputError(f"got a window of {window} and a temperature of {temperature}, expected both above 0")
+    width, classes = _sizes(head)
+    inside = compose.add_prefix(head, _HEAD)
+    # Engines name layers after tensors: the head's own inputs become the step's, without an Identity in between.
+    names = {f"{_HEAD}features": "features", f"{_HEAD}length": "lengths", f"{_HEAD}logits": "logits"}
+    for node in inside.graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [names.get(name, name) for name in tensors]
+    graph = helper.make_graph(
+        [*_state_nodes(), *inside.graph.node, *_probability_nodes()],
+        "step",
+        [
+            helper.make_tensor_value_info("feature", TensorProto.FLOAT, ["B", width]),
+            helper.make_tensor_value_info("window", TensorProto.FLOAT, ["B", window, width]),
+            *(helper.make_tensor_value_info(name, TensorProto.INT32, ["B", 1]) for name in ("length", *STEP_CONTROLS)),
+        ],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["B", classes]),
+            helper.make_tensor_value_info("next_window", TensorProto.FLOAT, ["B", window, width]),
+            helper.make_tensor_value_info("next_length", TensorProto.INT32, ["B", 1]),
+        ],
+        [*inside.graph.initializer, *_constants(window, temperature)],
+    )
+    return helper.make_model(
+        graph, opset_imports=head.opset_import, ir_version=head.ir_version, producer_name="fer-edge"
+    )
+
+
+def _state_nodes() -> list[NodeProto]:
+    """`window`, `length`, `start`, `ready` and `feature` to `features`, `lengths` and the next state."""
+    return [
+        _node("Unsqueeze", ["feature", "step/axis_1"], "step/newest"),
+        _node("Concat", ["window", "step/newest"], "step/longer", axis=1),
+        _node("Slice", ["step/longer", "step/second", "step/end", "step/axis_1"], "step/shifted"),
+        _node("Expand", ["step/newest", "step/repeats"], "step/repeated"),
+        # There is no state yet where a sequence starts, or where the server gives the zeros that stand for none.
+        _node("Cast", ["start"], "step/started", to=TensorProto.BOOL),
+        _node("Less", ["length", "step/one"], "step/empty"),
+        _node("Or", ["step/started", "step/empty"], "step/fresh"),
+        _node("Unsqueeze", ["step/fresh", "step/axis_2"], "step/fresh_window"),
+        # Where, and not a product with 0: a state that was never written may hold NaN.
+        _node("Where", ["step/fresh_window", "step/repeated", "step/shifted"], "features"),
+        _node("Where", ["step/fresh", "step/zero", "length"], "step/before"),
+        _node("Add", ["step/before", "step/one"], "step/after"),
+        _node("Min", ["step/after", "step/full"], "step/count"),
+        _node("Squeeze", ["step/count", "step/axis_1"], "step/counts"),
+        _node("Cast", ["step/counts"], "lengths", to=TensorProto.INT64),
+        _node("Cast", ["ready"], "step/due", to=TensorProto.BOOL),
+        _node("Unsqueeze", ["step/due", "step/axis_2"], "step/due_window"),
+        _node("Where", ["step/due_window", "features", "window"], "next_window"),
+        _node("Where", ["step/due", "step/count", "length"], "next_length"),
+    ]
+
+
+def _probability_nodes() -> list[NodeProto]:
+    return [
+        _node("Div", ["logits", "step/temperature"], "step/scores"),
+        _node("Softmax", ["step/scores"], "probabilities", axis=1),
+    ]
+
+
+def _constants(window: int, temperature: float) -> list[TensorProto]:
+    values: dict[str, NDArray[np.generic]] = {
+        "step/axis_1": np.array([1], np.int64),
+        "step/axis_2": np.array([2], np.int64),
+        "step/second": np.array([1], np.int64),
+        "step/end": np.array([window + 1], np.int64),
+        "step/repeats": np.array([1, window, 1], np.int64),
+        "step/zero": np.array(0, np.int32),
+        "step/one": np.array(1, np.int32),
+        "step/full": np.array(window, np.int32),
+        "step/temperature": np.array(temperature, np.float32),
+    }
+    return [numpy_helper.from_array(value, name) for name, value in values.items()]
+
+
+def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
+    return helper.make_node(kind, inputs, [output], f"{kind}:{output}", **attributes)
+
+
+def _sizes(head: ModelProto) -> tuple[int, int]:
+    """Width of a feature vector and number of classes."""
+    opset = graph_opset(head)
+    if opset < _OLDEST_OPSET:
+        raise InputError(f"the head has opset {opset}, expected {_OLDEST_OPSET} or newer; export the run again")
+    face = describe_graph(head)
+    inputs = {tensor.name: tensor for tensor in face.inputs}
+    outputs = {tensor.name: tensor for tensor in face.outputs}
+    if set(inputs) != {"features", "length"} or "logits" not in outputs:
+        raise InputError(
+            f"expected a head from 'features' and 'length' to 'logits', got one from {', '.join(inputs)} to "
+            f"{', '.join(outputs)}"
+        )
+    width, classes = _fixed(inputs["features"], rank=3), _fixed(outputs["logits"], rank=2)
+    return width, classes
+
+
+def _fixed(tensor: TensorInfo, *, rank: int) -> int:
+    size = tensor.shape[-1] if len(tensor.shape) == rank else None
+    if not isinstance(size, int):
+        raise InputError(
+            f"the head's {tensor.name!r} has the shape {tensor.shape}, expected {rank} axes, the last fixed"
+        )
+    return size

@@ -1,0 +1,47 @@
+"""The network on a CUDA GPU beside the same network on the CPU."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+
+from fer_edge.errors import SessionError
+from fer_edge.model.config import ModelConfig
+from fer_edge.model.network import AttentionCnnBiLstm
+
+__all__ = ["cuda_difference", "cuda_fault"]
+
+
+def cuda_fault() -> str | None:
+    """Why torch cannot compute on a CUDA GPU here; None where it can."""
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return f"torch {torch.__version__} finds no CUDA GPU"
+
+
+def cuda_difference(*, clips: int = 4, steps: int = 16, seed: int = 0) -> float:
+    """Largest difference of any logit between the GPU and the CPU, of a network with seeded weights.
+
+    Both compute in FP32, without TF32, on frames uint8 (clips, steps, S, S) of noise.
+
+    Raises:
+        SessionError: torch cannot compute on a CUDA GPU here.
+    """
+    if fault := cuda_fault():
+        raise SessionError(fault)
+    torch.manual_seed(seed)
+    config = ModelConfig()
+    on_cpu = AttentionCnnBiLstm(config).eval()
+    on_gpu = copy.deepcopy(on_cpu).cuda()
+    random = np.random.default_rng(seed)
+    size = config.input_size
+    frames = torch.from_numpy(random.integers(0, 256, (clips, steps, size, size), dtype=np.uint8))
+    length = torch.full((clips,), steps)
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        expected = on_cpu(frames, length)
+        got = on_gpu(frames.cuda(), length.cuda()).cpu()
+    return float((got - expected).abs().max())

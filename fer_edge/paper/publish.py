@@ -1,0 +1,220 @@
+"""From a study's folder to its report: preprocessing measured on the finished networks, tables, drawings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, repository_commit, writable_log
+from fer_edge.data import Dataset
+from fer_edge.data.stills import Role
+from fer_edge.decode import decode, encode
+from fer_edge.files import read_json, sha256_file, write_json
+from fer_edge.machine import machine_report
+from fer_edge.manifest import timestamp
+from fer_edge.model.normalise import PixelNormalisation
+from fer_edge.paper.ckplus_table import read_ckplus
+from fer_edge.paper.preprocessing import (
+    MEASURED,
+    PreprocessingCost,
+    PreprocessingReport,
+    measure_cost,
+    measure_preprocessing,
+)
+from fer_edge.paper.recipe import StudyRecipe
+from fer_edge.paper.report import write_study
+from fer_edge.paper.result import run_path
+from fer_edge.paper.study import plan_runs, read_runs, weights_path
+from fer_edge.paper.summarise import COMPLETE, summarise_study
+from fer_edge.paper.summary import Protocol, StudyReport
+from fer_edge.paper.systems import SYSTEMS
+from fer_edge.paper.training import TrainedSystem
+from fer_edge.train.run import data_facts
+
+__all__ = ["PREPROCESSING_NAME", "measure_trained", "publish_study", "read_preprocessing", "study_protocol"]
+
+PREPROCESSING_NAME: Final = "preprocessing.json"
+"""The measurement's file in a study's folder."""
+
+
+def publish_study(
+    folder: Path,
+    recipe: StudyRecipe,
+    dataset: Dataset,
+    target: Path,
+    *,
+    recipe_name: str,
+    command: str | None = None,
+) -> StudyReport:
+    """Sum up all that is finished in a study's folder and write JSON, Markdown and drawings, over an earlier report.
+
+    Args:
+        folder: the study's; it may be unfinished, and rows without a training say so.
+        recipe: the study's.
+        dataset: the study's.
+        target: the folder to write into, for example ``bench/results/paper``.
+        recipe_name: the recipe's name or path.
+        command: what was run.
+
+    Raises:
+        InputError: runs of another recipe or other data, or a damaged file.
+        OutputError: the target cannot be written.
+        MissingPackageError: matplotlib is not installed.
+    """
+    plan = plan_runs(tuple(SYSTEMS.values()), recipe)
+    report = summarise_study(
+        read_runs(folder, plan, recipe, dataset).values(),
+        protocol=study_protocol(recipe, recipe_name, dataset),
+        device=machine_report().to_json(),
+        created=timestamp(),
+        command=command,
+        preprocessing=read_preprocessing(folder),
+        ckplus=read_ckplus(folder),
+    )
+    write_study(report, target)
+    return report
+
+
+def study_protocol(recipe: StudyRecipe, recipe_name: str, dataset: Dataset) -> Protocol:
+    """What all rows of a study share."""
+    return Protocol(
+        recipe=encode(recipe),
+        recipe_name=recipe_name,
+        epochs=recipe.train.optimiser.epochs,
+        input_size=recipe.train.preprocess.size,
+        seeds=recipe.seeds,
+        extra_seeds=recipe.extra_seeds,
+        choose=dataset.split("choose").name,
+        report=dataset.split("report").name if "report" in dataset.roles else None,
+        data=data_facts(dataset),
+    )
+
+
+def measure_trained(
+    folder: Path,
+    recipe: StudyRecipe,
+    dataset: Dataset,
+    *,
+    private_log: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PreprocessingReport | None:
+    """Measure the preprocessing on the networks that a study has left in its folder, and keep the result there.
+
+    A measurement of the same weights that lies there already is taken as it is. It is taken on the split for reporting,
+    and a look at PrivateTest goes on record; on the split for choosing where there is no other.
+
+    Args:
+        folder: the study's.
+        recipe: the study's.
+        dataset: the study's.
+        private_log: where looks at PrivateTest go on record; the repository's log by default.
+        progress: called with (networks evaluated, networks) over all conditions.
+
+    Returns:
+        the report; None while the complete system, or all of the others, have no finished weights.
+
+    Raises:
+        InputError: damaged weights, or no place for the record.
+        OutputError: the folder or the log cannot be written.
+    """
+    found = _weights(folder, recipe)
+    if COMPLETE not in found or len(found) == 1:
+        return None
+    hashes = {path.name: sha256_file(path) for paths in found.values() for path in paths.values()}
+    earlier = read_preprocessing(folder)
+    if earlier is not None and earlier.weights == hashes:
+        return earlier
+    role: Role = "report" if "report" in dataset.roles else "choose"
+    split = dataset.split(role)
+    log = writable_log(private_log) if split.name == PRIVATE_SPLIT else None
+    networks = {
+        name: {seed: TrainedSystem.load(path, SYSTEMS[name], recipe.train) for seed, path in paths.items()}
+        for name, paths in found.items()
+    }
+    faces = np.asarray(split.images)
+    report = measure_preprocessing(
+        networks,
+        faces,
+        split.labels,
+        split=split.name,
+        dataset=dataset.name,
+        weights=hashes,
+        cost=_cost(next(iter(networks[COMPLETE].values())), faces),
+        progress=progress,
+    )
+    if log is not None:
+        _log_look(log, report, split.sha256)
+    write_json(folder / PREPROCESSING_NAME, encode(report))
+    return report
+
+
+def read_preprocessing(folder: Path) -> PreprocessingReport | None:
+    """The measurement that lies in a study's folder; None where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / PREPROCESSING_NAME
+    return decode(PreprocessingReport, read_json(path), where=os.fspath(path)) if path.exists() else None
+
+
+def _weights(folder: Path, recipe: StudyRecipe) -> dict[str, dict[int, Path]]:
+    """Finished weights of the measured systems, by name and seed."""
+    found: dict[str, dict[int, Path]] = {}
+    for name in MEASURED:
+        for seed in recipe.seeds if SYSTEMS[name].group == "tables" else recipe.extra_seeds:
+            path = weights_path(folder, system=name, seed=seed)
+            # A run is finished when its predictions are there, which are written after its weights.
+            if path.exists() and run_path(folder, system=name, seed=seed).exists():
+                found.setdefault(name, {})[seed] = path
+    return found
+
+
+def _cost(complete: TrainedSystem, faces: NDArray[np.uint8]) -> PreprocessingCost:
+    alone = PixelNormalisation("gcn")
+
+    def normalisation(prepared: NDArray[np.uint8]) -> object:
+        with torch.inference_mode():
+            return alone(torch.from_numpy(prepared))
+
+    with _one_thread():
+        return measure_cost(
+            faces,
+            spec=complete.preprocess,
+            encode=lambda prepared: complete.predict_prepared(torch.from_numpy(prepared)),
+            encoder="the complete system in PyTorch, FP32",
+            normalisation=normalisation,
+        )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _log_look(log: Path, report: PreprocessingReport, split_sha256: str) -> None:
+    top1: dict[str, dict[str, Any]] = {name: {} for name in report.seeds}
+    for each in report.conditions:
+        condition = "clean" if each.corruption is None else f"{each.corruption} {each.level}"
+        top1[each.system][condition] = list(each.top1.by_seed)
+    entry: Mapping[str, Any] = {
+        "date": timestamp(),
+        "commit": repository_commit(log.parent),
+        "study": "paper, preprocessing",
+        "seeds": encode(report.seeds),
+        "data_sha256": split_sha256,
+        "result": {"split": report.split, "n": report.n, "top1": top1},
+    }
+    append_private(log, entry)

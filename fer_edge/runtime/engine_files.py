@@ -1,0 +1,302 @@
+"""Engine files and the sidecars that say what each is: written beside the plan, which stays as TensorRT wrote it.
+
+Engines are a cache and not an artifact: `<graph sha>-<gpu>-<flavour version>-<precision>.engine` with a sidecar of the
+same name and ``.json``. The sidecar is held against the graph, the GPU and the TensorRT at hand before the engine is
+deserialised, because a foreign plan may crash the process that loads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fer_edge.decode import decode, encode, expect
+from fer_edge.errors import InputError, SessionError
+from fer_edge.files import read_json, sha256_bytes, write_atomic, write_json, writing
+from fer_edge.runtime.device_memory import DeviceInfo
+from fer_edge.runtime.session import TensorSpec
+from fer_edge.runtime.tensorrt_library import TensorRtLibrary
+
+__all__ = [
+    "ENGINE_ENDING",
+    "EngineFile",
+    "EngineLayer",
+    "EngineSidecar",
+    "EngineTensor",
+    "engine_name",
+    "find_engine",
+    "gpu_slug",
+    "read_engine",
+    "write_engine",
+    "write_sidecar",
+]
+
+ENGINE_ENDING: Final = ".engine"
+_SCHEMA: Final = 1
+_AMPERE: Final = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineTensor:
+    """One input or output, as the graph has it, with the range that the engine was built for.
+
+    Attributes:
+        name: as the graph calls it.
+        dtype: the graph's type; the engine's own may be narrower (int32 for int64 before TensorRT 10).
+        min: smallest shape.
+        opt: the shape that it was tuned for.
+        max: largest shape.
+    """
+
+    name: str
+    dtype: str
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        ordered = len(self.min) == len(self.opt) == len(self.max) and all(
+            1 <= least <= tuned <= most for least, tuned, most in zip(self.min, self.opt, self.max, strict=True)
+        )
+        expect(ordered, "min", (self.min, self.opt, self.max), "1 <= min <= opt <= max in every dimension")
+
+    def spec(self) -> TensorSpec:
+        """As a session states it."""
+        pairs = tuple(zip(self.min, self.max, strict=True))
+        shape = tuple(least if least == most else None for least, most in pairs)
+        return TensorSpec(name=self.name, dtype=np.dtype(self.dtype), shape=shape, limits=pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineLayer:
+    """One layer of the finished engine: its name and, where TensorRT tells them, its kind and its outputs' format."""
+
+    name: str
+    kind: str = ""
+    format: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSidecar:
+    """What an engine is.
+
+    Attributes:
+        engine_sha256: of the plan.
+        engine_bytes: its size.
+        graph_sha256: the bundle's graph that it stands for.
+        built_from_sha256: the graph that the parser read, after the target's passes.
+        part: ``"encoder"``, ``"head"`` or ``"clip"``.
+        package: ``"tensorrt"`` or ``"tensorrt_rtx"``.
+        version: of that package, whole.
+        gpu: the GPU that it was built on; None where it was built ahead of time.
+        compute_capabilities: the GPUs that it is for (``87`` is 8.7).
+        hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for the one GPU.
+        version_compatible: later versions of TensorRT load it too.
+        precision: what it computes in.
+        inputs: with their ranges.
+        outputs: names of the outputs.
+        workspace_bytes: what tactics might use; None for the builder's own choice.
+        timing_cache_sha256: of the timing cache that the build left; None where there is none.
+        layers: of the finished engine; None where no GPU was there to load it.
+        check: what running it after the build showed, or why it was not run.
+        warnings: what the parser and the builder warned of.
+        built: when, on what, how long.
+        schema: of this file.
+    """
+
+    engine_sha256: str
+    engine_bytes: int
+    graph_sha256: str
+    built_from_sha256: str
+    part: str
+    package: str
+    version: str
+    gpu: str | None
+    compute_capabilities: tuple[int, ...]
+    hardware_level: str
+    version_compatible: bool
+    precision: str
+    inputs: tuple[EngineTensor, ...]
+    outputs: tuple[str, ...]
+    workspace_bytes: int | None
+    timing_cache_sha256: str | None
+    layers: tuple[EngineLayer, ...] | None
+    check: str
+    warnings: tuple[str, ...]
+    built: Mapping[str, Any]
+    schema: int = _SCHEMA
+
+    def __post_init__(self) -> None:
+        expect(self.schema == _SCHEMA, "schema", self.schema, f"{_SCHEMA}: build the engine again")
+        expect(bool(self.compute_capabilities), "compute_capabilities", self.compute_capabilities, "at least one")
+
+    @property
+    def name(self) -> str:
+        """The engine's file name."""
+        return engine_name(
+            graph_sha256=self.graph_sha256,
+            gpu=gpu_slug(self.gpu, self.compute_capabilities),
+            package=self.package,
+            version=self.version,
+            precision=self.precision,
+        )
+
+    def fault(self, library: TensorRtLibrary, device: DeviceInfo, *, graph_sha256: str | None) -> str | None:
+        """Why this engine is not for this graph, this TensorRT or this GPU; None where it is."""
+        if graph_sha256 is not None and graph_sha256 != self.graph_sha256:
+            return f"it was built from the graph {self.graph_sha256[:16]}, not from {graph_sha256[:16]}"
+        if self.package != library.package:
+            return f"it is for {self.package}, not for {library.package}"
+        if not self._loads_in(library.version):
+            return f"it was built with {self.package} {self.version}, and {library.version} is installed"
+        return self._gpu_fault(device)
+
+    def _loads_in(self, version: str) -> bool:
+        if not self.version_compatible:
+            return version == self.version
+        return _numbers(version) >= _numbers(self.version)
+
+    def _gpu_fault(self, device: DeviceInfo) -> str | None:
+        capability = device.compute_capability
+        here = f"{device.name} (SM{capability}) is here"
+        if self.hardware_level == "AMPERE_PLUS":
+            return None if capability >= _AMPERE else f"it is for Ampere GPUs and later, and {here}"
+        if capability not in self.compute_capabilities:
+            listed = ", ".join(f"SM{each}" for each in self.compute_capabilities)
+            return f"it is for {listed}, and {here}"
+        bound = self.gpu is not None and self.hardware_level == "" and self.package == "tensorrt"
+        return f"it was built on {self.gpu}, and {here}" if bound and self.gpu != device.name else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFile:
+    """An engine on disk with its sidecar."""
+
+    path: Path
+    sidecar: EngineSidecar
+
+    @property
+    def sidecar_path(self) -> Path:
+        """Where the sidecar lies."""
+        return _sidecar_path(self.path)
+
+    def read(self) -> bytes:
+        """The plan, held against the sidecar.
+
+        Raises:
+            SessionError: it cannot be read, or is not the one that the sidecar describes.
+        """
+        try:
+            plan = self.path.read_bytes()
+        except OSError as error:
+            raise SessionError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if sha256_bytes(plan) != self.sidecar.engine_sha256:
+            raise SessionError(f"{self.path} is not the engine that its sidecar describes; build it again")
+        return plan
+
+
+def gpu_slug(gpu: str | None, compute_capabilities: Sequence[int]) -> str:
+    """The GPU in a file name: ``"nvidia-geforce-rtx-4090"``, or ``"sm80-86-89"`` where built ahead of time."""
+    if gpu is None:
+        return f"sm{'-'.join(map(str, compute_capabilities))}"
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") or "gpu"
+
+
+def engine_name(*, graph_sha256: str, gpu: str, package: str, version: str, precision: str) -> str:
+    """The name of an engine's file."""
+    return f"{graph_sha256}-{gpu}-{package.replace('_', '-')}-{version}-{precision}{ENGINE_ENDING}"
+
+
+def write_engine(folder: Path, plan: bytes, sidecar: EngineSidecar) -> EngineFile:
+    """Write an engine and its sidecar; the sidecar last, so that an engine without one is never taken for whole.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    path = folder / sidecar.name
+    with writing(path):
+        _sidecar_path(path).unlink(missing_ok=True)
+    write_atomic(path, plan)
+    return write_sidecar(path, sidecar)
+
+
+def write_sidecar(path: Path, sidecar: EngineSidecar) -> EngineFile:
+    """Write, or replace, the sidecar of an engine.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    write_json(_sidecar_path(path), encode(sidecar))
+    return EngineFile(path=path, sidecar=sidecar)
+
+
+def read_engine(path: Path) -> EngineFile:
+    """An engine by its path, with its sidecar; the plan itself is not read yet.
+
+    Raises:
+        SessionError: no engine there, no sidecar, or one that cannot be understood.
+    """
+    place = _sidecar_path(path)
+    if not path.is_file():
+        raise SessionError(f"there is no engine {path}")
+    if not place.is_file():
+        raise SessionError(f"{path} has no sidecar {place.name}, so nothing says what it is; build it again")
+    try:
+        return EngineFile(path=path, sidecar=decode(EngineSidecar, read_json(place)))
+    except InputError as error:
+        raise SessionError(f"{place}: {error}; build the engine again") from error
+
+
+def find_engine(
+    where: Path, *, graph_sha256: str, library: TensorRtLibrary, device: DeviceInfo, build: str = ""
+) -> EngineFile:
+    """The engine for a graph on this machine: the file itself, or the one that fits in a folder.
+
+    Args:
+        where: an engine's file, or a folder of engines.
+        graph_sha256: the bundle's graph.
+        library: the TensorRT that is to load it.
+        device: the GPU that is to run it.
+        build: the command that builds what is missing, for the message.
+
+    Raises:
+        SessionError: none fits (each that is there is named, with what speaks against it), or several do.
+    """
+    cure = f". Build it with: {build}" if build else ""
+    if where.is_file():
+        found = read_engine(where)
+        if fault := found.sidecar.fault(library, device, graph_sha256=graph_sha256):
+            raise SessionError(f"{where} is stale or foreign: {fault}{cure}")
+        return found
+    fitting, faults = [], []
+    for path in sorted(where.glob(f"{graph_sha256}-*{ENGINE_ENDING}")):
+        try:
+            engine = read_engine(path)
+        except SessionError as error:
+            faults.append(str(error))
+            continue
+        fault = engine.sidecar.fault(library, device, graph_sha256=graph_sha256)
+        if fault is None:
+            fitting.append(engine)
+        else:
+            faults.append(f"{path.name} is stale or foreign: {fault}")
+    if len(fitting) > 1:
+        names = ", ".join(engine.path.name for engine in fitting)
+        raise SessionError(f"{where} holds several engines for this graph and GPU: {names}; name the one to run")
+    if not fitting:
+        said = "; ".join(faults) or f"there is none for the graph {graph_sha256[:16]}"
+        raise SessionError(f"no engine for {library.title} on {device.name} in {where}: {said}{cure}")
+    return fitting[0]
+
+
+def _sidecar_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))

@@ -1,0 +1,181 @@
+"""Spatial attention of faces, and the probability lost by covering a region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.decode import encode
+from fer_edge.errors import InputError
+from fer_edge.runtime.network import Network
+
+__all__ = [
+    "FaceExplanation",
+    "FaceMaps",
+    "Map",
+    "cell_edges",
+    "correlation",
+    "entropies",
+    "explain_face",
+    "face_maps",
+    "plain_map",
+]
+
+Uint8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+Map = tuple[tuple[float, ...], ...]
+"""One value a region, row by row from the top."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FaceMaps:
+    """What a network makes of faces, each by itself (T = 1).
+
+    Attributes:
+        features: float32 (N, F).
+        probabilities: float32 (N, C).
+        attention: float32 (N, G, G), the weight of each region token; sums to 1.
+        occlusion_drop: float32 (N, G, G), the probability of the most probable expression minus what is left of it when
+            the region is covered by the face's mean grey; None where that was not asked.
+    """
+
+    features: Float32
+    probabilities: Float32
+    attention: Float32
+    occlusion_drop: Float32 | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceExplanation:
+    """One face: what the network says, and where it looked.
+
+    Attributes:
+        label: the most probable expression, whether or not `run` would report it.
+        probabilities: by label, of sum 1.
+        attention: weight of each region, of sum 1; a region is a cell of an even grid over the crop.
+        attention_entropy: of these weights, over that of even ones: 0 one region alone, 1 all alike.
+        occlusion_drop: what covering each region takes from the label's probability; None where that was not asked.
+        agreement: correlation of the two maps over the regions; None where there is one map, or one is constant.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    attention: Map
+    attention_entropy: float
+    occlusion_drop: Map | None
+    agreement: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return dict(encode(self))
+
+
+def face_maps(
+    network: Network,
+    frames: Uint8,
+    *,
+    occlusion: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> FaceMaps:
+    """Look at every face by itself.
+
+    Args:
+        network: an open network.
+        frames: uint8 (N, S, S) grey, prepared as the manifest says.
+        occlusion: also cover every region in turn: as many passes again as there are regions.
+        progress: called with (faces done, N).
+
+    Raises:
+        InputError: another type or shape, no face, or a bundle whose region tokens form no square grid.
+        SessionError: the engine failed.
+    """
+    features, attention = network.encode_with_attention(frames)
+    side = math.isqrt(attention.shape[1])
+    if side * side != attention.shape[1]:
+        raise InputError(f"the encoder has {attention.shape[1]} region tokens, expected a square grid of them")
+    probabilities = _probabilities(network, features)
+    drops = None
+    if occlusion:
+        drops = np.empty((len(frames), side, side), np.float32)
+        for index, frame in enumerate(frames):
+            best = int(probabilities[index].argmax())
+            covered = _probabilities(network, network.encode(_covered(frame, side)))
+            drops[index] = (probabilities[index, best] - covered[:, best]).reshape(side, side)
+            if progress is not None:
+                progress(index + 1, len(frames))
+    return FaceMaps(
+        features=features,
+        probabilities=probabilities,
+        attention=attention.reshape(-1, side, side),
+        occlusion_drop=drops,
+    )
+
+
+def explain_face(
+    maps: FaceMaps, index: int, labels: tuple[str, ...], *, window: Float32 | None = None
+) -> FaceExplanation:
+    """One face of `maps` in words and plain numbers.
+
+    Args:
+        maps: of any faces.
+        index: which.
+        labels: the bundle's.
+        window: float32 (C,), the probabilities over a window that ends at this face, where they are to be shown.
+    """
+    row = maps.probabilities[index] if window is None else window
+    attention = maps.attention[index]
+    drop = None if maps.occlusion_drop is None else maps.occlusion_drop[index]
+    return FaceExplanation(
+        label=labels[int(row.argmax())],
+        probabilities={label: float(value) for label, value in zip(labels, row, strict=True)},
+        attention=plain_map(attention),
+        attention_entropy=float(entropies(attention.reshape(1, -1))[0]),
+        occlusion_drop=None if drop is None else plain_map(drop),
+        agreement=None if drop is None else correlation(attention, drop),
+    )
+
+
+def entropies(weights: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Shannon entropy of rows of weights over that of even ones: float (N, K) of K >= 2, sum 1 -> float64 (N,), 0 to 1.
+
+    Weights of 0 count nothing, and still count among the K.
+    """
+    exact = np.asarray(weights, np.float64)
+    parts = exact * np.log(np.where(exact > 0, exact, 1.0))
+    return np.asarray(np.clip(-parts.sum(axis=1) / math.log(exact.shape[1]), 0.0, 1.0))
+
+
+def correlation(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> float | None:
+    """Pearson's, over all cells of two maps; None where one of them is constant."""
+    a, b = (np.asarray(each, np.float64).ravel() - np.mean(each, dtype=np.float64) for each in (first, second))
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return None if scale < 1e-12 else float(a @ b) / scale
+
+
+def cell_edges(start: float, length: float, cells: int) -> list[int]:
+    """Where the cells of an even grid begin and end, in whole pixels: `cells` + 1 numbers."""
+    return [round(start + length * place / cells) for place in range(cells + 1)]
+
+
+def _covered(frame: Uint8, side: int) -> Uint8:
+    """uint8 (side * side, S, S): the frame with each region in turn covered by its mean grey."""
+    edges = cell_edges(0, frame.shape[0], side)
+    copies = np.repeat(frame[None], side * side, axis=0)
+    for place in range(side * side):
+        row, column = divmod(place, side)
+        copies[place, edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = round(float(frame.mean()))
+    return copies
+
+
+def _probabilities(network: Network, features: Float32) -> Float32:
+    return network.probabilities(features[:, None], np.ones(len(features), np.int64))
+
+
+def plain_map(values: NDArray[np.floating[Any]]) -> Map:
+    """(G, G) as plain numbers, to a millionth."""
+    return tuple(tuple(round(float(value), 6) for value in row) for row in values)

@@ -1,0 +1,210 @@
+"""A photograph or a recording explained from its first frame to its last, and drawn where asked for by name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_edge.decode import encode, expect
+from fer_edge.errors import InputError
+from fer_edge.preprocess import PreprocessSpec, crop_rectangle
+from fer_edge.runtime.annotate import (
+    AnnotatedVideo,
+    annotated_video,
+    check_annotation_path,
+    is_image_path,
+    write_annotated_image,
+)
+from fer_edge.runtime.detector import FaceDetector
+from fer_edge.runtime.estimate import BoxXyxy
+from fer_edge.runtime.explain.drawing import draw_frame, draw_panel, draw_strip
+from fer_edge.runtime.explain.video import FrameExplanation, VideoExplainer
+from fer_edge.runtime.network import Network, NetworkInfo
+from fer_edge.runtime.pipeline import check_output
+from fer_edge.runtime.sources import SourceFrame, VideoSource
+
+__all__ = ["ExplainOptions", "SourceExplanation", "explain_source"]
+
+Uint8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """What is looked at, and what is written; nothing is unless it is named here.
+
+    Attributes:
+        out: the picture to write: of a photograph an image; of a recording a video, or an image of the window it ends
+            with.
+        occlusion: also cover the face's regions in turn and see what that costs.
+        whole_frame: the frames are face crops already: nothing is detected.
+        until_s: where to end in a recording, in seconds from its start.
+        overwrite: replace a file that exists.
+    """
+
+    out: Path | None = None
+    occlusion: bool = False
+    whole_frame: bool = False
+    until_s: float | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        expect(self.until_s is None or self.until_s >= 0, "until_s", self.until_s, "0 seconds or more")
+
+    def check(self, source: VideoSource) -> None:
+        """Refuse before any work what could not be explained, or not written after it.
+
+        Raises:
+            InputError: a live source, or a file name whose ending names no format for this one.
+            OutputError: a file that exists, without `overwrite`.
+        """
+        if source.live:
+            raise InputError(f"{source.name} is a live source; explain a photograph or a recording of it")
+        if self.out is not None:
+            still = source.kind == "image" or is_image_path(self.out)
+            check_annotation_path(self.out, still=still)
+            check_output(self.out, source=source.name, overwrite=self.overwrite)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceExplanation:
+    """What was found in every frame.
+
+    Attributes:
+        source: as given.
+        info: what ran.
+        grid: regions along each side of a face; the resolution of every map.
+        frames: one a frame.
+    """
+
+    source: str
+    info: NetworkInfo
+    grid: int
+    frames: tuple[FrameExplanation, ...]
+
+    @property
+    def explained(self) -> tuple[FrameExplanation, ...]:
+        """The frames with a face."""
+        return tuple(frame for frame in self.frames if frame.face is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return dict(encode(self))
+
+
+def explain_source(
+    network: Network,
+    source: VideoSource,
+    *,
+    options: ExplainOptions | None = None,
+    detector: FaceDetector | None = None,
+    on_frame: Callable[[FrameExplanation], None] | None = None,
+) -> SourceExplanation:
+    """Explain the driver's face in every frame, and write the picture that `options` names.
+
+    Args:
+        network: stays the caller's to close.
+        source: a photograph, a recording or drawn faces; stays the caller's to close.
+        options: what to look at and to write.
+        detector: finds faces, OpenCV's Haar cascade by default.
+        on_frame: called after every frame.
+
+    Raises:
+        InputError: a live source, one that cannot be read, or no face in it to draw.
+        OutputError: an output that exists or cannot be written; nothing half-written is left.
+        SessionError: no detector is to be had, or the engine failed.
+    """
+    options = options or ExplainOptions()
+    options.check(source)
+    explainer = VideoExplainer(network, detector=detector, occlusion=options.occlusion)
+    still = source.kind == "image"
+    frames: list[FrameExplanation] = []
+    with contextlib.ExitStack() as stack:
+        picture = _picture(options, network, source, explainer, stack)
+        for frame in source:
+            if options.until_s is not None and frame.timestamp_s > options.until_s:
+                break
+            boxes = _whole(frame) if options.whole_frame else frame.boxes
+            if still:
+                found = explainer.process_still(frame.image, boxes=boxes)
+            else:
+                found = explainer.process(frame.image, timestamp_s=frame.timestamp_s, boxes=boxes)
+            frames.append(found)
+            picture.add(frame.image, found)
+            if on_frame is not None:
+                on_frame(found)
+        picture.finish()
+    if not frames:
+        raise InputError(f"{source.name} gave no frame")
+    grid = next((len(frame.face.attention) for frame in frames if frame.face is not None), 0)
+    return SourceExplanation(source=source.name, info=network.info, grid=grid, frames=tuple(frames))
+
+
+def _whole(frame: SourceFrame) -> tuple[BoxXyxy, ...]:
+    rows, columns = frame.image.shape[:2]
+    return ((0.0, 0.0, float(columns), float(rows)),)
+
+
+class _Picture:
+    """Takes every frame and draws nothing."""
+
+    def add(self, image: Uint8, frame: FrameExplanation) -> None:
+        """Take a frame."""
+
+    def finish(self) -> None:
+        """All frames are there."""
+
+
+class _Video(_Picture):
+    """Draws every frame as it comes."""
+
+    def __init__(self, file: AnnotatedVideo, spec: PreprocessSpec) -> None:
+        self._file = file
+        self._spec = spec
+
+    def add(self, image: Uint8, frame: FrameExplanation) -> None:
+        rectangle = None if frame.box_xyxy is None else crop_rectangle(image, frame.box_xyxy, self._spec)
+        self._file.write(draw_frame(image, frame, rectangle))
+
+
+class _Still(_Picture):
+    """Draws the newest face or window at the end: a panel, or a strip."""
+
+    def __init__(self, out: Path, explainer: VideoExplainer, source: VideoSource) -> None:
+        self._out = out
+        self._explainer = explainer
+        self._source = source
+        self._newest: FrameExplanation | None = None
+
+    def add(self, image: Uint8, frame: FrameExplanation) -> None:
+        if frame.face is not None:
+            self._newest = frame
+
+    def finish(self) -> None:
+        faces, newest = self._explainer.window_faces, self._newest
+        if newest is None or newest.face is None:
+            raise InputError(
+                f"{self._source.name}: no face was found that could be drawn; for face crops pass --whole-frame"
+            )
+        drawn = draw_panel(faces[0].crop, newest.face) if newest.window is None else draw_strip(faces, newest)
+        write_annotated_image(self._out, drawn)
+
+
+def _picture(
+    options: ExplainOptions,
+    network: Network,
+    source: VideoSource,
+    explainer: VideoExplainer,
+    stack: contextlib.ExitStack,
+) -> _Picture:
+    if options.out is None:
+        return _Picture()
+    if source.kind == "image" or is_image_path(options.out):
+        return _Still(options.out, explainer, source)
+    file = stack.enter_context(annotated_video(options.out, frame_rate=source.frame_rate))
+    return _Video(file, network.manifest.preprocess)

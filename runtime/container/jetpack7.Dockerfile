@@ -1,0 +1,25 @@
+# fer-edge on JetPack 7.0 and 7.1 (Jetson Thor), whose containers are those of servers. Build on the Jetson, from the
+# project's folder, after `python -m build`:
+#   docker build -f runtime/container/jetpack7.Dockerfile -t fer-edge:jetpack7 .
+#   docker run --rm --gpus all --network none --read-only --device /dev/video0 fer-edge:jetpack7 \
+#       run edge --source /dev/video0 --json -
+# For JetPack 7.2 pass the base of its TensorRT: --build-arg BASE=nvcr.io/nvidia/tensorrt:...
+ARG BASE=nvcr.io/nvidia/tensorrt:25.09-py3
+FROM ${BASE}
+
+# Ubuntu's OpenCV reads GStreamer pipelines; pip's does not.
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        python3 python3-venv python3-numpy python3-opencv opencv-data \
+    && rm -rf /var/lib/apt/lists/*
+
+COPY runtime/install-jetson.sh /kit/
+COPY runtime/requirements /kit/requirements
+COPY dist/*.whl /kit/
+RUN /kit/install-jetson.sh --jetpack 7 --venv /opt/fer-edge --wheel "$(ls -t /kit/*.whl | head -n 1)" \
+    && useradd --system --groups video fer-edge
+
+ENV OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
+USER fer-edge
+ENTRYPOINT ["/opt/fer-edge/bin/fer-edge"]
+CMD ["doctor"]

@@ -1,0 +1,43 @@
+"""A camera in vehicle software: the newest frame only, the driver's estimate, and what to do with the states.
+
+    python embed_camera.py --source 0
+
+The loop is the software's own; nothing is written and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from fer_edge.runtime import Recognizer
+from fer_edge.runtime.sources import open_source
+from fer_edge.runtime.video import VideoRecognizer
+
+
+def main() -> None:
+    """Print a line where the driver's expression changes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default="edge")
+    parser.add_argument("--source", default="0", help="as fer-edge run takes it")
+    parser.add_argument("--provider", default="cpu")
+    options = parser.parse_args()
+    shown = ""
+    with Recognizer(options.bundle, provider=options.provider) as recognizer, open_source(options.source) as frames:
+        # A camera stamps its frames with time.monotonic, so ages are true: what is late is said to be late.
+        video = VideoRecognizer(recognizer, clock=time.monotonic if frames.live else None)
+        for frame in frames:
+            driver = video.process(frame.image, timestamp_s=frame.timestamp_s, boxes=frame.boxes).driver
+            if driver is None:
+                said = "nobody"
+            elif driver.state != "OK":
+                said = f"{driver.label} ({driver.state}: {driver.state_because})"  # a hint, not a fact
+            else:
+                said = driver.label
+            if said.split(" (")[0] != shown.split(" (")[0]:
+                print(f"{frame.timestamp_s:10.2f} s  {said}", flush=True)
+            shown = said
+
+
+if __name__ == "__main__":
+    main()

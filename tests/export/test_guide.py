@@ -1,0 +1,64 @@
+"""The tables of export/README.md are what the code and the committed results say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fer_edge.bundle import Bundle
+from fer_edge.export.choose import target_names
+from fer_edge.export.preflight import ROWS, check_bundle
+from fer_edge.files import read_json
+
+ROOT = Path(__file__).parents[2]
+NAMES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
+@pytest.fixture(scope="module")
+def guide() -> str:
+    path = ROOT / "export" / "README.md"
+    if not path.is_file():
+        pytest.skip("export/ is not part of the source distribution")
+    return path.read_text("utf-8")
+
+
+def block(guide: str, name: str) -> str:
+    found = re.search(rf"<!-- {name}: \S+ -->\n(.*?)<!-- /{name} -->", guide, flags=re.DOTALL)
+    assert found, f"the guide has no block {name!r}"
+    return found[1]
+
+
+def lines(*rows: tuple[str, ...]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def test_the_preflight_of_the_shipped_bundle(guide: str) -> None:
+    verdicts = check_bundle(Bundle.open("edge"))
+    words = {(each.variant, each.target): "ok" if each.accepted else "refused" for each in verdicts}
+    rows = [
+        (f"`{variant}`", *(words[variant, row] for row in ROWS))
+        for variant in dict.fromkeys(each.variant for each in verdicts)
+    ]
+    expected = lines(("variant", *ROWS), ("---",) * (len(ROWS) + 1), *rows)
+    assert block(guide, "check") == expected
+
+
+def test_the_lstm_forms(guide: str) -> None:
+    path = re.search(r"<!-- lstm: (\S+) -->", guide)
+    assert path
+    result = read_json(ROOT / path[1])
+    rows = []
+    for row in result["rows"]:
+        forms = row["forms"]
+        ratios = (f"{forms[n]['over_loop']['median']:.2f} ({forms[n]['over_loop_min']:.2f})" for n in forms)
+        rows.append((NAMES[row["provider"]], f"`{row['variant']}`", row["part"], " : ".join(ratios)))
+    head = ("engine", "variant", "graph", "loop : hoisted : unrolled, median (min)")
+    assert block(guide, "lstm") == lines(head, ("---",) * 4, *rows)
+    assert max(value for key, value in result["max_abs_diff_to_loop"].items() if "/fp32/" in key) < 1e-5
+
+
+def test_every_target_is_in_the_guide(guide: str) -> None:
+    for name in target_names():
+        assert f"`{name}`" in guide, name

@@ -1,0 +1,162 @@
+"""Whole small studies: plan, resume, several at a time, budget, Ctrl-C, the log of PrivateTest."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training import small_config, small_dataset, small_recipe
+
+from fer_edge.errors import InputError
+from fer_edge.paper.recipe import StudyRecipe
+from fer_edge.paper.result import RunResult
+from fer_edge.paper.study import plan_runs, read_runs, run_study, weights_path
+from fer_edge.paper.systems import SYSTEMS, chosen_systems
+from fer_edge.paper.training import TrainedSystem, train_system
+from fer_edge.recipes import load_recipe
+from fer_edge.train.recipe import AugmentSpec, OptimiserSpec
+
+pytestmark = pytest.mark.train
+
+DATA = "synthetic:300@3"
+CPU = torch.device("cpu")
+
+
+def recipe(*, epochs: int = 1) -> StudyRecipe:
+    return StudyRecipe(seeds=(0, 1), extra_seeds=(0,), train=small_recipe(epochs=epochs))
+
+
+class Watch:
+    """Notes what it is told, and presses Ctrl-C once a run has ended, if asked."""
+
+    def __init__(self, *, stop_after: int | None = None) -> None:
+        self.plan: tuple[int, int] = (-1, -1)
+        self.ended: list[str] = []
+        self.stages: set[str] = set()
+        self._stop_after = stop_after
+
+    def planned(self, *, finished: int, total: int) -> None:
+        self.plan = (finished, total)
+
+    def step(self, run: str, stage: str, done: int, total: int) -> None:
+        self.stages.add(stage)
+        if self._stop_after is not None and len(self.ended) >= self._stop_after:
+            raise KeyboardInterrupt
+
+    def finished(self, run: str, result: RunResult) -> None:
+        self.ended.append(f"{result.system}-seed{result.seed}")
+
+
+class TestRun:
+    @pytest.mark.parametrize("name", ["complete", "no-lda", "cnn-svm", "cnn-lstm"])
+    def test_predicts_both_splits_and_keeps_what_predicts(self, name: str, tmp_path: Path) -> None:
+        system, dataset, weights = SYSTEMS[name], small_dataset(), tmp_path / "weights.safetensors"
+        result = train_system(system, 0, small_recipe(), dataset, device=CPU, weights=weights)
+        assert len(result.choose.labels) == len(dataset.split("choose"))
+        assert result.report is not None
+        assert result.report.split == dataset.split("report").name
+        assert result.parameters > 0
+        if system.classifier == "svm":
+            assert not weights.exists()
+            with pytest.raises(InputError, match="keeps no weights"):
+                TrainedSystem.load(weights, system, small_recipe())
+            return
+        again = TrainedSystem.load(weights, system, small_recipe()).predict(dataset.split("choose").images)
+        np.testing.assert_allclose(again, result.choose.probabilities, atol=1e-6)
+
+    def test_learns_what_it_is_shown(self) -> None:
+        """On the very faces that it is trained on, unchanged: far above the seventh that chance gives."""
+        dataset, still = small_dataset(), AugmentSpec(**dict.fromkeys(AugmentSpec.__dataclass_fields__, 0.0))
+        shown = dataclasses.replace(dataset, roles={**dataset.roles, "choose": dataset.roles["train"]})
+        plan = small_recipe(epochs=10, batch_size=16)
+        plan = dataclasses.replace(
+            plan, augment=still, sequence=dataclasses.replace(plan.sequence, classifier_epochs=20)
+        )
+        assert train_system(SYSTEMS["complete"], 0, plan, shown, device=CPU).choose.right.mean() > 0.5
+
+    def test_a_seed_gives_the_same_run_and_another_gives_another(self) -> None:
+        dataset = small_dataset()
+        first, second, other = (
+            train_system(SYSTEMS["cnn-bilstm"], seed, small_recipe(epochs=1), dataset, device=CPU) for seed in (0, 0, 1)
+        )
+        np.testing.assert_array_equal(first.choose.probabilities, second.choose.probabilities)
+        assert np.abs(first.choose.probabilities - other.choose.probabilities).max() > 1e-3
+
+    def test_another_systems_weights_are_refused(self, tmp_path: Path) -> None:
+        weights = tmp_path / "weights.safetensors"
+        train_system(SYSTEMS["cnn-lstm"], 0, small_recipe(epochs=1), small_dataset(), device=CPU, weights=weights)
+        with pytest.raises(InputError, match="holds another network than complete"):
+            TrainedSystem.load(weights, SYSTEMS["complete"], small_recipe())
+
+
+class TestStudy:
+    def test_plans_the_tables_seed_by_seed_and_the_rest_after_them(self) -> None:
+        names = [run.name for run in plan_runs(chosen_systems(["cnn-lstm", "hidden-32", "complete"]), recipe())]
+        expected = ["complete-seed0", "cnn-lstm-seed0", "complete-seed1", "cnn-lstm-seed1", "hidden-32-seed0"]
+        assert names == expected
+
+    def test_goes_on_where_it_was_broken_off(self, tmp_path: Path) -> None:
+        plan = plan_runs(chosen_systems(["cnn-lstm", "cnn-bilstm"]), recipe())
+        with pytest.raises(KeyboardInterrupt):
+            run_study(plan, recipe(), DATA, tmp_path, progress=Watch(stop_after=1))
+        assert {path.name for path in tmp_path.glob("*.npz")} == {"cnn-lstm-seed0.npz"}
+        watch = Watch()
+        results = run_study(plan, recipe(), DATA, tmp_path, progress=watch)
+        assert watch.plan == (1, 4)
+        assert watch.ended == ["cnn-bilstm-seed0", "cnn-lstm-seed1", "cnn-bilstm-seed1"]
+        assert set(results) == {run.name for run in plan}
+
+    @pytest.mark.slow
+    def test_two_at_a_time_give_what_one_gives(self, tmp_path: Path) -> None:
+        plan = plan_runs(chosen_systems(["cnn-lstm", "no-reconstruction"]), dataclasses.replace(recipe(), seeds=(0,)))
+        watch = Watch()
+        together = run_study(plan, recipe(), DATA, tmp_path / "two", jobs=2, progress=watch)
+        alone = run_study(plan, recipe(), DATA, tmp_path / "one", progress=Watch())
+        assert sorted(watch.ended) == sorted(together)
+        assert "frames" in watch.stages
+        for name, result in alone.items():
+            np.testing.assert_allclose(result.choose.probabilities, together[name].choose.probabilities, atol=1e-4)
+        assert weights_path(tmp_path / "two", system="cnn-lstm", seed=0).is_file()
+
+    def test_a_spent_budget_begins_nothing_more(self, tmp_path: Path) -> None:
+        plan = plan_runs(chosen_systems(["cnn-lstm"]), recipe())
+        assert run_study(plan, recipe(), DATA, tmp_path, budget_s=0.0, progress=Watch()) == {}
+
+    def test_another_protocols_runs_are_refused(self, tmp_path: Path) -> None:
+        plan = plan_runs(chosen_systems(["cnn-lstm"]), dataclasses.replace(recipe(), seeds=(0,)))
+        run_study(plan, recipe(), DATA, tmp_path, progress=Watch())
+        with pytest.raises(InputError, match="made with another recipe or other data"):
+            read_runs(tmp_path, plan, recipe(epochs=2), small_dataset())
+
+    def test_a_setting_younger_than_a_run_does_not_make_it_another_protocol(self, tmp_path: Path) -> None:
+        plan = plan_runs(chosen_systems(["cnn-lstm"]), dataclasses.replace(recipe(), seeds=(0,)))
+        run_study(plan, recipe(), DATA, tmp_path, progress=Watch())
+        path = tmp_path / "cnn-lstm-seed0.npz"
+        run = RunResult.read(path)
+        older = copy.deepcopy(dict(run.settings))
+        del older["recipe"]["optimiser"]["ema_decay"], older["recipe"]["loss"]["dropout"]
+        dataclasses.replace(run, settings=older).write(path)
+        usual = dataclasses.replace(recipe().train.optimiser, ema_decay=OptimiserSpec().ema_decay)
+        same = dataclasses.replace(recipe(), train=dataclasses.replace(recipe().train, optimiser=usual))
+        assert set(read_runs(tmp_path, plan, same, small_dataset())) == {"cnn-lstm-seed0"}
+
+    def test_a_damaged_run_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "cnn-lstm-seed0.npz").write_bytes(b"PK\x03\x04 cut off")
+        with pytest.raises(InputError, match=r"cnn-lstm-seed0\.npz is no run of the paper study"):
+            run_study(plan_runs(chosen_systems(["cnn-lstm"]), recipe()), recipe(), DATA, tmp_path, progress=Watch())
+
+    def test_no_jobs_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="jobs: got 0"):
+            run_study((), recipe(), DATA, tmp_path, jobs=0, progress=Watch())
+
+
+def test_the_shipped_protocol_fits_every_system() -> None:
+    shipped = load_recipe(StudyRecipe, "stills", room="paper")
+    assert len(shipped.seeds) >= 3
+    assert shipped.train.model != small_config()
+    for run in plan_runs(tuple(SYSTEMS.values()), shipped):
+        assert run.system.name in run.name

@@ -1,0 +1,65 @@
+"""Networks that tell other expressions apart: CK+'s own seven, from training to the bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training import small_dataset, small_recipe
+from trees import write_cropped_ckplus
+
+from fer_edge.bench import Timing, run_bench
+from fer_edge.data import Dataset, load_dataset
+from fer_edge.data.ckplus import split_by_subject
+from fer_edge.errors import InputError
+from fer_edge.export.from_run import export_run
+from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS
+from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.train.prune import prune_run
+from fer_edge.train.run import TrainRun
+from fer_edge.train.trainer import train_model
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    names = {f"S{10 + person:03}_{place:03}": name for person in range(4) for place, name in enumerate(CKPLUS_EMOTIONS)}
+    tree = write_cropped_ckplus(tmp_path_factory.mktemp("ckplus"), names)
+    return split_by_subject(load_dataset(f"ckplus:{tree}?labels=official"), fold=0, folds=4)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    return train_model(small_recipe(epochs=1), small_dataset(), tmp_path_factory.mktemp("runs") / "ours", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def run(official: Dataset, ours: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    """From the weights of a network that tells our seven apart."""
+    out = tmp_path_factory.mktemp("runs") / "official"
+    return train_model(small_recipe(epochs=1, batch_size=16), official, out, init=ours, device="cpu")
+
+
+def test_the_bundle_says_what_its_outputs_mean(run: TrainRun, official: Dataset, tmp_path: Path) -> None:
+    assert run.labels == CKPLUS_EMOTIONS
+    assert list(run.record["choose"]["per_class"]) == list(CKPLUS_EMOTIONS)
+    bundle = export_run(run, tmp_path / "official")
+    assert bundle.manifest.labels == CKPLUS_EMOTIONS
+    with Recognizer(bundle) as recognizer:
+        estimate = recognizer.recognize(official.split("report").images[0])
+    assert set(estimate.probabilities) == set(CKPLUS_EMOTIONS)
+    timing = Timing.choose(quick=True, rounds=1, batch=2, idle_s=None)
+    report = run_bench([bundle], data=official, timing=timing)
+    assert report.variants[0].accuracy is not None
+    assert "contempt" in report.variants[0].accuracy.report.per_class
+    with pytest.raises(InputError, match="the bundle official tells apart angry, contempt"):
+        run_bench([bundle], data=small_dataset(), timing=timing)
+
+
+def test_what_cannot_be_mixed(run: TrainRun, ours: TrainRun, official: Dataset, tmp_path: Path) -> None:
+    assert ours.labels == EXPRESSIONS
+    with pytest.raises(InputError, match=r"the teacher .* tells apart angry, disgust"):
+        train_model(small_recipe(epochs=1), official, tmp_path / "taught", teacher=ours, device="cpu")
+    with pytest.raises(InputError, match="their figures would mean nothing"):
+        prune_run(run, tmp_path / "pruned", small_dataset(), macs=0.5, device="cpu")
