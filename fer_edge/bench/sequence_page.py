@@ -20,7 +20,7 @@ from fer_edge.files import write_atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["accuracy_table", "delay_table", "ensure_sequence_outputs", "write_sequence_report"]
+__all__ = ["accuracy_table", "delay_table", "ensure_sequence_outputs", "render_markdown", "write_sequence_report"]
 
 _SHORT: Final = {AVERAGED: "avg", SMOOTHED: "exp", SEQUENCE: "head"}
 _POOLED: Final = {
@@ -100,12 +100,12 @@ def write_sequence_report(
     if json_file is not None:
         report.write(json_file)
     if markdown_file is not None:
-        _write_markdown(report, markdown_file)
+        write_atomic(markdown_file, render_markdown(report).encode())
     if png_file is not None:
         _write_drawing(report, png_file)
 
 
-def _write_markdown(report: SequenceReport, path: Path) -> None:
+def render_markdown(report: SequenceReport) -> str:
     """Both tables and where they come from."""
     lines = [
         f"# What the sequence buys: {report.bundle}/{report.variant} on {report.data.split} clips",
@@ -115,7 +115,7 @@ def _write_markdown(report: SequenceReport, path: Path) -> None:
         markdown(accuracy_table(report)),
         markdown(delay_table(report)),
     ]
-    write_atomic(path, "\n".join(lines).encode())
+    return "\n".join(lines)
 
 
 def _write_drawing(report: SequenceReport, path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from fer_edge.bench import BenchReport, Timing
 from fer_edge.bench.private_log import find_private_log
 from fer_edge.bench.reference import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
+from fer_edge.bench.sequence_page import render_markdown
+from fer_edge.bench.sequences import SequenceReport
 from fer_edge.files import read_json, sha256_bytes
 from fer_edge.paper.drawings import DRAWINGS
 from fer_edge.paper.report import JSON_NAME, MARKDOWN_NAME, render_study
@@ -50,6 +52,18 @@ def test_peers_are_labelled_as_measured_elsewhere() -> None:
         assert peer["x"] > 0
         assert ("private_top1" in peer) == ("public_top1" in peer)
     assert all({"name", "source", "private_top1"} <= entry.keys() for entry in peers["published"])
+
+
+def test_what_the_sequence_buys_is_drawn_from_its_json() -> None:
+    read("protocol.toml")
+    found = sorted((WORKBENCH / "results" / "sequence").glob("*.json"))
+    for file in found:
+        report = SequenceReport.read(file)
+        assert render_markdown(report) == file.with_suffix(".md").read_text("utf-8"), file
+        assert file.with_suffix(".png").is_file(), file
+        assert report.data.split in file.stem
+    if not found:
+        pytest.skip("there is no result in bench/results/sequence")
 
 
 def test_committed_benchmarks_follow_the_schema() -> None:
