@@ -182,7 +182,7 @@ def _draw_delays(axes: Axes, report: SequenceReport) -> None:
     axes.set_yticks(places, labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(left=-0.5)
-    axes.set(xlabel="frames to the report of a change: median and p90", title="Changed expression")
+    axes.set(xlabel="frames until reported: median, p90", title="Changed expression")
 
 
 def _frames(count: float | None, *, digits: int = 0) -> str | None:
