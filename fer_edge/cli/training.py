@@ -66,7 +66,7 @@ def print_run(run: Any) -> None:
         ("  macro-F1", f"{choose['macro_f1']:.2%}"),
         ("  expected calibration error", f"{choose['ece']:.4f}"),
         *(
-            (f"  top-1 {name.replace('_', ', T = ')} (without leaked)", f"{value:.2%}")
+            (f"  top-1 {', T = '.join(name.rsplit('_', 1)).replace('_', ', ')} (without leaked)", f"{value:.2%}")
             for name, value in windows.items()
         ),
     ]

@@ -107,7 +107,8 @@ def _class_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
 def _windows(training: object) -> Iterator[str]:
     windows = training.get("top1_by_window") if isinstance(training, dict) else None
     if windows:
-        said = "; ".join(f"{name.replace('_', ' face, T = ')}: {value:.2%}" for name, value in windows.items())
+        places = ((*name.rpartition("_")[::2], value) for name, value in windows.items())
+        said = "; ".join(f"{kind.replace('_', ', ')}, T = {steps}: {value:.2%}" for kind, steps, value in places)
         yield f"Top-1 on PublicTest without leaked rows by window, FP32 in torch: {said}."
 
 

@@ -82,7 +82,7 @@ def draw_windows(bank: ClipBank, guide: Guide, clips: Tensor, window: int, gener
 
     One T for the batch: 1 in three of ten batches, the full window in four, else uniform between. Half of the windows
     are full; in the others fewer than T frames are real, and the oldest is repeated in front. Half of them run
-    backwards. In a sixth the face stands still: a frame of the clip, or the still as it is, T times over. So it is in
+    backwards. In a third the face stands still: a frame of the clip, or the still as it is, T times over. So it is in
     half of the windows of one frame.
 
     Args:
@@ -107,7 +107,7 @@ def draw_windows(bank: ClipBank, guide: Guide, clips: Tensor, window: int, gener
     age = torch.arange(steps - 1, -1, -1, device=device).unsqueeze(0)
     frame = newest.unsqueeze(1) - torch.minimum(age, (length - 1).unsqueeze(1))
     frame = torch.where(uniform(1) < 0.5, frames - 1 - frame, frame)
-    frozen = uniform(1) < (1 / 2 if steps == 1 else 1 / 6)
+    frozen = uniform(1) < (1 / 2 if steps == 1 else 1 / 3)
     frame = torch.where(frozen, frame[:, -1:], frame)
     plain = frozen & (uniform(1) < 0.5)
     of, shown = clips.unsqueeze(1), bank.rows[clips.unsqueeze(1), frame]
