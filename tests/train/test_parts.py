@@ -20,7 +20,6 @@ from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import CentreLoss, class_weights, distillation_loss, soft_cross_entropy, soft_targets
 from fer_edge.train.recipe import AugmentSpec, LossSpec, OptimiserSpec
-from fer_edge.train.sequence_stage import FeatureBank, draw_windows
 
 pytestmark = pytest.mark.train
 CPU = torch.device("cpu")
@@ -125,21 +124,6 @@ def test_batches_cover_the_epoch_without_repeats() -> None:
     assert len(seen) == 48
     assert len(seen.unique()) == 48
     assert [len(batch) for batch in batches(3, 8, seeded(CPU, 0))] == [3]
-
-
-def test_windows_repeat_the_oldest_in_front() -> None:
-    bank = FeatureBank(features=torch.arange(5).view(5, 1, 1).expand(5, 40, 2).float())
-    generator, steps_seen, short = seeded(CPU, 9), set(), 0
-    for _ in range(60):
-        windows, length = draw_windows(bank, torch.arange(40), 6, generator)
-        steps = windows.shape[1]
-        steps_seen.add(steps)
-        assert 1 <= int(length.min()) <= int(length.max()) <= steps
-        for window, real in zip(windows, length.tolist(), strict=True):
-            assert (window[: steps - real] == window[steps - real]).all()
-            short += real < steps
-    assert steps_seen == set(range(1, 7))
-    assert short > 0
 
 
 def test_lda_separates_as_scipys_eigenproblem_says() -> None:

@@ -1,0 +1,106 @@
+"""How long a preset's first stage trains on this machine: whole epochs of FER2013's size, on faces of noise.
+
+    python bench/train_speed.py edge --json bench/results/DEVICE/train_speed.json
+
+Nothing is learnt and nothing is kept: an epoch is the training's own (augmentation, both passes, the moving average,
+the evaluation of the split to choose on, the checkpoint), and pixels do not change its time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from fer_edge.cli.console import print_table
+from fer_edge.cli.training import run_progress
+from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.errors import FerEdgeError
+from fer_edge.files import write_json
+from fer_edge.machine import machine_report
+from fer_edge.manifest import timestamp
+from fer_edge.recipes import load_recipe
+from fer_edge.train.distributed import processes
+from fer_edge.train.faces import DeviceFaces
+from fer_edge.train.frame_stage import FrameClassifier, FrameStage
+from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.run import TrainRun
+
+ROWS = {"Training": 28_709, "PublicTest": 3_589}
+
+
+def noise(name: str, size: int) -> StillSet:
+    """As many faces of noise as FER2013's split of that name has faces."""
+    random, count = np.random.default_rng(0), ROWS[name]
+    return StillSet(
+        name=name,
+        images=random.integers(0, 256, (count, size, size), dtype=np.uint8),
+        labels=random.integers(0, 7, count),
+        rows=np.arange(count),
+    )
+
+
+def epoch_seconds(recipe: TrainRecipe, device: str) -> tuple[list[float], str]:
+    """Seconds of every epoch, and the device that trained."""
+    size = recipe.preprocess.size
+    splits = {name: noise(name, size) for name in ROWS}
+    roles = {"train": "Training", "choose": "PublicTest"}
+    dataset = Dataset(name="noise", source="noise", layout="noise", splits=splits, roles=roles)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder, processes(device) as peers, run_progress() as report:
+        run = TrainRun.create(Path(folder) / "run", recipe, dataset)
+        faces = {
+            name: DeviceFaces.load(each, recipe.preprocess, recipe.loss, peers.device, classes=recipe.model.classes)
+            for name, each in splits.items()
+        }
+        module = FrameClassifier(*run.new_model(), dropout=recipe.loss.dropout)
+        stage = FrameStage(run=run, spec=recipe.optimiser, module=module, peers=peers)
+        kept = torch.ones(ROWS["PublicTest"], dtype=torch.bool, device=peers.device)
+        stage.fit(faces["Training"], faces["PublicTest"], kept, report)
+        return [epoch["seconds"] for epoch in run.record["history"]], str(peers.device)
+
+
+@click.command()
+@click.argument("preset", default="edge")
+@click.option("--epochs", default=2, show_default=True, help="Epochs to time.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
+def main(preset: str, epochs: int, device: str, target: Path | None) -> None:
+    """Time PRESET's epochs, and say what thirty of them take."""
+    machine = machine_report()
+    try:
+        recipe = load_recipe(TrainRecipe, preset, room="train")
+        recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, epochs=epochs))
+        seconds, place = epoch_seconds(recipe, device)
+        fastest = min(seconds)
+        if target is not None:
+            write_json(
+                target,
+                {
+                    "schema": 1,
+                    "created": timestamp(),
+                    "command": shlex.join(["python", "bench/train_speed.py", *sys.argv[1:]]),
+                    "device": machine.to_json(),
+                    "trained_on": place,
+                    "threads": torch.get_num_threads(),
+                    "preset": preset,
+                    "rows": ROWS,
+                    "batch_size": recipe.optimiser.batch_size,
+                    "epoch_seconds": seconds,
+                    "minutes_for_30_epochs": round(30 * fastest / 60, 1),
+                },
+            )
+    except FerEdgeError as error:
+        raise click.ClickException(str(error)) from error
+    rows = [(f"{index}", f"{value:.1f}") for index, value in enumerate(seconds, start=1)]
+    caption = f"30 epochs at the fastest: {30 * fastest / 60:.1f} minutes on {place}"
+    print_table(("epoch", "seconds"), rows, title=preset, caption=caption, right=("seconds",))
+
+
+if __name__ == "__main__":
+    main()
