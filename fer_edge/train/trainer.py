@@ -85,6 +85,8 @@ def train_model(
         )
     if teacher is not None:
         dataset.expect_expressions(teacher.labels, of=f"the teacher {teacher.path}")
+    if init is not None:
+        _expect_fit(init, recipe)
     with processes(device) as peers:
         origins: dict[str, Any] = {
             name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin
@@ -112,14 +114,18 @@ def train_model(
     return run
 
 
-def _loaded(init: Origin, run: TrainRun) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-    """The weights to begin with; a bundle has no temporary classifier, and one of other expressions is of no use."""
+def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
+    """Refuse weights of another shape before anything is written."""
     if isinstance(init, BundleOrigin):
         config, preprocess = init.config, init.preprocess
     else:
         config, preprocess = init.recipe.model, init.recipe.preprocess
-    if config != run.recipe.model or preprocess != run.recipe.preprocess:
+    if config != recipe.model or preprocess != recipe.preprocess:
         raise InputError(f"{init.path} has another shape or preprocessing than the recipe; start from one that fits")
+
+
+def _loaded(init: Origin, run: TrainRun) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+    """The weights to begin with; a bundle has no temporary classifier, and one of other expressions is of no use."""
     if isinstance(init, BundleOrigin):
         return init.load_model(), run.new_model()[1]
     model, temporary = init.load_model()
