@@ -154,7 +154,7 @@ class TestCommand:
         result = json.loads(out.read_text())
         assert result["machine"]["gpu"] == "Fake GPU"
         assert [path["name"] for path in result["paths"]][-1] == "kernel"
-        assert result["command"].startswith("fer-edge ")
+        assert result["command"].split()[0] == "fer-edge"  # the rest is how the tests were started
 
     def test_exits_with_1_where_a_path_failed_and_writes_it_all_the_same(
         self, cuda: FakeCuda, bundle: Bundle, tmp_path: Path
