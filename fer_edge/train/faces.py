@@ -14,7 +14,7 @@ from fer_edge.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.train.losses import soft_targets
 from fer_edge.train.recipe import LossSpec
 
-__all__ = ["DeviceFaces", "batches", "seeded"]
+__all__ = ["DeviceFaces", "batches", "in_batches", "seeded"]
 
 
 def seeded(device: torch.device, *key: int) -> torch.Generator:
@@ -55,8 +55,12 @@ class DeviceFaces:
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Index batches of one shuffled epoch; the incomplete last one is left out, unless it is the only one."""
-    order = torch.randperm(count, generator=generator, device=generator.device)
-    size = min(size, count)
-    for start in range(0, count - size + 1, size):
-        yield order[start : start + size]
+    """Index batches of one shuffled epoch over `count` rows, as `in_batches` makes them."""
+    yield from in_batches(torch.randperm(count, generator=generator, device=generator.device), size)
+
+
+def in_batches(rows: Tensor, size: int) -> Iterator[Tensor]:
+    """Index batches of given rows; the incomplete last one is left out, unless it is the only one."""
+    size = min(size, len(rows))
+    for start in range(0, len(rows) - size + 1, size):
+        yield rows[start : start + size]

@@ -27,10 +27,11 @@ from fer_edge.train.checkpoint import (
     split,
 )
 from fer_edge.train.distributed import Processes
-from fer_edge.train.faces import DeviceFaces, batches, seeded
-from fer_edge.train.losses import CentreLoss, class_weights, distillation_loss, soft_cross_entropy
+from fer_edge.train.faces import DeviceFaces, in_batches, seeded
+from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropies
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
+from fer_edge.train.row_choice import RowChoice
 from fer_edge.train.run import TrainRun
 
 __all__ = [
@@ -145,6 +146,7 @@ class FrameStage:
             self.parallel = nn.parallel.DistributedDataParallel(
                 self.module, device_ids=[device.index] if device.type == "cuda" else None
             )
+        self.choice: RowChoice | None = None
         self.epoch = 0
         self.best: dict[str, Any] = {"score": -1.0, "epoch": 0}
         self.best_tensors: dict[str, Tensor] = {}
@@ -160,6 +162,7 @@ class FrameStage:
         """
         if self.peers.world > 1:
             torch.distributed.barrier()
+        self.choice = RowChoice(len(train), skip=self.spec.skip_easy, device=self.peers.device)
         self._restore()
         weights = class_weights(train.labels, self.run.recipe.loss, self.run.recipe.model.classes)
         while self.epoch < self.spec.epochs:
@@ -179,45 +182,58 @@ class FrameStage:
         generator = seeded(device, recipe.seed, 1, self.epoch)
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator, device=device)) + self.peers.rank)
         self.module.train()
-        size = min(self.spec.batch_size, len(train))
-        per_epoch = len(train) // size
+        assert self.choice is not None  # set by `fit`
+        rows, shares = self.choice.epoch(self.epoch / self.spec.epochs, generator)
+        size = min(self.spec.batch_size, len(rows))
+        per_epoch = len(rows) // size
         total = torch.zeros((), device=device)
-        for step, index in enumerate(batches(len(train), size, generator)):
-            done = self.epoch * per_epoch + step
+        for step, index in enumerate(in_batches(rows, size)):
+            done = self.epoch * per_epoch + step  # the schedule goes by epochs, however many steps each has
             for group in self.optimiser.param_groups:
                 group["lr"] = scheduled_rate(self.spec, done, per_epoch)
             part = self.peers.part(len(index))
             faces = augment_faces(train.images[index], recipe.augment, generator, part)
-            faces, targets = mix_faces(faces, train.targets[index[part]], recipe.augment, generator)
+            index = index[part]
+            clear = train.targets[index]
+            faces, targets = mix_faces(faces, clear, recipe.augment, generator)
             faces = median_filter(faces, recipe.preprocess.median)
-            total += self._step(faces, targets, train.labels[index[part]], weights)
+            loss, each = self._step(faces, targets, train.labels[index], weights, shares[index])
+            if targets is clear:  # a mixed face says nothing of its row
+                self.choice.note(index, each)
+            total += loss
             report.step("frames", done + 1, self.spec.epochs * per_epoch)
         return float(total) / per_epoch
 
-    def _step(self, faces: Tensor, targets: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        loss, context = self.loss(faces, targets, labels, weights)
+    def _step(
+        self, faces: Tensor, targets: Tensor, labels: Tensor, weights: Tensor, shares: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        loss, context, each = self.loss(faces, targets, labels, weights, shares)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)
         self.optimiser.step()
         self.average.update_parameters(self.module)
         self.centres.update(context.detach(), labels)
-        return loss.detach()
+        return loss.detach(), each.detach()
 
-    def loss(self, faces: Tensor, targets: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of one batch of prepared faces, and the contexts; nothing in it is random but dropout."""
+    def loss(
+        self, faces: Tensor, targets: Tensor, labels: Tensor, weights: Tensor, shares: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss of one batch of prepared faces, the contexts, and every face's own; only dropout in it is random."""
         spec = self.run.recipe.loss
         with autocast(self.run.recipe, self.peers.device):
             logits, context = self.parallel(faces)
-            loss = soft_cross_entropy(logits, targets, weights)
+            each = soft_cross_entropies(logits, targets, weights)
             if self.teacher is not None:
                 with torch.no_grad():
                     followed = self.teacher(faces)[0]
-                distilled = distillation_loss(logits, followed, spec.distil_temperature)
-                loss = loss + spec.distil_weight * (distilled - loss)
-        return loss + spec.centre_weight * self.centres(context, labels), context
+                distilled = distillation_losses(logits, followed, spec.distil_temperature)
+                each = each + spec.distil_weight * (distilled - each)
+            loss = (each * shares).mean()
+        return loss + spec.centre_weight * self.centres(context, labels), context, each
 
     def _close_epoch(self, loss: float, choose: DeviceFaces, kept: Tensor, report: Reporter, started: float) -> None:
+        assert self.choice is not None
         self.average.eval()
         correct = frame_predictions(self.average.module, choose, self.run.recipe) == choose.labels
         score = float(correct[kept].float().mean())
@@ -242,6 +258,7 @@ class FrameStage:
             "optimiser": optimiser_tensors(self.optimiser),
             "centres": self.centres.state_dict(),
             "best": self.best_tensors,
+            "choice": self.choice.state(),
         }
         facts = {"epoch": self.epoch, "best": self.best, "history": self.run.record["history"]}
         save_checkpoint(self.run.path / "checkpoint.safetensors", join(parts), facts)
@@ -257,6 +274,8 @@ class FrameStage:
         restore_optimiser(self.optimiser, split(tensors, "optimiser"))
         self.centres.load_state_dict(split(tensors, "centres"))
         self.best_tensors = {name: value.to(self.peers.device) for name, value in split(tensors, "best").items()}
+        if self.choice is not None:
+            self.choice.restore(split(tensors, "choice"))
         self.epoch, self.best = facts["epoch"], facts["best"]
         self.run.record["history"] = facts["history"]
 

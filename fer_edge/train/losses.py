@@ -9,7 +9,14 @@ from fer_edge.labels import EXPRESSIONS, FERPLUS_VOTES
 from fer_edge.train.distributed import all_reduce_sum
 from fer_edge.train.recipe import LossSpec
 
-__all__ = ["CentreLoss", "class_weights", "distillation_loss", "soft_cross_entropy", "soft_targets"]
+__all__ = [
+    "CentreLoss",
+    "class_weights",
+    "distillation_losses",
+    "soft_cross_entropies",
+    "soft_cross_entropy",
+    "soft_targets",
+]
 
 
 def soft_targets(labels: Tensor, votes: Tensor | None, spec: LossSpec, classes: int) -> Tensor:
@@ -52,14 +59,23 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tens
         targets: float (B, classes).
         weights: float (classes,).
     """
-    return -(torch.log_softmax(logits.float(), dim=1) * targets * weights).sum(dim=1).mean()
+    return soft_cross_entropies(logits, targets, weights).mean()
 
 
-def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL divergence to a teacher's softened output, times the square of the temperature (arXiv 1503.02531)."""
+def soft_cross_entropies(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """`soft_cross_entropy` of every row: float32 (B,)."""
+    return -(torch.log_softmax(logits.float(), dim=1) * targets * weights).sum(dim=1)
+
+
+def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Every row's KL divergence to a teacher's softened output, times the square of the temperature: float32 (B,).
+
+    Source: Hinton et al. 2015 (arXiv 1503.02531).
+    """
     student = torch.log_softmax(logits.float() / temperature, dim=1)
     target = torch.log_softmax(teacher.float() / temperature, dim=1)
-    return nn.functional.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
+    rows = nn.functional.kl_div(student, target, reduction="none", log_target=True).sum(dim=1)
+    return rows * temperature**2
 
 
 class CentreLoss(nn.Module):

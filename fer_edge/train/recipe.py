@@ -70,6 +70,8 @@ class OptimiserSpec:
         weight_decay: decoupled (Loshchilov and Hutter 2019), on matrices and kernels only.
         ema_decay: of the exponential moving average that is evaluated and shipped.
         clip_norm: gradients are scaled down to this norm.
+        skip_easy: chance that a row whose last loss lay below the mean is left out of an epoch; it weighs the more
+            when it is not (InfoBatch, arXiv 2303.04947). A third of the time is saved at 0.5.
     """
 
     epochs: int = 50
@@ -79,6 +81,7 @@ class OptimiserSpec:
     weight_decay: float = 0.05
     ema_decay: float = 0.998
     clip_norm: float = 2.0
+    skip_easy: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -87,6 +90,7 @@ class OptimiserSpec:
             raise InputError("learning_rate and clip_norm must be positive")
         _check("ema_decay", self.ema_decay, 0.0, 0.99999)
         _check("weight_decay", self.weight_decay, 0.0, 10.0)
+        _check("skip_easy", self.skip_easy, 0.0, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,13 @@ from fer_edge.data.report import leaked_rows
 from fer_edge.errors import InputError
 from fer_edge.metrics import accuracy_report, fit_temperature, softmax
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.preprocess import prepare_stills
 from fer_edge.train.clip_bank import FrameFeatures, encode_clips, encode_plan, encode_sequences
 from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
 from fer_edge.train.from_bundle import BundleOrigin
+from fer_edge.train.grow import grown, grows_from, refit_batch_norm
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
@@ -36,6 +38,9 @@ Origin: TypeAlias = TrainRun | BundleOrigin
 
 ORIGINS: Final = ("init", "teacher", "parent", "pruning", "stage", "sequences")
 """What a run's record may say of where it began, and of how it differs from a whole training."""
+
+REFITTED_FACES: Final = 2048
+"""Training faces that the batch normalisations of a bundle's network are fitted to."""
 
 UNKNOWN_SHARE: Final = 0.05
 """Share of the ``choose`` split's faces that fall below the unknown threshold."""
@@ -60,8 +65,8 @@ def train_model(
         recipe: what to train; when resuming it must be the run's own.
         dataset: its ``train`` split is trained on, its ``choose`` split chooses the epoch.
         out: the run's folder.
-        init: a finished run or a bundle of the same shape whose weights are the starting point; random weights without
-            it. A bundle has no temporary classifier: that one begins anew.
+        init: a finished run or a bundle whose weights are the starting point, of the same shape or of one with fewer
+            residual blocks; random weights without it. A bundle has no temporary classifier: that one begins anew.
         teacher: a finished run or a bundle whose predictions the model is drawn toward (`loss.distil_weight`).
         stage: ``"sequence"`` trains the head alone, on the encoder of `init` as it is.
         sequences: real ones, which the head is trained on beside the clips.
@@ -99,7 +104,7 @@ def train_model(
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
-        model, temporary = run.new_model() if init is None else _loaded(init, run)
+        model, temporary = run.new_model() if init is None else _loaded(init, run, dataset)
         fit_stages(
             run,
             model,
@@ -120,16 +125,23 @@ def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
         config, preprocess = init.config, init.preprocess
     else:
         config, preprocess = init.recipe.model, init.recipe.preprocess
-    if config != recipe.model or preprocess != recipe.preprocess:
-        raise InputError(f"{init.path} has another shape or preprocessing than the recipe; start from one that fits")
+    if not grows_from(recipe.model, config) or preprocess != recipe.preprocess:
+        raise InputError(
+            f"{init.path} has another shape or preprocessing than the recipe; start from one that fits: only further "
+            "residual blocks at the end of a stage may be added"
+        )
 
 
-def _loaded(init: Origin, run: TrainRun) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+def _loaded(init: Origin, run: TrainRun, dataset: Dataset) -> tuple[AttentionCnnBiLstm, nn.Linear]:
     """The weights to begin with; a bundle has no temporary classifier, and one of other expressions is of no use."""
+    config = run.recipe.model
     if isinstance(init, BundleOrigin):
-        return init.load_model(), run.new_model()[1]
+        model = init.load_model()
+        faces = prepare_stills(np.asarray(dataset.split("train").images[:REFITTED_FACES]), run.recipe.preprocess)
+        refit_batch_norm(model, torch.from_numpy(np.array(faces)))
+        return grown(model, config), run.new_model()[1]
     model, temporary = init.load_model()
-    return model, temporary if init.labels == run.labels else run.new_model()[1]
+    return grown(model, config), temporary if init.labels == run.labels else run.new_model()[1]
 
 
 def _guide(teacher: Origin) -> nn.Module:

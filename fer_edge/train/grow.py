@@ -1,0 +1,85 @@
+"""A trained network as the beginning of a deeper one: the same function first, more to learn with afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fer_edge.model.config import ModelConfig
+from fer_edge.model.network import AttentionCnnBiLstm
+
+__all__ = ["grown", "grows_from", "refit_batch_norm"]
+
+
+def grows_from(config: ModelConfig, smaller: ModelConfig) -> bool:
+    """Whether `config` is `smaller` with further residual blocks, or with none."""
+    prefixes = (large[: len(small)] == small for large, small in zip(config.blocks, smaller.blocks, strict=True))
+    return replace(config, blocks=smaller.blocks) == smaller and all(prefixes)
+
+
+def grown(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
+    """The same function in a network with further residual blocks, each of which begins as its shortcut.
+
+    As in Net2Net (Chen et al. 2016, arXiv 1511.05641), whose identity layers a residual block has for nothing: behind a
+    ReLU, a block whose last batch normalisation scales by zero passes its input on.
+
+    Args:
+        model: the trained network.
+        config: a shape that `grows_from` the network's own.
+    """
+    if config == model.config:
+        return model
+    larger = AttentionCnnBiLstm(config, normalisation=model.normalisation)
+    larger.load_state_dict(model.state_dict(), strict=False)  # what is missing are the new blocks' own weights
+    return larger
+
+
+@torch.no_grad()
+def refit_batch_norm(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 512) -> None:
+    """Give folded batch normalisations of the CNN the statistics of `faces`, leaving the network's function alone.
+
+    A bundle's convolutions hold their batch normalisation's scale, so that its own is the identity: true in evaluation,
+    but training would divide by the batch's deviation a second time. Afterwards both modes compute the same.
+
+    Args:
+        model: a network read from a bundle.
+        faces: uint8 (N, S, S), a sample of the training faces.
+        size: faces a batch.
+    """
+    pairs = list(_normalised_convolutions(model.encoder.cnn))
+    sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64, device=faces.device) for _, norm in pairs}
+    counts = dict.fromkeys(sums, 0)
+
+    def listen(norm: nn.BatchNorm2d):  # type: ignore[no-untyped-def]
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            pixels = output.movedim(1, -1).flatten(0, -2).double()
+            sums[norm] += torch.stack((pixels.sum(dim=0), pixels.square().sum(dim=0)))
+            counts[norm] += len(pixels)
+
+        return hook
+
+    hooks = [convolution.register_forward_hook(listen(norm)) for convolution, norm in pairs]
+    model.eval()
+    for part in torch.split(faces, size):
+        model.encoder(part)
+    for hook in hooks:
+        hook.remove()
+    for norm, (total, squares) in sums.items():
+        mean = total / counts[norm]
+        variance = (squares / counts[norm] - mean.square()).clamp(min=0)
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        norm.bias += scale * (mean - norm.running_mean).to(norm.bias)
+        norm.weight.copy_(scale * torch.sqrt(variance + norm.eps))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+
+def _normalised_convolutions(module: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    previous = None
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
+            yield previous, part
+        previous = part
