@@ -22,7 +22,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.expand = _convolution(channels, width)
         self.reduce = _convolution(width, channels)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         nn.init.zeros_(self.reduce.get_parameter("1.weight"))  # the block begins as its shortcut (arXiv 1706.02677)
 
     @property
@@ -48,7 +48,7 @@ class FrameCNN(nn.Sequential):
             convolution = _convolution(
                 inputs, channels, kernel=config.stem_kernel if index == 0 else 3, stride=2 if strided else 1
             )
-            stage = [*convolution, nn.ReLU(), *(ResidualBlock(channels, width) for width in widths)]
+            stage = [*convolution, nn.ReLU(inplace=True), *(ResidualBlock(channels, width) for width in widths)]
             if index < 3 and not strided:
                 stage.append(nn.MaxPool2d(2))
             stages.append(nn.Sequential(*stage))

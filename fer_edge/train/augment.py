@@ -68,18 +68,19 @@ def _affine_grid(faces: Tensor, spec: AugmentSpec, signed, uniform) -> Tensor:  
         torch.stack((cosine * mirror, -sine + shear, shift[:, 0]), dim=1),
         torch.stack((sine * mirror, cosine, shift[:, 1]), dim=1),
     )
-    theta = torch.stack(rows, dim=1)
-    return torch.nn.functional.affine_grid(theta, list(faces.shape), align_corners=False)
+    matrix = torch.stack(rows, dim=1).unsqueeze(1).unsqueeze(1)
+    side = faces.shape[-1]
+    place = (torch.arange(side, device=faces.device) + 0.5) * (2 / side) - 1
+    column, row = place.view(1, 1, side, 1), place.view(1, side, 1, 1)
+    return column * matrix[..., 0] + row * matrix[..., 1] + matrix[..., 2]
 
 
 def _blur(light: Tensor, chosen: Tensor) -> Tensor:
     """The 3x3 binomial blur, on the faces that `chosen`, bool (B, 1, 1, 1), says."""
-    if not chosen.any():
-        return light
-    padded = torch.nn.functional.pad(light, (1, 1, 1, 1), mode="replicate")
-    return torch.where(
-        chosen, torch.nn.functional.avg_pool2d(torch.nn.functional.avg_pool2d(padded, 2, 1), 2, 1), light
-    )
+    rows = chosen.flatten().nonzero().squeeze(1)
+    padded = torch.nn.functional.pad(light[rows], (1, 1, 1, 1), mode="replicate")
+    blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.avg_pool2d(padded, 2, 1), 2, 1)
+    return light.index_copy(0, rows, blurred)
 
 
 def _erase(light: Tensor, chance: float, uniform) -> Tensor:  # type: ignore[no-untyped-def]

@@ -68,10 +68,12 @@ def refit_batch_norm(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 51
     for hook in hooks:
         hook.remove()
     for norm, (total, squares) in sums.items():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         mean = total / counts[norm]
         variance = (squares / counts[norm] - mean.square()).clamp(min=0)
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        norm.bias += scale * (mean - norm.running_mean).to(norm.bias)
+        norm.bias.add_((scale * (mean - norm.running_mean)).to(norm.bias))
         norm.weight.copy_(scale * torch.sqrt(variance + norm.eps))
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)

@@ -104,7 +104,7 @@ def train_model(
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
-        model, temporary = run.new_model() if init is None else _loaded(init, run, dataset)
+        model, temporary = run.new_model() if init is None else _loaded(init, run, dataset if stage == "all" else None)
         fit_stages(
             run,
             model,
@@ -132,13 +132,17 @@ def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
         )
 
 
-def _loaded(init: Origin, run: TrainRun, dataset: Dataset) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-    """The weights to begin with; a bundle has no temporary classifier, and one of other expressions is of no use."""
+def _loaded(init: Origin, run: TrainRun, dataset: Dataset | None) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+    """The weights to begin with; a bundle has no temporary classifier, and one of other expressions is of no use.
+
+    Where the encoder is to be trained, `dataset` gives a bundle's batch normalisations their statistics back.
+    """
     config = run.recipe.model
     if isinstance(init, BundleOrigin):
         model = init.load_model()
-        faces = prepare_stills(np.asarray(dataset.split("train").images[:REFITTED_FACES]), run.recipe.preprocess)
-        refit_batch_norm(model, torch.from_numpy(np.array(faces)))
+        if dataset is not None:
+            faces = prepare_stills(np.asarray(dataset.split("train").images[:REFITTED_FACES]), run.recipe.preprocess)
+            refit_batch_norm(model, torch.from_numpy(np.array(faces)))
         return grown(model, config), run.new_model()[1]
     model, temporary = init.load_model()
     return grown(model, config), temporary if init.labels == run.labels else run.new_model()[1]

@@ -31,9 +31,11 @@ def main(folder: Path) -> None:
         part = peers.part(32)
         faces = augment_faces(train.images[index], recipe.augment, seeded(peers.device, 5), part)
         module.eval()
-        loss, context = stage.loss(faces, train.targets[index[part]], train.labels[index[part]], torch.ones(7))
+        rows = index[part]
+        weights, shares = torch.ones(7), torch.ones(len(rows))
+        loss, context, _ = stage.loss(faces, train.targets[rows], train.labels[rows], weights, shares)
         loss.backward()
-        stage.centres.update(context.detach(), train.labels[index[part]])
+        stage.centres.update(context.detach(), train.labels[rows])
         total = loss.detach().clone()
         all_reduce_sum(total)
         if peers.leads:

@@ -18,8 +18,9 @@ from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.faces import batches, seeded
 from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
-from fer_edge.train.losses import CentreLoss, class_weights, distillation_loss, soft_cross_entropy, soft_targets
+from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropy, soft_targets
 from fer_edge.train.recipe import AugmentSpec, LossSpec, OptimiserSpec
+from fer_edge.train.row_choice import RowChoice
 
 pytestmark = pytest.mark.train
 CPU = torch.device("cpu")
@@ -96,8 +97,8 @@ def test_class_weights_favour_the_rare_and_average_to_one() -> None:
 
 def test_distillation_is_nought_at_the_teacher_and_positive_elsewhere() -> None:
     logits = torch.randn(8, 7)
-    assert distillation_loss(logits, logits, 2.0).abs() < 1e-6
-    assert distillation_loss(logits, -logits, 2.0) > 0.1
+    assert (distillation_losses(logits, logits, 2.0).abs() < 1e-6).all()
+    assert (distillation_losses(logits, -logits, 2.0) > 0).all()
 
 
 def test_centres_move_toward_the_means_of_the_batch() -> None:
@@ -124,6 +125,31 @@ def test_batches_cover_the_epoch_without_repeats() -> None:
     assert len(seen) == 48
     assert len(seen.unique()) == 48
     assert [len(batch) for batch in batches(3, 8, seeded(CPU, 0))] == [3]
+
+
+def test_easy_rows_are_left_out_and_weigh_the_more_otherwise() -> None:
+    choice = RowChoice(1000, skip=0.5, device=CPU)
+    rows, weights = choice.epoch(0.0, seeded(CPU, 1))
+    assert sorted(rows.tolist()) == list(range(1000))
+    assert (weights == 1).all()
+    losses = torch.where(torch.arange(1000) < 600, 0.1, 2.0)
+    choice.note(torch.arange(1000), losses)
+    rows, weights = choice.epoch(0.1, seeded(CPU, 2))
+    easy = rows[rows < 600]
+    assert sorted(rows[rows >= 600].tolist()) == list(range(600, 1000))
+    assert 240 < len(easy) < 360
+    assert (weights[:600] == 2).all()
+    assert (weights[600:] == 1).all()
+    assert float(weights[rows].sum()) == pytest.approx(1000, rel=0.1)
+    assert len(choice.epoch(0.9, seeded(CPU, 3))[0]) == 1000  # the last eighth takes every row
+
+
+def test_row_choice_goes_on_from_its_state() -> None:
+    first, second = (RowChoice(40, skip=0.5, device=CPU) for _ in range(2))
+    first.note(torch.arange(40), torch.rand(40, generator=seeded(CPU, 4)))
+    second.restore(first.state())
+    for ours, theirs in zip(first.epoch(0.2, seeded(CPU, 5)), second.epoch(0.2, seeded(CPU, 5)), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_lda_separates_as_scipys_eigenproblem_says() -> None:

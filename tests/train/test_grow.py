@@ -1,0 +1,85 @@
+"""A trained network as the beginning of a deeper one: the same function, before and in training."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training import small_config, small_dataset, small_recipe
+
+from fer_edge.bundle import Bundle
+from fer_edge.errors import InputError
+from fer_edge.export.from_run import export_run
+from fer_edge.model.config import ModelConfig
+from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.train.from_bundle import BundleOrigin
+from fer_edge.train.grow import grown, grows_from, refit_batch_norm
+from fer_edge.train.run import TrainRun
+from fer_edge.train.trainer import train_model
+
+pytestmark = pytest.mark.train
+
+
+def faces(count: int, size: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def deeper(config: ModelConfig) -> ModelConfig:
+    blocks = (*config.blocks[:2], (*config.blocks[2], 8), (*config.blocks[3], 16))
+    return replace(config, blocks=blocks)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("grow")
+    run = train_model(small_recipe(epochs=1), small_dataset(), folder / "run", device="cpu")
+    return export_run(TrainRun.open(run.path), folder / "bundle")
+
+
+def test_only_further_blocks_grow() -> None:
+    config = small_config()
+    assert grows_from(deeper(config), config)
+    assert grows_from(config, config)
+    assert not grows_from(config, deeper(config))
+    assert not grows_from(replace(config, dense_growth=config.dense_growth + 1), config)
+
+
+@torch.no_grad()
+def test_a_deeper_network_computes_the_same_at_first() -> None:
+    torch.manual_seed(0)
+    model = AttentionCnnBiLstm(small_config()).eval()
+    larger = grown(model, deeper(model.config)).eval()
+    assert len(list(larger.parameters())) > len(list(model.parameters()))
+    assert torch.equal(larger.encoder(faces(4, 16))[0], model.encoder(faces(4, 16))[0])
+
+
+@torch.no_grad()
+def test_refitted_normalisations_compute_the_same_in_both_modes(bundle: Bundle) -> None:
+    model = BundleOrigin(bundle=bundle).load_model()
+    sample = faces(64, model.config.input_size)
+    before = model.encoder(sample)[0]
+    unfitted_encoder = copy.deepcopy(model.encoder).train()
+    unfitted_encoder.output.eval()
+    unfitted = unfitted_encoder(sample)[0]
+    refit_batch_norm(model, sample, size=24)
+    after = model.eval().encoder(sample)[0]
+    model.encoder.cnn.train()
+    training = model.encoder(sample)[0]
+    assert torch.allclose(after, before, atol=1e-4)
+    assert torch.allclose(training, before, atol=1e-3)
+    assert (unfitted - before).abs().max() > 0.01
+
+
+def test_a_run_begins_from_a_shallower_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    origin = BundleOrigin(bundle=bundle)
+    recipe = small_recipe(epochs=1)
+    recipe = replace(recipe, model=deeper(recipe.model))
+    run = train_model(recipe, small_dataset(), tmp_path / "deeper", init=origin, device="cpu")
+    assert run.record["init"]["sha256"] == bundle.sha256
+    assert run.load_model()[0].config.blocks == recipe.model.blocks
+    other = replace(recipe, model=replace(recipe.model, dense_growth=16))
+    with pytest.raises(InputError, match="only further residual blocks"):
+        train_model(other, small_dataset(), tmp_path / "other", init=origin, device="cpu")
