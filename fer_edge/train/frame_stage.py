@@ -268,7 +268,7 @@ class FrameStage:
         path = self.run.path / "checkpoint.safetensors"
         if not path.exists():
             return
-        tensors, facts = load_checkpoint(path)
+        tensors, facts = load_checkpoint(path, unbounded=("choice/losses",))  # of rows that no step has shown yet
         self.module.load_state_dict(split(tensors, "raw"))
         self.average.load_state_dict(split(tensors, "average"))
         restore_optimiser(self.optimiser, split(tensors, "optimiser"))
