@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: optimiser.epochs=30."
 )
 @click.option("--init", metavar="RUN|BUNDLE", help="Start from the weights of this run or bundle.")
-@click.option("--teacher", metavar="RUN|BUNDLE", help="Distil from this run or bundle.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="RUN|BUNDLE",
+    help="Distil from this run or bundle; several are averaged.",
+)
 @click.option(
     "--stage",
     type=click.Choice(["all", "sequence"]),
@@ -44,7 +50,7 @@ def command(
     out: Path,
     settings: tuple[str, ...],
     init: str | None,
-    teacher: str | None,
+    teachers: tuple[str, ...],
     stage: Literal["all", "sequence"],
     sequences: str | None,
     resume: bool,
@@ -55,8 +61,10 @@ def command(
 
     Trains on the training split, chooses the epoch on the split to choose on (FER2013: PublicTest without leaked rows),
     never looks at the third. Under torchrun, several processes or GPUs share each batch. --init and --teacher together
-    distil a run into itself, which smooths noisy labels. The head is trained on clips made of the stills; their
-    features are kept in the cache folder, so that another head on the same encoder begins at once.
+    distil a run into itself, which smooths noisy labels. With --set loss.distil_views=24 the teachers are asked once
+    about 24 random versions of every face, and what they say is kept in the cache folder for every later student. The
+    head is trained on clips made of the stills; their features are kept there too, so that another head on the same
+    encoder begins at once.
     """
     from fer_edge.cli.training import print_run, run_progress, run_summary
     from fer_edge.errors import require
@@ -78,7 +86,7 @@ def command(
                 dataset,
                 out,
                 init=None if init is None else _origin(init),
-                teacher=None if teacher is None else _origin(teacher),
+                teacher=[_origin(each) for each in teachers],
                 stage=stage,
                 sequences=() if sequences is None else _sequences(sequences),
                 resume=resume,

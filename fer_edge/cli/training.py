@@ -14,6 +14,7 @@ __all__ = ["print_run", "run_progress", "run_summary"]
 
 _STAGES = {
     "frames": "frame encoder",
+    "teachers": "asking the teachers",
     "features": "encoding clips",
     "sequences": "encoding sequences",
     "clips": "judging by clips",

@@ -37,7 +37,12 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (N, S, S) grey -> features (N, F) and attention weights over the region tokens (N, tokens)."""
-        tokens = self.regions(self.cnn(self.normalise(frames))).flatten(2).transpose(1, 2)
+        features: tuple[Tensor, Tensor] = self.read(self.cnn(self.normalise(frames)))
+        return features
+
+    def read(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The CNN's feature map (N, C, S/8, S/8) -> features (N, F) and attention weights (N, tokens)."""
+        tokens = self.regions(maps).flatten(2).transpose(1, 2)
         regions = self.bilstm(tokens) + self.shortcut(tokens)
         feature, attention = self.attention(regions.mean(dim=1), regions)
         return self.output(feature), attention

@@ -25,7 +25,7 @@ from fer_edge.paper.training import TrainedSystem, fit_on_features
 from fer_edge.preprocess import prepare_stills
 from fer_edge.train.augment import augment_faces, median_filter
 from fer_edge.train.faces import DeviceFaces, seeded
-from fer_edge.train.frame_stage import autocast
+from fer_edge.train.inference import autocast
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import soft_targets
 from fer_edge.train.progress import Reporter, Silent

@@ -27,7 +27,8 @@ from fer_edge.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.faces import DeviceFaces, batches, seeded
-from fer_edge.train.frame_stage import autocast, scheduled_rate
+from fer_edge.train.frame_stage import scheduled_rate
+from fer_edge.train.inference import autocast
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import CentreLoss, class_weights, soft_cross_entropy
 from fer_edge.train.progress import Reporter, Silent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,12 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     write_atomic(path, safetensors.torch.save(plain, metadata={_KEY: json.dumps(facts, allow_nan=False)}))
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(path: Path, *, unbounded: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and facts.
+
+    Args:
+        path: the file.
+        unbounded: tensors that may hold infinities: where one means "not known yet".
 
     Raises:
         InputError: the file is missing, truncated, not ours, or holds a NaN or an infinity.
@@ -47,7 +51,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if facts is None:
         raise InputError(f"{path} was not written by fer-edge: its metadata lacks {_KEY!r}")
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        sound = tensor.isnan().logical_not() if name in unbounded else tensor.isfinite()
+        if tensor.is_floating_point() and not sound.all():
             raise InputError(
                 f"{path}: the tensor {name!r} holds NaN or infinity; the training diverged or the file is damaged"
             )
@@ -74,9 +79,17 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` took."""
+    """Put back what `optimiser_tensors` took.
+
+    A fused optimiser walks a parameter and its moments side by side through memory, so these take its layout again: a
+    checkpoint keeps values, not strides.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split("/")
         state.setdefault(int(index), {})[name] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for parameter, values in optimiser.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -6,31 +6,25 @@ encoder begins at once.
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer_edge.data import StillSet
 from fer_edge.data.cache import default_cache_folder
 from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.clips import BLOCK, ClipPlan, make_clips
 from fer_edge.decode import encode as plain
-from fer_edge.errors import InputError, OutputError
-from fer_edge.files import sha256_bytes, writing
+from fer_edge.errors import InputError
 from fer_edge.labels import EXPRESSIONS
-from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
+from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import prepare_stills
-from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
-from fer_edge.train.frame_stage import autocast
+from fer_edge.train.inference import autocast, folded
+from fer_edge.train.kept import cache_key, keep, kept, weights_sha256
 from fer_edge.train.losses import soft_targets
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
@@ -40,7 +34,6 @@ __all__ = ["ClipBank", "FrameFeatures", "encode_clips", "encode_plan", "encode_s
 _PART: Final = 32 * BLOCK  # clips encoded and kept at once
 _VERSION: Final = 1  # of the key: raised when the clips of a plan change
 _CKPLUS_STEP: Final = 3  # CK+ was taken at 30 frames a second, windows hold 10
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +70,10 @@ class ClipBank:
 
 
 class FrameFeatures:
-    """The frame encoder for inference alone: normalisations folded into convolutions, channels last.
-
-    On a CPU with native bf16 that is two to three times as fast as the module that is trained.
-    """
+    """The frame encoder for inference alone."""
 
     def __init__(self, model: AttentionCnnBiLstm, recipe: TrainRecipe, device: torch.device) -> None:
-        folded = _folded(copy.deepcopy(model.encoder).eval())
-        self._encoder: nn.Module = folded.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._encoder = folded(model.encoder).to(device)
         self._recipe = recipe
         self._device = device
 
@@ -98,17 +87,6 @@ class FrameFeatures:
                 batch = torch.from_numpy(np.array(frames[start : start + size])).to(self._device)
                 parts.append(self._encoder(batch)[0].float().cpu())
         return torch.cat(parts).reshape(*images.shape[:-2], -1)
-
-
-def _folded(encoder: FrameEncoder) -> FrameEncoder:
-    for module in list(encoder.modules()):
-        if isinstance(module, nn.Sequential):
-            for place in range(len(module) - 1):
-                convolution, normalisation = module[place], module[place + 1]
-                if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
-                    module[place] = nn.utils.fusion.fuse_conv_bn_eval(convolution.eval(), normalisation.eval())
-                    module[place + 1] = nn.Identity()
-    return encoder
 
 
 def encode_clips(
@@ -129,19 +107,21 @@ def encode_clips(
     faces, parts = FrameFeatures(model, recipe, device), []
     for start in range(0, len(labels), _PART):
         path = default_cache_folder() / f"clips-{key}" / f"{start:07d}.safetensors"
-        part = _kept(path)
-        if part is None:
+        found = kept(path, what="the clips' features")
+        if found is None:
             part = _encode_part(faces, stills, plan, start, report)
-            _keep(path, part)
+            keep(path, part, {}, what="the clips' features")
+        else:
+            part = found[0]
         parts.append(part)
         report.step("features", min(start + _PART, len(labels)), len(labels))
-    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     votes = None if stills.votes is None else torch.from_numpy(np.array(stills.votes))
     known = torch.from_numpy(labels.astype(np.int64))
     return ClipBank(
-        features=found["features"].to(device),
-        stills=found["stills"].to(device),
-        rows=found["rows"].to(device),
+        features=joined["features"].to(device),
+        stills=joined["stills"].to(device),
+        rows=joined["rows"].to(device),
         targets=soft_targets(known, votes, recipe.loss, recipe.model.classes).to(device),
         labels=known.to(device),
     )
@@ -217,30 +197,4 @@ def _encode_part(
 
 def _key(model: AttentionCnnBiLstm, stills: StillSet, recipe: TrainRecipe, plan: ClipPlan) -> str:
     key = {"plan": plain(plan), "stills": stills.sha256, "preprocess": plain(recipe.preprocess), "version": _VERSION}
-    key["encoder"] = sha256_bytes(b"".join(_bytes(model.encoder)))
-    return sha256_bytes(json.dumps(key, sort_keys=True).encode())[:16]
-
-
-def _bytes(module: nn.Module) -> Iterator[bytes]:
-    for name, tensor in module.state_dict().items():
-        yield name.encode()
-        yield tensor.detach().cpu().contiguous().numpy().tobytes()
-
-
-def _kept(path: Path) -> dict[str, Tensor] | None:
-    if not path.exists():
-        return None
-    try:
-        return load_checkpoint(path)[0]
-    except InputError as error:
-        _log.warning("the clips are encoded anew: %s", error)
-        return None
-
-
-def _keep(path: Path, part: dict[str, Tensor]) -> None:
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(path, part, {})
-    except OutputError as error:
-        _log.warning("the clips' features are not kept for the next time: %s", error)
+    return cache_key({**key, "encoder": weights_sha256(model.encoder)})

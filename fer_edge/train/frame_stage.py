@@ -5,7 +5,6 @@ Also the fine-tuning of a pruned model, which is the same stage on other weights
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -28,17 +27,28 @@ from fer_edge.train.checkpoint import (
 )
 from fer_edge.train.distributed import Processes
 from fer_edge.train.faces import DeviceFaces, in_batches, seeded
-from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropies
+from fer_edge.train.inference import autocast
+from fer_edge.train.losses import (
+    CentreLoss,
+    class_weights,
+    decoupled_losses,
+    distillation_losses,
+    feature_losses,
+    region_losses,
+    soft_cross_entropies,
+)
 from fer_edge.train.progress import Reporter
-from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
+from fer_edge.train.recipe import LossSpec, OptimiserSpec, TrainRecipe
 from fer_edge.train.row_choice import RowChoice
 from fer_edge.train.run import TrainRun
+from fer_edge.train.teacher import Lesson, Sight, StudentSight, Teachers, followed_logits, taught_parts
+from fer_edge.train.view_bank import View, ViewBank
 
 __all__ = [
+    "Batch",
     "FrameClassifier",
     "FrameStage",
     "StillClassifier",
-    "autocast",
     "frame_predictions",
     "scheduled_rate",
     "single_contexts",
@@ -63,13 +73,16 @@ class FrameClassifier(nn.Module):
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
-        context = single_contexts(self.model, self.model.encoder(faces)[0])
+        return self.read(self.model.encoder(faces)[0])
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Single frames' features (N, F) -> logits (N, classes) and contexts (N, F)."""
+        context = single_contexts(self.model, features)
         return self.temporary(self.dropout(context)), context
 
     def classify(self, features: Tensor) -> Tensor:
         """Single frames' features (N, F) -> logits (N, classes)."""
-        logits: Tensor = self.temporary(self.dropout(single_contexts(self.model, features)))
-        return logits
+        return self.read(features)[0]
 
 
 class StillClassifier(nn.Module):
@@ -81,22 +94,16 @@ class StillClassifier(nn.Module):
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
-        context = single_contexts(self.model, self.model.encoder(faces)[0])
+        return self.read(self.model.encoder(faces)[0])
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Single frames' features (N, F) -> logits (N, classes) and contexts (N, F)."""
+        context = single_contexts(self.model, features)
         return self.model.head.classify(context), context
 
     def classify(self, features: Tensor) -> Tensor:
         """Single frames' features (N, F) -> logits (N, classes)."""
-        return self.model.head.classify(single_contexts(self.model, features))
-
-
-def autocast(recipe: TrainRecipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 where the recipe allows it and the device computes it natively; else FP32."""
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if recipe.precision == "bf16" and not native:
-        raise InputError(f"precision = 'bf16', but {device} has no native bf16; use 'auto' or 'fp32'")
-    if recipe.precision == "fp32" or not native:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+        return self.read(features)[0]
 
 
 def scheduled_rate(spec: OptimiserSpec, step: int, steps_per_epoch: int) -> float:
@@ -115,6 +122,44 @@ def _optimiser(module: nn.Module, spec: OptimiserSpec) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One process's part of a step.
+
+    Attributes:
+        faces: uint8 (B, S, S), as the network is to see them.
+        targets: float32 (B, classes).
+        lesson: what the teachers say of these faces, where there are teachers.
+        mixed: whether every face is mixed with another.
+    """
+
+    faces: Tensor
+    targets: Tensor
+    lesson: Lesson | None = None
+    mixed: bool = False
+
+
+def _followed(logits: Tensor, lesson: Lesson, labels: Tensor, spec: LossSpec) -> Tensor:
+    """Every row's divergence from the teachers' probabilities."""
+    if spec.distil_form == "dkd":
+        return decoupled_losses(logits, lesson.logits, labels, spec.distil_temperature, spec.distil_beta)
+    return distillation_losses(logits, lesson.logits, spec.distil_temperature)
+
+
+def _transferred(sight: Sight, lesson: Lesson, spec: LossSpec) -> Tensor:
+    """What every row pays for seeing otherwise than the teachers; nothing for what they were not asked."""
+    paid = 0 * sight.features.float().sum(
+        dim=1
+    )  # the adapter has a gradient at every step, as data parallelism expects
+    if lesson.features is not None:
+        paid = paid + spec.distil_features * feature_losses(sight.features, lesson.features)
+    if lesson.regions is not None:
+        paid = paid + spec.distil_regions * region_losses(sight.regions, lesson.regions)
+    if lesson.maps is not None:
+        paid = paid + spec.distil_maps * feature_losses(sight.maps, lesson.maps)
+    return paid
+
+
 @dataclass(kw_only=True)
 class FrameStage:
     """The stage's moving parts; `fit` runs it to its end, from the start or from a checkpoint."""
@@ -123,7 +168,7 @@ class FrameStage:
     spec: OptimiserSpec
     module: FrameClassifier
     peers: Processes
-    teacher: nn.Module | None = None  # a FrameClassifier or a StillClassifier
+    teachers: Teachers | None = None
 
     def __post_init__(self) -> None:
         recipe, device = self.run.recipe, self.peers.device
@@ -137,16 +182,24 @@ class FrameStage:
             parameter.requires_grad_(False)
         for parameter in self.module.model.head.classifier.parameters():
             parameter.requires_grad_(False)
-        self.optimiser = _optimiser(self.module, self.spec)
+        self.learner: StudentSight | FrameClassifier = self.module
+        if self.teachers is not None:
+            self.teachers.expect_fit(recipe.model, recipe.loss)
+            self.teachers.to(device)
+            if len(taught_parts(recipe.loss)) > 1:
+                width = self.teachers.feature_size if recipe.loss.distil_features else 0
+                self.learner = StudentSight(self.module, width=width).to(device)
+        self.optimiser = _optimiser(self.learner, self.spec)
         self.centres = CentreLoss(recipe.model.classes, recipe.model.feature_size, rate=recipe.loss.centre_rate).to(
             device
         )
-        self.parallel: nn.Module = self.module
+        self.parallel: nn.Module = self.learner
         if self.peers.world > 1:
             self.parallel = nn.parallel.DistributedDataParallel(
-                self.module, device_ids=[device.index] if device.type == "cuda" else None
+                self.learner, device_ids=[device.index] if device.type == "cuda" else None
             )
         self.choice: RowChoice | None = None
+        self.bank: ViewBank | None = None
         self.epoch = 0
         self.best: dict[str, Any] = {"score": -1.0, "epoch": 0}
         self.best_tensors: dict[str, Tensor] = {}
@@ -164,6 +217,8 @@ class FrameStage:
             torch.distributed.barrier()
         self.choice = RowChoice(len(train), skip=self.spec.skip_easy, device=self.peers.device)
         self._restore()
+        if self.teachers is not None and self.run.recipe.loss.distil_views:
+            self.bank = ViewBank(teachers=self.teachers, train=train, recipe=self.run.recipe, peers=self.peers)
         weights = class_weights(train.labels, self.run.recipe.loss, self.run.recipe.model.classes)
         while self.epoch < self.spec.epochs:
             started = time.monotonic()
@@ -181,7 +236,8 @@ class FrameStage:
         recipe, device = self.run.recipe, self.peers.device
         generator = seeded(device, recipe.seed, 1, self.epoch)
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator, device=device)) + self.peers.rank)
-        self.module.train()
+        view = None if self.bank is None else self.bank.view(self.epoch, report)
+        self.learner.train()
         assert self.choice is not None  # set by `fit`
         rows, shares = self.choice.epoch(self.epoch / self.spec.epochs, generator)
         size = min(self.spec.batch_size, len(rows))
@@ -191,44 +247,63 @@ class FrameStage:
             done = self.epoch * per_epoch + step  # the schedule goes by epochs, however many steps each has
             for group in self.optimiser.param_groups:
                 group["lr"] = scheduled_rate(self.spec, done, per_epoch)
-            part = self.peers.part(len(index))
-            faces = augment_faces(train.images[index], recipe.augment, generator, part)
-            index = index[part]
-            clear = train.targets[index]
-            faces, targets = mix_faces(faces, clear, recipe.augment, generator)
-            faces = median_filter(faces, recipe.preprocess.median)
-            loss, each = self._step(faces, targets, train.labels[index], weights, shares[index])
-            if targets is clear:  # a mixed face says nothing of its row
+            batch = self._batch(train, view, index, generator)
+            index = index[self.peers.part(len(index))]
+            loss, each = self._step(batch, train.labels[index], weights, shares[index])
+            if not batch.mixed:  # a mixed face says nothing of its row
                 self.choice.note(index, each)
             total += loss
             report.step("frames", done + 1, self.spec.epochs * per_epoch)
         return float(total) / per_epoch
 
-    def _step(
-        self, faces: Tensor, targets: Tensor, labels: Tensor, weights: Tensor, shares: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        loss, context, each = self.loss(faces, targets, labels, weights, shares)
+    def _batch(self, train: DeviceFaces, view: View | None, index: Tensor, generator: torch.Generator) -> Batch:
+        """This process's part of a global batch: rows int64 (B,), augmented or of a view, mixed, filtered."""
+        recipe, part = self.run.recipe, self.peers.part(len(index))
+        rows = index[part]
+        clear = train.targets[rows]
+        if view is None:
+            faces = augment_faces(train.images[index], recipe.augment, generator, part)
+            faces, targets = mix_faces(faces, clear, recipe.augment, generator)
+            faces = median_filter(faces, recipe.preprocess.median)
+            lesson = self._lesson(faces)
+            return Batch(faces=faces, targets=targets, lesson=lesson, mixed=targets is not clear)
+        temperature = recipe.loss.distil_temperature
+        lesson = view.lesson(rows, temperature)
+        both = torch.cat((clear, torch.softmax(lesson.logits / temperature, dim=1)), dim=1)
+        faces, targets = mix_faces(view.images[rows], both, recipe.augment, generator)
+        mixed = targets is not both
+        if mixed:  # as the labels are mixed, so is what the teachers say; of the rest they were not asked
+            lesson = Lesson(logits=followed_logits(targets[:, clear.shape[1] :], temperature))
+        faces = median_filter(faces, recipe.preprocess.median)
+        return Batch(faces=faces, targets=targets[:, : clear.shape[1]], lesson=lesson, mixed=mixed)
+
+    def _lesson(self, faces: Tensor) -> Lesson | None:
+        if self.teachers is None:
+            return None
+        with autocast(self.run.recipe, self.peers.device):
+            return self.teachers.lesson(faces, self.run.recipe.loss)
+
+    def _step(self, batch: Batch, labels: Tensor, weights: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        loss, context, each = self.loss(batch, labels, weights, shares)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)
+        nn.utils.clip_grad_norm_(self.learner.parameters(), self.spec.clip_norm)
         self.optimiser.step()
         self.average.update_parameters(self.module)
         self.centres.update(context.detach(), labels)
         return loss.detach(), each.detach()
 
-    def loss(
-        self, faces: Tensor, targets: Tensor, labels: Tensor, weights: Tensor, shares: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def loss(self, batch: Batch, labels: Tensor, weights: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of one batch of prepared faces, the contexts, and every face's own; only dropout in it is random."""
         spec = self.run.recipe.loss
         with autocast(self.run.recipe, self.peers.device):
-            logits, context = self.parallel(faces)
-            each = soft_cross_entropies(logits, targets, weights)
-            if self.teacher is not None:
-                with torch.no_grad():
-                    followed = self.teacher(faces)[0]
-                distilled = distillation_losses(logits, followed, spec.distil_temperature)
-                each = each + spec.distil_weight * (distilled - each)
+            logits, context, *sights = self.parallel(batch.faces)
+            each = soft_cross_entropies(logits, batch.targets, weights)
+            if batch.lesson is not None:
+                followed = _followed(logits, batch.lesson, labels, spec)
+                each = each + spec.distil_weight * (followed - each)
+                for sight in sights:
+                    each = each + _transferred(sight, batch.lesson, spec)
             loss = (each * shares).mean()
         return loss + spec.centre_weight * self.centres(context, labels), context, each
 
@@ -259,16 +334,20 @@ class FrameStage:
             "centres": self.centres.state_dict(),
             "best": self.best_tensors,
             "choice": self.choice.state(),
+            "adapter": self._adapter(),
         }
         facts = {"epoch": self.epoch, "best": self.best, "history": self.run.record["history"]}
         save_checkpoint(self.run.path / "checkpoint.safetensors", join(parts), facts)
         report.epoch("frames", figures)
 
+    def _adapter(self) -> dict[str, Tensor]:
+        return self.learner.adapter.state_dict() if isinstance(self.learner, StudentSight) else {}
+
     def _restore(self) -> None:
         path = self.run.path / "checkpoint.safetensors"
         if not path.exists():
             return
-        tensors, facts = load_checkpoint(path)
+        tensors, facts = load_checkpoint(path, unbounded=("choice/losses",))  # of rows that no step has shown yet
         self.module.load_state_dict(split(tensors, "raw"))
         self.average.load_state_dict(split(tensors, "average"))
         restore_optimiser(self.optimiser, split(tensors, "optimiser"))
@@ -276,6 +355,8 @@ class FrameStage:
         self.best_tensors = {name: value.to(self.peers.device) for name, value in split(tensors, "best").items()}
         if self.choice is not None:
             self.choice.restore(split(tensors, "choice"))
+        if isinstance(self.learner, StudentSight):
+            self.learner.adapter.load_state_dict(split(tensors, "adapter"))
         self.epoch, self.best = facts["epoch"], facts["best"]
         self.run.record["history"] = facts["history"]
 

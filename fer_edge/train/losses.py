@@ -12,7 +12,10 @@ from fer_edge.train.recipe import LossSpec
 __all__ = [
     "CentreLoss",
     "class_weights",
+    "decoupled_losses",
     "distillation_losses",
+    "feature_losses",
+    "region_losses",
     "soft_cross_entropies",
     "soft_cross_entropy",
     "soft_targets",
@@ -76,6 +79,52 @@ def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> 
     target = torch.log_softmax(teacher.float() / temperature, dim=1)
     rows = nn.functional.kl_div(student, target, reduction="none", log_target=True).sum(dim=1)
     return rows * temperature**2
+
+
+def decoupled_losses(logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float, beta: float) -> Tensor:
+    """`distillation_losses` in its two parts, the second weighed by `beta` and not by what the teacher leaves it.
+
+    The parts are the divergence of (own class, all others) and that among the others. Where the teacher is sure of the
+    own class, plain distillation all but mutes the second.
+
+    Source: Zhao et al. 2022 (arXiv 2203.08679), eq. 7, alpha = 1.
+
+    Args:
+        logits: (B, classes).
+        teacher: (B, classes).
+        labels: int64 (B,), each row's own class.
+        temperature: of both softmaxes.
+        beta: weight of the second part.
+
+    Returns:
+        float32 (B,), times the square of the temperature.
+    """
+    own = nn.functional.one_hot(labels, logits.shape[1]).bool()
+
+    def parts(given: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = given.float() / temperature
+        others = scaled[~own].reshape(len(scaled), -1)
+        return torch.stack((scaled[own], torch.logsumexp(others, dim=1)), dim=1), others
+
+    first, second = (
+        distillation_losses(student, target, 1.0) for student, target in zip(parts(logits), parts(teacher), strict=True)
+    )
+    return (first + beta * second) * temperature**2
+
+
+def feature_losses(student: Tensor, teacher: Tensor) -> Tensor:
+    """One minus the cosine of every row's features, (B, F) both: half the squared distance at length one; float32 (B,).
+
+    Source: Romero et al. 2015 (arXiv 1412.6550), on features of length one.
+    """
+    return 1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=1)
+
+
+def region_losses(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL divergence of every row's attention weights to the teacher's, (B, tokens) both: float32 (B,)."""
+    smallest = 1e-6  # a weight of nought has no logarithm
+    target = teacher.float().clamp(min=smallest)
+    return (target * (target.log() - student.float().clamp(min=smallest).log())).sum(dim=1)
 
 
 class CentreLoss(nn.Module):

@@ -106,6 +106,15 @@ class LossSpec:
         dropout: on the context in front of the temporary classifier.
         distil_weight: share of the loss that follows a teacher, where there is one (Hinton et al. 2015).
         distil_temperature: of both softmaxes in that share.
+        distil_form: ``"kd"``, or ``"dkd"`` for its decoupled form (Zhao et al. 2022).
+        distil_beta: in the decoupled form, weight of the divergence among the classes that are not the row's own.
+        distil_views: random versions of every training face that the teachers are asked about, once and for all; an
+            epoch works on one of them, in turn. 0 asks them at every step about what the step sees, mixed faces too.
+        distil_features: weight of one minus the cosine to the teachers' features, behind a linear adapter (Romero et
+            al. 2015, arXiv 1412.6550).
+        distil_regions: weight of the divergence from the teachers' attention over the region tokens.
+        distil_maps: weight of one minus the cosine to the energy of the teachers' feature maps (Zagoruyko and Komodakis
+            2017, arXiv 1612.03928).
     """
 
     label_smoothing: float = 0.05
@@ -116,6 +125,12 @@ class LossSpec:
     dropout: float = 0.2
     distil_weight: float = 0.7
     distil_temperature: float = 2.0
+    distil_form: Literal["kd", "dkd"] = "kd"
+    distil_beta: float = 2.0
+    distil_views: int = 0
+    distil_features: float = 0.0
+    distil_regions: float = 0.0
+    distil_maps: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("label_smoothing", "votes_weight", "centre_rate", "distil_weight"):
@@ -123,6 +138,9 @@ class LossSpec:
         _check("loss.dropout", self.dropout, 0.0, 0.9)
         _check("loss.centre_weight", self.centre_weight, 0.0, 10.0)
         _check("loss.distil_temperature", self.distil_temperature, 0.1, 100.0)
+        for name in ("distil_beta", "distil_features", "distil_regions", "distil_maps"):
+            _check(f"loss.{name}", getattr(self, name), 0.0, 100.0)
+        _check("loss.distil_views", self.distil_views, 0, 9999)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -30,6 +30,7 @@ from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
+from fer_edge.train.teacher import Teachers
 
 __all__ = ["Origin", "finish_run", "fit_stages", "open_run", "train_model"]
 
@@ -52,7 +53,7 @@ def train_model(
     out: Path,
     *,
     init: Origin | None = None,
-    teacher: Origin | None = None,
+    teacher: Origin | Sequence[Origin] | None = None,
     stage: Literal["all", "sequence"] = "all",
     sequences: tuple[CkPlusSequence, ...] = (),
     resume: bool = False,
@@ -67,7 +68,8 @@ def train_model(
         out: the run's folder.
         init: a finished run or a bundle whose weights are the starting point, of the same shape or of one with fewer
             residual blocks; random weights without it. A bundle has no temporary classifier: that one begins anew.
-        teacher: a finished run or a bundle whose predictions the model is drawn toward (`loss.distil_weight`).
+        teacher: a finished run or a bundle whose predictions the model is drawn toward (`loss.distil_weight`), or
+            several, whose probabilities are averaged; of any shape that sees the same prepared faces.
         stage: ``"sequence"`` trains the head alone, on the encoder of `init` as it is.
         sequences: real ones, which the head is trained on beside the clips.
         resume: go on with the run in `out`; a finished run is returned as it is.
@@ -76,10 +78,12 @@ def train_model(
 
     Raises:
         InputError: the folder holds another run, the data differ from the run's, their labels mean something else than
-            the teacher's, a split is missing, or the head alone is to be trained and no encoder is given, or a teacher.
+            a teacher's, a teacher's faces are prepared otherwise, a split is missing, or the head alone is to be
+            trained and no encoder is given, or a teacher.
         OutputError: the run cannot be written.
     """
-    if stage == "sequence" and (init is None or teacher is not None):
+    teachers = [teacher] if isinstance(teacher, TrainRun | BundleOrigin) else list(teacher or ())
+    if stage == "sequence" and (init is None or teachers):
         raise InputError(
             "training the head alone takes its encoder from --init, and no --teacher: only frames have one"
         )
@@ -88,14 +92,16 @@ def train_model(
             f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
             f"is {recipe.model.classes}; they must agree"
         )
-    if teacher is not None:
-        dataset.expect_expressions(teacher.labels, of=f"the teacher {teacher.path}")
+    for each in teachers:
+        dataset.expect_expressions(each.labels, of=f"the teacher {each.path}")
+        _expect_same_faces(each, recipe)
     if init is not None:
         _expect_fit(init, recipe)
     with processes(device) as peers:
-        origins: dict[str, Any] = {
-            name: origin.identity for name, origin in (("init", init), ("teacher", teacher)) if origin
-        }
+        origins: dict[str, Any] = {} if init is None else {"init": init.identity}
+        if teachers:
+            told = [each.identity for each in teachers]
+            origins["teacher"] = told[0] if len(told) == 1 else told
         if stage != "all":
             origins["stage"] = stage
         if sequences:
@@ -113,7 +119,7 @@ def train_model(
             peers,
             spec=recipe.optimiser if stage == "all" else None,
             report=report or Silent(),
-            teacher=None if teacher is None else _guide(teacher).to(peers.device).eval(),
+            teacher=Teachers([_guide(each) for each in teachers]) if teachers else None,
             sequences=sequences,
         )
     return run
@@ -129,6 +135,16 @@ def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
         raise InputError(
             f"{init.path} has another shape or preprocessing than the recipe; start from one that fits: only further "
             "residual blocks at the end of a stage may be added"
+        )
+
+
+def _expect_same_faces(teacher: Origin, recipe: TrainRecipe) -> None:
+    """A teacher sees the student's prepared faces; only what happens inside its own network may differ."""
+    given = teacher.preprocess if isinstance(teacher, BundleOrigin) else teacher.recipe.preprocess
+    if replace(given, normalisation=recipe.preprocess.normalisation) != recipe.preprocess:
+        raise InputError(
+            f"the teacher {teacher.path} sees faces prepared otherwise than the recipe does: got {given}, expected "
+            f"{recipe.preprocess}; follow a teacher of the same preprocessing, or change the recipe's"
         )
 
 
@@ -201,7 +217,8 @@ def fit_stages(
 ) -> None:
     """Both stages on a model, from scratch or from given weights; leaves a finished run (process 0 writes it).
 
-    Without `spec` the frames' stage is left out: the head alone is trained.
+    Without `spec` the frames' stage is left out: the head alone is trained. `teacher` is a `Teachers`, or the one
+    classifier to follow.
     """
     recipe, choose_set = run.recipe, dataset.split("choose")
     classes, device = recipe.model.classes, peers.device
@@ -214,7 +231,8 @@ def fit_stages(
     module = FrameClassifier(model, temporary, dropout=recipe.loss.dropout)
     best = module.to(device)
     if spec is not None:
-        stage = FrameStage(run=run, spec=spec, module=module, peers=peers, teacher=teacher)
+        teachers = None if teacher is None else Teachers.of(teacher)
+        stage = FrameStage(run=run, spec=spec, module=module, peers=peers, teachers=teachers)
         best = stage.fit(train, choose, ~leaked, report)
     if not peers.leads:
         return

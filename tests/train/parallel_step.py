@@ -14,7 +14,7 @@ from training import small_dataset, small_recipe
 from fer_edge.train.augment import augment_faces
 from fer_edge.train.distributed import all_reduce_sum, processes
 from fer_edge.train.faces import DeviceFaces, seeded
-from fer_edge.train.frame_stage import FrameClassifier, FrameStage
+from fer_edge.train.frame_stage import Batch, FrameClassifier, FrameStage
 from fer_edge.train.run import TrainRun
 
 
@@ -32,8 +32,8 @@ def main(folder: Path) -> None:
         faces = augment_faces(train.images[index], recipe.augment, seeded(peers.device, 5), part)
         module.eval()
         rows = index[part]
-        weights, shares = torch.ones(7), torch.ones(len(rows))
-        loss, context, _ = stage.loss(faces, train.targets[rows], train.labels[rows], weights, shares)
+        batch, weights, shares = Batch(faces=faces, targets=train.targets[rows]), torch.ones(7), torch.ones(len(rows))
+        loss, context, _ = stage.loss(batch, train.labels[rows], weights, shares)
         loss.backward()
         stage.centres.update(context.detach(), train.labels[rows])
         total = loss.detach().clone()

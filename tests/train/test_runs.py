@@ -65,7 +65,7 @@ def test_a_finished_run_holds_what_export_needs(run: TrainRun) -> None:
     assert bool(model.head.lda.fitted)
 
 
-@pytest.mark.parametrize("place", [("frames", 4), ("frames", 8), ("context", 2), ("classifier", 1)])
+@pytest.mark.parametrize("place", [("frames", 4), ("frames", 13), ("context", 2), ("classifier", 1)])
 def test_a_broken_run_resumes_to_the_same_end(
     place: tuple[str, int], run: TrainRun, dataset: Dataset, tmp_path: Path
 ) -> None:

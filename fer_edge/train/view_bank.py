@@ -1,0 +1,140 @@
+"""A bank of views: K random versions of every training face, and what the teachers say of each, asked once.
+
+Views are people's faces, so they are never written: a view is its seed, and is made anew whenever an epoch works on
+it. Kept in the cache folder is what the teachers said, under a key of all it hangs on, with the hash of the view it was
+said of: a machine or a version that draws another view asks its teachers again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from fer_edge.data.cache import default_cache_folder
+from fer_edge.decode import encode as plain
+from fer_edge.files import sha256_bytes
+from fer_edge.train.augment import augment_faces, median_filter
+from fer_edge.train.distributed import Processes
+from fer_edge.train.faces import DeviceFaces, seeded
+from fer_edge.train.inference import autocast
+from fer_edge.train.kept import cache_key, keep, kept
+from fer_edge.train.progress import Reporter
+from fer_edge.train.recipe import AugmentSpec, TrainRecipe
+from fer_edge.train.teacher import ALL_PARTS, Lesson, Part, Teachers, joined_lesson, taught_parts
+
+__all__ = ["View", "ViewBank", "make_view"]
+
+_VERSION: Final = 1  # of the key: raised when what a teacher is asked changes
+_SEED: Final = 7_340_033  # of the views: a recipe's own is left out, so that students of other seeds share a bank
+_BLOCK: Final = 256  # faces changed at once
+_ASKED: Final = 256  # faces that a teacher sees at once
+_WHAT: Final = "the teachers' answers"
+_log = logging.getLogger(__name__)
+
+
+def make_view(images: Tensor, spec: AugmentSpec, number: int) -> Tensor:
+    """One random version of every face, the same whenever it is made.
+
+    Args:
+        images: uint8 (N, S, S).
+        spec: strengths; faces are not mixed.
+        number: which view.
+
+    Returns:
+        uint8 (N, S, S), before the median filter.
+    """
+    generator = seeded(images.device, _SEED, number)
+    return torch.cat([augment_faces(block, spec, generator) for block in torch.split(images, _BLOCK)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One view, and what the teachers say of it.
+
+    Attributes:
+        images: uint8 (N, S, S), before the median filter.
+        told: of every teacher, float16 tensors of N rows.
+    """
+
+    images: Tensor
+    told: tuple[Mapping[Part, Tensor], ...]
+
+    def lesson(self, rows: Tensor, temperature: float) -> Lesson:
+        """What is to be followed on some rows, int64 (B,)."""
+        some = [{part: value[rows].float() for part, value in told.items()} for told in self.told]
+        return joined_lesson(some, temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewBank:
+    """The views of a training split and the teachers to ask.
+
+    Attributes:
+        teachers: asked about a view when an epoch first works on it, unless they were asked before.
+        train: the faces.
+        recipe: augmentation, median filter, precision, and `loss.distil_views`, the number of views.
+        peers: process 0 asks, the others read what it kept.
+    """
+
+    teachers: Teachers
+    train: DeviceFaces
+    recipe: TrainRecipe
+    peers: Processes
+
+    def view(self, epoch: int, report: Reporter) -> View:
+        """The view of an epoch, with the teachers' answers."""
+        number = epoch % self.recipe.loss.distil_views
+        images = make_view(self.train.images, self.recipe.augment, number)
+        if not self.peers.leads:
+            torch.distributed.barrier()
+        told = tuple(self._told(member, number, images, report) for member in range(len(self.teachers.keys)))
+        if self.peers.leads and self.peers.world > 1:
+            torch.distributed.barrier()
+        return View(images=images, told=told)
+
+    def _told(self, member: int, number: int, images: Tensor, report: Reporter) -> Mapping[Part, Tensor]:
+        parts = taught_parts(self.recipe.loss)
+        path = default_cache_folder() / f"lessons-{self._key(member)}" / f"{number:04d}.safetensors"
+        seen = sha256_bytes(images.cpu().numpy().tobytes())
+        found = kept(path, what=_WHAT)
+        if found is not None and found[1].get("view_sha256") != seen:
+            _log.warning("%s: made of another view, by another machine or version; the teacher is asked again", path)
+            found = None
+        told = {} if found is None else found[0]
+        if not set(parts) <= set(told):
+            wanted = tuple(part for part in ALL_PARTS if part in parts or part in told)
+            told = dict(self._ask(member, images, wanted, report))
+            keep(path, told, {"view_sha256": seen}, what=_WHAT)
+        return {part: told[part].to(images.device) for part in parts}
+
+    def _ask(self, member: int, images: Tensor, parts: tuple[Part, ...], report: Reporter) -> dict[Part, Tensor]:
+        told: list[dict[Part, Tensor]] = []
+        for start in range(0, len(images), _ASKED):
+            faces = median_filter(images[start : start + _ASKED], self.recipe.preprocess.median)
+            with autocast(self.recipe, images.device):
+                answers = self.teachers.outputs(member, faces, parts)
+            told.append({part: value.half().cpu() for part, value in answers.items()})
+            report.step("teachers", min(start + _ASKED, len(images)), len(images))
+        return {part: torch.cat([each[part] for each in told]) for part in parts}
+
+    def _key(self, member: int) -> str:
+        facts = {
+            "teacher": self.teachers.keys[member],
+            "augment": plain(replace(self.recipe.augment, mix=0.0)),
+            "median": self.recipe.preprocess.median,
+            "precision": self.recipe.precision,
+            "device": self.train.images.device.type,
+            "faces": self._faces_sha256,
+            "version": _VERSION,
+        }
+        return cache_key(facts)
+
+    @cached_property
+    def _faces_sha256(self) -> str:
+        return sha256_bytes(self.train.images.cpu().numpy().tobytes())
