@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,7 @@ class FrameStage:
     module: FrameClassifier
     peers: Processes
     teacher: nn.Module | None = None  # a FrameClassifier or a StillClassifier
+    after_step: Callable[[], None] | None = None  # puts weights right that a step has moved and may not
 
     def __post_init__(self) -> None:
         recipe, device = self.run.recipe, self.peers.device
@@ -212,6 +214,8 @@ class FrameStage:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)
         self.optimiser.step()
+        if self.after_step is not None:
+            self.after_step()
         self.average.update_parameters(self.module)
         self.centres.update(context.detach(), labels)
         return loss.detach(), each.detach()
