@@ -1,8 +1,10 @@
-"""`fer-edge prune`: a trained run becomes a smaller one."""
+"""`fer-edge prune`: a trained run or a bundle becomes a smaller run."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -10,24 +12,24 @@ from fer_edge.cli.console import console, emit_json, json_flag, progress
 
 
 @click.command(name="prune")
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
-@click.option(
-    "--macs", required=True, type=float, help="Share of the frame encoder's multiply-accumulates to keep: 0.5."
-)
+@click.argument("parent")
+@click.option("--macs", type=float, help="Share of the frame encoder's multiply-accumulates to keep: 0.5.")
+@click.option("--parameters", type=int, help="Parameters of encoder and head to keep: 2_000_000.")
+@click.option("--sparsity", type=click.Choice(["2:4"]), help="Zeros that a sparse tensor core skips, in what is kept.")
 @click.option("--data", required=True, metavar="SPEC", help="The data set to fine-tune on, as for train.")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the new run; RUN-pruned by default."
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the new run; PARENT-pruned by default."
 )
 @click.option("--recipe", metavar="FILE", help="A TOML file of your own; the built-in settings without it.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: optimiser.epochs=5."
-)
-@click.option("--resume", is_flag=True, help="Go on with the fine-tuning in --out where it was broken off.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: steps=3.")
+@click.option("--resume", is_flag=True, help="Go on in --out where it was broken off.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_flag
 def command(
-    run: Path,
-    macs: float,
+    parent: str,
+    macs: float | None,
+    parameters: int | None,
+    sparsity: Literal["2:4"] | None,
     data: str,
     out: Path | None,
     recipe: str | None,
@@ -36,34 +38,40 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Remove filters and hidden units of RUN until its encoder costs --macs of what it did, then fine-tune.
+    """Remove filters and hidden units of PARENT, a run or a bundle, until it costs no more than asked; then fine-tune.
 
-    The unpruned model is the teacher of the fine-tuning. The result is a run like any other.
+    The unpruned model is the teacher of the fine-tuning. The recipe says how filters are ranked (importance is
+    group-norm, bn-scale, taylor, hessian or random) and in how many steps; each step is fine-tuned before the next. The
+    result is a run like any other.
     """
-    from fer_edge.cli.training import print_run, run_progress, run_summary
+    from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
     from fer_edge.errors import require
 
     for package in ("torch", "torch_pruning", "safetensors", "sklearn"):
         require(package, needed_by="fer-edge prune", extra="train")
     from fer_edge.data import load_dataset
     from fer_edge.recipes import load_recipe, override
+    from fer_edge.train.narrow import PruneTarget
     from fer_edge.train.prune import prune_run
     from fer_edge.train.recipe import PruneRecipe
-    from fer_edge.train.run import TrainRun
 
     plan = PruneRecipe() if recipe is None else load_recipe(PruneRecipe, recipe, room="train")
     plan = override(plan, settings)
-    parent = TrainRun.open(run)
-    target = out or run.with_name(f"{run.name}-pruned")
+    if sparsity is not None:
+        plan = replace(plan, sparsity=replace(plan.sparsity, pattern=sparsity))
+    target = PruneTarget(macs=macs, parameters=parameters)
+    origin = open_origin(parent)
+    name = Path(parent)
+    folder = out or (name.with_name(f"{name.name}-pruned") if name.is_dir() else Path(f"{parent}-pruned"))
     with progress("reading the data set") as bar:
         dataset = load_dataset(data, progress=bar)
     try:
         with run_progress() as report:
             pruned = prune_run(
-                parent, target, dataset, macs=macs, recipe=plan, resume=resume, device=device, report=report
+                origin, folder, dataset, target=target, recipe=plan, resume=resume, device=device, report=report
             )
     except KeyboardInterrupt:
-        console.print(f"the same command with --resume goes on in {target}")
+        console.print(f"the same command with --resume goes on in {folder}")
         raise
     if as_json:
         emit_json(run_summary(pruned))

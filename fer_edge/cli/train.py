@@ -11,7 +11,6 @@ from fer_edge.cli.console import console, emit_json, json_flag, progress
 
 if TYPE_CHECKING:
     from fer_edge.data.ckplus import CkPlusSequence
-    from fer_edge.train.trainer import Origin
 
 
 @click.command(name="train")
@@ -66,7 +65,7 @@ def command(
     head is trained on clips made of the stills; their features are kept there too, so that another head on the same
     encoder begins at once.
     """
-    from fer_edge.cli.training import print_run, run_progress, run_summary
+    from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
     from fer_edge.errors import require
 
     for package in ("torch", "safetensors", "sklearn"):
@@ -85,8 +84,8 @@ def command(
                 plan,
                 dataset,
                 out,
-                init=None if init is None else _origin(init),
-                teacher=[_origin(each) for each in teachers],
+                init=None if init is None else open_origin(init),
+                teacher=[open_origin(each) for each in teachers],
                 stage=stage,
                 sequences=() if sequences is None else _sequences(sequences),
                 resume=resume,
@@ -100,17 +99,6 @@ def command(
         emit_json(run_summary(run))
     elif run.done:
         print_run(run)
-
-
-def _origin(name: str) -> Origin:
-    """A run's folder, or else a bundle's folder or a shipped bundle's name."""
-    from fer_edge.bundle import Bundle
-    from fer_edge.train.from_bundle import BundleOrigin
-    from fer_edge.train.run import TrainRun
-
-    if (Path(name) / "run.json").is_file():
-        return TrainRun.open(Path(name))
-    return BundleOrigin(bundle=Bundle.open(name))
 
 
 def _sequences(spec: str) -> tuple[CkPlusSequence, ...]:

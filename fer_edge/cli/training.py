@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fer_edge.cli.console import console, print_table
 
-__all__ = ["print_run", "run_progress", "run_summary"]
+if TYPE_CHECKING:
+    from fer_edge.train.trainer import Origin
+
+__all__ = ["open_origin", "print_run", "run_progress", "run_summary"]
 
 _STAGES = {
+    "importance": "ranking filters",
     "frames": "frame encoder",
     "teachers": "asking the teachers",
     "features": "encoding clips",
@@ -21,6 +26,17 @@ _STAGES = {
     "context": "sequence context",
     "classifier": "behind the LDA",
 }
+
+
+def open_origin(name: str) -> Origin:
+    """A run's folder, or else a bundle's folder or a shipped bundle's name."""
+    from fer_edge.bundle import Bundle
+    from fer_edge.train.from_bundle import BundleOrigin
+    from fer_edge.train.run import TrainRun
+
+    if (Path(name) / "run.json").is_file():
+        return TrainRun.open(Path(name))
+    return BundleOrigin(bundle=Bundle.open(name))
 
 
 class _Reporter:
@@ -53,7 +69,10 @@ def run_progress() -> Iterator[_Reporter]:
 def run_summary(run: Any) -> dict[str, Any]:
     """What a finished run says of itself, for `--json`."""
     record = run.record
-    kept = ("choose", "top1_by_window", "temperature", "seconds", "pruning", "init", "teacher", "data", "versions")
+    kept = (
+        "choose", "top1_by_window", "temperature", "seconds", "parent", "pruning", "sparsity", "init", "teacher",
+        "data", "versions",
+    )  # fmt: skip
     return {"run": str(run.path), **{key: record[key] for key in kept if key in record}}
 
 
@@ -72,6 +91,12 @@ def print_run(run: Any) -> None:
         ),
     ]
     if "pruning" in run.record:
-        before, after = (run.record["pruning"][key] for key in ("macs_before", "macs_after"))
+        pruning = run.record["pruning"]
+        before, after = pruning["macs_before"], pruning["macs_after"]
         rows.append(("encoder multiply-accumulates", f"{before / 1e6:.1f} M -> {after / 1e6:.1f} M"))
+        if "parameters_before" in pruning:  # runs of older versions did not count them
+            rows.append(("parameters", f"{pruning['parameters_before']:,} -> {pruning['parameters_after']:,}"))
+    if "sparsity" in run.record:
+        zeros, weights = run.record["sparsity"]["zeros"], run.record["sparsity"]["of_weights"]
+        rows.append((f"zeros in the pattern {run.record['sparsity']['pattern']}", f"{zeros:,} of {weights:,} weights"))
     print_table(("", str(run.path)), rows, right=(str(run.path),))

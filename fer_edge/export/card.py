@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from fer_edge.manifest import Manifest, Variant
 
@@ -48,6 +48,7 @@ def model_card(manifest: Manifest) -> str:
         f"{model.get('macs_head', 0) / 1e6:.1f} M a window in the head. Input: one grey face crop of "
         f"{manifest.preprocess.size}x{manifest.preprocess.size} pixels a frame; windows of {manifest.sequence.window} "
         f"frames at {manifest.sequence.frame_rate:g} a second. Output: {', '.join(manifest.labels)}.",
+        *_sparsity(model),
         "## Data and protocol",
         _protocol(training),
         "## Accuracy",
@@ -62,6 +63,15 @@ def model_card(manifest: Manifest) -> str:
         _LAW,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _sparsity(model: Mapping[str, Any]) -> Iterator[str]:
+    if "sparsity" in model:
+        yield (
+            f"Of every four weights along the input channels of {len(model['sparsity']['convolutions'])} convolutions "
+            f"at most two are not zero ({model['sparsity']['pattern']}), which sparse tensor cores can make use of; "
+            "the counts above are those of dense weights."
+        )
 
 
 _ACCURACY_COLUMNS: Final = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from fer_edge.files import sha256_bytes, sha256_file
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.graph.sparsity import require_two_of_four
 from fer_edge.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
 from fer_edge.metrics import AccuracyReport
 from fer_edge.model.cost import encoder_macs, head_macs
@@ -55,7 +56,8 @@ def export_run(
 
     Raises:
         InputError: the run is not finished, or its LDA was never fitted.
-        GateError: the graphs do not compute what torch computes; nothing is written.
+        GateError: the graphs do not compute what torch computes, or the encoder's weights are not zero where the run
+            says they are; nothing is written.
         OutputError: the bundle cannot be written.
     """
     model, _ = run.load_model()
@@ -66,6 +68,7 @@ def export_run(
         "encoder": _export_encoder(model.encoder, size),
         "head": _export_head(model.head, model.config.feature_size),
     }
+    sparse = _sparse_convolutions(run, graphs["encoder"])
     parity = _check(model, graphs, tolerance)
     files = {
         "encoder": graph_file(graphs["encoder"], dimensions={"N": 1}, name="the encoder"),
@@ -73,7 +76,23 @@ def export_run(
     }
     record = _record(model, run)
     manifest = _manifest(run, model, name or out.name, files, parity, record)
+    if sparse:
+        told = {"pattern": run.record["sparsity"]["pattern"], "convolutions": list(sparse)}
+        manifest = replace(manifest, model={**manifest.model, "sparsity": told})
     return Bundle.create(out, manifest, {sha256_bytes(data): data for data in graphs.values()}, overwrite=overwrite)
+
+
+def _sparse_convolutions(run: TrainRun, encoder: bytes) -> tuple[str, ...]:
+    """Nodes whose weights hold the pattern that the run was trained to; none where it was not."""
+    told = run.record.get("sparsity")
+    if told is None:
+        return ()
+    return require_two_of_four(
+        load_graph(encoder),
+        min_channels=told["min_channels"],
+        count=len(told["convolutions"]),
+        what="the exported encoder",
+    )
 
 
 def _export_encoder(encoder: nn.Module, size: int) -> bytes:

@@ -93,6 +93,7 @@ class TargetRecipe:
         dla_core: the deep learning accelerator that takes what layers it can; None keeps everything on the GPU.
         gpu_fallback: layers that the accelerator cannot take may run on the GPU.
         optimization_level: the builder's, 0 to 5.
+        sparse_weights: the builder may take kernels for 2:4 sparse weights, where the bundle says that its weights are.
         version_compatible: the engine also loads in later versions of one major version.
         hardware_compatible: the engine also loads on other GPUs of Ampere or later.
         triton: how a server runs the models; for the kind ``"triton"``.
@@ -117,6 +118,7 @@ class TargetRecipe:
     dla_core: int | None = None
     gpu_fallback: bool = True
     optimization_level: int = 3
+    sparse_weights: bool = True
     version_compatible: bool = False
     hardware_compatible: bool = False
     triton: TritonOptions = field(default_factory=TritonOptions)

@@ -36,6 +36,7 @@ class BuildOptions:
         dla_core: the deep learning accelerator that takes what layers it can.
         gpu_fallback: layers that it cannot take may run on the GPU.
         optimization_level: 0 to 5.
+        sparse_weights: kernels for 2:4 sparse weights may be taken, where the weights are.
         version_compatible: the engine also loads in later versions.
         hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for the GPU at hand.
         timing_cache: what an earlier build found; the same cache gives the same choice of kernels.
@@ -50,6 +51,7 @@ class BuildOptions:
     dla_core: int | None = None
     gpu_fallback: bool = True
     optimization_level: int = 3
+    sparse_weights: bool = False
     version_compatible: bool = False
     hardware_level: str = ""
     timing_cache: bytes = b""
@@ -206,6 +208,8 @@ def _set_limits(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if library.flavour.optimization_level:
         config.builder_optimization_level = options.optimization_level
+    if options.sparse_weights:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # which every flavour has
 
 
 def _set_precision(

@@ -138,6 +138,7 @@ def _options(job: TargetJob, part: Part, place: _Place, *, timing_cache: bytes =
         dla_core=recipe.dla_core,
         gpu_fallback=recipe.gpu_fallback,
         optimization_level=recipe.optimization_level,
+        sparse_weights=job.sparse(part),
         version_compatible=recipe.version_compatible,
         hardware_level="AMPERE_PLUS" if recipe.hardware_compatible else "",
         timing_cache=timing_cache,
@@ -317,6 +318,7 @@ def _sidecar(job: TargetJob, part: Part, place: _Place, options: BuildOptions, b
         "machine": machine.os,
         "driver": machine.driver,
         "optimization_level": options.optimization_level,
+        "sparse_weights": options.sparse_weights,
         "dla_core": options.dla_core,
     }
     cache = built.timing_cache

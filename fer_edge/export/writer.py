@@ -95,6 +95,10 @@ class TargetJob:
         """The graphs hold Q/DQ pairs."""
         return self.precision in ("int8", "int8-fp16")
 
+    def sparse(self, part: Part) -> bool:
+        """A part's weights are 2:4 sparse, by the bundle's word, and the recipe lets the builder make use of it."""
+        return self.recipe.sparse_weights and part != "head" and "sparsity" in self.bundle.manifest.model
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedFile:

@@ -1,10 +1,19 @@
-"""Multiply-accumulates of a model, from its configuration alone."""
+"""Multiply-accumulates and parameters of a model, from its configuration alone."""
 
 from __future__ import annotations
 
-from fer_edge.model.config import ModelConfig
+import torch
 
-__all__ = ["encoder_macs", "head_macs"]
+from fer_edge.model.config import ModelConfig
+from fer_edge.model.network import AttentionCnnBiLstm
+
+__all__ = ["encoder_macs", "head_macs", "parameter_count"]
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Parameters of encoder and head together, as a bundle's manifest counts them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in AttentionCnnBiLstm(config).parameters())
 
 
 def encoder_macs(config: ModelConfig) -> int:

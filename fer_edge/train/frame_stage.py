@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +170,7 @@ class FrameStage:
     module: FrameClassifier
     peers: Processes
     teachers: Teachers | None = None
+    after_step: Callable[[], None] | None = None  # puts weights right that a step has moved and may not
 
     def __post_init__(self) -> None:
         recipe, device = self.run.recipe, self.peers.device
@@ -289,6 +291,8 @@ class FrameStage:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.spec.clip_norm)
         self.optimiser.step()
+        if self.after_step is not None:
+            self.after_step()
         self.average.update_parameters(self.module)
         self.centres.update(context.detach(), labels)
         return loss.detach(), each.detach()

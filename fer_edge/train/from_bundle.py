@@ -8,7 +8,7 @@ it is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from fer_edge.errors import InputError, require
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import PreprocessSpec
+from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["BundleOrigin"]
 
@@ -80,6 +81,22 @@ class BundleOrigin:
                 f"{self.bundle.path} does not say that it holds an attention CNN-BiLSTM of this version ({error}); "
                 "begin from a training run"
             ) from error
+
+    @cached_property
+    def recipe(self) -> TrainRecipe:
+        """How the network was trained, as the manifest records it.
+
+        Raises:
+            InputError: the manifest does not say, or holds another architecture.
+        """
+        try:
+            told = decode(TrainRecipe, plain(self.bundle.manifest.provenance.training["recipe"]))
+        except (KeyError, InputError) as error:
+            raise InputError(
+                f"{self.bundle.path} does not say how it was trained in terms of this version ({error}); begin from a "
+                "training run"
+            ) from error
+        return replace(told, model=self.config, preprocess=self.preprocess)
 
     def load_model(self) -> AttentionCnnBiLstm:
         """The network of the bundle's ``fp32`` variant, in evaluation mode.

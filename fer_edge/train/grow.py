@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_edge.data import Dataset
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.preprocess import PreprocessSpec, prepare_stills
 
-__all__ = ["grown", "grows_from", "refit_batch_norm"]
+__all__ = ["grown", "grows_from", "refit_batch_norm", "refit_folded"]
+
+REFITTED_FACES: Final = 2048
+"""Training faces that the batch normalisations of a bundle's network are fitted to."""
 
 
 def grows_from(config: ModelConfig, smaller: ModelConfig) -> bool:
@@ -35,6 +42,12 @@ def grown(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
     larger = AttentionCnnBiLstm(config, normalisation=model.normalisation)
     larger.load_state_dict(model.state_dict(), strict=False)  # what is missing are the new blocks' own weights
     return larger
+
+
+def refit_folded(model: AttentionCnnBiLstm, dataset: Dataset, preprocess: PreprocessSpec) -> None:
+    """`refit_batch_norm` on the first training faces, prepared as the network sees them."""
+    faces = prepare_stills(np.asarray(dataset.split("train").images[:REFITTED_FACES]), preprocess)
+    refit_batch_norm(model, torch.from_numpy(np.array(faces)))
 
 
 @torch.no_grad()

@@ -1,237 +1,238 @@
-"""Structured pruning: a trained run becomes a smaller dense one, fine-tuned under its parent's eyes.
+"""A trained run or bundle becomes a smaller one, step by step, fine-tuned under its unpruned parent's eyes.
 
-Torch-Pruning removes filters from the CNN along its dependency graph. It does not follow a bidirectional LSTM, so what
-hangs on one is narrowed here: the LSTM's input columns that lose their filter, and hidden units of both BiLSTMs with
-everything that reads them. The result has a `ModelConfig` of its own and is trained and exported like any other.
+OUT/steps/1, 2, ...   the runs of all steps but the last: frames only, to go on from
+OUT                   the last step's run, whole; each holds in pruned.safetensors what its fine-tuning began from
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from fer_edge.data import Dataset
-from fer_edge.errors import InputError, require
-from fer_edge.model.cnn import FrameCNN, ResidualBlock
+from fer_edge.decode import decode, encode
+from fer_edge.errors import InputError
 from fer_edge.model.config import ModelConfig
-from fer_edge.model.cost import encoder_macs
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.distributed import processes
-from fer_edge.train.frame_stage import FrameClassifier
+from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, split
+from fer_edge.train.distributed import Processes, processes
+from fer_edge.train.faces import DeviceFaces
+from fer_edge.train.frame_stage import FrameClassifier, StillClassifier, single_contexts
+from fer_edge.train.grow import REFITTED_FACES, refit_folded
+from fer_edge.train.importance import measure_ranking, ranking_faces
+from fer_edge.train.lda import fit_classifier
+from fer_edge.train.narrow import Limits, PrunedModel, PruneTarget, prune_model
 from fer_edge.train.progress import Reporter, Silent
-from fer_edge.train.recipe import PruneRecipe
+from fer_edge.train.recipe import PruneRecipe, TrainRecipe
 from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import fit_stages, open_run
+from fer_edge.train.sparsity import WeightMasks, two_of_four
+from fer_edge.train.trainer import Origin, fit_stages, open_run
 
-__all__ = ["PrunedModel", "prune_model", "prune_run"]
+__all__ = ["PruneParent", "face_contexts", "open_parent", "prune_run"]
+
+_BEGUN: Final = "pruned.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrunedModel:
-    """A narrowed model with its parent's weights, not yet fine-tuned.
+class PruneParent:
+    """What is pruned: a network, and a classifier of single faces around it.
 
     Attributes:
-        config: its shape.
-        model: the network; its LDA is the parent's, cut down, and must be fitted again.
-        temporary: the temporary classifier, cut down likewise.
-        macs: (before, after) of the frame encoder.
+        model: in evaluation mode, on the CPU; of a bundle with its batch normalisations' statistics restored.
+        temporary: linear classifier of its contexts; a bundle has none, and gets one fitted in closed form.
+        judge: around the same model: with the temporary classifier for a run, with the network's own head for a
+            bundle. It is the teacher of the fine-tuning, and gradients for a ranking come from its loss.
     """
 
-    config: ModelConfig
     model: AttentionCnnBiLstm
     temporary: nn.Linear
-    macs: tuple[int, int]
+    judge: nn.Module
+
+
+def open_parent(origin: Origin, dataset: Dataset) -> PruneParent:
+    """Load a run's or a bundle's network to be pruned.
+
+    Raises:
+        InputError: the run is not finished, or the bundle does not hold what it says.
+    """
+    if isinstance(origin, TrainRun):
+        model, temporary = origin.load_model()
+        return PruneParent(
+            model=model, temporary=temporary, judge=FrameClassifier(model, temporary, dropout=0.0).eval()
+        )
+    recipe = origin.recipe
+    model = origin.load_model()
+    refit_folded(model, dataset, recipe.preprocess)
+    stills = dataset.split("train")
+    some = stills.subset(torch.arange(min(REFITTED_FACES, len(stills))).numpy())
+    faces = DeviceFaces.load(some, recipe.preprocess, recipe.loss, torch.device("cpu"), classes=recipe.model.classes)
+    temporary = fit_classifier(face_contexts(model, faces.images), faces.labels, classes=recipe.model.classes)
+    return PruneParent(model=model, temporary=temporary, judge=StillClassifier(model).eval())
+
+
+@torch.no_grad()
+def face_contexts(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 256) -> Tensor:
+    """Contexts of single faces uint8 (N, S, S), as the model's mode has it: float (N, F)."""
+    return torch.cat([single_contexts(model, model.encoder(part)[0]) for part in torch.split(faces, size)])
 
 
 def prune_run(
-    parent: TrainRun,
+    parent: Origin,
     out: Path,
     dataset: Dataset,
     *,
-    macs: float,
+    target: PruneTarget | None = None,
     recipe: PruneRecipe | None = None,
     resume: bool = False,
     device: str = "auto",
     report: Reporter | None = None,
 ) -> TrainRun:
-    """Prune a finished run to a share of its MACs and fine-tune it, its parent as teacher.
+    """Prune a finished run or a bundle and fine-tune it, its unpruned parent as teacher.
 
     Args:
-        parent: the finished run.
+        parent: a finished run, or a bundle.
         out: folder of the new run.
         dataset: as for training; the same data as the parent's unless you mean otherwise.
-        macs: share of the frame encoder's multiply-accumulates to keep, between 0 and 1.
-        recipe: how to rank, round and fine-tune.
-        resume: go on with a fine-tuning that was broken off.
+        target: how small; without it channels stay, and the recipe must ask for sparsity.
+        recipe: how to rank, in how many steps, how to round, what to leave zero, how to fine-tune.
+        resume: go on where the steps or a fine-tuning were broken off.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         report: told of progress.
 
     Raises:
-        InputError: the parent is not finished, the target cannot be reached, or `out` holds a run.
+        InputError: nothing is asked for, the parent is not finished, the target cannot be reached, or `out` holds a run
+            that is not to be resumed or was begun otherwise.
+        OutputError: a run cannot be written.
     """
-    recipe = recipe or PruneRecipe()
+    recipe, target = recipe or PruneRecipe(), target or PruneTarget()
+    if target == PruneTarget() and recipe.sparsity.pattern == "none":
+        raise InputError("nothing is to be pruned; give --macs, --parameters or --sparsity")
     dataset.expect_expressions(parent.labels, of=str(parent.path))
-    model, temporary = parent.load_model()
-    pruned = prune_model(model, temporary, macs=macs, recipe=recipe)
-    config = replace(parent.recipe, model=pruned.config, optimiser=recipe.optimiser)
-    facts = {
-        "parent": {**parent.identity, "model": parent.record["recipe"]["model"]},
-        "pruning": {
-            "macs_target": macs,
-            "macs_before": pruned.macs[0],
-            "macs_after": pruned.macs[1],
-            "importance": recipe.importance,
-            "round_to": recipe.round_to,
-        },
-    }
+    target.limits(parent.recipe.model)  # refused before anything is read
     with processes(device) as peers:
-        run = open_run(config, dataset, out, facts, resume=resume, peers=peers)
-        if not run.done:
-            torch.manual_seed(config.seed)
-            teacher = FrameClassifier(model, temporary, dropout=0.0).to(peers.device).eval()
-            fit_stages(
-                run, pruned.model, pruned.temporary, dataset, peers,
-                spec=recipe.optimiser, report=report or Silent(), teacher=teacher,
-            )  # fmt: skip
-    return run
-
-
-def prune_model(model: AttentionCnnBiLstm, temporary: nn.Linear, *, macs: float, recipe: PruneRecipe) -> PrunedModel:
-    """Narrow a model to at most `macs` of its encoder's multiply-accumulates, and as close to it as rounding allows.
-
-    Raises:
-        InputError: the target lies outside (0, 1) or below what the narrowest model of these rules costs.
-    """
-    if not 0 < macs < 1:
-        raise InputError(f"--macs is the share of multiply-accumulates to keep, between 0 and 1; got {macs:g}")
-    before = encoder_macs(model.config)
-    hidden = model.config.spatial_hidden
-    kept_hidden = max(recipe.round_to, _rounded(hidden * (1 - recipe.recurrent * (1 - macs)), recipe.round_to))
-    base = replace(model.config, spatial_hidden=min(hidden, kept_hidden), temporal_hidden=min(hidden, kept_hidden))
-    low, high = 0.0, 0.95
-    best: tuple[ModelConfig, FrameCNN, Tensor] | None = None
-    for _ in range(12):
-        ratio = (low + high) / 2
-        cnn, filters = _prune_cnn(model.encoder.cnn, model.config.input_size, ratio=ratio, recipe=recipe)
-        config = _shape_of(cnn, base)
-        if encoder_macs(config) <= macs * before:
-            best, high = (config, cnn, filters), ratio
-        else:
-            low = ratio
-    if best is None:
-        raise InputError(
-            f"--macs {macs:g} is out of reach: with channels in multiples of {recipe.round_to} this model keeps more; "
-            "ask for a larger share or a smaller round_to"
+        pruning = _Pruning(
+            origin=parent,
+            parent=open_parent(parent, dataset),
+            dataset=dataset,
+            target=target,
+            recipe=recipe,
+            resume=resume,
+            peers=peers,
+            report=report or Silent(),
         )
-    config, cnn, filters = best
-    narrowed = AttentionCnnBiLstm(config, normalisation=model.normalisation)
-    state = _narrow(model.state_dict(), cnn, filters, _units(model, config.spatial_hidden), hidden)
-    narrowed.load_state_dict(state)
-    units = _feature_columns(_units(model, config.spatial_hidden), hidden)
-    classifier = nn.Linear(config.feature_size, config.classes)
-    classifier.load_state_dict({"weight": temporary.weight[:, units], "bias": temporary.bias})
-    return PrunedModel(config=config, model=narrowed, temporary=classifier, macs=(before, encoder_macs(config)))
+        for step in range(1, recipe.steps):
+            pruning.take(step, out / "steps" / str(step))
+        return pruning.take(recipe.steps, out)
 
 
-def _rounded(width: float, multiple: int) -> int:
-    return round(width / multiple) * multiple
+@dataclass(kw_only=True)
+class _Pruning:
+    origin: Origin
+    parent: PruneParent
+    dataset: Dataset
+    target: PruneTarget
+    recipe: PruneRecipe
+    resume: bool
+    peers: Processes
+    report: Reporter
+    before: TrainRun | None = None
 
+    def take(self, step: int, folder: Path) -> TrainRun:
+        """Prune what the step before left, or the parent, and fine-tune it; or go on with that, or find it done."""
+        last, begun = step == self.recipe.steps, folder / _BEGUN
+        recipe, facts = self.origin.recipe, {}
+        pruned: PrunedModel | None = None
+        if self.peers.leads:  # alone: gradients on a GPU are not the same to the last bit on every process
+            found = self.resume and begun.exists()
+            pruned = self._stored(begun) if found else self._prune(step)
+            recipe, facts = self._recipe(pruned.config), self._facts(step, pruned)
+        run = open_run(recipe, self.dataset, folder, facts, resume=self.resume, peers=self.peers)
+        if pruned is not None and not run.done:
+            self._store(begun, pruned)
+        self._wait()
+        if not run.done:
+            pruned = self._stored(begun)
+            masks = self._masks(pruned) if last else None
+            if masks is not None:
+                masks.apply()
+            torch.manual_seed(run.recipe.seed)
+            fit_stages(
+                run, pruned.model, pruned.temporary, self.dataset, self.peers,
+                spec=self.recipe.optimiser, report=self.report, frames_only=not last,
+                teacher=self.parent.judge.to(self.peers.device).eval(),
+                after_step=None if masks is None else masks.apply,
+            )  # fmt: skip
+            self._wait()
+        self.before = run if self.peers.leads else TrainRun.open(folder)
+        return run
 
-def _prune_cnn(source: FrameCNN, side: int, *, ratio: float, recipe: PruneRecipe) -> tuple[FrameCNN, Tensor]:
-    """Prune a copy of the CNN; also returns which of its output filters are kept, int64 (C',)."""
-    pruning: ModuleType = require("torch_pruning", needed_by="fer-edge prune", extra="train")
-    cnn = copy.deepcopy(source).float().eval()
-    kinds: Mapping[str, Any] = {
-        "group-norm": pruning.importance.GroupMagnitudeImportance(p=2),
-        "bn-scale": pruning.importance.BNScaleImportance(),
-    }
-    pruner = pruning.pruner.MetaPruner(
-        cnn,
-        torch.zeros(1, 1, side, side),
-        importance=kinds[recipe.importance],
-        global_pruning=True,
-        pruning_ratio=ratio,
-        max_pruning_ratio=0.9,
-        round_to=recipe.round_to,
-    )
-    last = [module for module in cnn.modules() if isinstance(module, nn.BatchNorm2d)][-1]
-    gone: set[int] = set()
-    width = last.num_features
-    for group in pruner.step(interactive=True):
-        for item in group:
-            if item.dep.target.module is last:
-                gone.update(int(index) for index in item.idxs)
-        group.prune()
-    kept = torch.tensor([index for index in range(width) if index not in gone])
-    return cnn, kept
+    def _recipe(self, config: ModelConfig) -> TrainRecipe:
+        return replace(self.origin.recipe, model=config, optimiser=self.recipe.optimiser)
 
+    def _prune(self, step: int) -> PrunedModel:
+        model, temporary, judge = self.parent.model, self.parent.temporary, self.parent.judge
+        if self.before is not None:
+            model, temporary = self.before.load_model()
+            judge = FrameClassifier(model, temporary, dropout=0.0)
+        limits = self.target.limits(self.origin.recipe.model, step=step, steps=self.recipe.steps)
+        device = self.peers.device
+        faces = ranking_faces(self.dataset, self.origin.recipe, self.recipe, device)
+        ranking = measure_ranking(judge.to(device), faces, self._recipe(model.config), self.recipe, self.report)
+        return prune_model(model.cpu(), temporary.cpu(), limits=limits, recipe=self.recipe, ranking=ranking)
 
-def _shape_of(cnn: FrameCNN, base: ModelConfig) -> ModelConfig:
-    """The configuration that a pruned CNN has come to."""
-    channels, blocks = [], []
-    for stage in cnn:
-        layers = list(stage.children())
-        channels.append(next(layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)))
-        blocks.append(tuple(layer.width for layer in layers if isinstance(layer, ResidualBlock)))
-    return replace(base, channels=tuple(channels), blocks=tuple(blocks))
+    def _facts(self, step: int, pruned: PrunedModel) -> dict[str, Any]:
+        """Where the step's run begins: what was asked, and what the pruning came to."""
+        before, after = Limits.of(self.origin.recipe.model), Limits.of(pruned.config)
+        recipe = self.recipe
+        facts: dict[str, Any] = {
+            "parent": {**self.origin.identity, "model": encode(self.origin.recipe.model)},
+            "pruning": {
+                "macs_target": self.target.macs,
+                "parameters_target": self.target.parameters,
+                "macs_before": before.macs,
+                "macs_after": after.macs,
+                "parameters_before": before.parameters,
+                "parameters_after": after.parameters,
+                "importance": recipe.importance,
+                "importance_rows": recipe.importance_rows,
+                "seed": recipe.seed,
+                "round_to": recipe.round_to,
+                "recurrent": recipe.recurrent,
+                "step": step,
+                "steps": recipe.steps,
+            },
+        }
+        masks = self._masks(pruned) if step == recipe.steps else None
+        if masks is not None:
+            facts["sparsity"] = masks.facts(recipe.sparsity)
+        return facts
 
+    def _masks(self, pruned: PrunedModel) -> WeightMasks | None:
+        if self.recipe.sparsity.pattern == "none":
+            return None
+        return two_of_four(pruned.model, self.recipe.sparsity)
 
-def _units(model: AttentionCnnBiLstm, keep: int) -> tuple[Tensor, Tensor]:
-    """Hidden units to keep, ranked by the norm of all weights that make or read a unit: int64 (keep,) a direction."""
-    hidden = model.config.spatial_hidden
-    state = model.state_dict()
-    readers = [
-        state["encoder.shortcut.weight"].T,
-        state["encoder.output.weight"].unsqueeze(0),
-        *(state[f"{part}.attention.{name}.weight"] for part in ("encoder", "head") for name in ("query", "key")),
-        *(state[f"head.bilstm.lstm.weight_ih_l0{suffix}"] for suffix in ("", "_reverse")),
-    ]
-    scores = torch.stack([(weight / weight.norm()).square().sum(dim=0) for weight in readers]).sum(dim=0)
-    kept = []
-    for direction, suffix in enumerate(("", "_reverse")):
-        score = scores[direction * hidden : (direction + 1) * hidden].clone()
-        for part in ("encoder", "head"):
-            for name in ("weight_ih_l0", "weight_hh_l0"):
-                weight = state[f"{part}.bilstm.lstm.{name}{suffix}"]
-                score += (weight / weight.norm()).square().sum(dim=1).view(4, hidden).sum(dim=0)
-        kept.append(score.topk(keep).indices.sort().values)
-    return kept[0], kept[1]
+    def _store(self, path: Path, pruned: PrunedModel) -> None:
+        parts = {"model": pruned.model.state_dict(), "temporary": pruned.temporary.state_dict()}
+        save_checkpoint(path, join(parts), {"model": encode(pruned.config)})
 
+    def _stored(self, path: Path) -> PrunedModel:
+        """The beginning of a step's fine-tuning, as `_store` wrote it."""
+        tensors, facts = load_checkpoint(path)
+        config = decode(ModelConfig, facts["model"])
+        model = AttentionCnnBiLstm(config, normalisation=self.parent.model.normalisation)
+        temporary = nn.Linear(config.feature_size, config.classes)
+        try:
+            model.load_state_dict(split(tensors, "model"))
+            temporary.load_state_dict(split(tensors, "temporary"))
+        except RuntimeError as error:
+            raise InputError(f"{path} does not hold what it says: {error}; choose another --out") from error
+        return PrunedModel(model=model.eval(), temporary=temporary)
 
-def _feature_columns(units: tuple[Tensor, Tensor], hidden: int) -> Tensor:
-    return torch.cat((units[0], units[1] + hidden))
-
-
-def _narrow(
-    state: Mapping[str, Tensor], cnn: FrameCNN, filters: Tensor, units: tuple[Tensor, Tensor], hidden: int
-) -> dict[str, Tensor]:
-    """The model's tensors without the rows and columns of what was pruned."""
-    columns = _feature_columns(units, hidden)
-    narrowed = dict(state)
-    narrowed |= {f"encoder.cnn.{name}": tensor for name, tensor in cnn.state_dict().items()}
-    for part, inputs in (("encoder", filters), ("head", columns)):
-        for suffix, kept in zip(("", "_reverse"), units, strict=True):
-            gates = torch.cat([kept + gate * hidden for gate in range(4)])
-            prefix = f"{part}.bilstm.lstm."
-            narrowed[f"{prefix}weight_ih_l0{suffix}"] = state[f"{prefix}weight_ih_l0{suffix}"][gates][:, inputs]
-            narrowed[f"{prefix}weight_hh_l0{suffix}"] = state[f"{prefix}weight_hh_l0{suffix}"][gates][:, kept]
-            for bias in ("bias_ih_l0", "bias_hh_l0"):
-                narrowed[f"{prefix}{bias}{suffix}"] = state[f"{prefix}{bias}{suffix}"][gates]
-        for projection in ("query", "key"):
-            narrowed[f"{part}.attention.{projection}.weight"] = state[f"{part}.attention.{projection}.weight"][
-                :, columns
-            ]
-    narrowed["encoder.shortcut.weight"] = state["encoder.shortcut.weight"][columns][:, filters]
-    narrowed["encoder.shortcut.bias"] = state["encoder.shortcut.bias"][columns]
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        narrowed[f"encoder.output.{name}"] = state[f"encoder.output.{name}"][columns]
-    narrowed["head.lda.mean"] = state["head.lda.mean"][columns]
-    narrowed["head.lda.projection"] = state["head.lda.projection"][columns]
-    return narrowed
+    def _wait(self) -> None:
+        if self.peers.world > 1:
+            torch.distributed.barrier()

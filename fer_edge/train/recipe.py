@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from fer_edge.data.clips import TRAINED, ClipPlan
 from fer_edge.errors import InputError
 from fer_edge.model.config import ModelConfig
 from fer_edge.preprocess import PreprocessSpec
 
-__all__ = ["AugmentSpec", "LossSpec", "OptimiserSpec", "PruneRecipe", "SequenceTraining", "TrainRecipe"]
+__all__ = [
+    "AugmentSpec",
+    "Importance",
+    "LossSpec",
+    "OptimiserSpec",
+    "PruneRecipe",
+    "SequenceTraining",
+    "SparsitySpec",
+    "TrainRecipe",
+]
+
+Importance: TypeAlias = Literal["group-norm", "bn-scale", "taylor", "hessian", "random"]
+"""Names of the measures that filters are ranked by."""
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
@@ -235,24 +247,52 @@ class TrainRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneRecipe:
-    """How a trained run is made smaller.
+class SparsitySpec:
+    """Weights that are zero in a pattern that a GPU can skip.
 
     Attributes:
-        importance: how filters are ranked: L2 norm of the group (arXiv 2301.12900), or batch-norm scale.
-        round_to: channel counts stay multiples of this, as vector units like them.
-        recurrent: share of the MACs target that the BiLSTMs' hidden width follows; 0 keeps it.
+        pattern: ``"2:4"``: of every four weights along the input channels at most two are not zero (Mishra et al. 2021,
+            arXiv 2104.08378). ``"none"`` leaves the weights dense.
+        min_channels: convolutions with fewer input or output channels stay dense.
+    """
+
+    pattern: Literal["none", "2:4"] = "none"
+    min_channels: int = 32
+
+    def __post_init__(self) -> None:
+        if self.min_channels < 4 or self.min_channels % 4:
+            raise InputError(f"sparsity.min_channels must be a positive multiple of 4; got {self.min_channels}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecipe:
+    """How a trained network is made smaller.
+
+    Attributes:
+        importance: how filters and hidden units are ranked (`fer_edge.train.importance`): by the L2 norm of their
+            weights, by batch-norm scale, by first- or second-order estimates of what the loss would gain, or at random.
+        importance_rows: training faces that the estimates are taken on.
+        seed: of the choice of those faces, and of the random ranking.
+        steps: prunings, each a part of the way and followed by fine-tuning; only the last one trains the head.
+        round_to: channel counts stay multiples of this, as vector units like them: 8, 16 or 32.
+        recurrent: share of the target that the BiLSTMs' hidden width follows; 0 keeps it.
+        sparsity: zeros that the last step leaves in what it keeps.
         optimiser: fine-tuning after each step.
     """
 
-    importance: Literal["group-norm", "bn-scale"] = "group-norm"
+    importance: Importance = "group-norm"
+    importance_rows: int = 1024
+    seed: int = 0
+    steps: int = 1
     round_to: int = 8
     recurrent: float = 0.5
+    sparsity: SparsitySpec = field(default_factory=SparsitySpec)
     optimiser: OptimiserSpec = field(
         default_factory=lambda: OptimiserSpec(epochs=12, learning_rate=1e-3, warmup_epochs=0.5)
     )
 
     def __post_init__(self) -> None:
-        if self.round_to < 1:
-            raise InputError(f"round_to must be >= 1; got {self.round_to}")
+        for name in ("round_to", "importance_rows", "steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be >= 1; got {getattr(self, name)}")
         _check("recurrent", self.recurrent, 0.0, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -19,13 +19,12 @@ from fer_edge.data.report import leaked_rows
 from fer_edge.errors import InputError
 from fer_edge.metrics import accuracy_report, fit_temperature, softmax
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.preprocess import prepare_stills
 from fer_edge.train.clip_bank import FrameFeatures, encode_clips, encode_plan, encode_sequences
 from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
 from fer_edge.train.from_bundle import BundleOrigin
-from fer_edge.train.grow import grown, grows_from, refit_batch_norm
+from fer_edge.train.grow import grown, grows_from, refit_folded
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
@@ -37,11 +36,8 @@ __all__ = ["Origin", "finish_run", "fit_stages", "open_run", "train_model"]
 Origin: TypeAlias = TrainRun | BundleOrigin
 """What a run can begin from or follow: another run, or a bundle."""
 
-ORIGINS: Final = ("init", "teacher", "parent", "pruning", "stage", "sequences")
+ORIGINS: Final = ("init", "teacher", "parent", "pruning", "sparsity", "stage", "sequences")
 """What a run's record may say of where it began, and of how it differs from a whole training."""
-
-REFITTED_FACES: Final = 2048
-"""Training faces that the batch normalisations of a bundle's network are fitted to."""
 
 UNKNOWN_SHARE: Final = 0.05
 """Share of the ``choose`` split's faces that fall below the unknown threshold."""
@@ -157,8 +153,7 @@ def _loaded(init: Origin, run: TrainRun, dataset: Dataset | None) -> tuple[Atten
     if isinstance(init, BundleOrigin):
         model = init.load_model()
         if dataset is not None:
-            faces = prepare_stills(np.asarray(dataset.split("train").images[:REFITTED_FACES]), run.recipe.preprocess)
-            refit_batch_norm(model, torch.from_numpy(np.array(faces)))
+            refit_folded(model, dataset, run.recipe.preprocess)
         return grown(model, config), run.new_model()[1]
     model, temporary = init.load_model()
     return grown(model, config), temporary if init.labels == run.labels else run.new_model()[1]
@@ -214,11 +209,14 @@ def fit_stages(
     report: Reporter,
     teacher: nn.Module | None = None,
     sequences: tuple[CkPlusSequence, ...] = (),
+    frames_only: bool = False,
+    after_step: Callable[[], None] | None = None,
 ) -> None:
     """Both stages on a model, from scratch or from given weights; leaves a finished run (process 0 writes it).
 
-    Without `spec` the frames' stage is left out: the head alone is trained. `teacher` is a `Teachers`, or the one
-    classifier to follow.
+    Without `spec` the frames' stage is left out: the head alone is trained. With `frames_only` the head's is: the run
+    is one to go on from, with the best epoch's top-1 as `frames_top1` and a head that fits no longer. `after_step` is
+    the frame stage's. `teacher` is a `Teachers`, or the one classifier to follow.
     """
     recipe, choose_set = run.recipe, dataset.split("choose")
     classes, device = recipe.model.classes, peers.device
@@ -232,9 +230,13 @@ def fit_stages(
     best = module.to(device)
     if spec is not None:
         teachers = None if teacher is None else Teachers.of(teacher)
-        stage = FrameStage(run=run, spec=spec, module=module, peers=peers, teachers=teachers)
+        stage = FrameStage(run=run, spec=spec, module=module, peers=peers, teachers=teachers, after_step=after_step)
         best = stage.fit(train, choose, ~leaked, report)
     if not peers.leads:
+        return
+    if frames_only:
+        top1 = run.record["history"][-1]["best_top1"]
+        run.finish(best.model, best.temporary, frames_top1=top1, seconds=round(time.monotonic() - started, 1))
         return
     bank = encode_clips(best.model, dataset.split("train"), recipe, device, report)
     if sequences:

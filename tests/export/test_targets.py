@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from fer_edge.export.choose import choose_target
 from fer_edge.export.plan import plan_target
 from fer_edge.export.preflight import ROWS, check_bundle
 from fer_edge.export.targets import check_job, export_target, job_samples, target_job
+from fer_edge.export.trtexec import trtexec_flags
 from fer_edge.tensorrt_flavours import FLAVOURS
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
@@ -344,6 +346,13 @@ class TestScript:
         script = (tmp_path / "fp32" / "build-engines.sh").read_text()
         assert "--fp16" not in script
         assert "--int8" not in script
+
+    def test_sparse_weights_are_told_of_where_the_bundle_has_them(self, bundle: Bundle) -> None:
+        job = target_job(bundle, target="jetpack5", variant="fp32", settings=["precision='fp32'"])
+        claims = SimpleNamespace(manifest=SimpleNamespace(model={"sparsity": {"pattern": "2:4"}}))
+        sparse = replace(job, bundle=claims)  # type: ignore[arg-type]
+        flags = [trtexec_flags(each, part) for each in (job, sparse) for part in ("encoder", "head")]  # type: ignore[arg-type]
+        assert ["--sparsity=enable" in each for each in flags] == [False, False, True, False]
 
 
 def test_auto_is_an_engine_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

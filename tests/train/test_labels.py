@@ -15,6 +15,7 @@ from fer_edge.errors import InputError
 from fer_edge.export.from_run import export_run
 from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.train.narrow import PruneTarget
 from fer_edge.train.prune import prune_run
 from fer_edge.train.run import TrainRun
 from fer_edge.train.trainer import train_model
@@ -62,4 +63,4 @@ def test_what_cannot_be_mixed(run: TrainRun, ours: TrainRun, official: Dataset, 
     with pytest.raises(InputError, match=r"the teacher .* tells apart angry, disgust"):
         train_model(small_recipe(epochs=1), official, tmp_path / "taught", teacher=ours, device="cpu")
     with pytest.raises(InputError, match="their figures would mean nothing"):
-        prune_run(run, tmp_path / "pruned", small_dataset(), macs=0.5, device="cpu")
+        prune_run(run, tmp_path / "pruned", small_dataset(), target=PruneTarget(macs=0.5), device="cpu")

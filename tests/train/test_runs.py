@@ -1,4 +1,4 @@
-"""Whole small trainings: resumed runs, pruned runs, data-parallel steps, bad input."""
+"""Whole small trainings: resumed runs, data-parallel steps, bad input."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training import small_config, small_dataset, small_recipe
+from training import small_dataset, small_recipe
 
 from fer_edge.data import Dataset
 from fer_edge.errors import InputError
-from fer_edge.model.cost import encoder_macs
-from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.prune import prune_model, prune_run
-from fer_edge.train.recipe import OptimiserSpec, PruneRecipe
 from fer_edge.train.run import TrainRun
 from fer_edge.train.trainer import train_model
 
@@ -103,77 +99,6 @@ def test_a_split_that_is_missing_is_named(dataset: Dataset, tmp_path: Path) -> N
     alone = replace(dataset, roles={"train": dataset.roles["train"]})
     with pytest.raises(InputError, match="no split to choose on"):
         train_model(small_recipe(), alone, tmp_path / "run", device="cpu")
-
-
-@pytest.mark.parametrize("importance", ["group-norm", "bn-scale"])
-@pytest.mark.parametrize("share", [0.7, 0.45])
-def test_pruning_meets_the_target_with_a_dense_model(importance: str, share: float) -> None:
-    torch.manual_seed(0)
-    model = AttentionCnnBiLstm(small_config()).eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.1, 1.0)
-    recipe = PruneRecipe(importance=importance, round_to=4)  # type: ignore[arg-type]
-    pruned = prune_model(model, torch.nn.Linear(32, 7), macs=share, recipe=recipe)
-    before, after = pruned.macs
-    assert before == encoder_macs(model.config)
-    assert share - 0.2 < after / before <= share
-    widths = (*pruned.config.channels, *(width for stage in pruned.config.blocks for width in stage))
-    assert all(width % 4 == 0 for width in widths)
-    assert pruned.config.spatial_hidden < model.config.spatial_hidden
-    assert pruned.temporary.in_features == pruned.config.feature_size
-    logits = pruned.model.eval()(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.tensor([3, 1]))
-    assert torch.isfinite(logits).all()
-
-
-def test_pruning_away_nothing_but_zeros_changes_nothing() -> None:
-    torch.manual_seed(0)
-    model = AttentionCnnBiLstm(small_config()).eval()
-    dead = torch.arange(0, 16, 2)
-    with torch.no_grad():
-        for part in (model.encoder, model.head):
-            for suffix in ("", "_reverse"):
-                for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"):
-                    part.bilstm.lstm.get_parameter(name + suffix).view(4, 16, -1)[:, dead] = 0
-                part.bilstm.lstm.get_parameter(f"weight_hh_l0{suffix}")[:, dead] = 0
-        columns = torch.cat((dead, dead + 16))
-        for part in (model.encoder, model.head):
-            part.attention.query.weight[:, columns] = 0
-            part.attention.key.weight[:, columns] = 0
-        model.encoder.shortcut.weight[columns] = 0
-        model.encoder.shortcut.bias[columns] = 0
-        model.encoder.output.weight[columns] = 0
-        for suffix in ("", "_reverse"):
-            model.head.bilstm.lstm.get_parameter(f"weight_ih_l0{suffix}")[:, columns] = 0
-        model.head.lda.projection[columns] = 0
-    recipe = PruneRecipe(round_to=8, recurrent=1.0)
-    pruned = prune_model(model, torch.nn.Linear(32, 7), macs=0.5, recipe=recipe)
-    assert pruned.config.spatial_hidden == 8
-    kept = torch.arange(1, 32, 2)
-    features = torch.zeros(2, 3, 32)
-    features[..., kept] = torch.randn(2, 3, 16)
-    length = torch.tensor([3, 2])
-    with torch.no_grad():
-        expected = model.head(features, length)[0]
-        got = pruned.model.eval().head(features[..., kept], length)[0]
-    assert torch.allclose(got, expected, atol=1e-5)
-
-
-def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
-    recipe = PruneRecipe(round_to=4, optimiser=OptimiserSpec(epochs=1, batch_size=32, ema_decay=0.5))
-    pruned = prune_run(run, tmp_path / "pruned", dataset, macs=0.6, recipe=recipe, device="cpu")
-    opened = TrainRun.open(pruned.path)
-    model, _ = opened.load_model()
-    assert encoder_macs(model.config) == opened.record["pruning"]["macs_after"]
-    assert opened.record["pruning"]["macs_after"] <= 0.6 * encoder_macs(run.recipe.model)
-    assert opened.record["parent"]["choose"] == run.record["choose"]
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, 1.7, 1e-4])
-def test_impossible_targets_are_refused(share: float) -> None:
-    with pytest.raises(InputError, match="--macs"):
-        prune_model(AttentionCnnBiLstm(small_config()), torch.nn.Linear(32, 7), macs=share, recipe=PruneRecipe())
 
 
 def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:

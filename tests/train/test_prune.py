@@ -1,0 +1,175 @@
+"""Pruned runs: of a run and of a bundle, in steps, resumed, with weights that stay zero."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training import small_dataset, small_recipe
+
+from fer_edge.data import Dataset
+from fer_edge.errors import GateError, InputError
+from fer_edge.export.from_run import export_run
+from fer_edge.graph.load import load_graph
+from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
+from fer_edge.model.cost import encoder_macs
+from fer_edge.train.faces import DeviceFaces
+from fer_edge.train.from_bundle import BundleOrigin
+from fer_edge.train.narrow import PruneTarget
+from fer_edge.train.prune import face_contexts, open_parent, prune_run
+from fer_edge.train.recipe import OptimiserSpec, PruneRecipe, SparsitySpec
+from fer_edge.train.run import TrainRun
+from fer_edge.train.sparsity import two_of_four
+from fer_edge.train.trainer import train_model
+
+pytestmark = pytest.mark.train
+
+SHORT = PruneRecipe(round_to=4, optimiser=OptimiserSpec(epochs=1, batch_size=32, ema_decay=0.5), importance_rows=64)
+HALF = PruneTarget(macs=0.6)
+
+
+class StopAfter:
+    """Presses Ctrl-C at the n-th time that a step of a stage is told of."""
+
+    def __init__(self, stage: str, times: int) -> None:
+        self.stage, self.left = stage, times
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        self.left -= stage == self.stage
+        if not self.left:
+            raise KeyboardInterrupt
+
+    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return small_dataset()
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    return train_model(small_recipe(epochs=2), dataset, tmp_path_factory.mktemp("runs") / "parent", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bundle(run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> BundleOrigin:
+    return BundleOrigin(bundle=export_run(run, tmp_path_factory.mktemp("bundles") / "parent"))
+
+
+def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
+    pruned = prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, device="cpu")
+    opened = TrainRun.open(pruned.path)
+    model, _ = opened.load_model()
+    facts = opened.record["pruning"]
+    assert encoder_macs(model.config) == facts["macs_after"] <= 0.6 * encoder_macs(run.recipe.model)
+    assert sum(parameter.numel() for parameter in model.parameters()) == facts["parameters_after"]
+    assert opened.record["parent"]["choose"] == run.record["choose"]
+    with pytest.raises(InputError, match="holds a run already"):
+        prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, device="cpu")
+
+
+@pytest.mark.parametrize("importance", ["taylor", "bn-scale"])
+def test_a_bundle_is_pruned_without_its_run(
+    bundle: BundleOrigin, dataset: Dataset, tmp_path: Path, importance: str
+) -> None:
+    recipe = replace(SHORT, importance=importance)  # type: ignore[arg-type]
+    pruned = prune_run(bundle, tmp_path / "pruned", dataset, target=HALF, recipe=recipe, device="cpu")
+    assert pruned.record["parent"]["sha256"] == bundle.bundle.sha256
+    assert pruned.record["pruning"]["importance"] == importance
+    assert bool(pruned.load_model()[0].head.lda.fitted)
+
+
+def test_a_bundles_batch_norms_scale_again(bundle: BundleOrigin, dataset: Dataset) -> None:
+    """Folded scales are all one, by which nothing is ranked; restored they are their filters' deviation."""
+    folded, restored = (
+        model.encoder.cnn[1][1].weight.detach() for model in (bundle.load_model(), open_parent(bundle, dataset).model)
+    )
+    assert torch.equal(folded, torch.ones_like(folded))
+    assert float(restored.std() / restored.mean()) > 0.1
+
+
+def test_a_bundles_temporary_classifier_is_fitted(run: TrainRun, bundle: BundleOrigin, dataset: Dataset) -> None:
+    parent = open_parent(bundle, dataset)
+    stills, recipe = dataset.split("choose"), run.recipe
+    faces = DeviceFaces.load(stills, recipe.preprocess, recipe.loss, torch.device("cpu"), classes=7)
+    said = parent.temporary(face_contexts(parent.model, faces.images)).argmax(dim=1)
+    own = parent.judge(faces.images)[0].argmax(dim=1)
+    right, expected = ((each == faces.labels).float().mean() for each in (said, own))
+    assert float(right) >= float(expected) - 0.1 > 0.1
+
+
+@pytest.mark.parametrize("place", [("frames", 3), ("frames", 12), ("classifier", 1)])
+def test_steps_are_resumed_to_the_same_end(
+    place: tuple[str, int], run: TrainRun, dataset: Dataset, tmp_path: Path
+) -> None:
+    recipe = replace(SHORT, steps=2, importance="taylor")
+    whole = prune_run(run, tmp_path / "whole", dataset, target=HALF, recipe=recipe, device="cpu")
+    first = TrainRun.open(tmp_path / "whole" / "steps" / "1")
+    assert first.record["pruning"]["macs_after"] > whole.record["pruning"]["macs_after"]
+    assert "frames_top1" in first.record
+    assert "choose" not in first.record
+    with pytest.raises(KeyboardInterrupt):
+        prune_run(run, tmp_path / "broken", dataset, target=HALF, recipe=recipe, device="cpu", report=StopAfter(*place))
+    resumed = prune_run(run, tmp_path / "broken", dataset, target=HALF, recipe=recipe, device="cpu", resume=True)
+    expected, got = (load_file(each.path / "model.safetensors") for each in (whole, resumed))
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    with pytest.raises(InputError, match="other settings"):
+        prune_run(
+            run, tmp_path / "broken", dataset, target=PruneTarget(macs=0.5), recipe=recipe, device="cpu", resume=True
+        )
+
+
+def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
+    recipe = replace(SHORT, sparsity=SparsitySpec(pattern="2:4", min_channels=16))
+    sparse = prune_run(run, tmp_path / "sparse", dataset, recipe=recipe, device="cpu")
+    facts = sparse.record["sparsity"]
+    model, _ = sparse.load_model()
+    assert facts["zeros"] * 2 == facts["of_weights"]
+    assert len(facts["convolutions"]) == 7 - 1  # not the first, which has one input channel
+    start = load_file(sparse.path / "pruned.safetensors")
+    for name in facts["convolutions"]:
+        weight = model.get_submodule(name).weight.detach()
+        assert holds_two_of_four(weight.numpy())
+        assert not torch.allclose(weight, start[f"model/{name}.weight"])
+    bundle = export_run(sparse, tmp_path / "bundle")
+    told = bundle.manifest.model["sparsity"]
+    assert told["pattern"] == "2:4"
+    assert len(told["convolutions"]) == 6
+    graph = load_graph(bundle.graph_bytes("fp32", "encoder"))
+    held = {each.name for each in convolution_weights(graph) if holds_two_of_four(each.weights)}
+    assert held == set(told["convolutions"])
+
+
+def test_a_run_that_lost_its_zeros_is_not_exported(run: TrainRun, tmp_path: Path) -> None:
+    claimed = copy.deepcopy(run)
+    claimed.record["sparsity"] = {"pattern": "2:4", "min_channels": 16, "convolutions": ["encoder.cnn.1.0"]}
+    with pytest.raises(GateError, match="2:4"):
+        export_run(claimed, tmp_path / "bundle")
+
+
+def test_masks_keep_the_two_largest_of_every_four() -> None:
+    layer = torch.nn.Conv2d(8, 4, 3)
+    masks = two_of_four(torch.nn.Sequential(layer), SparsitySpec(pattern="2:4", min_channels=4))
+    before = layer.weight.detach().clone()
+    masks.apply()
+    for kept, whole in zip(
+        layer.weight.detach().movedim(1, -1).reshape(-1, 4), before.movedim(1, -1).reshape(-1, 4), strict=True
+    ):
+        largest = whole.abs().topk(2).indices
+        assert torch.equal(kept[largest], whole[largest])
+        assert int((kept != 0).sum()) == 2
+    with pytest.raises(InputError, match="no convolution"):
+        two_of_four(torch.nn.Sequential(layer), SparsitySpec(pattern="2:4"))
+
+
+def test_nothing_asked_is_nothing_done(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing is to be pruned"):
+        prune_run(run, tmp_path / "pruned", dataset, device="cpu")
+    assert not (tmp_path / "pruned").exists()
