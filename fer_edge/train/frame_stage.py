@@ -5,6 +5,7 @@ Also the fine-tuning of a pruned model, which is the same stage on other weights
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from fer_edge.train.checkpoint import (
 )
 from fer_edge.train.distributed import Processes
 from fer_edge.train.faces import DeviceFaces, in_batches, seeded
-from fer_edge.train.inference import autocast
+from fer_edge.train.inference import autocast, folded
 from fer_edge.train.losses import (
     CentreLoss,
     class_weights,
@@ -314,7 +315,7 @@ class FrameStage:
     def _close_epoch(self, loss: float, choose: DeviceFaces, kept: Tensor, report: Reporter, started: float) -> None:
         assert self.choice is not None
         self.average.eval()
-        correct = frame_predictions(self.average.module, choose, self.run.recipe) == choose.labels
+        correct = frame_predictions(_quickened(self.average.module), choose, self.run.recipe) == choose.labels
         score = float(correct[kept].float().mean())
         if not math.isfinite(loss):
             raise InputError(f"the loss became {loss} in epoch {self.epoch}; lower the learning rate and start again")
@@ -363,6 +364,13 @@ class FrameStage:
             self.learner.adapter.load_state_dict(split(tensors, "adapter"))
         self.epoch, self.best = facts["epoch"], facts["best"]
         self.run.record["history"] = facts["history"]
+
+
+def _quickened(module: FrameClassifier) -> FrameClassifier:
+    """A copy of a classifier for inference alone, its encoder's normalisations folded."""
+    quick = copy.deepcopy(module)
+    quick.model.encoder = folded(quick.model.encoder)
+    return quick
 
 
 @torch.no_grad()
