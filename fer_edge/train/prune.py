@@ -28,7 +28,7 @@ from fer_edge.train.lda import fit_classifier
 from fer_edge.train.narrow import Limits, PrunedModel, PruneTarget, prune_model
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import PruneRecipe, TrainRecipe
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run import TrainRun, expect_no_run
 from fer_edge.train.sparsity import WeightMasks, two_of_four
 from fer_edge.train.trainer import Origin, fit_stages, open_run
 
@@ -113,6 +113,8 @@ def prune_run(
         raise InputError("nothing is to be pruned; give --macs, --parameters or --sparsity")
     dataset.expect_expressions(parent.labels, of=str(parent.path))
     target.limits(parent.recipe.model)  # refused before anything is read
+    if not resume:
+        expect_no_run(out)  # and before its steps are worked through
     with processes(device) as peers:
         pruning = _Pruning(
             origin=parent,
@@ -150,10 +152,9 @@ class _Pruning:
             found = self.resume and begun.exists()
             pruned = self._stored(begun) if found else self._prune(step)
             recipe, facts = self._recipe(pruned.config), self._facts(step, pruned)
+            if not found:
+                self._store(begun, pruned)
         run = open_run(recipe, self.dataset, folder, facts, resume=self.resume, peers=self.peers)
-        if pruned is not None and not run.done:
-            self._store(begun, pruned)
-        self._wait()
         if not run.done:
             pruned = self._stored(begun)
             masks = self._masks(pruned) if last else None

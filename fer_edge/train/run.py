@@ -25,7 +25,7 @@ from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint, split
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["TrainRun", "data_facts", "versions"]
+__all__ = ["TrainRun", "data_facts", "expect_no_run", "versions"]
 
 SCHEMA = 1
 
@@ -64,6 +64,16 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def expect_no_run(path: Path) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises:
+        InputError: it does.
+    """
+    if (path / "run.json").exists():
+        raise InputError(f"{path} holds a run already; choose another --out, or go on with it by --resume")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRun:
     """A run folder and its record."""
@@ -80,8 +90,7 @@ class TrainRun:
             InputError: the folder holds a run already.
             OutputError: the folder cannot be written.
         """
-        if (path / "run.json").exists():
-            raise InputError(f"{path} holds a run already; choose another --out, or go on with it by --resume")
+        expect_no_run(path)
         record = {
             "schema": SCHEMA,
             "recipe": encode(recipe),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from training import small_dataset, small_recipe
 
+from fer_edge.cli import main
 from fer_edge.data import Dataset
 from fer_edge.errors import GateError, InputError
 from fer_edge.export.from_run import export_run
@@ -30,6 +33,7 @@ from fer_edge.train.trainer import train_model
 pytestmark = pytest.mark.train
 
 SHORT = PruneRecipe(round_to=4, optimiser=OptimiserSpec(epochs=1, batch_size=32, ema_decay=0.5), importance_rows=64)
+STEPS = replace(SHORT, steps=2, importance="taylor")
 HALF = PruneTarget(macs=0.6)
 
 
@@ -63,6 +67,13 @@ def bundle(run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> BundleOri
     return BundleOrigin(bundle=export_run(run, tmp_path_factory.mktemp("bundles") / "parent"))
 
 
+@pytest.fixture(scope="module")
+def in_steps(run: TrainRun, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    """Pruned in two steps."""
+    out = tmp_path_factory.mktemp("runs") / "in-steps"
+    return prune_run(run, out, dataset, target=HALF, recipe=STEPS, device="cpu")
+
+
 def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
     pruned = prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, device="cpu")
     opened = TrainRun.open(pruned.path)
@@ -75,15 +86,20 @@ def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, dataset: Dataset, t
         prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, device="cpu")
 
 
-@pytest.mark.parametrize("importance", ["taylor", "bn-scale"])
-def test_a_bundle_is_pruned_without_its_run(
-    bundle: BundleOrigin, dataset: Dataset, tmp_path: Path, importance: str
-) -> None:
-    recipe = replace(SHORT, importance=importance)  # type: ignore[arg-type]
-    pruned = prune_run(bundle, tmp_path / "pruned", dataset, target=HALF, recipe=recipe, device="cpu")
+def test_a_bundle_is_pruned_without_its_run(bundle: BundleOrigin, tmp_path: Path) -> None:
+    given = ["prune", str(bundle.path), "--parameters", "20_000", "--out", str(tmp_path / "pruned"), "--json"]
+    given += ["--data", "synthetic:300@3", "--device", "cpu"]
+    for setting in ("importance=bn-scale", "round_to=4", "optimiser.epochs=1", "optimiser.batch_size=64"):
+        given += ["--set", setting]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 0, done.output
+    pruned = TrainRun.open(tmp_path / "pruned")
+    assert json.loads(done.stdout)["pruning"] == pruned.record["pruning"]
     assert pruned.record["parent"]["sha256"] == bundle.bundle.sha256
-    assert pruned.record["pruning"]["importance"] == importance
-    assert bool(pruned.load_model()[0].head.lda.fitted)
+    assert pruned.record["pruning"]["importance"] == "bn-scale"
+    model, _ = pruned.load_model()
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 20_000
+    assert bool(model.head.lda.fitted)
 
 
 def test_a_bundles_batch_norms_scale_again(bundle: BundleOrigin, dataset: Dataset) -> None:
@@ -105,25 +121,31 @@ def test_a_bundles_temporary_classifier_is_fitted(run: TrainRun, bundle: BundleO
     assert float(right) >= float(expected) - 0.1 > 0.1
 
 
-@pytest.mark.parametrize("place", [("frames", 3), ("frames", 12), ("classifier", 1)])
+def test_each_step_goes_on_from_the_one_before(in_steps: TrainRun) -> None:
+    first, last = TrainRun.open(in_steps.path / "steps" / "1").record, in_steps.record
+    assert last["pruning"]["macs_before"] > first["pruning"]["macs_after"] > last["pruning"]["macs_after"]
+    assert (first["pruning"]["step"], last["pruning"]["step"]) == (1, 2)
+    assert first["parent"] == last["parent"]
+    assert "frames_top1" in first
+    assert "choose" not in first
+
+
+@pytest.mark.parametrize("place", [("frames", 3), ("importance", 2), ("classifier", 1)])
 def test_steps_are_resumed_to_the_same_end(
-    place: tuple[str, int], run: TrainRun, dataset: Dataset, tmp_path: Path
+    place: tuple[str, int], run: TrainRun, in_steps: TrainRun, dataset: Dataset, tmp_path: Path
 ) -> None:
-    recipe = replace(SHORT, steps=2, importance="taylor")
-    whole = prune_run(run, tmp_path / "whole", dataset, target=HALF, recipe=recipe, device="cpu")
-    first = TrainRun.open(tmp_path / "whole" / "steps" / "1")
-    assert first.record["pruning"]["macs_after"] > whole.record["pruning"]["macs_after"]
-    assert "frames_top1" in first.record
-    assert "choose" not in first.record
+    out, report = tmp_path / "run", StopAfter(*place)
     with pytest.raises(KeyboardInterrupt):
-        prune_run(run, tmp_path / "broken", dataset, target=HALF, recipe=recipe, device="cpu", report=StopAfter(*place))
-    resumed = prune_run(run, tmp_path / "broken", dataset, target=HALF, recipe=recipe, device="cpu", resume=True)
-    expected, got = (load_file(each.path / "model.safetensors") for each in (whole, resumed))
+        prune_run(run, out, dataset, target=HALF, recipe=STEPS, device="cpu", report=report)
+    resumed = prune_run(run, out, dataset, target=HALF, recipe=STEPS, device="cpu", resume=True)
+    expected, got = (load_file(each.path / "model.safetensors") for each in (in_steps, resumed))
     assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+def test_steps_are_not_resumed_to_another_end(run: TrainRun, in_steps: TrainRun, dataset: Dataset) -> None:
+    other = PruneTarget(macs=0.5)
     with pytest.raises(InputError, match="other settings"):
-        prune_run(
-            run, tmp_path / "broken", dataset, target=PruneTarget(macs=0.5), recipe=recipe, device="cpu", resume=True
-        )
+        prune_run(run, in_steps.path, dataset, target=other, recipe=STEPS, device="cpu", resume=True)
 
 
 def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
