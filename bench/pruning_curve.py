@@ -52,9 +52,41 @@ def begun(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     return dict(found)
 
 
+def extend(
+    result: dict[str, Any],
+    curve: PruneCurve,
+    missing: list[tuple[Importance, float]],
+    path: Path,
+    *,
+    runs: Path | None,
+    place: str,
+) -> None:
+    """Measure the points that a result lacks, the parent's first, and write it after each."""
+    if "parent_point" not in result:
+        result |= {"trained_on": place, "threads": torch.get_num_threads(), "n": curve.judged}
+        result["parent_point"] = curve.parent().to_json()
+    for importance, target in missing:
+        folder = None if runs is None else runs / f"{importance}-{target:g}"
+        point = curve.point(importance, target, folder=folder).to_json()
+        result["points"].append(point)
+        write_json(path, result)
+        console.print(f"{importance}, {target:g}: {point['top1_head']:.2%}, linear {point['top1_linear']:.2%}")
+
+
 def measured(result: dict[str, Any]) -> list[str]:
     """The measures that a result has."""
     return [name for name in MEASURES if result["points"] and result["points"][0][name] is not None]
+
+
+def table(result: dict[str, Any], measure: str) -> list[str]:
+    """A row an importance, a column a share of the multiply-accumulates."""
+    shares = sorted({point["target"] for point in result["points"]}, reverse=True)
+    lines = [f"| importance | {' | '.join(f'{share:g}' for share in shares)} |", f"| --- |{' ---: |' * len(shares)}"]
+    for importance in dict.fromkeys(point["importance"] for point in result["points"]):
+        row = {point["target"]: point for point in result["points"] if point["importance"] == importance}
+        cells = (f"{row[share][measure]:.2%}" if share in row else "–" for share in shares)
+        lines.append(f"| {importance} | {' | '.join(cells)} |")
+    return lines
 
 
 def markdown(result: dict[str, Any], name: str) -> str:
@@ -76,16 +108,7 @@ def markdown(result: dict[str, Any], name: str) -> str:
         f"    {result['command']}",
     ]
     for measure in measured(result):
-        shares = sorted({point["target"] for point in result["points"]}, reverse=True)
-        lines += ["", f"## {MEASURES[measure].capitalize()}", ""]
-        lines += [
-            f"| importance | {' | '.join(f'{share:g}' for share in shares)} |",
-            f"| --- |{' ---: |' * len(shares)}",
-        ]
-        for importance in dict.fromkeys(point["importance"] for point in result["points"]):
-            row = {p["target"]: p for p in result["points"] if p["importance"] == importance}
-            cells = (f"{row[share][measure]:.2%}" if share in row else "–" for share in shares)
-            lines.append(f"| {importance} | {' | '.join(cells)} |")
+        lines += ["", f"## {MEASURES[measure].capitalize()}", "", *table(result, measure)]
     lines += ["", "## What was left", ""]
     lines += [
         "| importance | asked | M multiply-accumulates | parameters | CPU seconds |",
@@ -174,30 +197,22 @@ def main(
         asked = {"parent": origin.identity, "recipe": said, "budget": asdict(budget), "dataset": dataset.sha256}
         path = out / f"{name}.json"
         found = begun(path, asked)
-        with processes(device) as peers, run_progress() as report:
-            curve = PruneCurve(origin, dataset, recipe=recipe, budget=budget, peers=peers, report=report)
-            result = found or {
-                "schema": 1,
-                "created": timestamp(),
-                "command": shlex.join(["python", "bench/pruning_curve.py", *sys.argv[1:]]),
-                "device": machine.to_json(),
-                "trained_on": str(peers.device),
-                "threads": torch.get_num_threads(),
-                **asked,
-                "split": dataset.split("choose").name,
-                "n": curve.judged,
-                "parent_point": curve.parent().to_json(),
-                "points": [],
-            }
-            done = {(point["importance"], point["target"]) for point in result["points"]}
-            for importance, target in itertools.product(importances or get_args(Importance), targets or TARGETS):
-                if (importance, target) in done:
-                    continue
-                folder = None if runs is None else runs / f"{importance}-{target:g}"
-                point = curve.point(importance, target, folder=folder).to_json()
-                result["points"].append(point)
-                write_json(path, result)
-                console.print(f"{importance}, {target:g}: {point['top1_head']:.2%}, linear {point['top1_linear']:.2%}")
+        done = {(point["importance"], point["target"]) for point in found["points"]} if found else set()
+        wanted = itertools.product(importances or get_args(Importance), targets or TARGETS)
+        missing = [each for each in wanted if each not in done]
+        result = found or {
+            "schema": 1,
+            "created": timestamp(),
+            "command": shlex.join(["python", "bench/pruning_curve.py", *sys.argv[1:]]),
+            "device": machine.to_json(),
+            **asked,
+            "split": dataset.split("choose").name,
+            "points": [],
+        }
+        if missing:
+            with processes(device) as peers, run_progress() as report:
+                curve = PruneCurve(origin, dataset, recipe=recipe, budget=budget, peers=peers, report=report)
+                extend(result, curve, missing, path, runs=runs, place=str(peers.device))
         write_atomic(out / f"{name}.md", markdown(result, name).encode())
         write_atomic(out / f"{name}.png", drawing(result, name))
     except FerEdgeError as error:

@@ -111,14 +111,15 @@ def test_a_bundles_batch_norms_scale_again(bundle: BundleOrigin, dataset: Datase
     assert float(restored.std() / restored.mean()) > 0.1
 
 
-def test_a_bundles_temporary_classifier_is_fitted(run: TrainRun, bundle: BundleOrigin, dataset: Dataset) -> None:
-    parent = open_parent(bundle, dataset)
-    stills, recipe = dataset.split("choose"), run.recipe
-    faces = DeviceFaces.load(stills, recipe.preprocess, recipe.loss, torch.device("cpu"), classes=7)
+def test_a_bundles_temporary_classifier_is_fitted(bundle: BundleOrigin, dataset: Dataset) -> None:
+    parent, recipe = open_parent(bundle, dataset), bundle.recipe
+    faces = DeviceFaces.load(
+        dataset.split("train"), recipe.preprocess, recipe.loss, torch.device("cpu"), classes=recipe.model.classes
+    )
     said = parent.temporary(face_contexts(parent.model, faces.images)).argmax(dim=1)
     own = parent.judge(faces.images)[0].argmax(dim=1)
-    right, expected = ((each == faces.labels).float().mean() for each in (said, own))
-    assert float(right) >= float(expected) - 0.1 > 0.1
+    fitted, trained = (float((each == faces.labels).float().mean()) for each in (said, own))
+    assert fitted > max(0.3, trained)
 
 
 def test_each_step_goes_on_from_the_one_before(in_steps: TrainRun) -> None:
@@ -154,7 +155,7 @@ def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Datas
     facts = sparse.record["sparsity"]
     model, _ = sparse.load_model()
     assert facts["zeros"] * 2 == facts["of_weights"]
-    assert len(facts["convolutions"]) == 7 - 1  # not the first, which has one input channel
+    assert len(facts["convolutions"]) == 8 - 1  # not the first, which has one input channel
     start = load_file(sparse.path / "pruned.safetensors")
     for name in facts["convolutions"]:
         weight = model.get_submodule(name).weight.detach()
@@ -163,7 +164,7 @@ def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Datas
     bundle = export_run(sparse, tmp_path / "bundle")
     told = bundle.manifest.model["sparsity"]
     assert told["pattern"] == "2:4"
-    assert len(told["convolutions"]) == 6
+    assert len(told["convolutions"]) == 7
     graph = load_graph(bundle.graph_bytes("fp32", "encoder"))
     held = {each.name for each in convolution_weights(graph) if holds_two_of_four(each.weights)}
     assert held == set(told["convolutions"])

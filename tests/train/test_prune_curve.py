@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -69,6 +70,20 @@ def test_the_script_goes_on_where_it_was_broken_off(script: ModuleType, run: Tra
     refused = CliRunner().invoke(script.main, given)
     assert refused.exit_code == 1
     assert "measured with another" in refused.output
+
+
+def test_the_committed_tables_are_what_their_json_says(script: ModuleType) -> None:
+    found = sorted((SCRIPT.parent / "results" / "pruning").glob("*.json"))
+    for file in found:
+        result = json.loads(file.read_text())
+        assert script.markdown(result, file.stem) == file.with_suffix(".md").read_text("utf-8"), file
+        assert file.with_suffix(".png").is_file(), file
+    guide = (SCRIPT.parent / "README.md").read_text("utf-8")
+    quoted = re.findall(r"<!-- pruning: (\S+) (\S+) -->\n(.*?)<!-- /pruning -->", guide, flags=re.DOTALL)
+    assert quoted
+    for path, measure, text in quoted:
+        lines = script.table(json.loads((SCRIPT.parents[1] / path).read_text()), measure)
+        assert text == "\n".join(lines) + "\n"
 
 
 def test_points_are_fine_tuned_where_epochs_are_given(script: ModuleType, run: TrainRun, tmp_path: Path) -> None:
