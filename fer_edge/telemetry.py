@@ -35,7 +35,7 @@ def without_telemetry() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_nncf(nncf: Any) -> Iterator[None]:
-    """Let the imported package neither send, nor log, nor draw its bars on stdout, which belongs to the command's result.
+    """Let the imported package neither send, nor log, nor draw bars on stdout, which belongs to the command's result.
 
     Were NNCF imported before `without_telemetry`, it would hold a sender by now: it is given its own stub.
     """

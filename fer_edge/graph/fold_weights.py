@@ -51,4 +51,4 @@ def _quantized(node: NodeProto, value: NDArray[Any], index: GraphIndex) -> NDArr
         shape[attribute(node, "axis", 1)] = -1
     limits = np.iinfo(zero_point.dtype)
     steps = np.rint(value / scale.reshape(shape)) + zero_point.astype(np.float32).reshape(shape)
-    return np.clip(steps, limits.min, limits.max).astype(zero_point.dtype)
+    return np.asarray(np.clip(steps, limits.min, limits.max).astype(zero_point.dtype))

@@ -91,7 +91,8 @@ class QuantisedConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W')."""
-        return self._conv_forward(x, self.quantiser(self.weight), self.bias)
+        output: Tensor = self._conv_forward(x, self.quantiser(self.weight), self.bias)
+        return output
 
 
 class _QuantisedReLU(nn.Module):

@@ -1,13 +1,12 @@
 """Where NNCF would quantize the frame encoder in torch, and the ranges that it calibrates there.
 
 NNCF places and calibrates. The rounding itself, in training and after it, is `fer_edge.model.quantised`: NNCF's own
-kernels for training are compiled on first use (nvcc on a GPU), its `strip` needs torchao, and its torch backend knows no
-half-range weights.
+kernels for training are compiled on first use (by nvcc on a GPU), its `strip` needs torchao, and its torch backend has
+no half-range weights.
 """
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fer_edge.errors import InputError
 from fer_edge.int8_forms import ActivationRange
@@ -64,11 +64,14 @@ def calibrate_ranges(
         InputError: NNCF quantizes in other places than `rounding` does.
     """
     plain = fold_batch_norm(encoder).cpu()
+    for module in plain.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # NNCF hooks what an operator returns
     batches = [torch.from_numpy(np.array(frames[start : start + batch])) for start in range(0, len(frames), batch)]
     with quiet_nncf(nncf), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         hooked = nncf.quantize(
-            copy.deepcopy(plain),
+            plain,
             nncf.Dataset(batches),
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(batches),
