@@ -191,7 +191,9 @@ def _fit(
     plain.encoder.load_state_dict(dict(plain_state(best.model.encoder)))
     plain.head.load_state_dict(best.model.head.state_dict())
     final = FrameClassifier(plain.eval(), best.temporary, dropout=0.0)
-    finish_run(run, final, stills, choose, leaked, report=report, quantised=rounded)
+    # A head that was not taught here is not judged by clips either.
+    judged = recipe.head == "refit"
+    finish_run(run, final, stills, choose, leaked, report=report, judge_clips=judged, quantised=rounded)
 
 
 def _calibrated(

@@ -259,12 +259,16 @@ def finish_run(
     leaked: Tensor,
     *,
     report: Reporter,
+    judge_clips: bool = True,
     **facts: Any,
 ) -> None:
-    """Measure the final model on the ``choose`` split, in FP32, and close the run."""
+    """Measure the final model on the ``choose`` split, in FP32, and close the run.
+
+    `judge_clips` also asks it about clips made of that split, which takes as long as a window has frames.
+    """
     figures = final_figures(run, best.model, stills, choose, leaked)
-    windows = clip_figures(run, best.model, stills, choose, leaked, report)
-    figures["top1_by_window"] |= windows
+    if judge_clips:
+        figures["top1_by_window"] |= clip_figures(run, best.model, stills, choose, leaked, report)
     run.finish(best.model, best.temporary, **figures, **facts)
 
 
