@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from fer_edge.errors import InputError
 from fer_edge.int8_forms import HALF_RANGE_WEIGHTS, Form
 from fer_edge.model.cnn import ResidualBlock
+from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import FrameEncoder
 
 __all__ = [
     "QuantisedConvolution",
     "Quantiser",
     "fixed",
-    "fold_batch_norm",
     "plain_state",
     "quantised",
     "quantisers",
@@ -121,19 +121,6 @@ class _QuantisedBlock(nn.Module):
         refined: Tensor = self.reduce(self.relu(self.expand(x)))
         output: Tensor = self.output(x + refined)
         return output
-
-
-def fold_batch_norm(encoder: FrameEncoder) -> FrameEncoder:
-    """A copy whose convolutions hold the batch normalisation behind them; the same function, in evaluation mode."""
-    folded = copy.deepcopy(encoder).eval()
-    for module in list(folded.cnn.modules()):
-        if isinstance(module, nn.Sequential):
-            for place in range(len(module) - 1):
-                convolution, normalisation = module[place], module[place + 1]
-                if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
-                    module[place] = nn.utils.fusion.fuse_conv_bn_eval(convolution, normalisation)
-                    module[place + 1] = nn.Identity()
-    return folded
 
 
 def quantised(encoder: FrameEncoder, *, form: Form) -> FrameEncoder:

@@ -32,20 +32,18 @@ from fer_edge.train.clip_bank import encode_clips
 from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier, single_contexts
-from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.progress import Reporter, Silent
+from fer_edge.train.prune import open_parent
 from fer_edge.train.recipe import QatRecipe, TrainRecipe
 from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, fit_head
+from fer_edge.train.teacher import Teachers
 from fer_edge.train.trainer import Origin, final_figures, finish_run, open_run
 
 __all__ = ["QUANTISED_FILE", "load_quantised", "qat_run"]
 
 QUANTISED_FILE: Final = "quantised.safetensors"
 """In a run's folder: the encoder as it was trained, with its ranges."""
-
-_FITTED_FACES: Final = 2048
-"""Training faces that a bundle's temporary classifier is fitted to."""
 
 
 def qat_run(
@@ -70,18 +68,23 @@ def qat_run(
         report: told of progress.
 
     Raises:
-        InputError: the parent is not finished, has layers that nobody knows how to round, or was itself trained so; the
-            data do not fit, or are too few; or `out` holds a run.
+        InputError: the parent is not finished, is sparse, or has layers that nobody knows how to round; the data do not
+            fit, or are too few; or `out` holds a run.
         MissingPackageError: NNCF is not installed.
         OutputError: the run cannot be written.
     """
     recipe = recipe or QatRecipe()
     dataset.expect_expressions(parent.labels, of=str(parent.path))
+    if isinstance(parent, TrainRun) and "sparsity" in parent.record:
+        raise InputError(
+            f"{parent.path} was pruned to {parent.record['sparsity']['pattern']} zeros, which fine-tuning would fill; "
+            "begin from a run without them"
+        )
     rows, sample = _rows(dataset, recipe), draw_sample(dataset, size=recipe.sample.size, seed=recipe.sample.seed)
     with without_telemetry():
         nncf = require("nncf", needed_by="fer-edge qat", extra="calibrate")
     config = _config(parent, recipe)
-    model, temporary = _parts(parent, rows, config)
+    origin = open_parent(parent, dataset)
     facts = {
         "parent": parent.identity,
         "qat": {"nncf": str(nncf.__version__), "recipe": encode(recipe), "calibrated_on": sample.summary()},
@@ -90,12 +93,10 @@ def qat_run(
         run = open_run(config, dataset, out, facts, resume=resume, peers=peers)
         if not run.done:
             torch.manual_seed(config.seed)
-            teacher: nn.Module = StillClassifier(model)
-            if isinstance(parent, TrainRun) and recipe.head == "refit":
-                teacher = FrameClassifier(model, temporary, dropout=0.0)
+            teacher = StillClassifier(origin.model) if recipe.head == "keep" else origin.judge
             student = _RoundingClassifier(
-                _calibrated(model, sample, config, recipe),
-                copy.deepcopy(temporary),
+                _calibrated(origin.model, sample, config, recipe),
+                copy.deepcopy(origin.temporary),
                 dropout=config.loss.dropout,
                 keep_head=recipe.head == "keep",
             )
@@ -128,7 +129,15 @@ def _rows(dataset: Dataset, recipe: QatRecipe) -> StillSet:
 
 def _config(parent: Origin, recipe: QatRecipe) -> TrainRecipe:
     """The parent's recipe as far as it holds for the fine-tuning."""
-    loss = replace(parent.recipe.loss, distil_weight=recipe.distil_weight)
+    # What a student is taught besides logits, and the kept views, are for one that is far from its teachers.
+    loss = replace(
+        parent.recipe.loss,
+        distil_weight=recipe.distil_weight,
+        distil_views=0,
+        distil_features=0.0,
+        distil_regions=0.0,
+        distil_maps=0.0,
+    )
     if recipe.head == "keep":  # nothing may draw the contexts away from where the head looks for them
         loss = replace(loss, centre_weight=0.0, dropout=0.0)
     return replace(parent.recipe, loss=loss, optimiser=recipe.optimiser, precision=recipe.precision)
@@ -152,11 +161,11 @@ class _RoundingClassifier(FrameClassifier):
                 module.eval()
         return self
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, S, S) -> logits (B, classes) and context (B, F)."""
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Single frames' features (N, F) -> logits (N, classes) and contexts (N, F)."""
         if not self.keep_head:
-            return super().forward(faces)
-        context = single_contexts(self.model, self.model.encoder(faces)[0])
+            return super().read(features)
+        context = single_contexts(self.model, features)
         return self.model.head.classify(context), context
 
 
@@ -177,8 +186,7 @@ def _fit(
     train = DeviceFaces.load(rows, replace(config.preprocess, median=0), config.loss, device, classes=classes)
     choose = DeviceFaces.load(stills, config.preprocess, config.loss, device, classes=classes)
     leaked = torch.from_numpy(leaked_rows(dataset, stills)).to(device)
-    guide = teacher.to(device).eval()
-    stage = FrameStage(run=run, spec=config.optimiser, module=student, peers=peers, teacher=guide)
+    stage = FrameStage(run=run, spec=config.optimiser, module=student, peers=peers, teachers=Teachers.of(teacher))
     best = stage.fit(train, choose, ~leaked, report)
     if not peers.leads:
         return
@@ -209,28 +217,3 @@ def _calibrated(
         model.encoder, student.encoder, frames, activation_range=recipe.activation_range, batch=recipe.batch
     )
     return student
-
-
-def _parts(parent: Origin, rows: StillSet, config: TrainRecipe) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-    """The network to begin with, and its temporary classifier, which a bundle's is fitted to its head."""
-    if not isinstance(parent, BundleOrigin):
-        return parent.load_model()
-    model = parent.load_model()
-    faces = prepare_stills(np.asarray(rows.images[:_FITTED_FACES]), config.preprocess)
-    return model, _fitted_classifier(model, torch.from_numpy(np.array(faces)))
-
-
-@torch.no_grad()
-def _fitted_classifier(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 256) -> nn.Linear:
-    """The linear classifier whose logits are nearest the head's on the contexts of single faces: ridge regression."""
-    contexts = torch.cat([single_contexts(model, model.encoder(part)[0]) for part in torch.split(faces, size)]).double()
-    logits = model.head.classify(contexts.float()).double()
-    mean = contexts.mean(dim=0)
-    centred = contexts - mean
-    spread = centred.T @ centred
-    ridge = 1e-3 * spread.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64)
-    weight = torch.linalg.solve(spread + ridge, centred.T @ (logits - logits.mean(dim=0)))
-    classifier = nn.Linear(weight.shape[0], weight.shape[1])
-    classifier.weight.copy_(weight.T)
-    classifier.bias.copy_(logits.mean(dim=0) - mean @ weight)
-    return classifier.eval()

@@ -28,8 +28,9 @@ from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.signed import unsigned_nodes
 from fer_edge.int8_forms import FORMS, Form
+from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
-from fer_edge.model.quantised import Quantiser, fold_batch_norm, plain_state, quantised, quantisers, set_form
+from fer_edge.model.quantised import Quantiser, plain_state, quantised, quantisers, set_form
 from fer_edge.runtime.network import choose_variant
 from fer_edge.tensorrt_flavours import FLAVOURS
 from fer_edge.train.from_bundle import BundleOrigin
