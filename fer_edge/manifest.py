@@ -192,6 +192,10 @@ class Manifest:
             kept.append(variant)
         return dataclasses.replace(self, variants=tuple(kept))
 
+    def without_variant(self, name: str) -> Manifest:
+        """A copy that lacks the variant called `name`; the same where there is none."""
+        return dataclasses.replace(self, variants=tuple(each for each in self.variants if each.name != name))
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `from_json` reads back."""
         return dict(encode(self))

@@ -1,14 +1,16 @@
-"""OpenVINO reports home when it is imported; here it does not."""
+"""OpenVINO and NNCF report home when they are imported, and NNCF talks; here they do not."""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
-__all__ = ["without_telemetry"]
+__all__ = ["quiet_nncf", "without_telemetry"]
 
 _REPORTER = "openvino_telemetry"
 
@@ -29,3 +31,16 @@ def without_telemetry() -> Iterator[None]:
     finally:
         del sys.modules[_REPORTER]
         sys.modules.update(found)
+
+
+@contextlib.contextmanager
+def quiet_nncf(nncf: Any) -> Iterator[None]:
+    """Let the imported package neither send, nor log, nor draw bars on stdout, which belongs to the command's result.
+
+    Were NNCF imported before `without_telemetry`, it would hold a sender by now: it is given its own stub.
+    """
+    stub = sys.modules["nncf.telemetry.wrapper"].NNCFTelemetryStub
+    cast(Any, sys.modules["nncf.telemetry.decorator"]).telemetry = stub()
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

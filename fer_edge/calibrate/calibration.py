@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from fer_edge.bundle import Bundle
-from fer_edge.calibrate.forms import STORAGE, FormGraphs, make_forms
+from fer_edge.calibrate.forms import FormGraphs, learnt_forms, make_forms
 from fer_edge.calibrate.gate import GateReport, require_gates
 from fer_edge.calibrate.measure import GateRows, VariantLogits, compare, logit_difference, run_variant
 from fer_edge.calibrate.ptq import NNCF_VERSION
@@ -22,6 +22,7 @@ from fer_edge.calibrate.sample import RowSample, draw_agreement_rows, draw_sampl
 from fer_edge.data.stills import Dataset
 from fer_edge.decode import encode
 from fer_edge.graph.info import graph_file
+from fer_edge.graph.int8_storage import STORAGE
 from fer_edge.graph.load import load_graph
 from fer_edge.manifest import Variant, timestamp
 from fer_edge.preprocess import prepare_stills
@@ -90,6 +91,8 @@ class CalibrationOutcome:
         graphs: dict[str, bytes] = {}
         for form in self.forms:
             manifest = manifest.with_variant(form.variant)
+            if form.graphs.learnt is not None:  # it now stands there under its own name
+                manifest = manifest.without_variant(form.graphs.learnt.name)
             graphs |= form.graphs.by_sha256
         old = manifest.provenance
         calibration = {**old.calibration, **{form.variant.name: self.provenance for form in self.forms}}
@@ -159,12 +162,7 @@ def measure_forms(
     sample = draw_sample(dataset, size=recipe.sample.size, seed=recipe.sample.seed)
     outside = draw_agreement_rows(dataset, sample, size=recipe.gate.agreement_rows, seed=recipe.gate.agreement_seed)
     rows = GateRows.of(dataset, outside)
-    encoder, head = (
-        load_graph(bundle.read_graph(file), name=f"the {parent.name} {part}")
-        for file, part in ((parent.encoder, "encoder"), (parent.head, "head"))
-    )
-    frames = prepare_stills(sample.stills.images, bundle.manifest.preprocess)
-    graphs = make_forms(encoder, head, frames, recipe=recipe, progress=progress)
+    graphs = learnt_forms(bundle, recipe) or _quantized(bundle, parent, sample, recipe, progress)
     drafts = [_draft(form, parent, window=bundle.manifest.sequence.window) for form in graphs]
     logits = _run(bundle, parent, list(zip(drafts, graphs, strict=True)), rows, threads=threads, progress=progress)
     reference = logits[parent.name]
@@ -186,6 +184,21 @@ def measure_forms(
             "date": timestamp(),
         },
     )
+
+
+def _quantized(
+    bundle: Bundle,
+    parent: Variant,
+    sample: RowSample,
+    recipe: CalibrationRecipe,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[FormGraphs, ...]:
+    encoder, head = (
+        load_graph(bundle.read_graph(file), name=f"the {parent.name} {part}")
+        for file, part in ((parent.encoder, "encoder"), (parent.head, "head"))
+    )
+    frames = prepare_stills(sample.stills.images, bundle.manifest.preprocess)
+    return make_forms(encoder, head, frames, recipe=recipe, progress=progress)
 
 
 def _draft(graphs: FormGraphs, parent: Variant, *, window: int) -> Variant:
@@ -231,17 +244,22 @@ def _judged(
     rows: GateRows,
 ) -> FormOutcome:
     gate = compare(reference, logits, rows, recipe.gate)
-    how_made = {
+    how_made = {**_how_made(graphs, recipe), "gate": gate.to_json()}
+    difference = logit_difference(reference, logits, against=recipe.parent)
+    variant = dataclasses.replace(_measured(draft, logits), how_made=how_made, parity=encode(difference))
+    return FormOutcome(variant=variant, graphs=graphs, gate=gate)
+
+
+def _how_made(graphs: FormGraphs, recipe: CalibrationRecipe) -> dict[str, Any]:
+    if graphs.learnt is not None:
+        return {**graphs.learnt.how_made, "calibration_recipe": encode(recipe)}
+    return {
         "method": "post-training quantization of the encoder; sequence weights stored as int8, computed in float",
         "nncf": NNCF_VERSION,
         "overflow_fix": recipe.overflow_fix.of(graphs.form),
         "weight_storage": STORAGE[graphs.form],
         "recipe": encode(recipe),
-        "gate": gate.to_json(),
     }
-    difference = logit_difference(reference, logits, against=recipe.parent)
-    variant = dataclasses.replace(_measured(draft, logits), how_made=how_made, parity=encode(difference))
-    return FormOutcome(variant=variant, graphs=graphs, gate=gate)
 
 
 def _measured(variant: Variant, logits: VariantLogits) -> Variant:

@@ -4,41 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from fer_edge.bundle import Bundle
 from fer_edge.calibrate.ptq import quantize_encoder
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form, HalfRange
+from fer_edge.errors import InputError
 from fer_edge.files import sha256_bytes
-from fer_edge.graph.load import dump_graph
+from fer_edge.graph.int8_storage import stored_form
 from fer_edge.graph.signed import to_signed_int8
-from fer_edge.graph.weights import WeightStorage, store_weights_int8
+from fer_edge.int8_forms import QAT_SUFFIX
+from fer_edge.manifest import Variant
 
-__all__ = ["STORAGE", "FormGraphs", "make_forms"]
-
-STORAGE: Final[dict[Form, WeightStorage]] = {"int8": "cast", "int8-trt": "dequantize"}
-"""How each form stores the float weights of its LSTMs and matrix products."""
-
-# Both parts' weighted means depend on the weights before them: the LSTMs, queries and keys. In the head that ends
-# before the LDA, from which on weights stay float too.
-_LAST_STORED: Final = "attention"
+__all__ = ["FormGraphs", "learnt_forms", "make_forms"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormGraphs:
-    """One form's ONNX files."""
+    """One form's ONNX files.
+
+    Attributes:
+        form: which.
+        encoder: frames to features.
+        head: features to logits.
+        learnt: the bundle's variant that they are, of quantization-aware training; None for post-training quantization.
+    """
 
     form: Form
     encoder: bytes
     head: bytes
+    learnt: Variant | None = None
 
     @property
     def by_sha256(self) -> dict[str, bytes]:
         """Both files by their hash, as a bundle takes them."""
         return {sha256_bytes(data): data for data in (self.encoder, self.head)}
+
+
+def learnt_forms(bundle: Bundle, recipe: CalibrationRecipe) -> tuple[FormGraphs, ...]:
+    """The forms that the bundle holds as `fer-edge export` made them of quantization-aware training, as they are.
+
+    Raises:
+        InputError: the recipe's method is ``"qat"`` and a form is missing, or the forms are learnt in part only, or
+            they were learnt from another variant than the recipe's parent.
+        BundleError: a graph is damaged.
+    """
+    here = {variant.name: variant for variant in bundle.manifest.variants}
+    found = {form: here[form + QAT_SUFFIX] for form in recipe.forms if form + QAT_SUFFIX in here}
+    if recipe.method == "ptq" or (recipe.method == "auto" and not found):
+        return ()
+    if missing := [form for form in recipe.forms if form not in found]:
+        lacks = " and no ".join(repr(form + QAT_SUFFIX) for form in missing)
+        raise InputError(
+            f"{bundle.path} has no variant {lacks}; make them by fer-edge qat and fer-edge export, name the forms that "
+            "there are by --form, or quantize after training by --set method=ptq"
+        )
+    for variant in found.values():
+        if variant.parent != recipe.parent:
+            raise InputError(
+                f"parent: got {recipe.parent!r}, but {variant.name} was learnt beside {variant.parent!r}; give --set "
+                f"parent={variant.parent}"
+            )
+    return tuple(
+        FormGraphs(
+            form=form,
+            encoder=bundle.read_graph(variant.encoder),
+            head=bundle.read_graph(variant.head),
+            learnt=variant,
+        )
+        for form, variant in found.items()
+    )
 
 
 def make_forms(
@@ -77,9 +115,6 @@ def make_forms(
         graph = quantized[overflow_fix]
         if form == "int8-trt":
             graph = to_signed_int8(graph)
-        parts = (store_weights_int8(part, storage=STORAGE[form], until=_LAST_STORED) for part in (graph, head))
-        encoder_bytes, head_bytes = (
-            dump_graph(part, name=f"the {form} {name}") for part, name in zip(parts, ("encoder", "head"), strict=True)
-        )
+        encoder_bytes, head_bytes = stored_form(graph, head, form=form)
         made.append(FormGraphs(form=form, encoder=encoder_bytes, head=head_bytes))
     return tuple(made)

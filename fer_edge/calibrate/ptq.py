@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -18,17 +15,12 @@ from fer_edge.errors import InputError
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.input_cast import cast_input_first
-from fer_edge.telemetry import without_telemetry
+from fer_edge.telemetry import quiet_nncf, without_telemetry
 
 with without_telemetry():
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-    from nncf.telemetry import decorator as nncf_telemetry
-    from nncf.telemetry.wrapper import NNCFTelemetryStub
-
-# Were NNCF imported before this module, it would hold a sender by now.
-nncf_telemetry.telemetry = NNCFTelemetryStub()
 
 __all__ = ["NNCF_VERSION", "float_nodes", "quantize_encoder"]
 
@@ -78,7 +70,7 @@ def quantize_encoder(
     smoothing = AdvancedSmoothQuantParameters(
         convolution=-1 if recipe.smooth_quant is None else recipe.smooth_quant, matmul=-1
     )
-    with _quietly():
+    with quiet_nncf(nncf):
         quantized: ModelProto = nncf.quantize(
             model,
             nncf.Dataset(batches, fed),
@@ -155,11 +147,3 @@ def _with_node_names(model: ModelProto) -> ModelProto:
         node.name = name
         taken.add(name)
     return model
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """NNCF logs and draws its bars on stdout, which belongs to the command's result."""
-    nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+from fer_edge.data.sample import SampleRecipe
 from fer_edge.decode import expect
 from fer_edge.errors import InputError
+from fer_edge.int8_forms import FORMS, ActivationRange, Form
 
 __all__ = [
     "FORMS",
@@ -15,34 +17,14 @@ __all__ = [
     "Form",
     "GateLimits",
     "HalfRange",
+    "Method",
     "OverflowFixes",
     "PtqRecipe",
     "SampleRecipe",
 ]
 
-Form: TypeAlias = Literal["int8", "int8-trt"]
-FORMS: Final[tuple[Form, ...]] = ("int8", "int8-trt")
-"""``"int8"``: uint8 activations, for ONNX Runtime and OpenVINO. ``"int8-trt"``: signed ones, for TensorRT."""
-
 HalfRange: TypeAlias = Literal["disable", "first_layer_only", "enable"]
-ActivationRange: TypeAlias = Literal["histogram", "mean", "max"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleRecipe:
-    """The calibration sample: training rows, each class by its share.
-
-    Attributes:
-        size: rows.
-        seed: of the draw.
-    """
-
-    size: int = 512
-    seed: int = 2013
-
-    def __post_init__(self) -> None:
-        expect(self.size >= 1, "size", self.size, "1 or more")
-        expect(self.seed >= 0, "seed", self.seed, "0 or more")
+Method: TypeAlias = Literal["auto", "ptq", "qat"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +112,8 @@ class CalibrationRecipe:
     Attributes:
         forms: INT8 variants to make.
         parent: the float variant they are made from and measured against.
+        method: ``"ptq"`` quantizes the parent; ``"qat"`` takes the graphs that ``fer-edge export`` made of a run of
+            quantization-aware training; ``"auto"`` takes those where the bundle holds them, and quantizes where not.
         sample: the calibration sample.
         ptq: how the encoder is quantized.
         overflow_fix: half-range weights, by form.
@@ -138,6 +122,7 @@ class CalibrationRecipe:
 
     forms: tuple[Form, ...] = FORMS
     parent: str = "fp32"
+    method: Method = "auto"
     sample: SampleRecipe = field(default_factory=SampleRecipe)
     ptq: PtqRecipe = field(default_factory=PtqRecipe)
     overflow_fix: OverflowFixes = field(default_factory=OverflowFixes)

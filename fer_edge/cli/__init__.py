@@ -18,6 +18,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "data": "Look at a data set: splits, class counts, duplicates, leaks.",
     "train": "Train a preset on a data set.",
     "prune": "Make a trained network smaller, to a MACs target.",
+    "qat": "Train a network to be INT8, from its float weights.",
     "export": "Make a bundle of a training run, or a target's files of a bundle.",
     "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
     "bench": "Measure latency and accuracy of every variant.",

@@ -50,8 +50,9 @@ def command(
 ) -> None:
     """Add INT8 variants to BUNDLE: int8 for ONNX Runtime and OpenVINO, int8-trt for TensorRT.
 
-    NNCF quantizes the encoder on a stratified sample of the training split. A form that loses more than the recipe
-    allows ends the command with status 1, and the bundle stays as it is.
+    NNCF quantizes the encoder on a stratified sample of the training split; of a bundle that was exported from a run of
+    fer-edge qat, the graphs learnt there are taken instead (--set method=ptq quantizes all the same). A form that loses
+    more than the recipe allows ends the command with status 1, and the bundle stays as it is.
     """
     import dataclasses
 

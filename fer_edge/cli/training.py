@@ -1,4 +1,4 @@
-"""What `fer-edge train` and `fer-edge prune` share: progress of a run, and its summary."""
+"""What `fer-edge train`, `prune` and `qat` share: where a run begins, its progress, and its summary."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def run_summary(run: Any) -> dict[str, Any]:
     """What a finished run says of itself, for `--json`."""
     record = run.record
     kept = (
-        "choose", "top1_by_window", "temperature", "seconds", "parent", "pruning", "sparsity", "init", "teacher",
-        "data", "versions",
+        "choose", "top1_by_window", "temperature", "seconds", "parent", "pruning", "sparsity", "qat", "quantised",
+        "init", "teacher", "data", "versions",
     )  # fmt: skip
     return {"run": str(run.path), **{key: record[key] for key in kept if key in record}}
 
@@ -99,4 +99,9 @@ def print_run(run: Any) -> None:
     if "sparsity" in run.record:
         zeros, weights = run.record["sparsity"]["zeros"], run.record["sparsity"]["of_weights"]
         rows.append((f"zeros in the pattern {run.record['sparsity']['pattern']}", f"{zeros:,} of {weights:,} weights"))
+    if "quantised" in run.record:
+        rounded = run.record["quantised"]
+        rows.append((f"rounded as {rounded['form']}: top-1, all", f"{rounded['choose']['top1']:.2%}"))
+        without = rounded["choose"]["top1_without_leaked"]
+        rows.append(("  without rows that also stand in training", "–" if without is None else f"{without:.2%}"))
     print_table(("", str(run.path)), rows, right=(str(run.path),))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,17 +20,23 @@ from fer_edge.decode import encode
 from fer_edge.errors import InputError
 from fer_edge.export.card import INTENDED_USE, WEIGHTS_LICENCE
 from fer_edge.export.parity import Parity, compare_outputs, require_parity
-from fer_edge.export.recorded import RECORD, RecordedOutputs, record_outputs
+from fer_edge.export.recorded import RECORD, RecordedOutputs, generated_frames, record_outputs
 from fer_edge.files import sha256_bytes, sha256_file
 from fer_edge.graph.fold import fold_constants
+from fer_edge.graph.fold_weights import fold_weight_quantizers
 from fer_edge.graph.info import graph_file
+from fer_edge.graph.input_cast import cast_input_first
+from fer_edge.graph.int8_storage import STORAGE, stored_form
 from fer_edge.graph.load import dump_graph, load_graph
 from fer_edge.graph.sparsity import require_two_of_four
+from fer_edge.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
 from fer_edge.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
 from fer_edge.metrics import AccuracyReport
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.quantised import fixed
 from fer_edge.runtime.providers import open_session
+from fer_edge.train.qat import load_quantised
 from fer_edge.train.run import TrainRun
 
 __all__ = ["export_run", "run_outputs"]
@@ -40,12 +47,18 @@ TRACED_WINDOW: Final = (2, 5)
 ENCODER_SHAPES: Final = (1, 2, 7)
 HEAD_SHAPES: Final = ((1, 1), (1, 16), (3, 9), (5, 31))
 """(batch, time) at which the exported graphs are compared with torch: none of them the traced one."""
+ROUNDING_TOLERANCE: Final = 0.01
+"""For INT8 graphs: a value half-way between two steps may be rounded either way, which moves a feature by so much."""
 
 
 def export_run(
     run: TrainRun, out: Path, *, name: str | None = None, tolerance: float = 1e-4, overwrite: bool = False
 ) -> Bundle:
     """Write a bundle with the run's FP32 encoder and head.
+
+    Of a run of quantization-aware training the bundle also holds both INT8 forms in the ranges learnt, under the names
+    ``int8-qat`` and ``int8-trt-qat``: nothing takes those unasked until ``fer-edge calibrate`` has let them through the
+    gate.
 
     Args:
         run: a finished run.
@@ -79,7 +92,66 @@ def export_run(
     if sparse:
         told = {"pattern": run.record["sparsity"]["pattern"], "convolutions": list(sparse)}
         manifest = replace(manifest, model={**manifest.model, "sparsity": told})
-    return Bundle.create(out, manifest, {sha256_bytes(data): data for data in graphs.values()}, overwrite=overwrite)
+    every = list(graphs.values())
+    if "qat" in run.record:
+        for form in FORMS:
+            variant, made = _int8_variant(run, form, graphs["head"])
+            manifest, every = manifest.with_variant(variant), [*every, *made]
+    return Bundle.create(out, manifest, {sha256_bytes(data): data for data in every}, overwrite=overwrite)
+
+
+def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tuple[bytes, bytes]]:
+    """One INT8 form in the ranges that the run learnt, and its encoder and head; no gate has seen it."""
+    rounding, window = load_quantised(run, form), run.recipe.sequence.window
+    exported = load_graph(_export_encoder(fixed(rounding), run.recipe.model.input_size), name=f"the {form} encoder")
+    encoder = cast_input_first(fold_weight_quantizers(exported))
+    parity = _rounding_parity(rounding, dump_graph(encoder), run)
+    require_parity(parity, tolerance=ROUNDING_TOLERANCE, what=f"the exported {form} encoder against torch")
+    graphs = stored_form(encoder, load_graph(head, name="the head"), form=form)
+    measured = run.record["quantised"]
+    trained = measured["form"] == form
+    accuracy = AccuracyReport.from_json(measured["choose"])
+    return Variant(
+        name=form + QAT_SUFFIX,
+        precision="int8",
+        encoder=graph_file(graphs[0], dimensions={"N": 1}, name=f"the {form} encoder"),
+        head=graph_file(graphs[1], dimensions={"B": 1, "T": window}, name=f"the {form} head"),
+        parent="fp32",
+        how_made={
+            "method": "quantization-aware training of the encoder; sequence weights stored as int8, computed in float",
+            "form": form,
+            "trained_under": measured["form"],
+            "nncf": run.record["qat"]["nncf"],
+            "half_range_weights": HALF_RANGE_WEIGHTS[form],
+            "weight_storage": STORAGE[form],
+            "recipe": run.record["qat"]["recipe"],
+            "exporter": f"torch {run.record['versions']['torch']}, opset {OPSET}, traced, weights folded",
+        },
+        temperature=measured["temperature"],
+        unknown_threshold=measured["unknown_threshold"],
+        metrics={accuracy.split: accuracy} if trained else {},
+        parity={"encoder": parity.to_json()},
+    ), graphs
+
+
+def _rounding_parity(rounding: nn.Module, graph: bytes, run: TrainRun) -> Parity:
+    """The Q/DQ graph beside the rounding encoder in torch, on generated faces.
+
+    ONNX Runtime computes it as it stands, node by node: what an engine makes of Q/DQ is for the gate to judge.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    frames, names = generated_frames(max(ENCODER_SHAPES), run.recipe.preprocess), ["features", "attention"]
+    pairs, shapes = [], []
+    for count in ENCODER_SHAPES:
+        part = frames[:count]
+        with torch.no_grad():
+            expected = [value.numpy() for value in rounding(torch.from_numpy(part))]
+        got = session.run(names, {"frames": part})
+        pairs.append((dict(zip(names, expected, strict=True)), dict(zip(names, got, strict=True))))
+        shapes.append(tuple(part.shape))
+    return compare_outputs(pairs, shapes)
 
 
 def _sparse_convolutions(run: TrainRun, encoder: bytes) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from fer_edge.files import sha256_bytes
 from fer_edge.manifest import Manifest, Variant
 from fer_edge.preprocess import PreprocessSpec, prepare_stills
 
-__all__ = ["RECORD", "RecordedOutputs", "record_outputs", "recorded_outputs"]
+__all__ = ["RECORD", "RecordedOutputs", "generated_frames", "record_outputs", "recorded_outputs"]
 
 RECORD: Final = "torch"
 """The key of the record in a variant's `parity`."""
@@ -55,7 +55,7 @@ class RecordedOutputs:
         Raises:
             InputError: the generator draws other faces than when the record was made.
         """
-        frames = _frames(self.faces, self.seed, spec)
+        frames = generated_frames(self.faces, spec, seed=self.seed)
         if sha256_bytes(frames.tobytes()) != self.frames_sha256:
             raise InputError(
                 f"the record of torch's outputs was made on other generated faces than this version draws (sha256 "
@@ -80,7 +80,7 @@ def record_outputs(
         window: T of a full window.
     """
     count = max(_FACES, window)
-    frames = _frames(count, _SEED, spec)
+    frames = generated_frames(count, spec)
     features = encoder(frames)
     windows = features[: count // window * window].reshape(-1, window, features.shape[1])
     return RecordedOutputs(
@@ -109,7 +109,8 @@ def recorded_outputs(manifest: Manifest, variant: Variant) -> RecordedOutputs | 
         raise BundleError(f"{manifest.name}: variant {variant.name}: parity.{RECORD}: {error}") from error
 
 
-def _frames(count: int, seed: int, spec: PreprocessSpec) -> NDArray[np.uint8]:
+def generated_frames(count: int, spec: PreprocessSpec, *, seed: int = _SEED) -> NDArray[np.uint8]:
+    """Frames of faces of nobody: uint8 (count, S, S)."""
     return prepare_stills(synthetic_stills(count, seed=seed)[0], spec)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from typing import Any
 
 import torch
-from torch import nn
 
 from fer_edge.errors import InputError
+from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import FrameEncoder
 from fer_edge.train.recipe import TrainRecipe
 
@@ -31,13 +30,5 @@ def folded(encoder: FrameEncoder) -> FrameEncoder:
 
     On a CPU with native bf16 that is two to three times as fast as the module that is trained.
     """
-    quick = copy.deepcopy(encoder).eval()
-    for module in list(quick.modules()):
-        if isinstance(module, nn.Sequential):
-            for place in range(len(module) - 1):
-                convolution, normalisation = module[place], module[place + 1]
-                if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
-                    module[place] = nn.utils.fusion.fuse_conv_bn_eval(convolution, normalisation)
-                    module[place + 1] = nn.Identity()
-    channels_last: FrameEncoder = quick.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last: FrameEncoder = fold_batch_norm(encoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return channels_last

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from fer_edge.data.clips import TRAINED, ClipPlan
+from fer_edge.data.sample import SampleRecipe
 from fer_edge.errors import InputError
+from fer_edge.int8_forms import ActivationRange, Form
 from fer_edge.model.config import ModelConfig
 from fer_edge.preprocess import PreprocessSpec
 
@@ -16,6 +18,7 @@ __all__ = [
     "LossSpec",
     "OptimiserSpec",
     "PruneRecipe",
+    "QatRecipe",
     "SequenceTraining",
     "SparsitySpec",
     "TrainRecipe",
@@ -296,3 +299,40 @@ class PruneRecipe:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be >= 1; got {getattr(self, name)}")
         _check("recurrent", self.recurrent, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QatRecipe:
+    """How a trained network learns to be INT8.
+
+    Attributes:
+        form: the INT8 form whose rounding is trained under; export makes both from the ranges learnt.
+        sample: the rows that the first ranges are calibrated on.
+        activation_range: how NNCF finds an activation's first range.
+        batch: faces a batch of the calibration.
+        precision: of the training. FP32, since a bf16 number has no finer steps than an INT8 one.
+        rows: training rows used, each class by its share; 0 uses all.
+        head: ``"refit"`` trains the sequence head on the rounded features and fits the LDA anew, as after every step
+            that changes the features; ``"keep"`` leaves the head alone and trains the encoder alone, in front of it.
+        distil_weight: share of the loss that follows the network it began as.
+        optimiser: of the fine-tuning.
+    """
+
+    form: Form = "int8"
+    sample: SampleRecipe = field(default_factory=SampleRecipe)
+    activation_range: ActivationRange = "histogram"
+    batch: int = 64
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    rows: int = 0
+    head: Literal["refit", "keep"] = "refit"
+    distil_weight: float = 0.9
+    optimiser: OptimiserSpec = field(
+        default_factory=lambda: OptimiserSpec(
+            epochs=5, learning_rate=1e-4, warmup_epochs=0.25, weight_decay=0.01, ema_decay=0.99
+        )
+    )
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.rows < 0:
+            raise InputError(f"batch must be >= 1 and rows >= 0; got {self.batch} and {self.rows}")
+        _check("distil_weight", self.distil_weight, 0.0, 1.0)

@@ -31,12 +31,12 @@ from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
 from fer_edge.train.teacher import Teachers
 
-__all__ = ["Origin", "finish_run", "fit_stages", "open_run", "train_model"]
+__all__ = ["Origin", "clip_figures", "final_figures", "finish_run", "fit_stages", "open_run", "train_model"]
 
 Origin: TypeAlias = TrainRun | BundleOrigin
 """What a run can begin from or follow: another run, or a bundle."""
 
-ORIGINS: Final = ("init", "teacher", "parent", "pruning", "sparsity", "stage", "sequences")
+ORIGINS: Final = ("init", "teacher", "parent", "pruning", "sparsity", "qat", "stage", "sequences")
 """What a run's record may say of where it began, and of how it differs from a whole training."""
 
 UNKNOWN_SHARE: Final = 0.05
@@ -259,16 +259,30 @@ def finish_run(
     leaked: Tensor,
     *,
     report: Reporter,
+    judge_clips: bool = True,
     **facts: Any,
 ) -> None:
     """Measure the final model on the ``choose`` split, in FP32, and close the run.
+
+    `judge_clips` also asks it about clips made of that split, which takes as long as a window has frames.
+    """
+    figures = final_figures(run, best.model, stills, choose, leaked)
+    if judge_clips:
+        figures["top1_by_window"] |= clip_figures(run, best.model, stills, choose, leaked, report)
+    run.finish(best.model, best.temporary, **figures, **facts)
+
+
+def final_figures(
+    run: TrainRun, model: AttentionCnnBiLstm, stills: StillSet, choose: DeviceFaces, leaked: Tensor
+) -> dict[str, Any]:
+    """What a run's record says of a model: accuracy on the ``choose`` split, temperature, unknown threshold.
 
     The temperature minimises the likelihood loss on the rows that do not also stand in the training split (Guo et al.
     2017, arXiv 1706.04599); below the unknown threshold lie the twentieth of the faces that are least certain.
     """
     kept, window = ~leaked, run.recipe.sequence.window
-    features = _still_features(best.model, choose)
-    logits = window_logits(best.model, features.unsqueeze(1))
+    features = _still_features(model, choose)
+    logits = window_logits(model, features.unsqueeze(1))
     labels = choose.labels.cpu().numpy()
     temperature = fit_temperature(logits[kept].cpu().numpy(), labels[kept.cpu().numpy()])
     probabilities = softmax(logits.cpu().numpy(), temperature=temperature)
@@ -280,24 +294,40 @@ def finish_run(
         leaked=leaked.cpu().numpy(),
         classes=run.labels,
     )
-    faces = FrameFeatures(best.model, run.recipe, choose.images.device)
-    clips = encode_plan(faces, stills, _judged_clips(run.recipe), report).to(choose.images.device)
-    windows = {
-        "still_1": logits.argmax(dim=1),
-        f"still_{window}": window_logits(best.model, features.unsqueeze(1).expand(-1, window, -1)).argmax(dim=1),
-        "clip_1": window_logits(best.model, clips[:, -1:]).argmax(dim=1),
-        f"clip_{window}": window_logits(best.model, clips).argmax(dim=1),
-        f"clip_averaged_{window}": averaged_predictions(best.model, clips),
+    repeated = window_logits(model, features.unsqueeze(1).expand(-1, window, -1))
+    return {
+        "choose": accuracy.to_json(),
+        "temperature": temperature,
+        "unknown_threshold": float(np.quantile(probabilities.max(axis=1), UNKNOWN_SHARE)),
+        "top1_by_window": {
+            "still_1": _top1(logits, choose, kept),
+            f"still_{window}": _top1(repeated, choose, kept),
+        },
     }
-    run.finish(
-        best.model,
-        best.temporary,
-        choose=accuracy.to_json(),
-        temperature=temperature,
-        unknown_threshold=float(np.quantile(probabilities.max(axis=1), UNKNOWN_SHARE)),
-        top1_by_window={name: float((found == choose.labels)[kept].float().mean()) for name, found in windows.items()},
-        **facts,
-    )
+
+
+def clip_figures(
+    run: TrainRun,
+    model: AttentionCnnBiLstm,
+    stills: StillSet,
+    choose: DeviceFaces,
+    leaked: Tensor,
+    report: Reporter,
+) -> dict[str, float]:
+    """Top-1 on clips made of the ``choose`` split: of the newest frame, of the window, of the frames averaged."""
+    kept, window = ~leaked, run.recipe.sequence.window
+    faces = FrameFeatures(model, run.recipe, choose.images.device)
+    clips = encode_plan(faces, stills, _judged_clips(run.recipe), report).to(choose.images.device)
+    averaged = averaged_predictions(model, clips)
+    return {
+        "clip_1": _top1(window_logits(model, clips[:, -1:]), choose, kept),
+        f"clip_{window}": _top1(window_logits(model, clips), choose, kept),
+        f"clip_averaged_{window}": float((averaged == choose.labels)[kept].float().mean()),
+    }
+
+
+def _top1(logits: Tensor, choose: DeviceFaces, kept: Tensor) -> float:
+    return float((logits.argmax(dim=1) == choose.labels)[kept].float().mean())
 
 
 @torch.no_grad()

@@ -1,0 +1,36 @@
+"""How each INT8 form stores the float weights of LSTMs and matrix products, in encoder and head alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from onnx import ModelProto
+
+from fer_edge.graph.load import dump_graph
+from fer_edge.graph.weights import WeightStorage, store_weights_int8
+from fer_edge.int8_forms import Form
+
+__all__ = ["STORAGE", "stored_form"]
+
+STORAGE: Final[Mapping[Form, WeightStorage]] = {"int8": "cast", "int8-trt": "dequantize"}
+"""How each form stores the float weights of its LSTMs and matrix products."""
+
+# Both parts' weighted means depend on the weights before them: the LSTMs, queries and keys. In the head that ends
+# before the LDA, from which on weights stay float too.
+_LAST_STORED: Final = "attention"
+
+
+def stored_form(encoder: ModelProto, head: ModelProto, *, form: Form) -> tuple[bytes, bytes]:
+    """The ONNX files of a form: sequence weights stored as its engines take them, all else as it is.
+
+    Args:
+        encoder: quantized as the form wants it; not changed.
+        head: float; not changed.
+        form: decides on the storage.
+    """
+    parts = (store_weights_int8(part, storage=STORAGE[form], until=_LAST_STORED) for part in (encoder, head))
+    encoder_bytes, head_bytes = (
+        dump_graph(part, name=f"the {form} {name}") for part, name in zip(parts, ("encoder", "head"), strict=True)
+    )
+    return encoder_bytes, head_bytes

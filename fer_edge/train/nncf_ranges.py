@@ -1,0 +1,112 @@
+"""Where NNCF would quantize the frame encoder in torch, and the ranges that it calibrates there.
+
+NNCF places and calibrates. The rounding itself, in training and after it, is `fer_edge.model.quantised`: NNCF's own
+kernels for training are compiled on first use (by nvcc on a GPU), its `strip` needs torchao, and its torch backend has
+no half-range weights.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fer_edge.errors import InputError
+from fer_edge.int8_forms import ActivationRange
+from fer_edge.model.fold import fold_batch_norm
+from fer_edge.model.network import FrameEncoder
+from fer_edge.model.quantised import quantisers
+from fer_edge.telemetry import quiet_nncf, without_telemetry
+
+with without_telemetry():
+    import nncf
+    from nncf.quantization.advanced_parameters import QuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+    from nncf.torch.function_hook.hook_storage import decode_hook_name
+    from nncf.torch.function_hook.wrapper import get_hook_storage
+
+__all__ = ["NNCF_VERSION", "calibrate_ranges"]
+
+NNCF_VERSION: Final = str(nncf.__version__)
+
+_RANGES: Final[dict[ActivationRange, Any]] = {
+    "histogram": RangeEstimatorParametersSet.HISTOGRAM,
+    "mean": RangeEstimatorParametersSet.MEAN_MINMAX,
+    "max": RangeEstimatorParametersSet.MINMAX,
+}
+
+# As in the ONNX graph: the normalisation, and everything from the first LSTM or matrix product on.
+_FLOAT: Final = (r"normalise/.*", r"(bilstm|shortcut|attention|output)/.*", r"/(flatten|transpose|add|mean)/.*")
+
+
+def calibrate_ranges(
+    encoder: FrameEncoder,
+    rounding: FrameEncoder,
+    frames: NDArray[np.uint8],
+    *,
+    activation_range: ActivationRange,
+    batch: int,
+) -> None:
+    """Set the ranges of `rounding` to what NNCF finds in `encoder` on the calibration sample.
+
+    Args:
+        encoder: trained, plain; not changed.
+        rounding: what `quantised` made of it.
+        frames: uint8 (M, S, S) grey, prepared: the calibration sample.
+        activation_range: how NNCF estimates the range of an activation.
+        batch: faces a batch.
+
+    Raises:
+        InputError: NNCF quantizes in other places than `rounding` does.
+    """
+    plain = fold_batch_norm(encoder).cpu()
+    for module in plain.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # NNCF hooks what an operator returns
+    batches = [torch.from_numpy(np.array(frames[start : start + batch])) for start in range(0, len(frames), batch)]
+    with quiet_nncf(nncf), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hooked = nncf.quantize(
+            plain,
+            nncf.Dataset(batches),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(patterns=list(_FLOAT), validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.DISABLE,  # half-range weights are the form's affair
+                disable_bias_correction=True,
+                activations_quantization_params=QuantizationParameters(per_channel=False),
+                activations_range_estimator_params=_RANGES[activation_range],
+            ),
+        )
+    found = {_module_of(name): quantizer for name, quantizer in get_hook_storage(hooked).named_hooks()}
+    known = quantisers(rounding)
+    if found.keys() != known.keys():
+        alone = sorted(found.keys() - known.keys()), sorted(known.keys() - found.keys())
+        raise InputError(
+            f"NNCF {NNCF_VERSION} quantizes {', '.join(alone[0]) or 'nothing'} more and "
+            f"{', '.join(alone[1]) or 'nothing'} less than fer-edge rounds; install the version that the extra "
+            "'calibrate' names"
+        )
+    for name, quantiser in known.items():
+        quantiser.set_range(found[name].scale)
+
+
+def _module_of(hook: str) -> str:
+    """The module of the `quantised` encoder that stands where NNCF hooked an operator."""
+    kind, operator, _ = decode_hook_name(hook)
+    if operator.startswith("normalise/"):
+        return "normalise.1"
+    path, name, call = operator.replace("/", ".").rsplit(".", 2)
+    if kind == "pre_hooks":  # a convolution's weights
+        return f"{path}.quantiser"
+    if name == "conv2d":  # the summand of a residual addition
+        return re.sub(r"\.0$", ".1", path)
+    if path.endswith(".relu"):  # a block's own, called twice
+        return f"{path}.quantiser" if call == "0" else f"{path.removesuffix('.relu')}.output.quantiser"
+    return f"{path}.quantiser"
