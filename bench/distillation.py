@@ -1,0 +1,351 @@
+"""What of a teacher is worth following: one small student trained by each method on the same faces and seeds.
+
+    python bench/distillation.py --data fer2013:PATH --out runs/distillation --report bench/results/distillation
+
+First stage only (the frame encoder and the temporary classifier); measured on PublicTest without its leaked rows, whose
+best epoch is taken. What is done stands in --out: the same command goes on where it was broken off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+import numpy as np
+import torch
+
+from fer_edge.bench.plots import PALETTE
+from fer_edge.bundle import Bundle
+from fer_edge.cli.console import emit_json, print_table, progress
+from fer_edge.cli.training import run_progress
+from fer_edge.data import Dataset, StillSet, load_dataset
+from fer_edge.data.report import leaked_rows
+from fer_edge.errors import FerEdgeError, InputError, require
+from fer_edge.files import read_json, write_atomic, write_json
+from fer_edge.machine import machine_report
+from fer_edge.manifest import timestamp
+from fer_edge.metrics import accuracy_report, paired_report, softmax
+from fer_edge.model.cost import encoder_macs
+from fer_edge.recipes import load_recipe, override
+from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
+from fer_edge.train.distributed import Processes
+from fer_edge.train.faces import DeviceFaces
+from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
+from fer_edge.train.from_bundle import BundleOrigin
+from fer_edge.train.progress import Reporter
+from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.run import TrainRun
+from fer_edge.train.teacher import Teachers
+from fer_edge.train.view_bank import ViewBank
+
+FIRST = "labels alone"
+METHODS: dict[str, dict[str, Any] | None] = {
+    FIRST: None,
+    "KD, T = 1": {"distil_temperature": 1.0},
+    "KD, T = 2": {"distil_temperature": 2.0},
+    "KD, T = 4": {"distil_temperature": 4.0},
+    "KD, T = 2, features": {"distil_temperature": 2.0, "distil_features": 1.0},
+    "KD, T = 2, region attention": {"distil_temperature": 2.0, "distil_regions": 1.0},
+    "KD, T = 2, activation maps": {"distil_temperature": 2.0, "distil_maps": 1.0},
+    "decoupled KD, T = 2": {"distil_temperature": 2.0, "distil_form": "dkd", "distil_beta": 2.0},
+}
+"""What each method sets in the recipe's `loss`; the first has no teacher."""
+
+
+Student: TypeAlias = tuple[np.ndarray[Any, Any], dict[str, Any]]
+"""Logits float32 (N, classes) on the faces to choose on, and facts."""
+
+
+def reduced(dataset: Dataset, rows: int) -> Dataset:
+    """So many training rows, drawn once and for all, and the rows to choose on that do not stand among all of them."""
+    train, choose = dataset.split("train"), dataset.split("choose")
+    if not 0 < rows <= len(train):
+        raise InputError(f"--rows must lie between 1 and the {len(train)} training rows; got {rows}")
+    drawn = np.sort(np.random.default_rng(0).permutation(len(train))[:rows])
+    splits = {train.name: train.subset(drawn), choose.name: choose.subset(~leaked_rows(dataset, choose))}
+    return replace(dataset, splits=splits, roles={"train": train.name, "choose": choose.name})
+
+
+def trained_student(
+    recipe: TrainRecipe, dataset: Dataset, folder: Path, teachers: Teachers | None, report: Reporter
+) -> Student:
+    """Train one student, or go on with it, or read what it came to: logits float32 (N, classes), and facts."""
+    begun, done = (folder / "run.json").exists(), folder / "logits.safetensors"
+    run = TrainRun.open(folder) if begun else TrainRun.create(folder, recipe, dataset)
+    if run.recipe != recipe or run.record["data"]["splits"] != _splits(dataset):
+        raise InputError(f"{folder} was begun with another budget; choose another --out, or remove it")
+    if done.exists():
+        tensors, facts = load_checkpoint(done)
+        return tensors["logits"].numpy(), facts
+    peers = Processes(rank=0, world=1, device=torch.device("cpu"))
+    train, choose = (
+        DeviceFaces.load(dataset.split(role), recipe.preprocess, recipe.loss, peers.device, classes=7)
+        for role in ("train", "choose")
+    )
+    torch.manual_seed(recipe.seed)
+    module = FrameClassifier(*run.new_model(), dropout=recipe.loss.dropout)
+    stage = FrameStage(run=run, spec=recipe.optimiser, module=module, peers=peers, teachers=teachers)
+    best = stage.fit(train, choose, torch.ones(len(choose), dtype=torch.bool), report)
+    with torch.no_grad():
+        logits = torch.cat([best(faces)[0] for faces in torch.split(choose.images, 512)])
+    epochs = [epoch["seconds"] for epoch in run.record["history"]]
+    facts = {"best_epoch": stage.best["epoch"], "seconds": round(sum(epochs), 1)}
+    save_checkpoint(done, {"logits": logits}, facts)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return logits.numpy(), facts
+
+
+def _splits(dataset: Dataset) -> dict[str, Any]:
+    return {name: {"rows": len(still), "sha256": still.sha256} for name, still in dataset.splits.items()}
+
+
+def measured(
+    logits: np.ndarray[Any, Any], first: np.ndarray[Any, Any], choose: StillSet, **facts: Any
+) -> dict[str, Any]:
+    """One student's figures, and how they differ from those of the student without a teacher."""
+    probabilities, before = softmax(logits), softmax(first)
+    report = accuracy_report(probabilities, choose.labels, dataset="fer2013", split=choose.name)
+    own = probabilities[np.arange(len(choose)), choose.labels]
+    paired = paired_report(before, probabilities, choose.labels)
+    return {
+        "top1": report.top1,
+        "macro_f1": report.macro_f1,
+        "ece": report.ece,
+        "negative_log_likelihood": float(-np.log(np.maximum(own, 1e-12)).mean()),
+        "top1_delta": paired.top1_delta,
+        "mcnemar_p": paired.mcnemar_p,
+        **facts,
+    }
+
+
+def ask_once(recipe: TrainRecipe, dataset: Dataset, teachers: Teachers, views: int, report: Reporter) -> None:
+    """Ask the teacher of every view for all that any method wants to hear, so that none of them asks again."""
+    everything = replace(recipe.loss, distil_views=views, distil_features=1.0, distil_regions=1.0, distil_maps=1.0)
+    peers = Processes(rank=0, world=1, device=torch.device("cpu"))
+    train = DeviceFaces.load(dataset.split("train"), recipe.preprocess, recipe.loss, peers.device, classes=7)
+    bank = ViewBank(teachers=teachers, train=train, recipe=replace(recipe, loss=everything), peers=peers)
+    for view in range(views):
+        bank.view(view, report)
+
+
+def students(
+    recipe: TrainRecipe,
+    dataset: Dataset,
+    teacher: BundleOrigin,
+    *,
+    methods: Collection[str],
+    seeds: Sequence[int],
+    out: Path,
+    report: Reporter,
+) -> dict[tuple[str, int], Student]:
+    """Every student, by method and seed: its logits, and facts."""
+    teachers = Teachers([StillClassifier(teacher.load_model())])
+    views, found = recipe.optimiser.epochs, {}
+    if set(methods) - {FIRST}:
+        ask_once(recipe, dataset, teachers, views, report)
+    for seed, (number, (name, changes)) in itertools.product(seeds, enumerate(METHODS.items())):
+        if name not in methods:
+            continue
+        loss = replace(recipe.loss, distil_views=0 if changes is None else views, **(changes or {}))
+        cell = replace(recipe, seed=seed, loss=loss)
+        followed = None if changes is None else teachers
+        found[name, seed] = trained_student(cell, dataset, out / f"{number}-seed-{seed}", followed, report)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What every student is given.
+
+    Attributes:
+        data: the data set's spec.
+        teacher: whom they follow.
+        recipe: the student's, by name or path.
+        settings: changes to it.
+        rows: training rows.
+        seeds: each method once for each.
+    """
+
+    data: str | None
+    teacher: BundleOrigin
+    recipe: str
+    settings: tuple[str, ...]
+    rows: int
+    seeds: tuple[int, ...]
+
+    def spend(self, methods: Collection[str], out: Path) -> dict[str, Any]:
+        """Train the students, or find them in `out`; the result as JSON where all methods are among them."""
+        if self.data is None:
+            raise InputError("--data is missing: expected a data set, for example fer2013:PATH")
+        recipe = override(load_recipe(TrainRecipe, self.recipe, room="train"), self.settings)
+        if recipe.preprocess != self.teacher.preprocess:
+            raise InputError(
+                f"the bundle {self.teacher.path} sees faces prepared otherwise than {self.recipe}'s student"
+            )
+        with progress("reading the data set") as bar:
+            dataset = reduced(load_dataset(self.data, progress=bar), self.rows)
+        with run_progress() as report:
+            found = students(recipe, dataset, self.teacher, methods=methods, seeds=self.seeds, out=out, report=report)
+        choose = dataset.split("choose")
+        results = [
+            {"method": name, "seed": seed, "loss": METHODS[name]}
+            | measured(logits, found[FIRST, seed][0], choose, **facts)
+            for (name, seed), (logits, facts) in found.items()
+            if (FIRST, seed) in found
+        ]
+        return self.result(recipe, dataset, results)
+
+    def result(self, recipe: TrainRecipe, dataset: Dataset, results: list[dict[str, Any]]) -> dict[str, Any]:
+        """The JSON: what was spent, on what, and what came of it."""
+        train, choose = dataset.split("train"), dataset.split("choose")
+        batch = min(recipe.optimiser.batch_size, len(train))
+        return {
+            "schema": 1,
+            "created": timestamp(),
+            "command": shlex.join(["python", "bench/distillation.py", *sys.argv[1:]]),
+            "device": machine_report().to_json(),
+            "threads": torch.get_num_threads(),
+            "teacher": {"bundle": self.teacher.bundle.manifest.name, "sha256": self.teacher.bundle.sha256},
+            "budget": {
+                "train_rows": len(train),
+                "train_sha256": train.sha256,
+                "choose": choose.name,
+                "choose_rows": len(choose),
+                "choose_sha256": choose.sha256,
+                "epochs": recipe.optimiser.epochs,
+                "batch_size": batch,
+                "steps": recipe.optimiser.epochs * (len(train) // batch),
+                "student_macs": encoder_macs(recipe.model),
+                "seeds": list(self.seeds),
+            },
+            "results": results,
+        }
+
+
+def rows_of(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A line a method: the mean over the seeds, and the p value where there is one seed."""
+    lines = []
+    for name in METHODS:
+        found = [each for each in result["results"] if each["method"] == name]
+        mean = {key: float(np.mean([each[key] for each in found])) for key in FIGURES}
+        p = "–" if name == FIRST else ", ".join(f"{each['mcnemar_p']:.2g}" for each in found)
+        lines.append((name, f"{mean['top1']:.2%}", f"{100 * mean['top1_delta']:+.2f}", p, f"{mean['macro_f1']:.2%}",
+                      f"{mean['negative_log_likelihood']:.3f}", f"{mean['ece']:.3f}"))  # fmt: skip
+    return lines
+
+
+FIGURES = ("top1", "top1_delta", "macro_f1", "negative_log_likelihood", "ece")
+HEADINGS = ("method", "top-1", "points over labels alone", "McNemar p", "macro-F1", "negative log-likelihood", "ECE")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The page beside the JSON, drawn from it alone."""
+    budget = result["budget"]
+    lines = [
+        "# What of a teacher is worth following",
+        "",
+        f"    {result['command']}",
+        "",
+        f"Student: {budget['student_macs'] / 1e6:.1f} M multiply-accumulates (`bench/distillation.toml`); teacher: the "
+        f"bundle `{result['teacher']['bundle']}`. Budget a student: {budget['train_rows']:,} rows of the training "
+        f"split, {budget['epochs']} epochs, {budget['steps']} steps of {budget['batch_size']} faces, the first stage "
+        "alone; "
+        f"seeds: {', '.join(str(seed) for seed in budget['seeds'])}. Measured on the {budget['choose_rows']:,} rows of "
+        f"{budget['choose']} that do not also stand in training, whose best epoch is taken. A budget this small says "
+        "how quickly a student learns by each method, not how good it becomes.",
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "| --- |" + " ---: |" * (len(HEADINGS) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows_of(result)),
+        "",
+        "![Top-1 by method](distillation.png)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def picture(result: dict[str, Any]) -> bytes:
+    """Top-1 of every student by method, with the 95 % interval of so many rows; PNG."""
+    require("matplotlib", needed_by="the comparison's picture", extra="report")
+    import io
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(METHODS)), layout="constrained")
+    axes = figure.add_subplot()
+    count = result["budget"]["choose_rows"]
+    for place, name in enumerate(METHODS):
+        scores = np.array([each["top1"] for each in result["results"] if each["method"] == name])
+        error = 1.96 * np.sqrt(scores * (1 - scores) / count)
+        colour = PALETTE[6] if name == FIRST else PALETTE[0]
+        axes.errorbar(100 * scores, [place] * len(scores), xerr=100 * error, fmt="o", color=colour, capsize=3)
+    axes.set_yticks(range(len(METHODS)), list(METHODS))
+    axes.invert_yaxis()
+    axes.set_xlabel(f"top-1 %, {result['budget']['choose']} without leaked rows (bars: 95 % of {count:,} rows)")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    return out.getvalue()
+
+
+def write_report(folder: Path, result: dict[str, Any]) -> None:
+    """JSON, page and picture."""
+    write_json(folder / "distillation.json", result)
+    write_atomic(folder / "README.md", markdown(result).encode())
+    write_atomic(folder / "distillation.png", picture(result))
+
+
+@click.command()
+@click.option("--data", default=None, metavar="SPEC", help="The data set, for example fer2013:PATH.")
+@click.option("--teacher", default="edge", show_default=True, metavar="BUNDLE", help="Whom the students follow.")
+@click.option("--recipe", "name", default=str(Path(__file__).with_suffix(".toml")), metavar="TOML", help="The student.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value.")
+@click.option("--rows", default=8000, show_default=True, help="Training rows of every student.")
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="Once for each.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(list(METHODS)),
+    help="Train these alone and compare nothing: several calls share the work. All by default.",
+)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the students.")
+@click.option("--report", "target", type=click.Path(file_okay=False, path_type=Path), help="Write the result here.")
+@click.option("--redraw", is_flag=True, help="Draw page and picture anew from the JSON in --report.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def main(
+    data: str | None, teacher: str, name: str, settings: tuple[str, ...], rows: int, seeds: tuple[int, ...],
+    methods: tuple[str, ...], out: Path, target: Path | None, redraw: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Train the same student by every method, and compare."""
+    try:
+        if redraw:
+            if target is None:
+                raise InputError("--redraw draws from the JSON in --report FOLDER, which is not given")
+            write_report(target, read_json(target / "distillation.json"))
+            return
+        budget = Budget(
+            data=data, teacher=BundleOrigin(bundle=Bundle.open(teacher)), recipe=name, settings=settings, rows=rows,
+            seeds=seeds,
+        )  # fmt: skip
+        result = budget.spend(methods or tuple(METHODS), out)
+        if methods:
+            return
+        if target is not None:
+            write_report(target, result)
+    except FerEdgeError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        emit_json(result)
+    else:
+        print_table(HEADINGS, rows_of(result), right=HEADINGS[1:])
+
+
+if __name__ == "__main__":
+    main()

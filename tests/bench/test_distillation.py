@@ -1,0 +1,80 @@
+"""The comparison of distillation methods: its budget, its way to go on, and its committed result."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from training import small_dataset, small_recipe
+
+from fer_edge.errors import InputError
+from fer_edge.files import read_json
+
+pytestmark = pytest.mark.train
+WORKBENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    path = WORKBENCH / "distillation.py"
+    if not path.exists():
+        pytest.skip("bench/ is not part of the source distribution")
+    for package in ("torch", "safetensors", "sklearn"):
+        pytest.importorskip(package)
+    spec = importlib.util.spec_from_file_location("bench_distillation", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_method_is_a_loss_that_the_shipped_student_can_be_trained_by(bench: ModuleType) -> None:
+    from fer_edge.recipes import load_recipe
+    from fer_edge.train.recipe import TrainRecipe
+
+    recipe = load_recipe(TrainRecipe, str(WORKBENCH / "distillation.toml"), room="train")
+    losses = [replace(recipe.loss, **(changes or {})) for changes in bench.METHODS.values()]
+    taught = [loss for loss, changes in zip(losses, bench.METHODS.values(), strict=True) if changes is not None]
+    assert len(set(taught)) == len(losses) - 1
+
+
+def test_the_budget_draws_the_same_rows_and_leaves_the_leaked_out(bench: ModuleType) -> None:
+    dataset = small_dataset()
+    train, choose = dataset.split("train"), dataset.split("choose")
+    images = np.array(choose.images)
+    images[3] = train.images[0]
+    splits = {**dataset.splits, choose.name: replace(choose, images=images)}
+    dataset = replace(dataset, splits=splits)
+    small = bench.reduced(dataset, 40)
+    assert len(small.split("train")) == 40
+    assert small.split("train").sha256 == bench.reduced(dataset, 40).split("train").sha256
+    assert choose.rows[3] not in small.split("choose").rows
+    assert len(small.split("choose")) == len(choose) - 1
+    with pytest.raises(InputError, match="--rows must lie between 1 and"):
+        bench.reduced(dataset, 10**6)
+
+
+def test_a_student_that_is_done_is_read_and_another_budget_refused(bench: ModuleType, tmp_path: Path) -> None:
+    from fer_edge.train.progress import Silent
+
+    dataset, recipe = bench.reduced(small_dataset(), 64), small_recipe(epochs=1)
+    logits, facts = bench.trained_student(recipe, dataset, tmp_path / "cell", None, Silent())
+    assert logits.shape == (len(dataset.split("choose")), 7)
+    again, same = bench.trained_student(recipe, dataset, tmp_path / "cell", None, Silent())
+    assert np.array_equal(again, logits)
+    assert same == facts
+    with pytest.raises(InputError, match="begun with another budget"):
+        bench.trained_student(small_recipe(epochs=2), dataset, tmp_path / "cell", None, Silent())
+
+
+def test_the_committed_page_is_drawn_from_its_json(bench: ModuleType) -> None:
+    folder = WORKBENCH / "results" / "distillation"
+    result = read_json(folder / "distillation.json")
+    assert (folder / "README.md").read_text("utf-8") == bench.markdown(result)
+    assert {each["method"] for each in result["results"]} == set(bench.METHODS)
+    assert bench.picture(result)[:4] == b"\x89PNG"
