@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from fer_edge.errors import BundleError, InputError, OutputError
-from fer_edge.files import output_folder, sha256_bytes, write_atomic, writing
+from fer_edge.files import claimed, output_folder, sha256_bytes, write_atomic
 from fer_edge.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
 from fer_edge.preprocess import PreprocessSpec
 
@@ -314,19 +314,8 @@ def _remove(paths: list[Path]) -> None:
 
 @contextlib.contextmanager
 def _update_lock(folder: Path) -> Iterator[None]:
-    """One writer at a time, held by the folder itself so that no lock file stays behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; the check against the opened manifest still holds
+    """One writer at a time; where the system has no such locks, the check against the opened manifest still holds."""
+    with claimed(folder) as ours:
+        if not ours:
+            raise BundleError(f"{folder} is being updated by another process; wait for it and open it again")
         yield
-        return
-    with writing(folder):
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BundleError(f"{folder} is being updated by another process; wait for it and open it again") from error
-        yield
-    finally:
-        os.close(handle)

@@ -14,7 +14,16 @@ from typing import Any
 
 from fer_edge.errors import InputError, OutputError
 
-__all__ = ["output_folder", "read_json", "sha256_bytes", "sha256_file", "write_atomic", "write_json", "writing"]
+__all__ = [
+    "claimed",
+    "output_folder",
+    "read_json",
+    "sha256_bytes",
+    "sha256_file",
+    "write_atomic",
+    "write_json",
+    "writing",
+]
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -91,6 +100,37 @@ def read_json(path: Path) -> Any:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process alone holds `folder` while the block runs.
+
+    The folder itself is the lock, so no file stays behind, and a process that ends, however it ends, lets go of it.
+
+    Args:
+        folder: one that exists.
+        wait: until nobody else holds it, instead of saying that somebody does.
+
+    Raises:
+        OutputError: the folder cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock
+        yield True
+        return
+    with writing(folder):
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            ours = True
+        except BlockingIOError:
+            ours = False
+        yield ours
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "export": {"graph", "runtime"},
     "demo": {"runtime", "bench", "export"},
     "paper": {"model", "train", "bench"},
-    "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo", "paper"},
+    "sweep": {"graph", "runtime", "model", "train", "calibrate", "bench", "export"},
+    "cli": {"graph", "runtime", "model", "train", "calibrate", "bench", "export", "demo", "paper", "sweep"},
 }
 # The core imports no room, but for its doors: the lazy names of the package, and what looks at the whole machine.
 DOORS = {
@@ -54,7 +55,8 @@ RUN_READERS = {"torch", "model", "train"}
 
 ENGINES = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda"}
 TRAINERS = {"torch", "torch_pruning", "safetensors", "sklearn"}
-HEAVY = ENGINES | TRAINERS | {"nncf", "onnx", "onnxslim", "onnxscript", "matplotlib", "pyarrow", "scipy", "pandas"}
+OTHERS = {"nncf", "onnx", "onnxslim", "onnxscript", "matplotlib", "pyarrow", "scipy", "pandas", "optuna", "sqlalchemy"}
+HEAVY = ENGINES | TRAINERS | OTHERS
 MUST_NOT_IMPORT = {
     "core": ENGINES | TRAINERS | {"nncf", "onnx"},
     "graph": ENGINES | TRAINERS | {"nncf"},
@@ -65,6 +67,7 @@ MUST_NOT_IMPORT = {
     "bench": TRAINERS | {"nncf"},
     "demo": TRAINERS | {"nncf", "onnx"},
     "paper": ENGINES | {"nncf", "onnx"},
+    "sweep": ENGINES | {"nncf", "onnx"},
     "export": TRAINERS - RUN_READERS - {"safetensors"} | {"nncf"},
     "cli": set(),
 }

@@ -1,0 +1,114 @@
+"""Others' models, measured elsewhere: what `bench/peers.toml` says of them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from fer_edge.data.stills import Role
+from fer_edge.decode import decode
+from fer_edge.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["PEERS_NAME", "Peer", "PeerTable", "Published", "find_peers", "read_peers"]
+
+PEERS_NAME: Final = Path("bench") / "peers.toml"
+"""Where the table stands in the repository; it is no part of the package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A model whose time was taken beside the reference CNN.
+
+    Attributes:
+        name: of the model.
+        source: whose it is, and which weights.
+        x: its time over the reference CNN's.
+        private_top1: per cent on PrivateTest; None where it has no score that counts.
+        public_top1: per cent on PublicTest.
+        parameters: how many.
+        input: height, width and channels.
+        ms_p50: median milliseconds on the machine of the measurement.
+        ms_min: the least.
+        note: what to know of it.
+    """
+
+    name: str
+    source: str
+    x: float
+    private_top1: float | None = None
+    public_top1: float | None = None
+    parameters: int
+    input: tuple[int, ...]
+    ms_p50: float | None = None
+    ms_min: float | None = None
+    note: str | None = None
+
+    def top1(self, role: Role) -> float | None:
+        """Its top-1 as a fraction on the split that serves `role`; None where it has none."""
+        stated = self.private_top1 if role == "report" else self.public_top1
+        return None if stated is None else stated / 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """An accuracy that its authors publish: PrivateTest, per cent; nobody here measured it or took its time."""
+
+    name: str
+    source: str
+    private_top1: float
+    parameters: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerTable:
+    """The whole table: where and on what it was measured, and every row."""
+
+    measured: Literal["elsewhere"]
+    date: str
+    data: str
+    machine: str
+    reference_cnn_ms_min: float
+    note: str
+    peer: tuple[Peer, ...]
+    published: tuple[Published, ...] = ()
+
+
+def find_peers(start: Path | None = None) -> Path:
+    """The repository's table: seen from `start` (the current folder) upwards, or beside the package where it runs
+    from a checkout.
+
+    Raises:
+        InputError: neither is there.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+        if (folder / PEERS_NAME).is_file() and (folder / "fer_edge").is_dir():
+            return folder / PEERS_NAME
+    raise InputError(
+        f"{PEERS_NAME} belongs to the repository, not to the installed package, and {here} is not inside the "
+        "repository; name a copy with --peers FILE, or leave others' models out with --no-peers"
+    )
+
+
+def read_peers(path: Path) -> PeerTable:
+    """Read a table.
+
+    Raises:
+        InputError: the file is missing or no such table; the message names the field.
+    """
+    try:
+        return decode(PeerTable, tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,201 @@
+"""What a sweep is told: networks that are there, a grid to train, a search; and how each is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from fer_edge.bench.result import Timing
+from fer_edge.calibrate.recipe import FORMS
+from fer_edge.decode import decode, expect
+from fer_edge.errors import InputError
+
+__all__ = ["EVERY_BUNDLE", "FLOAT", "Distribution", "GridSpec", "SearchSpec", "SweepRecipe"]
+
+EVERY_BUNDLE: Final = "*"
+"""In `SweepRecipe.bundles`: every shipped bundle."""
+
+FLOAT: Final = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSpec:
+    """Trainings: every preset with every width and token count.
+
+    Attributes:
+        presets: training recipes by name or path.
+        widths: factors on every channel count and hidden width, which are then rounded to multiples of 8.
+        tokens: region tokens, square numbers; the preset's own where empty.
+        teacher: a run or a bundle that every one of them is distilled from.
+    """
+
+    presets: tuple[str, ...]
+    widths: tuple[float, ...] = (1.0,)
+    tokens: tuple[int, ...] = ()
+    teacher: str | None = None
+
+    def __post_init__(self) -> None:
+        _expect_each_once("presets", self.presets)
+        _expect_each_once("widths", self.widths)
+        for width in self.widths:
+            expect(0 < width <= 16, "widths", width, "factors above 0, at most 16")
+        for count in self.tokens:
+            expect(count >= 1 and round(count**0.5) ** 2 == count, "tokens", count, "square numbers: 1, 4, 9, 16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """What a search draws one value from: a range, or a list of choices.
+
+    Attributes:
+        low: least value; whole numbers at both ends give whole numbers.
+        high: largest value, itself included.
+        log: drawn evenly over the logarithm.
+        step: values lie so far apart.
+        choices: values as a recipe writes them, lists included.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    step: float | None = None
+    choices: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        ranged = self.low is not None and self.high is not None
+        if ranged == bool(self.choices) or (self.low is None) != (self.high is None):
+            raise InputError("expected low and high, or choices with at least one value")
+        if self.low is not None and self.high is not None:
+            expect(self.low < self.high, "low", self.low, f"less than high, {self.high:g}")
+            expect(not self.log or self.low > 0, "low", self.low, "more than 0 where log = true")
+            expect(self.step is None or (self.step > 0 and not self.log), "step", self.step, "above 0, and no log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """Hyper-parameters by Optuna (tree-structured Parzen estimator, Bergstra et al. 2011).
+
+    The objective is the FP32 network's top-1 on the choosing split without leaked rows.
+
+    Attributes:
+        preset: the training recipe that every trial changes.
+        space: by key of that recipe (``"optimiser.learning_rate"``), or ``"width"`` and ``"tokens"`` as in a grid:
+            a `Distribution`.
+        trials: how many, those of every process together.
+        pruner: gives up a trial by its epochs: worse than the median of the others' at that epoch, or not among the
+            better ones of successive halving (Li et al. 2018), or never.
+        startup: trials that are drawn at random and never given up.
+        objective: ``"top1"``; or ``"top1-x"``, which looks for the whole front of accuracy against x.
+        x_at_most: a shape whose x is above this is not trained.
+        precision: the form whose x that is; it is measured before anything is trained, because speed has nothing to do
+            with what the weights are.
+        seed: of the draws.
+    """
+
+    preset: str
+    space: Mapping[str, Any]
+    trials: int = 20
+    pruner: Literal["median", "halving", "none"] = "median"
+    startup: int = 5
+    objective: Literal["top1", "top1-x"] = "top1"
+    x_at_most: float | None = None
+    precision: Literal["fp32", "int8"] = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        expect(self.trials >= 1, "trials", self.trials, "1 or more")
+        expect(self.startup >= 1, "startup", self.startup, "1 or more")
+        expect(self.seed >= 0, "seed", self.seed, "0 or more")
+        expect(self.x_at_most is None or self.x_at_most > 0, "x_at_most", self.x_at_most, "above 0")
+        if self.objective == "top1-x" and self.pruner != "none":
+            raise InputError('pruner: trials with two objectives cannot be given up half-way; set pruner = "none"')
+        expect(bool(self.distributions()), "space", self.space, "at least one key with low and high, or choices")
+
+    @property
+    def measures_x(self) -> bool:
+        """Whether the objective or its bound needs x."""
+        return self.objective == "top1-x" or self.x_at_most is not None
+
+    def distributions(self) -> dict[str, Distribution]:
+        """The space, by dotted key.
+
+        Raises:
+            InputError: a distribution that is none, named by its key.
+        """
+        return dict(_flattened(self.space))
+
+
+def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Distribution]]:
+    """TOML reads ``optimiser.learning_rate = {...}`` as a table in a table; a distribution is told by its keys."""
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        expect(isinstance(value, Mapping), f"space.{name}", value, "{ low = ..., high = ... } or { choices = [...] }")
+        if value and all(isinstance(inner, Mapping) for inner in value.values()):
+            yield from _flattened(value, f"{name}.")
+        else:
+            yield name, decode(Distribution, value, where=f"space.{name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecipe:
+    """Where networks come from, which forms of them are measured, and on what.
+
+    Attributes:
+        bundles: folders or shipped names, ``"*"`` for every shipped one; taken as they are.
+        runs: folders of finished training runs.
+        grid: networks to train.
+        search: networks to look for; its best ones are measured with the rest.
+        keep: shares of the encoder's multiply-accumulates that pruning keeps of runs, of the grid's and of the search's
+            networks; 1 prunes nothing.
+        precisions: variants to measure; INT8 forms are made where a network was trained here.
+        providers: runtime providers; all points of one are timed interleaved.
+        threads: of every session.
+        train_settings: changes to the training recipes, as ``--set`` writes them: ``"optimiser.epochs=20"``.
+        prune_settings: the same for pruning.
+        calibrate_settings: the same for calibration.
+        timing: how much is measured; cold starts and idling are left to `fer-edge bench`.
+    """
+
+    bundles: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    grid: GridSpec | None = None
+    search: SearchSpec | None = None
+    keep: tuple[float, ...] = (1.0,)
+    precisions: tuple[str, ...] = (FLOAT, "int8")
+    providers: tuple[str, ...] = ("cpu",)
+    threads: int = 1
+    train_settings: tuple[str, ...] = ()
+    prune_settings: tuple[str, ...] = ()
+    calibrate_settings: tuple[str, ...] = ()
+    timing: Timing = field(default_factory=Timing)
+
+    def __post_init__(self) -> None:
+        if not (self.bundles or self.runs or self.grid or self.search):
+            raise InputError("the sweep has no network in it; name bundles or runs, or give it a [grid] or a [search]")
+        for name in ("keep", "precisions", "providers"):
+            _expect_each_once(name, getattr(self, name))
+        for name in ("bundles", "runs"):
+            _expect_each_once(name, getattr(self, name), least=0)
+        for share in self.keep:
+            expect(0 < share <= 1, "keep", share, "shares above 0, at most 1")
+        expect(self.threads >= 1, "threads", self.threads, "1 or more")
+        if not self.makes_networks:
+            expect(self.keep == (1.0,), "keep", self.keep, "no such key: bundles are taken as they are")
+        else:
+            for precision in self.precisions:
+                expect(precision in (FLOAT, *FORMS), "precisions", precision, f"one of {', '.join((FLOAT, *FORMS))}")
+
+    @property
+    def makes_networks(self) -> bool:
+        """Whether anything has to be trained, pruned, exported or calibrated."""
+        return bool(self.runs or self.grid or self.search)
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything has to be trained or pruned."""
+        return bool(self.grid or self.search or (self.runs and self.keep != (1.0,)))
+
+
+def _expect_each_once(name: str, values: tuple[Any, ...], *, least: int = 1) -> None:
+    expect(len(set(values)) == len(values) >= least, name, values, "at least one value, each once")
