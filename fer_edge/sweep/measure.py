@@ -70,13 +70,11 @@ class Bench:
         A measurement of the same points on the same rows that lies in the folder already is taken as it is.
 
         Raises:
-            InputError: another process is measuring in this folder, or the bundles have none of the precisions.
+            InputError: another process is measuring in this folder.
             SessionError: the provider failed.
             OutputError: the folder or the log cannot be written.
         """
         wanted = {(bundle.sha256, name) for bundle in bundles for name in variants_of(bundle, self.recipe)}
-        if not wanted:
-            raise InputError(f"no network of the sweep has a variant {' or '.join(self.recipe.precisions)}")
         file = self.folder.bench_place / f"{provider}-{self.split}.json"
         with claimed(self.folder.bench_place) as ours:
             if not ours:

@@ -17,19 +17,7 @@ PICTURE_NAME: Final = "pareto.png"
 
 def point_table(report: SweepReport) -> Table:
     """Every point by x, those of the front marked."""
-    columns = (
-        "network",
-        "provider",
-        "front",
-        "x",
-        "of minima",
-        "ms",
-        "MB",
-        "k parameters",
-        "top-1 %",
-        "w/o leaked %",
-        "ECE",
-    )
+    columns = ("network", "provider", "front", "x", "x min", "ms", "MB", "k param", "top-1 %", "unleaked %", "ECE")
     rows = [
         (
             point.name,
@@ -48,7 +36,7 @@ def point_table(report: SweepReport) -> Table:
     ]
     caption = (
         "●: no other point is as accurate and as fast. x: encoder + head on one frame over the reference CNN, all "
-        "points of a provider interleaved in one run; of minima: the fastest call over the reference's fastest.\n"
+        "points of a provider interleaved in one run; x min: the fastest call over the reference's fastest.\n"
         f"ms: the same, p50, {report.threads} thread{'s' * (report.threads != 1)}. top-1 on {report.dataset} "
         f"{report.split} ({report.n:,} rows), and without the rows that also stand in the training split."
     )
@@ -59,7 +47,7 @@ def peer_table(report: SweepReport) -> Table | None:
     """Others' models by x, each with the point that beats it; None where there is none."""
     if not report.peers:
         return None
-    columns = ("others' model", "x", "top-1 %", "k parameters", "as accurate, as fast")
+    columns = ("others' model", "x", "top-1 %", "k param", "as accurate, as fast")
     rows = [
         (peer.name, f"{peer.x:.2f}", percent(peer.top1), f"{peer.parameters / 1000:,.0f}", peer.beaten_by)
         for peer in report.peers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,6 @@ from fer_edge.sweep.result import SweepPoint, SweepReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.text import Annotation
 
 __all__ = ["LabelPlacer", "draw_front", "place_labels", "shown_floor"]
 
@@ -27,8 +27,10 @@ _BELOW: Final = 0.10
 """Others' models this far below our least accurate point are named beneath the picture, not drawn in it."""
 
 _LEADER: Final = {"arrowstyle": "-", "color": _GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
-_RADII: Final = (9, 16, 26, 40, 58)
-_DIRECTIONS: Final = ((1, 0.45), (1, -0.45), (-1, 0.45), (-1, -0.45), (0, 1), (0, -1), (1, 1.2), (-1, -1.2))
+_FONT_SIZE: Final = 8
+_RADII: Final = (9, 15, 24, 36, 52, 72, 96)
+_NEAR: Final = 15
+_DIRECTIONS: Final = 12
 
 
 def draw_front(report: SweepReport) -> bytes:
@@ -93,43 +95,55 @@ class LabelPlacer:
 
     def label(self, text: str, x: float, y: float, *, colour: str) -> None:
         """Write a label at a point, with a thin line to it where it had to move away."""
-        best: tuple[float, Annotation, tuple[float, float, float, float]] | None = None
-        for radius, (right, up) in itertools.product(_RADII, _DIRECTIONS):
-            note = self._annotate(text, x, y, (radius * right, radius * up), colour, line=radius > _RADII[1])
-            extent = note.get_window_extent(self.renderer)
-            box = (extent.x0 - 1, extent.y0 - 1, extent.x1 + 1, extent.y1 + 1)
-            cost = self._cost(box)
-            if best is None or cost < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (cost, note, box)
-            else:
-                note.remove()
-            if cost == 0:
-                break
-        assert best is not None
-        self.boxes.append(best[2])
+        at, size = self._pixel(x, y), self._size(text)
+        rated = []
+        for place in _places():
+            box = self._box(at, size, place)
+            rated.append((self._cost(box), self._nearer(box, at), place))
+        free = [(nearer, place) for cost, nearer, place in rated if cost == 0]
+        # The first of the nearest that nothing is in the way of; where nothing is free, the least evil.
+        best = min(free, key=lambda each: each[0])[1] if free else min(rated, key=lambda each: each[:2])[2]
+        right, up, radius = best
+        self.boxes.append(self._box(at, size, best))
+        self.axes.annotate(
+            text,
+            (x, y),
+            textcoords="offset points",
+            xytext=(right, up),
+            ha=_side(right, "left", "right"),
+            va=_side(up, "bottom", "top"),
+            fontsize=_FONT_SIZE,
+            color=colour,
+            arrowprops=_LEADER if radius > _NEAR else None,
+            annotation_clip=False,
+        )
 
     def _pixel(self, x: float, y: float) -> tuple[float, float]:
         at: Any = self.axes.transData.transform((x, y))
         return float(at[0]), float(at[1])
 
-    def _annotate(
-        self, text: str, x: float, y: float, offset: tuple[float, float], colour: str, *, line: bool
-    ) -> Annotation:
-        right, up = offset
-        return self.axes.annotate(
-            text,
-            (x, y),
-            textcoords="offset points",
-            xytext=offset,
-            ha="left" if right > 0 else "right" if right < 0 else "center",
-            va="center" if right else "bottom" if up > 0 else "top",
-            fontsize=8,
-            color=colour,
-            arrowprops=_LEADER if line else None,
-            annotation_clip=False,
-        )
+    def _nearer(self, box: tuple[float, float, float, float], own: tuple[float, float]) -> int:
+        """How many other marks are nearer to a label than its own."""
+        distance = _distance(box, own)
+        return sum(mark != own and _distance(box, mark) < distance for mark in self.marks)
+
+    def _size(self, text: str) -> tuple[float, float]:
+        """Width and height in pixels."""
+        written = self.axes.text(0, 0, text, fontsize=_FONT_SIZE)
+        extent = written.get_window_extent(self.renderer)
+        written.remove()
+        return float(extent.width), float(extent.height)
+
+    def _box(
+        self, at: tuple[float, float], size: tuple[float, float], place: tuple[float, float, float]
+    ) -> tuple[float, float, float, float]:
+        """Where a label of this size lies when it is put at an offset (points) of a position (pixels)."""
+        right, up, _ = place
+        a_point: float = self.renderer.points_to_pixels(1.0)
+        x, y = at[0] + right * a_point, at[1] + up * a_point
+        left = x - size[0] * {"left": 0.0, "center": 0.5, "right": 1.0}[_side(right, "left", "right")]
+        bottom = y - size[1] * {"bottom": 0.0, "center": 0.5, "top": 1.0}[_side(up, "bottom", "top")]
+        return left - 1, bottom - 1, left + size[0] + 1, bottom + size[1] + 1
 
     def _cost(self, box: tuple[float, float, float, float]) -> float:
         """How much of the box is taken, or outside the axes; 0 where it is free."""
@@ -142,6 +156,21 @@ class LabelPlacer:
         marks = sum(60.0 for x, y in self.marks if box[0] - 5 < x < box[2] + 5 and box[1] - 5 < y < box[3] + 5)
         crossed = sum(8.0 for x, y in self.lines if box[0] < x < box[2] and box[1] < y < box[3])
         return float(20 * outside + covered + marks + crossed)
+
+
+def _places() -> list[tuple[float, float, float]]:
+    """Offsets (right, up) in points with their distance, near ones first, and first beside it."""
+    found = []
+    for radius in _RADII:
+        for step in sorted(range(_DIRECTIONS), key=lambda step: abs(math.sin(2 * math.pi * step / _DIRECTIONS))):
+            angle = 2 * math.pi * step / _DIRECTIONS
+            found.append((round(radius * math.cos(angle), 3), round(radius * math.sin(angle), 3), float(radius)))
+    return found
+
+
+def _side(offset: float, after: str, before: str) -> Any:
+    """How a text is aligned that stands at an offset of its point."""
+    return "center" if abs(offset) < 5 else after if offset > 0 else before
 
 
 def place_labels(placer: LabelPlacer, report: SweepReport) -> None:
@@ -247,6 +276,12 @@ def _fills(points: Sequence[SweepPoint]) -> dict[str, Any]:
 
 def _ticks() -> list[float]:
     return [digit * 10.0**power for power in range(-4, 4) for digit in (1, 2, 5)]
+
+
+def _distance(box: tuple[float, float, float, float], at: tuple[float, float]) -> float:
+    beside = max(box[0] - at[0], 0.0, at[0] - box[2])
+    above = max(box[1] - at[1], 0.0, at[1] - box[3])
+    return math.hypot(beside, above)
 
 
 def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:

@@ -191,7 +191,7 @@ class SweepReport:
             return None
         return (
             f"The machine was busy (load {max(loads):g} on {cores} cores). Other work interrupts long calls and spares "
-            "short ones, so that x itself is off, above all where it differs from x of the minima; measure again on an "
+            "short ones, so that x itself is off, above all where the fastest calls give another; measure again on an "
             "idle machine."
         )
 

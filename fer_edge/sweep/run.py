@@ -128,6 +128,8 @@ def run_sweep(
         return None
     members, missing = _members(units, folder, recipe)
     if not members:
+        if missing and not any(unmade(folder, unit, recipe) for unit in units):
+            raise InputError(f"the sweep has nothing to measure: {'; '.join(missing)}")
         progress.said("nothing to measure yet; the same command goes on")
         return None
     bench = Bench(

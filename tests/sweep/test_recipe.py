@@ -1,0 +1,163 @@
+"""What a sweep can be told, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fer_edge.errors import InputError
+from fer_edge.recipes import load_recipe, override, recipe_names
+from fer_edge.sweep.plan import plan_units, scaled
+from fer_edge.sweep.recipe import Distribution, SweepRecipe
+from fer_edge.sweep.run import load_sweep
+from fer_edge.sweep.search import expect_space, search_recipe
+from fer_edge.train.recipe import TrainRecipe
+
+
+def told(text: str, folder: Path) -> SweepRecipe:
+    (folder / "sweep.toml").write_text(text)
+    return load_sweep(str(folder / "sweep.toml"))
+
+
+def names(recipe: SweepRecipe) -> list[str]:
+    return [network.name for unit in plan_units(recipe) for network in unit.networks]
+
+
+@pytest.mark.parametrize("name", recipe_names("sweep"))
+def test_shipped_recipes_can_be_followed(name: str) -> None:
+    recipe = load_sweep(name)
+    assert plan_units(recipe) or recipe.search is not None
+    if recipe.search is not None:
+        expect_space(recipe)
+
+
+class TestGrid:
+    def test_is_every_combination(self, tmp_path: Path, preset: Path) -> None:
+        recipe = told(
+            f'keep = [0.5, 1.0]\n[grid]\npresets = ["{preset}"]\nwidths = [0.5, 1.0]\ntokens = [1, 4]', tmp_path
+        )
+        assert names(recipe) == [
+            f"small{width}-t{tokens}{keep}" for width in ("-w0.5", "") for tokens in (1, 4) for keep in ("", "-k0.5")
+        ]
+        narrow = plan_units(recipe)[0]
+        assert narrow.recipe is not None
+        assert narrow.recipe.model.channels == (8, 8, 8, 8)
+        assert narrow.recipe.model.temporal_hidden == 8
+        assert narrow.recipe.model.token_grid == 1
+        assert [network.axes.keep for network in narrow.networks] == [1.0, 0.5]
+
+    def test_widths_are_rounded_to_what_vector_units_like(self) -> None:
+        edge = load_recipe(TrainRecipe, "edge", room="train").model
+        narrow = scaled(edge, 0.3)
+        assert narrow.channels == (16, 16, 40, 80)
+        assert narrow.blocks == ((), (16,), (40,), (80,))
+        assert narrow.attention_size == edge.attention_size
+        assert scaled(edge, 1.0) == edge
+        assert min(scaled(edge, 0.001).channels) == 8
+
+    def test_settings_reach_every_training(self, tmp_path: Path, preset: Path) -> None:
+        recipe = told(f'train_settings = ["optimiser.epochs=7"]\n[grid]\npresets = ["{preset}"]', tmp_path)
+        (unit,) = plan_units(recipe)
+        assert unit.recipe is not None
+        assert unit.recipe.optimiser.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no network in it"),
+        ("providers = []\nbundles = ['edge']", "providers: got ()"),
+        ("bundles = ['edge', 'edge']", "each once"),
+        ("bundles = ['edge']\nkeep = [0.5]", "bundles are taken as they are"),
+        ("[grid]\npresets = []", "presets"),
+        ("[grid]\npresets = ['edge']\nwidths = []", "widths"),
+        ("[grid]\npresets = ['edge']\nwidths = [0.0]", "factors above 0"),
+        ("[grid]\npresets = ['edge']\ntokens = [5]", "square numbers"),
+        ("[grid]\npresets = ['edge']\nwidth = [1.0]", "did you mean 'widths'"),
+        ("precisions = ['int4']\n[grid]\npresets = ['edge']", "one of fp32, int8, int8-trt"),
+        ("keep = [1.5]\n[grid]\npresets = ['edge']", "shares above 0"),
+        ("[search]\npreset = 'edge'\nspace = {}", "at least one key"),
+        ("[search]\npreset = 'edge'\nspace.width = 1", "space.width"),
+        ("[search]\npreset = 'edge'\nspace.width = { low = 1 }", "low and high"),
+        ("[search]\npreset = 'edge'\nspace.width = { low = 2, high = 1 }", "less than high"),
+        ("[search]\npreset = 'edge'\nspace.width = { low = 0, high = 1, log = true }", "more than 0"),
+        ("[search]\npreset = 'edge'\nspace.width = { lo = 0, high = 1 }", "did you mean 'low'"),
+        ("[search]\npreset = 'edge'\nobjective = 'top1-x'\nspace.width = { low = 1, high = 2 }", 'pruner = "none"'),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        told(text, tmp_path)
+    assert message in str(caught.value)
+    assert str(tmp_path / "sweep.toml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[grid]\npresets = ['egde']", "did you mean 'edge'"),
+        ("train_settings = ['optimiser.epoch=3']\n[grid]\npresets = ['edge']", "did you mean 'epochs'"),
+        ("[grid]\npresets = ['edge']\ntokens = [16]", "edge-t16: input_size must be"),
+        ("[grid]\npresets = ['edge']\nwidths = [0.01, 0.02]", "are one shape"),
+        ("runs = ['nowhere']", "no training run"),
+        ("runs = ['.']\nbundles = ['edge']", "no training run"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        plan_units(told(text, tmp_path))
+    assert message in str(caught.value)
+
+
+def test_two_networks_of_one_name_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "edge"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="two networks of the sweep are called 'edge'"):
+        plan_units(SweepRecipe(bundles=("edge",), runs=(str(run),)))
+
+
+class TestSearchSpace:
+    TEXT = """
+        [search]
+        preset = "edge"
+        [search.space]
+        width = { choices = [0.5, 1.0] }
+        optimiser.learning_rate = { low = 1e-4, high = 1e-2, log = true }
+        "optimiser.batch_size" = { low = 64, high = 256, step = 64 }
+        "model.blocks" = { choices = [[[], [], [], []], [[], [16], [], []]] }
+    """
+
+    def test_keys_may_be_dotted_or_quoted(self, tmp_path: Path) -> None:
+        spec = told(self.TEXT, tmp_path).search
+        assert spec is not None
+        assert list(spec.distributions()) == [
+            "width",
+            "optimiser.learning_rate",
+            "optimiser.batch_size",
+            "model.blocks",
+        ]
+        assert spec.distributions()["optimiser.learning_rate"] == Distribution(low=1e-4, high=1e-2, log=True)
+
+    def test_a_trials_values_go_into_the_preset(self, tmp_path: Path) -> None:
+        recipe = told(self.TEXT, tmp_path)
+        expect_space(recipe)
+        assert recipe.search is not None
+        values = {"width": 0.5, "optimiser.learning_rate": 3e-3, "model.blocks": "[[], [16], [], []]"}
+        changed = search_recipe(recipe.search, ("optimiser.epochs=3",), values)
+        assert changed.optimiser.learning_rate == 3e-3
+        assert changed.optimiser.epochs == 3
+        assert changed.model.blocks == ((), (8,), (), ())
+        assert changed.model.channels == (32, 32, 64, 128)
+
+    @pytest.mark.parametrize(
+        ("key", "message"),
+        [("optimizer.epochs", "did you mean 'optimiser'"), ("tokens", "input_size"), ("loss.dropout", "[0, 0.9]")],
+    )
+    def test_is_tried_before_any_work(self, key: str, message: str) -> None:
+        changed = override(load_sweep("search"), [f'search.space={{"{key}" = {{ low = 1, high = 25 }}}}'])
+        with pytest.raises(InputError) as caught:
+            expect_space(changed)
+        assert message in str(caught.value)
+        assert f"search.space.{key}" in str(caught.value)

@@ -1,0 +1,173 @@
+"""Grids that are trained: broken off and gone on with, shared by two processes, and what cannot be made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fer_edge.bundle import Bundle
+from fer_edge.cli import main
+from fer_edge.data import Dataset, load_dataset
+from fer_edge.errors import InputError
+from fer_edge.files import claimed
+from fer_edge.sweep.recipe import SweepRecipe
+from fer_edge.sweep.result import SweepReport
+from fer_edge.sweep.run import load_sweep, run_sweep
+
+from .conftest import BRIEF, PRESET, Told
+
+pytest.importorskip("torch")
+
+pytestmark = pytest.mark.train
+DATA = "synthetic:200@3"
+# Whatever is lost is within these limits: what the gate lets through is tested with the gate.
+GRID = """
+keep = [1.0, 0.7]
+prune_settings = ["round_to=4", "optimiser.epochs=1", "optimiser.batch_size=32", "optimiser.ema_decay=0.5"]
+calibrate_settings = ["sample.size=14", "gate.agreement_rows=30", "gate.max_top1_drop=1", "gate.max_flip_rate=1",
+    "gate.max_ece_rise=1", "gate.min_agreement=0"]
+
+[grid]
+presets = ["PRESET"]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "small.toml").write_text(PRESET)
+    (folder / "grid.toml").write_text(GRID.replace("PRESET", str(folder / "small.toml")) + BRIEF)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset(DATA)
+
+
+def sweep(place: Path, recipe: SweepRecipe, dataset: Dataset, out: str, told: Told, **given: Any) -> SweepReport | None:
+    return run_sweep(recipe, DATA, dataset, place / out, recipe_name="grid.toml", device="cpu", progress=told, **given)
+
+
+def command(place: Path, *arguments: str) -> Result:
+    fixed = ["sweep", str(place / "grid.toml"), "--data", DATA, "--out", str(place / "out"), "--device", "cpu"]
+    return CliRunner().invoke(main, [*fixed, *arguments])
+
+
+class TestGrid:
+    """One folder, in the order of the work."""
+
+    def test_nothing_is_begun_after_the_budget(self, place: Path) -> None:
+        pytest.importorskip("nncf")
+        result = command(place, "--budget", "0", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout) is None
+        assert "1 networks or trainings, 0 of them done already" in result.stderr
+        assert "nothing to measure yet" in result.stderr
+
+    def test_a_broken_off_training_is_gone_on_with(self, place: Path, dataset: Dataset) -> None:
+        recipe = load_sweep(str(place / "grid.toml"))
+        with pytest.raises(KeyboardInterrupt):
+            sweep(place, recipe, dataset, "out", Told(until="small: epoch 1"))
+        told = Told()
+        report = sweep(place, recipe, dataset, "out", told)
+        assert [line for line in told.lines if line.startswith("small: epoch")] == [
+            line for line in told.lines if line.startswith("small: epoch 2")
+        ]
+        assert report is not None
+        assert {each.name for each in report.points} == {
+            "small/fp32",
+            "small/int8",
+            "small-k0.7/fp32",
+            "small-k0.7/int8",
+        }
+        axes = {each.network: each.axes for each in report.points}
+        assert (axes["small"].keep, axes["small-k0.7"].keep) == (1.0, 0.7)
+        assert axes["small"].tokens == 4
+        parameters = {each.network: each.parameters for each in report.points}
+        assert parameters["small-k0.7"] < parameters["small"]
+        assert report.missing == ()
+        assert report.peers == ()
+
+    def test_a_finished_sweep_is_only_drawn_again(self, place: Path) -> None:
+        before = json.loads((place / "out" / "pareto.json").read_text())
+        result = command(place)
+        assert result.exit_code == 0, result.output
+        assert "1 networks or trainings, 1 of them done already" in result.stderr
+        assert "small-k0.7/int8" in result.stdout
+        assert json.loads((place / "out" / "pareto.json").read_text())["points"] == before["points"]
+        assert "| small/int8 |" in (place / "out" / "pareto.md").read_text("utf-8")
+
+    def test_its_json_can_be_drawn_elsewhere(self, place: Path, tmp_path: Path) -> None:
+        file = place / "out" / "pareto.json"
+        result = CliRunner().invoke(main, ["sweep", str(file), "--out", str(tmp_path / "page"), "--json"])
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout) == json.loads(file.read_text())
+        assert [path.name for path in (tmp_path / "page").iterdir()] == ["pareto.md"]
+
+    def test_other_settings_are_refused(self, place: Path, dataset: Dataset) -> None:
+        (place / "small.toml").write_text(PRESET.replace("epochs = 2", "epochs = 3"))
+        with pytest.raises(InputError, match="made by other training settings"):
+            sweep(place, load_sweep(str(place / "grid.toml")), dataset, "out", Told())
+        (place / "small.toml").write_text(PRESET)
+
+    def test_what_cannot_be_pruned_or_quantized_is_told_and_the_rest_goes_on(
+        self, place: Path, dataset: Dataset
+    ) -> None:
+        recipe = load_sweep(str(place / "grid.toml"))
+        run = place / "out" / "networks" / "small" / "run"
+        strict = replace(
+            recipe,
+            grid=None,
+            runs=(str(run),),
+            keep=(1.0, 0.001),
+            calibrate_settings=(*recipe.calibrate_settings[:2], "gate.max_flip_rate=0", "gate.min_agreement=1"),
+        )
+        report = sweep(place, strict, dataset, "strict", Told())
+        assert report is not None
+        assert [each.name for each in report.points] == ["run/fp32"]
+        pruned, quantized = sorted(report.missing)
+        assert pruned.startswith("run-k0.001: --macs 0.001 is out of reach")
+        assert quantized.startswith("run/int8: not through the gate: ")
+        assert [
+            variant.name for variant in Bundle.open(place / "strict/networks/run/bundles/run").manifest.variants
+        ] == ["fp32"]
+
+    def test_a_unit_in_another_process_is_left_to_it(self, place: Path, dataset: Dataset) -> None:
+        recipe = load_sweep(str(place / "grid.toml"))
+        (place / "shared" / "networks" / "small").mkdir(parents=True)
+        (place / "shared" / "sweep.json").write_text((place / "out" / "sweep.json").read_text())
+        told = Told()
+        with claimed(place / "shared" / "networks" / "small") as ours:
+            assert ours
+            assert sweep(place, recipe, dataset, "shared", told) is None
+        assert "small is in another process's hands" in told.lines
+        assert told.lines[-1].startswith("not measured yet: small in another process's hands")
+
+
+def test_a_grid_needs_data_and_says_so(place: Path) -> None:
+    result = CliRunner().invoke(main, ["sweep", str(place / "grid.toml"), "--out", str(place / "none")])
+    assert (result.exit_code, "Missing option '--data'" in result.stderr) == (2, True)
+    assert not (place / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "grid.presets=['egde']"], "did you mean 'edge'"),
+        (["--set", "grid.presets=[]"], "presets"),
+        (["--set", "grid.teacher='nobody'"], "no bundle at 'nobody'"),
+        (["--set", "calibrate_settings=['sample.sise=3']"], "did you mean 'size'"),
+    ],
+)
+def test_a_users_error_is_one_line_and_comes_first(place: Path, arguments: list[str], message: str) -> None:
+    result = command(place, *arguments, "--budget", "0")
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
