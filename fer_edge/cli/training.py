@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -30,13 +29,9 @@ _STAGES = {
 
 def open_origin(name: str) -> Origin:
     """A run's folder, or else a bundle's folder or a shipped bundle's name."""
-    from fer_edge.bundle import Bundle
-    from fer_edge.train.from_bundle import BundleOrigin
-    from fer_edge.train.run import TrainRun
+    from fer_edge.train import trainer
 
-    if (Path(name) / "run.json").is_file():
-        return TrainRun.open(Path(name))
-    return BundleOrigin(bundle=Bundle.open(name))
+    return trainer.open_origin(name)
 
 
 class _Reporter:

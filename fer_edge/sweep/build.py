@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fer_edge.bundle import Bundle
@@ -20,9 +19,8 @@ from fer_edge.sweep.recipe import SweepRecipe
 if TYPE_CHECKING:
     from fer_edge.train.progress import Reporter
     from fer_edge.train.run import TrainRun
-    from fer_edge.train.trainer import Origin
 
-__all__ = ["Builder", "Said", "calibration_of", "open_origin", "require_packages", "unmade"]
+__all__ = ["Builder", "Said", "calibration_of", "require_packages", "unmade"]
 
 Said: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is going on, steps done, steps in all)."""
@@ -111,7 +109,7 @@ class Builder:
 
     def _trained(self, unit: Unit) -> TrainRun:
         from fer_edge.train.run import TrainRun
-        from fer_edge.train.trainer import train_model
+        from fer_edge.train.trainer import open_origin, train_model
 
         if unit.recipe is None:
             assert unit.run is not None
@@ -120,7 +118,7 @@ class Builder:
             unit.recipe,
             self.dataset,
             self.folder.place(unit) / "run",
-            teacher=None if unit.teacher is None else open_origin(unit.teacher),
+            teacher=[open_origin(each) for each in unit.teachers],
             resume=True,
             device=self.device,
             report=self.reporter(unit.name),
@@ -139,6 +137,7 @@ class Builder:
         return Made(network=network.name, recipe=told, run=pruned.identity)
 
     def _pruned(self, unit: Unit, network: Network, run: TrainRun) -> TrainRun:
+        from fer_edge.train.narrow import PruneTarget
         from fer_edge.train.prune import prune_run
         from fer_edge.train.recipe import PruneRecipe
 
@@ -149,7 +148,7 @@ class Builder:
             run,
             self.folder.place(unit) / f"keep-{share:g}",
             self.dataset,
-            macs=share,
+            target=PruneTarget(macs=share),
             recipe=override(PruneRecipe(), self.recipe.prune_settings),
             resume=True,
             device=self.device,
@@ -181,21 +180,6 @@ class Builder:
         if passed:
             replace(outcome, forms=tuple(passed)).write()
         return replace(made, forms={**made.forms, **came})
-
-
-def open_origin(name: str) -> Origin:
-    """A run's folder, or else a bundle's folder or a shipped bundle's name.
-
-    Raises:
-        InputError: a run of another schema.
-        BundleError: neither is there.
-    """
-    from fer_edge.train.from_bundle import BundleOrigin
-    from fer_edge.train.run import TrainRun
-
-    if (Path(name) / "run.json").is_file():
-        return TrainRun.open(Path(name))
-    return BundleOrigin(bundle=Bundle.open(name))
 
 
 def _failures(gate: Any) -> str:

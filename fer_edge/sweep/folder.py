@@ -185,7 +185,7 @@ def _fixed(recipe: SweepRecipe) -> dict[str, Any]:
     """What of a recipe must stay as it is."""
     kept = {key: value for key, value in asdict(recipe).items() if key not in _GROWS}
     if recipe.grid is not None:
-        kept["grid"] = {"teacher": recipe.grid.teacher}
+        kept["grid"] = {"teachers": recipe.grid.teachers}
     if recipe.search is not None:
         kept["search"] = {key: value for key, value in asdict(recipe.search).items() if key != "trials"}
     # A sweep without any grid or search of its own shares nothing with another: its networks must be the same kind.

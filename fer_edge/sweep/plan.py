@@ -56,7 +56,7 @@ class Unit:
         name: also its folder's.
         networks: what comes of it, first the one that is not pruned.
         recipe: what to train.
-        teacher: a run or bundle to distil it from.
+        teachers: runs or bundles to distil it from.
         run: a finished run's folder, where nothing is to be trained.
         bundle: a bundle's folder or shipped name, which is taken as it is.
     """
@@ -64,7 +64,7 @@ class Unit:
     name: str
     networks: tuple[Network, ...]
     recipe: TrainRecipe | None = None
-    teacher: str | None = None
+    teachers: tuple[str, ...] = ()
     run: Path | None = None
     bundle: str | None = None
 
@@ -162,7 +162,7 @@ def _grid(grid: GridSpec, recipe: SweepRecipe) -> Iterator[Unit]:
                         "leave one of them out of the grid"
                     )
                 axes = Axes(preset=called, width=width, tokens=changed.model.tokens)
-                yield Unit(name=name, networks=_kept(name, axes, recipe.keep), recipe=changed, teacher=grid.teacher)
+                yield Unit(name=name, networks=_kept(name, axes, recipe.keep), recipe=changed, teachers=grid.teachers)
 
 
 def _kept(name: str, axes: Axes, keep: Sequence[float]) -> tuple[Network, ...]:

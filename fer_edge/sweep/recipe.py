@@ -27,13 +27,13 @@ class GridSpec:
         presets: training recipes by name or path.
         widths: factors on every channel count and hidden width, which are then rounded to multiples of 8.
         tokens: region tokens, square numbers; the preset's own where empty.
-        teacher: a run or a bundle that every one of them is distilled from.
+        teachers: runs or bundles that every one of them is distilled from; several are averaged.
     """
 
     presets: tuple[str, ...]
     widths: tuple[float, ...] = (1.0,)
     tokens: tuple[int, ...] = ()
-    teacher: str | None = None
+    teachers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _expect_each_once("presets", self.presets)
@@ -82,6 +82,7 @@ class SearchSpec:
         preset: the training recipe that every trial changes.
         space: by key of that recipe (``"optimiser.learning_rate"``), or ``"width"`` and ``"tokens"`` as in a grid:
             a `Distribution`.
+        teachers: runs or bundles that every trial is distilled from; several are averaged.
         trials: how many, those of every process together.
         pruner: gives up a trial by its epochs: worse than the median of the others' at that epoch, or not among the
             better ones of successive halving (Li et al. 2018), or never.
@@ -95,6 +96,7 @@ class SearchSpec:
 
     preset: str
     space: Mapping[str, Any]
+    teachers: tuple[str, ...] = ()
     trials: int = 20
     pruner: Literal["median", "halving", "none"] = "median"
     startup: int = 5

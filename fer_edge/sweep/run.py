@@ -17,7 +17,7 @@ from fer_edge.errors import InputError
 from fer_edge.machine import machine_report
 from fer_edge.manifest import timestamp
 from fer_edge.recipes import load_recipe
-from fer_edge.sweep.build import Builder, calibration_of, open_origin, require_packages, unmade
+from fer_edge.sweep.build import Builder, calibration_of, require_packages, unmade
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.measure import Bench, expect_providers, variants_of
 from fer_edge.sweep.plan import Axes, Unit, plan_units
@@ -156,8 +156,12 @@ def _checked(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
     require_packages(recipe)
     expect_providers(recipe)
     units = plan_units(recipe)
-    if recipe.grid is not None and recipe.grid.teacher is not None:
-        open_origin(recipe.grid.teacher)
+    for spec in (recipe.grid, recipe.search):
+        if spec is not None and spec.teachers:
+            from fer_edge.train.trainer import open_origin
+
+            for name in spec.teachers:
+                open_origin(name)
     if recipe.makes_networks:
         calibration_of(recipe)
     if recipe.search is not None:

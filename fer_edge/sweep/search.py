@@ -211,7 +211,7 @@ class Searcher:
         from optuna import TrialPruned
         from optuna.trial import TrialState
 
-        from fer_edge.train.trainer import train_model
+        from fer_edge.train.trainer import open_origin, train_model
 
         place = self.folder.trial_place(trial.number)
         try:
@@ -223,7 +223,15 @@ class Searcher:
                 raise TrialPruned(f"x = {x:.3f} is above {self.spec.x_at_most:g}")
             judge = None if self.spec.objective != "top1" else trial
             report = _Judge(trial=judge, then=self.reporter(f"trial {trial.number}"))
-            run = train_model(recipe, self.dataset, place / "run", resume=True, device=self.device, report=report)
+            run = train_model(
+                recipe,
+                self.dataset,
+                place / "run",
+                teacher=[open_origin(name) for name in self.spec.teachers],
+                resume=True,
+                device=self.device,
+                report=report,
+            )
         except (TrialPruned, InputError) as error:
             given_up = isinstance(error, TrialPruned)
             trial.set_user_attr(_WHY, str(error))

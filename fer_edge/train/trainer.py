@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_edge.bundle import Bundle
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.clips import ClipPlan
@@ -31,7 +32,16 @@ from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
 from fer_edge.train.teacher import Teachers
 
-__all__ = ["Origin", "clip_figures", "final_figures", "finish_run", "fit_stages", "open_run", "train_model"]
+__all__ = [
+    "Origin",
+    "clip_figures",
+    "final_figures",
+    "finish_run",
+    "fit_stages",
+    "open_origin",
+    "open_run",
+    "train_model",
+]
 
 Origin: TypeAlias = TrainRun | BundleOrigin
 """What a run can begin from or follow: another run, or a bundle."""
@@ -41,6 +51,18 @@ ORIGINS: Final = ("init", "teacher", "parent", "pruning", "sparsity", "qat", "st
 
 UNKNOWN_SHARE: Final = 0.05
 """Share of the ``choose`` split's faces that fall below the unknown threshold."""
+
+
+def open_origin(name: str) -> Origin:
+    """A run's folder, or else a bundle's folder or a shipped bundle's name.
+
+    Raises:
+        InputError: a run of another schema.
+        BundleError: neither is there.
+    """
+    if (Path(name) / "run.json").is_file():
+        return TrainRun.open(Path(name))
+    return BundleOrigin(bundle=Bundle.open(name))
 
 
 def train_model(

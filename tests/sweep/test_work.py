@@ -132,7 +132,7 @@ class TestGrid:
         assert report is not None
         assert [each.name for each in report.points] == ["run/fp32"]
         pruned, quantized = sorted(report.missing)
-        assert pruned.startswith("run-k0.001: --macs 0.001 is out of reach")
+        assert (pruned.startswith("run-k0.001: "), "out of reach" in pruned) == (True, True)
         assert quantized.startswith("run/int8: not through the gate: ")
         assert [
             variant.name for variant in Bundle.open(place / "strict/networks/run/bundles/run").manifest.variants
@@ -161,7 +161,7 @@ def test_a_grid_needs_data_and_says_so(place: Path) -> None:
     [
         (["--set", "grid.presets=['egde']"], "did you mean 'edge'"),
         (["--set", "grid.presets=[]"], "presets"),
-        (["--set", "grid.teacher='nobody'"], "no bundle at 'nobody'"),
+        (["--set", "grid.teachers=['nobody']"], "no bundle at 'nobody'"),
         (["--set", "calibrate_settings=['sample.sise=3']"], "did you mean 'size'"),
     ],
 )
