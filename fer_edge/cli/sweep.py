@@ -115,7 +115,7 @@ def command(
 
     RECIPE is zoo (the shipped bundles, nothing trained), widths (a grid), search (Optuna), or a TOML file of your own.
     The same command goes on where it was broken off; several of them may share --out. A sweep's pareto.json as RECIPE
-    is drawn again, and nothing is measured.
+    is drawn again into --out, and nothing is measured.
     """
     if peers_file is not None and no_peers:
         raise click.UsageError("--peers and --no-peers exclude each other")
@@ -167,8 +167,10 @@ def command(
 def _drawn_again(file: Path, out: Path, *, png: bool) -> SweepReport:
     from fer_edge.sweep.page import write_page
     from fer_edge.sweep.result import SweepReport
+    from fer_edge.sweep.run import JSON_NAME
 
     report = SweepReport.read(file)
+    report.write(out / JSON_NAME)
     write_page(report, out, picture=png)
     return report
 

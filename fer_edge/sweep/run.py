@@ -17,13 +17,13 @@ from fer_edge.errors import InputError
 from fer_edge.machine import machine_report
 from fer_edge.manifest import timestamp
 from fer_edge.recipes import load_recipe
-from fer_edge.sweep.build import Builder, calibration_of, require_packages, unmade
+from fer_edge.sweep.build import calibration_of, require_packages, unmade
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.measure import Bench, expect_providers, variants_of
 from fer_edge.sweep.plan import Axes, Unit, plan_units
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.result import SweepReport, front_of, measurement_of, peer_points, point_of
-from fer_edge.sweep.work import SweepProgress, Task, build_units, training_steps, work_off
+from fer_edge.sweep.work import SweepProgress, Task, build_units, builder_of, work_off
 
 __all__ = ["JSON_NAME", "load_sweep", "run_sweep"]
 
@@ -109,21 +109,23 @@ def run_sweep(
     folder = SweepFolder.open(out, recipe, recipe_name=recipe_name, dataset=dataset)
     waiting = sum(unmade(folder, unit, recipe) for unit in units)
     progress.said(f"{len(units)} networks or trainings, {len(units) - waiting} of them done already")
+    task = Task(
+        recipe=recipe,
+        recipe_name=recipe_name,
+        data=data,
+        out=out,
+        device=device,
+        storage=storage,
+        deadline_s=deadline_s,
+    )
     if waiting or recipe.search is not None:
-        task = Task(
-            recipe=recipe,
-            recipe_name=recipe_name,
-            data=data,
-            out=out,
-            device=device,
-            storage=storage,
-            deadline_s=deadline_s,
-        )
         work_off(task, dataset, folder, jobs=jobs, progress=progress)
+    busy = [unit.name for unit in units if unit.bundle is None and folder.in_other_hands(unit)]
     notes: list[str] = []
-    if recipe.search is not None:
-        units, notes = _with_found(units, recipe, dataset, folder, storage, device, progress)
-    if busy := [unit.name for unit in units if unit.bundle is None and folder.in_other_hands(unit)]:
+    if recipe.search is not None and not busy:
+        found, notes, busy = _found(task, dataset, folder, progress)
+        units = (*units, *found)
+    if busy:
         progress.said(f"not measured yet: {', '.join(busy)} in another process's hands, and the last one measures")
         return None
     members, missing = _members(units, folder, recipe)
@@ -173,31 +175,6 @@ def _checked(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
             labels = Bundle.open(unit.bundle).manifest.labels
             dataset.expect_expressions(labels, of=f"the bundle {unit.name}")
     return units
-
-
-def _with_found(
-    units: tuple[Unit, ...],
-    recipe: SweepRecipe,
-    dataset: Dataset,
-    folder: SweepFolder,
-    storage: str | None,
-    device: str,
-    progress: SweepProgress,
-) -> tuple[tuple[Unit, ...], list[str]]:
-    """The plan with what the search has found so far, made into bundles."""
-    from fer_edge.sweep.search import best_units, open_study
-
-    found, notes = best_units(open_study(folder, recipe, dataset, storage), folder, recipe)
-    builder = Builder(
-        folder=folder,
-        recipe=recipe,
-        dataset=dataset,
-        device=device,
-        reporter=training_steps(progress),
-        say=lambda what, done, total: progress.step(what, "", done, total),
-    )
-    build_units(tuple(found), builder, deadline_s=None, progress=progress)
-    return (*units, *found), notes
 
 
 def _members(units: Sequence[Unit], folder: SweepFolder, recipe: SweepRecipe) -> tuple[list[_Member], list[str]]:

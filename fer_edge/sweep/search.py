@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fer_edge.train.progress import Reporter
 
-__all__ = ["Searcher", "best_units", "expect_space", "open_study", "search_recipe"]
+__all__ = ["Searcher", "best_units", "expect_space", "open_study", "search_recipe", "trials_in_other_hands"]
 
 _FOLDER: Final = "folder"
 _WHY: Final = "why"
@@ -111,6 +111,16 @@ def open_study(folder: SweepFolder, recipe: SweepRecipe, dataset: Dataset, stora
         known = len(study.get_trials(deepcopy=False))
         study.sampler = optuna.samplers.TPESampler(seed=spec.seed + known, n_startup_trials=spec.startup)
     return study
+
+
+def trials_in_other_hands(study: Study, folder: SweepFolder) -> list[str]:
+    """Trials of this folder that another process is working on now."""
+    busy = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.name == "RUNNING" and trial.user_attrs.get(_FOLDER) == folder.id:
+            with claimed(folder.trial_place(trial.number)) as ours:
+                busy += [] if ours else [f"trial {trial.number}"]
+    return busy
 
 
 def best_units(study: Study, folder: SweepFolder, recipe: SweepRecipe) -> tuple[list[Unit], list[str]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fer_edge.train.progress import Reporter
 
-__all__ = ["SweepProgress", "Task", "build_units", "training_steps", "work_off"]
+__all__ = ["SweepProgress", "Task", "build_units", "builder_of", "training_steps", "work_off"]
 
 
 class SweepProgress(Protocol):
@@ -124,16 +124,21 @@ def build_units(
         progress.said(f"{unit.name} is made")
 
 
-def _labour(task: Task, dataset: Dataset, folder: SweepFolder, progress: SweepProgress) -> None:
-    recipe = task.recipe
-    builder = Builder(
+def builder_of(task: Task, dataset: Dataset, folder: SweepFolder, progress: SweepProgress) -> Builder:
+    """What this process makes networks with."""
+    return Builder(
         folder=folder,
-        recipe=recipe,
+        recipe=task.recipe,
         dataset=dataset,
         device=task.device,
         reporter=training_steps(progress),
         say=lambda what, done, total: progress.step(what, "", done, total),
     )
+
+
+def _labour(task: Task, dataset: Dataset, folder: SweepFolder, progress: SweepProgress) -> None:
+    recipe = task.recipe
+    builder = builder_of(task, dataset, folder, progress)
     build_units(plan_units(recipe), builder, deadline_s=task.deadline_s, progress=progress)
     if recipe.search is not None:
         from fer_edge.sweep.search import open_study

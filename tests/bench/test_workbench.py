@@ -17,6 +17,8 @@ from fer_edge.files import read_json, sha256_bytes
 from fer_edge.paper.drawings import DRAWINGS
 from fer_edge.paper.report import JSON_NAME, MARKDOWN_NAME, render_study
 from fer_edge.paper.summary import StudyReport
+from fer_edge.sweep.page import render_page
+from fer_edge.sweep.result import SweepReport
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,6 +73,20 @@ def test_committed_benchmarks_follow_the_schema() -> None:
     for file in (WORKBENCH / "results").glob("*/*.json"):
         if read_json(file).keys() >= {"device", "timing", "reference"}:
             assert BenchReport.read(file).variants, file
+
+
+def test_a_sweeps_page_is_what_its_json_says() -> None:
+    read("protocol.toml")
+    found = sorted((WORKBENCH / "results").rglob("pareto.json"))
+    for file in found:
+        report = SweepReport.read(file)
+        assert report.busy is None, f"{file} was measured on a busy machine, where x is off"
+        drawn = file.with_suffix(".png").is_file()
+        assert render_page(report, picture=drawn) == file.with_suffix(".md").read_text("utf-8"), (
+            f"the page is of an older version: fer-edge sweep {file} --out {file.parent}{' --png' * drawn}"
+        )
+    if not found:
+        pytest.skip("there is no pareto.json in bench/results")
 
 
 def test_the_papers_tables_are_what_their_json_says() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,10 +73,10 @@ class Speed:
 
 
 @pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainings]:
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     stand_in = Trainings()
     monkeypatch.setattr("fer_edge.train.trainer.train_model", stand_in)
-    yield stand_in
+    return stand_in
 
 
 def searcher(recipe: SweepRecipe, dataset: Dataset, out: Path, *, storage: str | None = None) -> Searcher:
@@ -223,7 +223,7 @@ class TestForeignStudies:
     def test_no_database(self, recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:
         SweepFolder.open(tmp_path / "out", recipe, recipe_name="own.toml", dataset=dataset)
         (tmp_path / "out" / "study.db").write_text("notes of mine " * 100)
-        with pytest.raises(InputError, match="study.db cannot be used for the search"):
+        with pytest.raises(InputError, match=r"study\.db cannot be used for the search"):
             searcher(recipe, dataset, tmp_path / "out")
 
     def test_another_programs_database(self, recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:

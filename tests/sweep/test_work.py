@@ -108,7 +108,8 @@ class TestGrid:
         result = CliRunner().invoke(main, ["sweep", str(file), "--out", str(tmp_path / "page"), "--json"])
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout) == json.loads(file.read_text())
-        assert [path.name for path in (tmp_path / "page").iterdir()] == ["pareto.md"]
+        assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["pareto.json", "pareto.md"]
+        assert (tmp_path / "page" / "pareto.json").read_text() == file.read_text()
 
     def test_other_settings_are_refused(self, place: Path, dataset: Dataset) -> None:
         (place / "small.toml").write_text(PRESET.replace("epochs = 2", "epochs = 3"))
