@@ -177,6 +177,22 @@ def _checked(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
     return units
 
 
+def _found(
+    task: Task, dataset: Dataset, folder: SweepFolder, progress: SweepProgress
+) -> tuple[tuple[Unit, ...], list[str], list[str]]:
+    """The search's best networks so far, made into bundles; what there is to say of them; trials in other hands."""
+    from fer_edge.sweep.search import best_units, open_study, trials_in_other_hands
+
+    study = open_study(folder, task.recipe, dataset, task.storage)
+    if busy := trials_in_other_hands(study, folder):
+        return (), [], busy
+    found, notes = best_units(study, folder, task.recipe)
+    # Exporting takes no time to speak of; pruning what was found is a training.
+    deadline_s = task.deadline_s if task.recipe.keep != (1.0,) else None
+    build_units(tuple(found), builder_of(task, dataset, folder, progress), deadline_s=deadline_s, progress=progress)
+    return tuple(found), notes, []
+
+
 def _members(units: Sequence[Unit], folder: SweepFolder, recipe: SweepRecipe) -> tuple[list[_Member], list[str]]:
     """What there is to be measured, and why the rest is not."""
     members, missing = [], []

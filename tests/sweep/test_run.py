@@ -185,8 +185,8 @@ def test_a_sweep_of_bundles_needs_no_torch(recipe: SweepRecipe, tmp_path: Path) 
         'providers=["cpu"]',
     ]
     arguments += ["--set", f"bundles={json.dumps(recipe.bundles)}", "--set", "timing.rounds=1", "--json"]
-    code = "import sys; sys.modules.update(dict.fromkeys(('torch', 'optuna', 'onnx', 'nncf'))); from fer_edge.cli import main; "
-    code += f"main({arguments})"
+    blocked = ("torch", "optuna", "onnx", "nncf")
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); from fer_edge.cli import main; main({arguments})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert {each["network"] for each in json.loads(done.stdout)["points"]} == {"one", "two"}

@@ -20,7 +20,7 @@ from fer_edge.files import claimed
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.recipe import SearchSpec, SweepRecipe
 from fer_edge.sweep.result import SweepReport
-from fer_edge.sweep.search import Searcher, best_units, open_study
+from fer_edge.sweep.search import Searcher, best_units, open_study, trials_in_other_hands
 from fer_edge.train.progress import Silent
 from fer_edge.train.recipe import TrainRecipe
 
@@ -144,6 +144,8 @@ def test_a_trial_in_another_process_is_left_to_it(
         assert ours
         searcher(recipe, dataset, tmp_path / "out").work(deadline_s=None)
         assert states(work) == ["RUNNING", "COMPLETE", "COMPLETE", "COMPLETE"]
+        assert trials_in_other_hands(work.study, work.folder) == ["trial 0"]
+    assert trials_in_other_hands(work.study, work.folder) == []
 
 
 def test_another_folder_joins_by_the_storage_and_takes_no_trial_of_the_first(

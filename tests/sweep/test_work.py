@@ -151,6 +151,17 @@ class TestGrid:
         assert told.lines[-1].startswith("not measured yet: small in another process's hands")
 
 
+def test_processes_of_its_own_share_the_work(place: Path) -> None:
+    """They start, find their time spent, and end: what each does with more of it is what one alone does."""
+    recipe = place / "plain.toml"
+    recipe.write_text(f'precisions = ["fp32"]\n[grid]\npresets = ["{place / "small.toml"}"]\n{BRIEF}')
+    arguments = ["--data", DATA, "--out", str(place / "jobs"), "--jobs", "2", "--budget", "0"]
+    result = CliRunner().invoke(main, ["sweep", str(recipe), *arguments])
+    assert result.exit_code == 0, result.output
+    assert "nothing to measure yet" in result.stderr
+    assert not list((place / "jobs").glob("networks/*/run"))
+
+
 def test_a_grid_needs_data_and_says_so(place: Path) -> None:
     result = CliRunner().invoke(main, ["sweep", str(place / "grid.toml"), "--out", str(place / "none")])
     assert (result.exit_code, "Missing option '--data'" in result.stderr) == (2, True)
