@@ -25,7 +25,6 @@ from fer_edge.train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
     from fer_edge.train.progress import Reporter
@@ -104,12 +103,10 @@ def open_study(folder: SweepFolder, recipe: SweepRecipe, dataset: Dataset, stora
             storage=opened,
             study_name=name,
             directions=["maximize"] if spec.objective == "top1" else ["maximize", "minimize"],
+            sampler=optuna.samplers.RandomSampler(),  # until a trial has its number: `_suggested`
             pruner=pruners[spec.pruner](),
             load_if_exists=True,
         )
-        # Another draw after every restart and in every process, and yet the same ones where one process does it all.
-        known = len(study.get_trials(deepcopy=False))
-        study.sampler = optuna.samplers.TPESampler(seed=spec.seed + known, n_startup_trials=spec.startup)
     return study
 
 
@@ -204,7 +201,7 @@ class Searcher:
         if len(self.study.get_trials(deepcopy=False)) >= self.spec.trials:
             yield None
             return
-        asked = self.study.ask(_optuna_space(self.spec))
+        asked = self.study.ask()
         with claimed(self.folder.trial_place(asked.number), wait=True):
             asked.set_user_attr(_FOLDER, self.folder.id)
             yield asked
@@ -225,7 +222,8 @@ class Searcher:
 
         place = self.folder.trial_place(trial.number)
         try:
-            recipe = search_recipe(self.spec, self.recipe.train_settings, trial.params)
+            values = _suggested(trial, self.spec)
+            recipe = search_recipe(self.spec, self.recipe.train_settings, values)
             x = self.speed.x(recipe) if self.spec.measures_x else None
             if x is not None:
                 trial.set_user_attr(_X, x)
@@ -277,22 +275,30 @@ class _Judge:
             raise TrialPruned(f"given up after epoch {number} at {figures['choose_top1']:.4f}")
 
 
-def _optuna_space(spec: SearchSpec) -> dict[str, BaseDistribution]:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+def _suggested(trial: Trial, spec: SearchSpec) -> dict[str, Any]:
+    """A trial's values, drawn where it has none yet.
 
-    space: dict[str, BaseDistribution] = {}
+    The sampler is seeded by the trial's number, which the storage gives out: so no two processes draw alike, and one
+    that goes on where another ended draws what that one would have drawn.
+    """
+    import optuna
+
+    trial.study.sampler = optuna.samplers.TPESampler(seed=spec.seed + trial.number, n_startup_trials=spec.startup)
+    drawn = optuna.Trial(trial.study, trial._trial_id)
+    values: dict[str, Any] = {}
     for key, each in spec.distributions().items():
         if each.choices:
-            space[key] = CategoricalDistribution([_scalar(choice) for choice in each.choices])
+            values[key] = drawn.suggest_categorical(key, [_scalar(choice) for choice in each.choices])
             continue
         assert each.low is not None
         assert each.high is not None
         raw = _written(spec, key)
         if all(isinstance(raw[end], int) for end in ("low", "high")):
-            space[key] = IntDistribution(int(each.low), int(each.high), log=each.log, step=int(each.step or 1))
+            step = int(each.step or 1)
+            values[key] = drawn.suggest_int(key, int(each.low), int(each.high), log=each.log, step=step)
         else:
-            space[key] = FloatDistribution(each.low, each.high, log=each.log, step=each.step)
-    return space
+            values[key] = drawn.suggest_float(key, each.low, each.high, log=each.log, step=each.step)
+    return values
 
 
 def _written(spec: SearchSpec, key: str) -> Mapping[str, Any]:

@@ -166,6 +166,21 @@ def test_another_folder_joins_by_the_storage_and_takes_no_trial_of_the_first(
     assert (units, notes) == ([], ["trial 1 is one of the best, and its run lies in another folder"])
 
 
+def test_no_two_processes_draw_alike_and_one_draws_what_two_do(
+    recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
+) -> None:
+    first, second = (searcher(recipe, dataset, tmp_path / "two") for _ in range(2))
+    for work in (first, second, first, second):
+        with work._next_trial() as trial:
+            assert trial is not None
+            work._run(trial)
+    drawn = [trial.params for trial in first.study.get_trials()]
+    assert len({each["optimiser.learning_rate"] for each in drawn}) == 4
+    alone = searcher(recipe, dataset, tmp_path / "one")
+    alone.work(deadline_s=None)
+    assert [trial.params for trial in alone.study.get_trials()] == drawn
+
+
 def test_more_trials_are_added_and_none_after_the_deadline(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
