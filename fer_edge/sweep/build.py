@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fer_edge.bundle import Bundle
-from fer_edge.calibrate.recipe import FORMS, CalibrationRecipe, Form
+from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.data import Dataset
 from fer_edge.decode import encode
 from fer_edge.errors import GateError, InputError, require
+from fer_edge.int8_forms import FORMS, Form
 from fer_edge.recipes import load_recipe, override
 from fer_edge.sweep.folder import Made, SweepFolder
 from fer_edge.sweep.plan import Network, Unit

@@ -10,8 +10,8 @@ from fer_edge.bench import run_bench
 from fer_edge.bench.result import Timing
 from fer_edge.bundle import Bundle
 from fer_edge.calibrate.recipe import CalibrationRecipe
-from fer_edge.calibrate.sample import draw_sample
 from fer_edge.data import Dataset
+from fer_edge.data.sample import draw_sample
 from fer_edge.files import sha256_bytes
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.load import load_graph
