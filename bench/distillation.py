@@ -221,6 +221,7 @@ class Budget:
                 "epochs": recipe.optimiser.epochs,
                 "batch_size": batch,
                 "steps": recipe.optimiser.epochs * (len(train) // batch),
+                "distil_weight": recipe.loss.distil_weight,
                 "student_macs": encoder_macs(recipe.model),
                 "seeds": list(self.seeds),
             },
@@ -258,7 +259,10 @@ def markdown(result: dict[str, Any]) -> str:
         "alone; "
         f"seeds: {', '.join(str(seed) for seed in budget['seeds'])}. Measured on the {budget['choose_rows']:,} rows of "
         f"{budget['choose']} that do not also stand in training, whose best epoch is taken. A budget this small says "
-        "how quickly a student learns by each method, not how good it becomes.",
+        "how quickly a student learns by each method, not how good it becomes. Labels are softened by the FER+ votes "
+        "of their rows in all of them (`loss.votes_weight`); a teacher weighs "
+        f"{budget['distil_weight']:g} of the loss. McNemar's p is of two networks, not of two methods: another seed "
+        "may move a student by as much as the methods differ.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "| --- |" + " ---: |" * (len(HEADINGS) - 1),

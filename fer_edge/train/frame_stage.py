@@ -314,8 +314,9 @@ class FrameStage:
 
     def _close_epoch(self, loss: float, choose: DeviceFaces, kept: Tensor, report: Reporter, started: float) -> None:
         assert self.choice is not None
-        self.average.eval()
-        correct = frame_predictions(_quickened(self.average.module), choose, self.run.recipe) == choose.labels
+        average = self.average.eval().module
+        assert isinstance(average, FrameClassifier)  # a copy of self.module
+        correct = frame_predictions(_quickened(average), choose, self.run.recipe) == choose.labels
         score = float(correct[kept].float().mean())
         if not math.isfinite(loss):
             raise InputError(f"the loss became {loss} in epoch {self.epoch}; lower the learning rate and start again")

@@ -140,7 +140,6 @@ class TestTheBank:
         assert len(list(tmp_path.rglob("*.safetensors"))) == -(-len(stills) // 64)
         (damaged,) = list(tmp_path.rglob("0000064.safetensors"))
         damaged.write_bytes(b"cut short")
-        monkeypatch.setattr(clip_bank, "_log", clip_bank._log.getChild("quiet"))
         again = encode_clips(model, stills, run.recipe, device, Silent())
         assert torch.equal(first.features, again.features)
         assert torch.equal(first.rows, again.rows)
