@@ -283,7 +283,7 @@ class PruneRecipe:
         optimiser: fine-tuning after each step.
     """
 
-    importance: Importance = "group-norm"
+    importance: Importance = "bn-scale"
     importance_rows: int = 1024
     seed: int = 0
     steps: int = 1
