@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fer_edge.errors import InputError, OutputError
-from fer_edge.files import output_folder, read_json, sha256_bytes, sha256_file, write_atomic, write_json
+from fer_edge.files import claimed, output_folder, read_json, sha256_bytes, sha256_file, write_atomic, write_json
 
 
 def _leftovers(folder: Path) -> list[str]:
@@ -206,3 +206,16 @@ def test_hashes(tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     (tmp_path / "file").write_bytes(data)
     assert sha256_file(tmp_path / "file") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
+
+
+def test_a_folder_is_claimed_by_one_at_a_time_and_let_go_of(tmp_path: Path) -> None:
+    with claimed(tmp_path) as first:
+        with claimed(tmp_path) as second:
+            assert (first, second) == (True, False)
+        with claimed(tmp_path) as third:
+            assert not third, "who was refused let go of nothing"
+    with claimed(tmp_path, wait=True) as again:
+        assert again
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputError, match="nowhere"), claimed(tmp_path / "nowhere"):
+        pass
