@@ -81,7 +81,10 @@ class CalibrationOutcome:
                 manifest = manifest.without_variant(form.graphs.learnt.name)
             graphs |= form.graphs.by_sha256
         old = manifest.provenance
-        calibration = {**old.calibration, **self.provenance}
+        calibration = {
+            **old.calibration,
+            **{form.variant.name: self.provenance[form.variant.name] for form in self.forms},
+        }
         provenance = dataclasses.replace(old, calibration=calibration)
         return self.bundle.updated(dataclasses.replace(manifest, provenance=provenance), graphs)
 
