@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from fer_edge.bench.attention import AttentionReport
-from fer_edge.errors import InputError, require
-from fer_edge.files import write_atomic
+from fer_edge.errors import require
+from fer_edge.figures import FIGURE_STYLE, check_figure_path, write_figure
 from fer_edge.runtime.explain.faces import Map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["attention_figure", "check_figure_path"]
+__all__ = ["WHAT", "attention_figure"]
 
-_FORMATS: Final = (".png", ".svg", ".pdf")
-
-
-def check_figure_path(path: Path) -> None:
-    """Refuse what could not be drawn, before any work.
-
-    Raises:
-        InputError: an ending that names no format.
-        MissingPackageError: matplotlib is not installed.
-    """
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(f"{path}: got the ending {path.suffix!r}, expected one of {', '.join(_FORMATS)}")
-    require("matplotlib", needed_by="the figure of mean attention maps", extra="report")
+WHAT: Final = "the figure of mean attention maps"
 
 
 def attention_figure(report: AttentionReport, path: Path) -> None:
@@ -40,8 +27,8 @@ def attention_figure(report: AttentionReport, path: Path) -> None:
         InputError, MissingPackageError: as `check_figure_path`.
         OutputError: it cannot be written.
     """
-    check_figure_path(path)
-    matplotlib = require("matplotlib", needed_by="the figure of mean attention maps", extra="report")
+    check_figure_path(path, what=WHAT)
+    matplotlib = require("matplotlib", needed_by=WHAT, extra="report")
     from matplotlib.figure import Figure
 
     found = report.expressions
@@ -52,7 +39,7 @@ def attention_figure(report: AttentionReport, path: Path) -> None:
     drops = [each.occlusion_drop for each in found.values() if each.occlusion_drop is not None]
     if drops:
         rows.append(("probability lost\nby covering, mean", drops))
-    with matplotlib.rc_context({"svg.hashsalt": "fer-edge", "font.family": "sans-serif"}):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(1.5 * len(found) + 2.4, 1.65 * len(rows) + 1.0), layout="constrained")
         grid = figure.subplots(len(rows), len(found), squeeze=False)
         for place, (line, (title, maps)) in enumerate(zip(grid, rows, strict=True)):
@@ -70,10 +57,7 @@ def attention_figure(report: AttentionReport, path: Path) -> None:
             f"(even share {report.even:.1%}); the outline is drawn",
             fontsize=9,
         )
-        out = io.BytesIO()
-        metadata: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})
-        figure.savefig(out, format=path.suffix.lower()[1:], dpi=110, metadata=metadata)
-    write_atomic(path, out.getvalue())
+        write_figure(figure, path)
 
 
 def _cells(axes: Axes, values: Map, *, drop: bool, top: float) -> Any:

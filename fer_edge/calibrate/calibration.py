@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime
 
 from fer_edge.bundle import Bundle
-from fer_edge.calibrate.forms import FormGraphs, learnt_forms, make_forms
-from fer_edge.calibrate.gate import GateReport, require_gates
-from fer_edge.calibrate.measure import GateRows, VariantLogits, compare, logit_difference, run_variant
+from fer_edge.calibrate.forms import learnt_forms, make_forms
+from fer_edge.calibrate.gate import require_gates
+from fer_edge.calibrate.measure import GateRows
+from fer_edge.calibrate.mixed import restore_accuracy
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe
-from fer_edge.calibrate.sample import RowSample, draw_agreement_rows, draw_sample
+from fer_edge.calibrate.sample import RowSample, draw_agreement_rows
+from fer_edge.calibrate.trial import FormOutcome, Trial, open_parts, sample_of
 from fer_edge.data.stills import Dataset
-from fer_edge.decode import encode
-from fer_edge.graph.info import graph_file
-from fer_edge.graph.int8_storage import STORAGE
-from fer_edge.graph.load import load_graph
+from fer_edge.errors import InputError
 from fer_edge.manifest import Variant, timestamp
-from fer_edge.preprocess import prepare_stills
 
-__all__ = ["CalibrationOutcome", "FormOutcome", "calibrate_bundle", "measure_forms"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FormOutcome:
-    """One INT8 form, made and measured.
-
-    Attributes:
-        variant: what the manifest will say of it.
-        graphs: its ONNX files.
-        gate: its verdict.
-    """
-
-    variant: Variant
-    graphs: FormGraphs
-    gate: GateReport
+__all__ = ["CalibrationOutcome", "calibrate_bundle", "measure_forms", "outcome_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,17 +34,22 @@ class CalibrationOutcome:
         bundle: as it was opened.
         parent: the float variant, with the accuracy and temperature measured now.
         forms: what was made.
-        sample: the rows calibrated on.
+        samples: the rows calibrated on, by form.
         split: the split that the accuracies were measured on.
-        provenance: the manifest's account of it all.
+        provenance: the manifest's account of it all, by form.
     """
 
     bundle: Bundle
     parent: Variant
     forms: tuple[FormOutcome, ...]
-    sample: RowSample
+    samples: dict[str, RowSample]
     split: str
-    provenance: dict[str, Any]
+    provenance: dict[str, dict[str, Any]]
+
+    @property
+    def sample(self) -> RowSample:
+        """The rows that the first form was calibrated on; where no candidates are compared, every form was."""
+        return next(iter(self.samples.values()))
 
     @property
     def passed(self) -> bool:
@@ -95,7 +81,10 @@ class CalibrationOutcome:
                 manifest = manifest.without_variant(form.graphs.learnt.name)
             graphs |= form.graphs.by_sha256
         old = manifest.provenance
-        calibration = {**old.calibration, **{form.variant.name: self.provenance for form in self.forms}}
+        calibration = {
+            **old.calibration,
+            **{form.variant.name: self.provenance[form.variant.name] for form in self.forms},
+        }
         provenance = dataclasses.replace(old, calibration=calibration)
         return self.bundle.updated(dataclasses.replace(manifest, provenance=provenance), graphs)
 
@@ -113,7 +102,7 @@ class CalibrationOutcome:
                 }
                 for form in self.forms
             ],
-            "calibration": self.provenance,
+            "calibration": next(iter(self.provenance.values()), {}),
         }
 
 
@@ -157,114 +146,57 @@ def measure_forms(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CalibrationOutcome:
     """As `calibrate_bundle`, but nothing is written and a form that lost too much is an outcome like any other."""
-    parent = bundle.variant(recipe.parent)
-    dataset.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name}")
-    sample = draw_sample(dataset, size=recipe.sample.size, seed=recipe.sample.seed)
-    outside = draw_agreement_rows(dataset, sample, size=recipe.gate.agreement_rows, seed=recipe.gate.agreement_seed)
-    rows = GateRows.of(dataset, outside)
-    graphs = learnt_forms(bundle, recipe) or _quantized(bundle, parent, sample, recipe, progress)
-    drafts = [_draft(form, parent, window=bundle.manifest.sequence.window) for form in graphs]
-    logits = _run(bundle, parent, list(zip(drafts, graphs, strict=True)), rows, threads=threads, progress=progress)
-    reference = logits[parent.name]
-    forms = tuple(
-        _judged(draft, form, recipe, reference, logits[draft.name], rows)
-        for draft, form in zip(drafts, graphs, strict=True)
+    if recipe.candidates:
+        raise InputError("the recipe lists candidates: compare_candidates measures them; expected one way to quantize")
+    parts = open_parts(bundle, dataset, recipe)
+    sample = sample_of(parts, dataset, recipe, threads=threads, progress=progress)
+    gate = recipe.gate
+    outside = draw_agreement_rows(dataset, sample, size=gate.agreement_rows, seed=gate.agreement_seed)
+    trial = Trial.of(parts, GateRows.of(dataset, outside), threads=threads, progress=progress)
+    frames = parts.frames(sample.stills)
+    made = learnt_forms(bundle, recipe) or make_forms(
+        parts.encoder, parts.head, frames, recipe=recipe, progress=progress
     )
-    return CalibrationOutcome(
-        bundle=bundle,
-        parent=_measured(parent, reference),
-        forms=forms,
-        sample=sample,
-        split=rows.choose,
-        provenance={
-            "sample": sample.summary(),
-            "agreement_rows": outside.summary(),
-            "chosen_on": {"split": rows.choose, "n": len(rows.labels), "leaked_left_out": int(rows.leaked.sum())},
-            "versions": {"nncf": NNCF_VERSION, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
-            "date": timestamp(),
-        },
-    )
+    forms = []
+    for graphs in made:
+        form = trial.judge(graphs, recipe)
+        if not form.gate.passed and recipe.mixed.method != "none" and graphs.learnt is None:
+            form = restore_accuracy(trial, frames, form, recipe)
+        forms.append(form)
+    return outcome_of(trial, forms, {form.variant.name: sample for form in forms})
 
 
-def _quantized(
-    bundle: Bundle,
-    parent: Variant,
-    sample: RowSample,
-    recipe: CalibrationRecipe,
-    progress: Callable[[str, int, int], None] | None,
-) -> tuple[FormGraphs, ...]:
-    encoder, head = (
-        load_graph(bundle.read_graph(file), name=f"the {parent.name} {part}")
-        for file, part in ((parent.encoder, "encoder"), (parent.head, "head"))
-    )
-    frames = prepare_stills(sample.stills.images, bundle.manifest.preprocess)
-    return make_forms(encoder, head, frames, recipe=recipe, progress=progress)
-
-
-def _draft(graphs: FormGraphs, parent: Variant, *, window: int) -> Variant:
-    """The variant, but for what is yet to be measured."""
-    return Variant(
-        name=graphs.form,
-        precision="int8",
-        encoder=graph_file(graphs.encoder, dimensions={"N": 1}, name=f"the {graphs.form} encoder"),
-        head=graph_file(graphs.head, dimensions={"B": 1, "T": window}, name=f"the {graphs.form} head"),
-        parent=parent.name,
-        unknown_threshold=parent.unknown_threshold,
-    )
-
-
-def _run(
-    bundle: Bundle,
-    parent: Variant,
-    drafts: list[tuple[Variant, FormGraphs]],
-    rows: GateRows,
+def outcome_of(
+    trial: Trial,
+    forms: Sequence[FormOutcome],
+    samples: Mapping[str, RowSample],
     *,
-    threads: int,
-    progress: Callable[[str, int, int], None] | None,
-) -> dict[str, VariantLogits]:
-    """Logits of the parent and of every draft, from a bundle like the one that would be written."""
-    manifest = dataclasses.replace(bundle.manifest, variants=(parent, *(draft for draft, _ in drafts)))
-    graphs = {file.sha256: bundle.read_graph(file) for file in parent.graphs}
-    for _, form in drafts:
-        graphs |= form.by_sha256
-    with tempfile.TemporaryDirectory(prefix="fer-edge-") as folder:
-        trial = Bundle.create(Path(folder) / "trial", manifest, graphs)
-        return {
-            variant.name: run_variant(trial, variant.name, rows, threads=threads, progress=progress)
-            for variant in manifest.variants
-        }
+    choice: Mapping[str, Any] | None = None,
+) -> CalibrationOutcome:
+    """What is written and told of forms that were judged.
 
-
-def _judged(
-    draft: Variant,
-    graphs: FormGraphs,
-    recipe: CalibrationRecipe,
-    reference: VariantLogits,
-    logits: VariantLogits,
-    rows: GateRows,
-) -> FormOutcome:
-    gate = compare(reference, logits, rows, recipe.gate)
-    how_made = {**_how_made(graphs, recipe), "gate": gate.to_json()}
-    difference = logit_difference(reference, logits, against=recipe.parent)
-    variant = dataclasses.replace(_measured(draft, logits), how_made=how_made, parity=encode(difference))
-    return FormOutcome(variant=variant, graphs=graphs, gate=gate)
-
-
-def _how_made(graphs: FormGraphs, recipe: CalibrationRecipe) -> dict[str, Any]:
-    if graphs.learnt is not None:
-        return {**graphs.learnt.how_made, "calibration_recipe": encode(recipe)}
-    return {
-        "method": "post-training quantization of the encoder; sequence weights stored as int8, computed in float",
-        "nncf": NNCF_VERSION,
-        "overflow_fix": recipe.overflow_fix.of(graphs.form),
-        "weight_storage": STORAGE[graphs.form],
-        "recipe": encode(recipe),
+    Args:
+        trial: where.
+        forms: the outcomes.
+        samples: what each was calibrated on, by its name.
+        choice: of what they were chosen and by what rule, for the manifest.
+    """
+    rows = trial.rows
+    common = {
+        "agreement_rows": rows.outside.summary(),
+        "chosen_on": {"split": rows.choose, "n": len(rows.labels), "leaked_left_out": int(rows.leaked.sum())},
+        "versions": {"nncf": NNCF_VERSION, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        "date": timestamp(),
+        **({} if choice is None else {"choice": dict(choice)}),
     }
-
-
-def _measured(variant: Variant, logits: VariantLogits) -> Variant:
-    metrics = {**variant.metrics, logits.accuracy.split: logits.accuracy}
-    return dataclasses.replace(variant, temperature=logits.temperature, metrics=metrics)
+    return CalibrationOutcome(
+        bundle=trial.parts.bundle,
+        parent=trial.parent,
+        forms=tuple(forms),
+        samples=dict(samples),
+        split=rows.choose,
+        provenance={name: {"sample": sample.summary(), **common} for name, sample in samples.items()},
+    )
 
 
 def _summary(variant: Variant, split: str) -> dict[str, Any]:

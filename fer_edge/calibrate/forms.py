@@ -19,7 +19,7 @@ from fer_edge.graph.signed import to_signed_int8
 from fer_edge.int8_forms import QAT_SUFFIX
 from fer_edge.manifest import Variant
 
-__all__ = ["FormGraphs", "learnt_forms", "make_forms"]
+__all__ = ["FormGraphs", "form_graphs", "learnt_forms", "make_forms"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +112,23 @@ def make_forms(
             quantized[overflow_fix] = quantize_encoder(
                 encoder, frames, recipe=recipe.ptq, overflow_fix=overflow_fix, progress=report
             )
-        graph = quantized[overflow_fix]
-        if form == "int8-trt":
-            graph = to_signed_int8(graph)
-        encoder_bytes, head_bytes = stored_form(graph, head, form=form)
-        made.append(FormGraphs(form=form, encoder=encoder_bytes, head=head_bytes))
+        made.append(form_graphs(form, quantized[overflow_fix], head, recipe=recipe))
     return tuple(made)
+
+
+def form_graphs(form: Form, encoder: ModelProto, head: ModelProto, *, recipe: CalibrationRecipe) -> FormGraphs:
+    """What NNCF made as one form's files: signed where TensorRT runs it, sequence weights stored as int8.
+
+    Args:
+        form: which.
+        encoder: quantized, all of it or some of its layers.
+        head: float.
+        recipe: what becomes of the encoder's LSTM (``ptq.lstm``).
+
+    Raises:
+        InputError: as `to_signed_int8`.
+    """
+    if form == "int8-trt":
+        encoder = to_signed_int8(encoder)
+    encoder_bytes, head_bytes = stored_form(encoder, head, form=form, float_lstm=recipe.ptq.lstm == "float")
+    return FormGraphs(form=form, encoder=encoder_bytes, head=head_bytes)

@@ -13,10 +13,10 @@ from fer_edge.calibrate.gate import GateReport, check_gate
 from fer_edge.calibrate.recipe import GateLimits
 from fer_edge.calibrate.sample import RowSample
 from fer_edge.data.report import leaked_rows
-from fer_edge.data.stills import Dataset
+from fer_edge.data.stills import Dataset, StillSet
 from fer_edge.errors import InputError
 from fer_edge.metrics import AccuracyReport, PairedReport, accuracy_report, fit_temperature, paired_report, softmax
-from fer_edge.runtime.evaluate import evaluate
+from fer_edge.runtime.evaluate import evaluate_windows
 from fer_edge.runtime.network import Network
 
 __all__ = ["GateRows", "LogitDifference", "VariantLogits", "compare", "logit_difference", "run_variant"]
@@ -43,6 +43,12 @@ class GateRows:
     labels: NDArray[np.int64]
     leaked: NDArray[np.bool_]
     outside: RowSample
+
+    @property
+    def kept(self) -> StillSet:
+        """The choosing split without leaked rows; `rows` are positions in it."""
+        index = np.flatnonzero(~self.leaked).astype(np.int64)
+        return StillSet(name=self.choose, images=self.images[index], labels=self.labels[index], rows=index)
 
     @classmethod
     def of(cls, dataset: Dataset, outside: RowSample) -> GateRows:
@@ -125,17 +131,16 @@ def run_variant(
     """
     spec = bundle.manifest.preprocess
 
-    def logits(images: NDArray[np.uint8], window: int, what: str) -> Logits:
+    def outputs(images: NDArray[np.uint8], windows: list[int], what: str) -> Mapping[int, Logits]:
         def report(done: int, total: int) -> None:
             if progress is not None:
                 progress(f"{variant} on {what}", done, total)
 
-        return evaluate(network, images, spec, window=window, progress=report)
+        return evaluate_windows(network, images, spec, windows=windows, progress=report).by_window
 
     with Network.open(bundle, variant=variant, provider="cpu", threads=threads) as network:
-        windows = sorted({1, network.window})
-        by_window = {window: logits(rows.images, window, _where(rows.choose, window)) for window in windows}
-        outside = logits(rows.outside.stills.images, 1, f"{rows.outside.stills.name} outside the sample")
+        by_window = outputs(rows.images, sorted({1, network.window}), rows.choose)
+        outside = outputs(rows.outside.stills.images, [1], f"{rows.outside.stills.name} outside the sample")[1]
     temperature = fit_temperature(by_window[1][~rows.leaked], rows.labels[~rows.leaked])
     return VariantLogits(
         by_window=by_window,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from fer_edge.calibrate.recipe import ActivationRange, HalfRange, PtqRecipe
+from fer_edge.calibrate.recipe import HalfRange, PtqRange, PtqRecipe
 from fer_edge.errors import InputError
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.input_cast import cast_input_first
+from fer_edge.graph.layers import find_nodes
+from fer_edge.graph.lstm_forms import PRODUCT, rewrite_lstm
 from fer_edge.telemetry import quiet_nncf, without_telemetry
 
 with without_telemetry():
@@ -22,14 +23,15 @@ with without_telemetry():
     from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-__all__ = ["NNCF_VERSION", "float_nodes", "quantize_encoder"]
+__all__ = ["NNCF_VERSION", "float_nodes", "prepared_encoder", "quantize_encoder", "quantize_until"]
 
 NNCF_VERSION: Final = str(nncf.__version__)
 
-_RANGES: Final[dict[ActivationRange, Any]] = {
+_RANGES: Final[dict[PtqRange, Any]] = {
     "histogram": RangeEstimatorParametersSet.HISTOGRAM,
     "mean": RangeEstimatorParametersSet.MEAN_MINMAX,
     "max": RangeEstimatorParametersSet.MINMAX,
+    "percentile": RangeEstimatorParametersSet.MEAN_QUANTILE,
 }
 _WEIGHTED: Final = ("Conv", "Gemm", "MatMul", "LSTM")
 _SEQUENTIAL: Final = ("LSTM", "MatMul")
@@ -41,6 +43,7 @@ def quantize_encoder(
     *,
     recipe: PtqRecipe,
     overflow_fix: HalfRange,
+    only: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ModelProto:
     """The encoder with Q/DQ around its convolutions: int8 weights per channel, 8-bit activations per tensor.
@@ -53,45 +56,81 @@ def quantize_encoder(
         frames: uint8 (M, S, S) grey, prepared as the bundle says: the calibration sample.
         recipe: how.
         overflow_fix: which weights use half of the 8-bit range.
+        only: names of nodes (`prepared_encoder` gives them) which are quantized and nothing else is, whatever the
+            recipe keeps float.
         progress: called with (batches read, batches to read).
 
     Raises:
         InputError: no frame, or a node that the recipe names and the graph does not have.
     """
-    if not len(frames):
-        raise InputError("no frame to calibrate on")
-    model = _with_node_names(fold_constants(cast_input_first(encoder)))
-    kept_float = float_nodes(model, recipe)
-    batches = [frames[start : start + recipe.batch] for start in range(0, len(frames), recipe.batch)]
+    model = prepared_encoder(encoder, recipe)
+    batches = _batches(frames, recipe)
     # NNCF reads the sample once for the ranges and once more for each correction.
     passes = 1 + recipe.bias_correction + (recipe.smooth_quant is not None)
     fed = _Fed(total=passes * len(batches), progress=progress)
-    ranges = _RANGES[recipe.activation_range]
-    smoothing = AdvancedSmoothQuantParameters(
-        convolution=-1 if recipe.smooth_quant is None else recipe.smooth_quant, matmul=-1
-    )
     with quiet_nncf(nncf):
         quantized: ModelProto = nncf.quantize(
             model,
             nncf.Dataset(batches, fed),
-            preset=nncf.QuantizationPreset(recipe.preset),
-            subset_size=len(batches),
-            fast_bias_correction=True,
-            # NNCF smooths only what it is told to be a transformer.
-            model_type=None if recipe.smooth_quant is None else nncf.ModelType.TRANSFORMER,
-            ignored_scope=nncf.IgnoredScope(names=kept_float, types=list(recipe.float_types), validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix(overflow_fix),
-                disable_bias_correction=not recipe.bias_correction,
-                # Per channel, ONNX Runtime refuses depthwise convolutions; TensorRT wants per tensor too.
-                activations_quantization_params=QuantizationParameters(per_channel=False),
-                activations_range_estimator_params=ranges,
-                smooth_quant_alphas=smoothing,
-            ),
+            ignored_scope=_ignored(model, recipe, only),
+            advanced_parameters=_advanced(recipe, overflow_fix),
+            **_common(recipe, len(batches)),
         )
     fed.finish()
-    quantized.producer_name, quantized.producer_version = encoder.producer_name, encoder.producer_version
-    return quantized
+    return _signed_by(quantized, encoder)
+
+
+def quantize_until(
+    encoder: ModelProto,
+    frames: NDArray[np.uint8],
+    *,
+    recipe: PtqRecipe,
+    overflow_fix: HalfRange,
+    score: Callable[[ModelProto, Sequence[int]], tuple[float, list[float]]],
+    items: int,
+    max_drop: float,
+    max_groups: int,
+) -> ModelProto:
+    """NNCF's accuracy-controlled quantization: as `quantize_encoder`, then groups of quantizers come out again.
+
+    Args:
+        encoder, frames, recipe, overflow_fix: as `quantize_encoder`.
+        score: called with a graph and the numbers of the items to look at (all of them where the graph is judged, a few
+            where groups are ranked); gives a figure that falls as the graph gets worse, and one for each item. The
+            float graph's must not be 0: NNCF 3.4 divides by it, even where the drop is absolute.
+        items: how many there are.
+        max_drop: how far the figure may fall below the float graph's.
+        max_groups: at most so many groups come out.
+
+    Raises:
+        InputError: as `quantize_encoder`.
+    """
+    model = prepared_encoder(encoder, recipe)
+    batches = _batches(frames, recipe)
+    with quiet_nncf(nncf):
+        quantized: ModelProto = nncf.quantize_with_accuracy_control(
+            model,
+            nncf.Dataset(batches, lambda batch: {"frames": batch}),
+            nncf.Dataset(list(range(items))),
+            lambda graph, wanted: score(graph, [int(item) for item in wanted]),
+            max_drop=max_drop,
+            drop_type=nncf.DropType.ABSOLUTE,
+            ignored_scope=_ignored(model, recipe, None),
+            advanced_quantization_parameters=_advanced(recipe, overflow_fix),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                max_num_iterations=max_groups, ranking_subset_size=max(1, items // 4), num_ranking_workers=1
+            ),
+            **_common(recipe, len(batches)),
+        )
+    return _signed_by(quantized, encoder)
+
+
+def prepared_encoder(encoder: ModelProto, recipe: PtqRecipe) -> ModelProto:
+    """The graph that NNCF gets: constants folded, every node named, the LSTM written out where the recipe says so."""
+    model = fold_constants(cast_input_first(encoder))
+    if recipe.lstm == "projection":
+        model = rewrite_lstm(_with_node_names(model), form="hoisted")
+    return _with_node_names(model)
 
 
 def float_nodes(encoder: ModelProto, recipe: PtqRecipe) -> list[str]:
@@ -101,20 +140,67 @@ def float_nodes(encoder: ModelProto, recipe: PtqRecipe) -> list[str]:
         InputError: the graph has no node that could be quantized, or none of a name that the recipe gives.
     """
     index = GraphIndex(encoder)
-    names = [node.name for node in encoder.graph.node]
-    for name in recipe.float_nodes:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            raise InputError(
-                f"ptq.float_nodes: the encoder has no node {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+    named = find_nodes(encoder, recipe.float_nodes, where="ptq.float_nodes")
     first = next((node for node in encoder.graph.node if node.op_type in _WEIGHTED), None)
     if first is None:
         raise InputError(f"the encoder has none of {', '.join(_WEIGHTED)}: there is nothing to quantize")
     normalisation = index.ancestors([first.input[0]])
     sequence = index.descendants(node for node in encoder.graph.node if node.op_type in _SEQUENTIAL)
-    inside = {node.name for node in (*normalisation, *sequence)} | set(recipe.float_nodes)
-    return [name for name in names if name in inside]
+    inside = {node.name for node in (*normalisation, *sequence)} - _projections(encoder, recipe) | set(named)
+    return [node.name for node in encoder.graph.node if node.name in inside]
+
+
+def _projections(model: ModelProto, recipe: PtqRecipe) -> set[str]:
+    """The written-out LSTMs' products of the input, where the recipe quantizes them."""
+    if recipe.lstm != "projection":
+        return set()
+    return {node.name for node in model.graph.node if node.op_type == "MatMul" and node.name.endswith(PRODUCT)}
+
+
+def _ignored(model: ModelProto, recipe: PtqRecipe, only: Collection[str] | None) -> Any:
+    if only is not None:
+        names = [node.name for node in model.graph.node if node.name not in only]
+        return nncf.IgnoredScope(names=names, validate=False)
+    kept, allowed = float_nodes(model, recipe), _projections(model, recipe)
+    if not allowed:
+        return nncf.IgnoredScope(names=kept, types=list(recipe.float_types), validate=False)
+    by_type = {node.name for node in model.graph.node if node.op_type in recipe.float_types} - allowed
+    names = [node.name for node in model.graph.node if node.name in by_type | set(kept)]
+    return nncf.IgnoredScope(names=names, validate=False)
+
+
+def _common(recipe: PtqRecipe, batches: int) -> dict[str, Any]:
+    return {
+        "preset": nncf.QuantizationPreset(recipe.preset),
+        "subset_size": batches,
+        "fast_bias_correction": True,
+        # NNCF smooths only what it is told to be a transformer.
+        "model_type": None if recipe.smooth_quant is None else nncf.ModelType.TRANSFORMER,
+    }
+
+
+def _advanced(recipe: PtqRecipe, overflow_fix: HalfRange) -> Any:
+    return nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix(overflow_fix),
+        disable_bias_correction=not recipe.bias_correction,
+        # Per channel, ONNX Runtime refuses depthwise convolutions; TensorRT wants per tensor too.
+        activations_quantization_params=QuantizationParameters(per_channel=False),
+        activations_range_estimator_params=_RANGES[recipe.activation_range],
+        smooth_quant_alphas=AdvancedSmoothQuantParameters(
+            convolution=-1 if recipe.smooth_quant is None else recipe.smooth_quant, matmul=-1
+        ),
+    )
+
+
+def _batches(frames: NDArray[np.uint8], recipe: PtqRecipe) -> list[NDArray[np.uint8]]:
+    if not len(frames):
+        raise InputError("no frame to calibrate on")
+    return [frames[start : start + recipe.batch] for start in range(0, len(frames), recipe.batch)]
+
+
+def _signed_by(quantized: ModelProto, encoder: ModelProto) -> ModelProto:
+    quantized.producer_name, quantized.producer_version = encoder.producer_name, encoder.producer_version
+    return quantized
 
 
 class _Fed:

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from fer_edge.data.sample import SampleRecipe
+from fer_edge.data.sample import SampleChoice, SampleRecipe
 from fer_edge.decode import expect
 from fer_edge.errors import InputError
-from fer_edge.int8_forms import FORMS, ActivationRange, Form
+from fer_edge.int8_forms import FORMS, Form
+from fer_edge.recipes import override
 
 __all__ = [
     "FORMS",
-    "ActivationRange",
     "CalibrationRecipe",
+    "Candidate",
+    "ChoiceRecipe",
+    "ChoiceRule",
     "Form",
     "GateLimits",
     "HalfRange",
+    "LstmStorage",
     "Method",
+    "MixedRecipe",
     "OverflowFixes",
+    "PtqRange",
     "PtqRecipe",
+    "SampleChoice",
     "SampleRecipe",
+    "SensitivityRecipe",
 ]
 
 HalfRange: TypeAlias = Literal["disable", "first_layer_only", "enable"]
 Method: TypeAlias = Literal["auto", "ptq", "qat"]
+PtqRange: TypeAlias = Literal["histogram", "mean", "max", "percentile"]
+LstmStorage: TypeAlias = Literal["weights", "float", "projection"]
+ChoiceRule: TypeAlias = Literal[
+    "fewest-flips-within-gate", "best-top1-within-gate", "least-ece-within-gate", "smallest-within-gate"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,23 +48,28 @@ class PtqRecipe:
     Attributes:
         preset: ``"performance"`` keeps every zero point at 0; ``"mixed"`` gives signed activations one, which
             ``"int8-trt"`` cannot have.
-        activation_range: the range with the least error on a histogram of the values, or the mean or the extremes of
-            the batches' ranges.
+        activation_range: the range with the least error on a histogram of the values, the mean or the extremes of
+            the batches' ranges, or the mean of their 0.01st and 99.99th percentiles.
         batch: faces a batch.
         bias_correction: shift biases by the mean error that quantization brings (NNCF's fast algorithm).
         smooth_quant: SmoothQuant's alpha for convolutions (0 to 1), which adds a Mul before some of them; none leaves
             it out.
         float_types: operator types that stay float.
-        float_nodes: further nodes that stay float, by name.
+        float_nodes: further nodes that stay float: by name, by layer (``cnn.3``, ``cnn.3.0``), or by a regular
+            expression after ``re:``.
+        lstm: what becomes of the encoder's LSTM: weights stored as int8 and computed in float; float altogether; or
+            its input's product for all steps hoisted out of the loop and quantized like a convolution, the recurrent
+            part float.
     """
 
     preset: Literal["performance", "mixed"] = "performance"
-    activation_range: ActivationRange = "histogram"
+    activation_range: PtqRange = "histogram"
     batch: int = 64
     bias_correction: bool = False
     smooth_quant: float | None = None
     float_types: tuple[str, ...] = ("MatMul", "Mul", "Softmax", "ReduceSum")
     float_nodes: tuple[str, ...] = ()
+    lstm: LstmStorage = "weights"
 
     def __post_init__(self) -> None:
         expect(self.batch >= 1, "batch", self.batch, "1 or more")
@@ -106,6 +125,76 @@ class GateLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SensitivityRecipe:
+    """How the cost of each layer alone is measured.
+
+    Attributes:
+        rows: of the choosing split without leaked rows; all of them where it holds no more.
+        seed: of their draw.
+    """
+
+    rows: int = 1500
+    seed: int = 11
+
+    def __post_init__(self) -> None:
+        expect(self.rows >= 1, "rows", self.rows, "1 or more")
+        expect(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedRecipe:
+    """What is tried where a form does not pass the gate: float layers, chosen by what they cost.
+
+    Attributes:
+        method: ``"none"`` leaves the failure a failure. ``"sensitivity"`` leaves float the layer that costs most when
+            quantized alone, then the two that do, and so on. ``"accuracy-control"`` is NNCF's own search, which takes
+            out of the quantized graph what gains most.
+        max_layers: at most so many are left float (with accuracy control: so many groups of layers).
+    """
+
+    method: Literal["none", "sensitivity", "accuracy-control"] = "none"
+    max_layers: int = 4
+
+    def __post_init__(self) -> None:
+        expect(self.max_layers >= 1, "max_layers", self.max_layers, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One of several ways to quantize.
+
+    Attributes:
+        name: what tables call it.
+        set: what it changes in the recipe, as ``--set`` takes it: ``"ptq.bias_correction=true"``.
+    """
+
+    name: str
+    set: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceRecipe:
+    """By what rule one of the candidates is shipped, form by form. Everything is measured on the choosing split.
+
+    Attributes:
+        rule: what is best, among the candidates that pass the gate. Of equal ones the one with fewer flips is taken,
+            then the earlier one.
+        max_ece_rise: how much worse than the parent's a candidate's calibration error may be, each after its own
+            temperature; 0: not at all.
+        agreement_rows: training rows for the comparison's agreement. The candidate that is chosen goes through the
+            whole gate afterwards, and if it fails there, the next.
+    """
+
+    rule: ChoiceRule = "fewest-flips-within-gate"
+    max_ece_rise: float = 0.0
+    agreement_rows: int = 1000
+
+    def __post_init__(self) -> None:
+        expect(0 <= self.max_ece_rise <= 1, "max_ece_rise", self.max_ece_rise, "a fraction, 0 to 1")
+        expect(self.agreement_rows >= 1, "agreement_rows", self.agreement_rows, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrationRecipe:
     """Everything a calibration is told.
 
@@ -114,10 +203,15 @@ class CalibrationRecipe:
         parent: the float variant they are made from and measured against.
         method: ``"ptq"`` quantizes the parent; ``"qat"`` takes the graphs that ``fer-edge export`` made of a run of
             quantization-aware training; ``"auto"`` takes those where the bundle holds them, and quantizes where not.
+            A candidate takes them for ``"qat"`` alone.
         sample: the calibration sample.
         ptq: how the encoder is quantized.
         overflow_fix: half-range weights, by form.
         gate: what may be lost.
+        sensitivity: how layers are measured alone.
+        mixed: what is tried where the gate is not passed.
+        choice: by what rule one of the candidates is taken.
+        candidates: ways to quantize, compared; without any, the recipe is the one way.
     """
 
     forms: tuple[Form, ...] = FORMS
@@ -127,6 +221,10 @@ class CalibrationRecipe:
     ptq: PtqRecipe = field(default_factory=PtqRecipe)
     overflow_fix: OverflowFixes = field(default_factory=OverflowFixes)
     gate: GateLimits = field(default_factory=GateLimits)
+    sensitivity: SensitivityRecipe = field(default_factory=SensitivityRecipe)
+    mixed: MixedRecipe = field(default_factory=MixedRecipe)
+    choice: ChoiceRecipe = field(default_factory=ChoiceRecipe)
+    candidates: tuple[Candidate, ...] = ()
 
     def __post_init__(self) -> None:
         expect(len(self.forms) > 0, "forms", self.forms, f"some of {', '.join(FORMS)}")
@@ -137,3 +235,20 @@ class CalibrationRecipe:
                 'ptq.preset: got "mixed", which gives activations a zero point; expected "performance" for the form '
                 '"int8-trt", since TensorRT takes symmetric INT8 only'
             )
+        names = [candidate.name for candidate in self.candidates]
+        expect(len(set(names)) == len(names), "candidates", names, "each name once")
+        for place, candidate in enumerate(self.candidates):
+            try:
+                changed = self.of_candidate(candidate)
+            except InputError as error:
+                raise InputError(f"candidates[{place}].set: {candidate.name}: {error}") from error
+            searched = changed.mixed.method
+            expect(searched == "none", "mixed.method", searched, '"none" beside candidates; name float layers in one')
+
+    def of_candidate(self, candidate: Candidate) -> CalibrationRecipe:
+        """This recipe with what the candidate changes, and without candidates.
+
+        Raises:
+            InputError: a setting that does not fit.
+        """
+        return override(dataclasses.replace(self, candidates=()), candidate.set)

@@ -11,14 +11,14 @@ from fer_edge.errors import InputError
 __all__ = ["RowSample", "draw_agreement_rows", "draw_sample"]
 
 
-def draw_agreement_rows(dataset: Dataset, sample: RowSample, *, size: int, seed: int) -> RowSample:
-    """Draw training rows none of whose images stands in `sample`, pixel for pixel.
+def draw_agreement_rows(dataset: Dataset, *samples: RowSample, size: int, seed: int) -> RowSample:
+    """Draw training rows none of whose images stands in a sample, pixel for pixel.
 
     Raises:
         InputError: fewer such rows are left.
     """
     train = dataset.split("train")
-    known = {image.tobytes() for image in sample.stills.images}
+    known = {image.tobytes() for sample in samples for image in sample.stills.images}
     outside = np.flatnonzero([image.tobytes() not in known for image in train.images])
     if size > len(outside):
         raise InputError(

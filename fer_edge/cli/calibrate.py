@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fer_edge.cli.console import console, emit_json, json_flag, print_table, progress
+from fer_edge.cli.console import console, emit_json, progress
 
 if TYPE_CHECKING:
+    from fer_edge.bundle import Bundle
     from fer_edge.calibrate.calibration import CalibrationOutcome
-    from fer_edge.calibrate.recipe import Form
-    from fer_edge.manifest import Variant
+    from fer_edge.calibrate.recipe import CalibrationRecipe, Form
+    from fer_edge.data.stills import Dataset
 
 __all__ = ["command"]
+
+_STDOUT: Final = "-"
 
 
 @click.command(name="calibrate")
@@ -30,40 +35,61 @@ __all__ = ["command"]
     "--form", "forms", multiple=True, type=click.Choice(["int8", "int8-trt"]), help="Only this form; may be repeated."
 )
 @click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="Measure what each layer costs when quantized alone, for the first form; BUNDLE stays as it is.",
+)
+@click.option(
+    "--png",
+    "png_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --sensitivity: draw the costs here (.png, .svg or .pdf).",
+)
+@click.option(
     "--sample-out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the row numbers of the calibration sample and their SHA-256 here.",
 )
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the evaluation.")
 @click.option("--dry-run", is_flag=True, help="Quantize, measure and judge, but leave BUNDLE as it is.")
-@json_flag
+@click.option(
+    "--json",
+    "json_out",
+    is_flag=False,
+    flag_value=_STDOUT,
+    metavar="[FILE]",
+    help="Print the result as JSON, and nothing else, on stdout; or write it to FILE, beside the table.",
+)
 def command(
     bundle: str,
     data: str,
     recipe: str,
     settings: tuple[str, ...],
     forms: tuple[Form, ...],
+    sensitivity: bool,
+    png_file: Path | None,
     sample_out: Path | None,
     threads: int,
     dry_run: bool,
-    as_json: bool,
+    json_out: str | None,
 ) -> None:
     """Add INT8 variants to BUNDLE: int8 for ONNX Runtime and OpenVINO, int8-trt for TensorRT.
 
-    NNCF quantizes the encoder on a stratified sample of the training split; of a bundle that was exported from a run of
-    fer-edge qat, the graphs learnt there are taken instead (--set method=ptq quantizes all the same). A form that loses
-    more than the recipe allows ends the command with status 1, and the bundle stays as it is.
+    NNCF quantizes the encoder on a sample of the training split; of a bundle that was exported from a run of fer-edge
+    qat, the graphs learnt there are taken instead (--set method=ptq quantizes all the same). A form that loses more
+    than the recipe allows ends the command with status 1, and the bundle stays as it is. Where the recipe lists
+    candidates, all of them are compared and its rule takes one for each form.
     """
     import dataclasses
 
     from fer_edge.calibrate import require_packages
 
+    if png_file is not None and not sensitivity:
+        raise click.UsageError("--png draws what --sensitivity measures")
     require_packages(needed_by="fer-edge calibrate")
     from fer_edge.bundle import Bundle
-    from fer_edge.calibrate.calibration import measure_forms
     from fer_edge.calibrate.recipe import CalibrationRecipe
     from fer_edge.data import load_dataset
-    from fer_edge.files import write_json
     from fer_edge.recipes import load_recipe, override
 
     plan = override(load_recipe(CalibrationRecipe, recipe, room="calibrate"), settings)
@@ -72,20 +98,85 @@ def command(
     opened = Bundle.open(bundle)
     with progress(f"reading {data}") as bar:
         dataset = load_dataset(data, progress=bar)
-    with _steps() as report:
-        outcome = measure_forms(opened, dataset, recipe=plan, threads=threads, progress=report)
+    if sensitivity:
+        _sensitivity(opened, dataset, plan, threads=threads, json_out=json_out, png_file=png_file)
+        return
+    outcome = _measure(opened, dataset, plan, threads=threads, json_out=json_out)
     if sample_out is not None:
-        write_json(sample_out, outcome.sample.to_json())
-    if as_json:
-        emit_json(outcome.to_json())
-    else:
-        _print_outcome(outcome)
+        _write_sample(sample_out, outcome)
     outcome.require_passed()
     if dry_run:
         console.print(f"dry run: {opened.path} is as it was")
     else:
         outcome.write()
         console.print(f"written: {', '.join(form.variant.name for form in outcome.forms)} in {opened.path}")
+
+
+def _measure(
+    bundle: Bundle, dataset: Dataset, plan: CalibrationRecipe, *, threads: int, json_out: str | None
+) -> CalibrationOutcome:
+    """Make and judge the recipe's way, or compare its candidates; say what came of it."""
+    from fer_edge.calibrate.calibration import measure_forms
+    from fer_edge.calibrate.choice import compare_candidates
+    from fer_edge.cli.calibration_tables import print_comparison, print_outcome
+
+    if not plan.candidates:
+        with _steps() as report:
+            outcome = measure_forms(bundle, dataset, recipe=plan, threads=threads, progress=report)
+        if _tell(outcome.to_json(), json_out):
+            print_outcome(outcome)
+        return outcome
+    with _steps() as report:
+        comparison = compare_candidates(bundle, dataset, recipe=plan, threads=threads, progress=report)
+    if _tell(comparison.to_json(), json_out):
+        print_comparison(comparison)
+        print_outcome(comparison.outcome)
+    comparison.require_chosen()
+    return comparison.outcome
+
+
+def _sensitivity(
+    bundle: Bundle,
+    dataset: Dataset,
+    plan: CalibrationRecipe,
+    *,
+    threads: int,
+    json_out: str | None,
+    png_file: Path | None,
+) -> None:
+    from fer_edge.calibrate.sensitivity import sensitivity_of
+    from fer_edge.calibrate.sensitivity_plot import WHAT, sensitivity_figure
+    from fer_edge.cli.calibration_tables import print_sensitivity
+    from fer_edge.figures import check_figure_path
+
+    if png_file is not None:
+        check_figure_path(png_file, what=WHAT)
+    with _steps() as report:
+        found = sensitivity_of(bundle, dataset, recipe=plan, threads=threads, progress=report)
+    if _tell(found.to_json(), json_out):
+        print_sensitivity(found)
+    if png_file is not None:
+        sensitivity_figure(found, png_file)
+        console.print(f"written: {png_file}")
+
+
+def _write_sample(path: Path, outcome: CalibrationOutcome) -> None:
+    from fer_edge.files import write_json
+
+    write_json(path, outcome.sample.to_json())
+
+
+def _tell(value: dict[str, Any], json_out: str | None) -> bool:
+    """Write the JSON where it is wanted; whether the tables are to be printed."""
+    from fer_edge.files import write_json
+
+    if json_out == _STDOUT:
+        emit_json(value)
+        return False
+    if json_out is not None:
+        write_json(Path(json_out), {**value, "command": shlex.join(["fer-edge", *sys.argv[1:]])})
+        console.print(f"written: {json_out}")
+    return True
 
 
 @contextlib.contextmanager
@@ -97,54 +188,3 @@ def _steps() -> Iterator[Callable[[str, int, int], None]]:
             bar(done, total)
 
         yield report
-
-
-def _print_outcome(outcome: CalibrationOutcome) -> None:
-    parent, split = outcome.parent, outcome.split
-    variants = [parent, *(form.variant for form in outcome.forms)]
-    print_table(
-        ("", *(variant.name for variant in variants)),
-        [
-            ("encoder + head, kB", *(_size(variant, parent) for variant in variants)),
-            (f"{split} top-1", *(f"{variant.metrics[split].top1:.2%}" for variant in variants)),
-            ("  without leaked rows", *(_rate(variant.metrics[split].top1_without_leaked) for variant in variants)),
-            ("  macro-F1", *(f"{variant.metrics[split].macro_f1:.2%}" for variant in variants)),
-            ("  ECE after temperature", *(f"{variant.metrics[split].ece:.4f}" for variant in variants)),
-            ("  temperature", *(f"{variant.temperature:.3f}" for variant in variants)),
-            ("largest logit difference", None, *(_logits(form.variant, "max") for form in outcome.forms)),
-            ("mean logit difference", None, *(_logits(form.variant, "mean") for form in outcome.forms)),
-        ],
-        title=f"{outcome.bundle.manifest.name}: {parent.name} and what became of it",
-        right=tuple(variant.name for variant in variants),
-    )
-    print_table(
-        ("form", "check", "on", "measured", "limit", "McNemar p", ""),
-        [
-            (
-                form.variant.name,
-                check.name,
-                check.on,
-                f"{check.measured:.4f}",
-                f"{check.limit:.4f}",
-                f"{form.gate.paired[check.on].mcnemar_p:.3f}" if check.name == "max_top1_drop" else None,
-                "passed" if check.passed else "FAILED",
-            )
-            for form in outcome.forms
-            for check in form.gate.checks
-        ],
-        title="the gate",
-        right=("measured", "limit", "McNemar p"),
-    )
-
-
-def _size(variant: Variant, parent: Variant) -> str:
-    size, before = (sum(file.size_bytes for file in each.graphs) for each in (variant, parent))
-    return f"{size / 1000:,.0f}" + (f" ({before / size:.2f}x smaller)" if variant is not parent else "")
-
-
-def _rate(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2%}"
-
-
-def _logits(variant: Variant, which: str) -> str:
-    return f"{variant.parity[f'{which}_abs_logit_diff']:.4f}"

@@ -75,10 +75,11 @@ def command(
     if target is not None:
         check_output(target, source=source or "", overwrite=overwrite)
     if data is not None:
-        from fer_edge.bench.attention_plot import attention_figure, check_figure_path
+        from fer_edge.bench.attention_plot import WHAT, attention_figure
+        from fer_edge.figures import check_figure_path
 
         if out is not None:
-            check_figure_path(out)
+            check_figure_path(out, what=WHAT)
             check_output(out, source="", overwrite=overwrite)
         dataset = _read(data)
         with Network.open(bundle, variant=variant, provider=provider, threads=threads) as network:

@@ -21,15 +21,20 @@ STORAGE: Final[Mapping[Form, WeightStorage]] = {"int8": "cast", "int8-trt": "deq
 _LAST_STORED: Final = "attention"
 
 
-def stored_form(encoder: ModelProto, head: ModelProto, *, form: Form) -> tuple[bytes, bytes]:
+def stored_form(encoder: ModelProto, head: ModelProto, *, form: Form, float_lstm: bool = False) -> tuple[bytes, bytes]:
     """The ONNX files of a form: sequence weights stored as its engines take them, all else as it is.
 
     Args:
         encoder: quantized as the form wants it; not changed.
         head: float; not changed.
         form: decides on the storage.
+        float_lstm: leave the weights of the encoder's LSTMs float.
     """
-    parts = (store_weights_int8(part, storage=STORAGE[form], until=_LAST_STORED) for part in (encoder, head))
+    kinds = ("MatMul", "Gemm") if float_lstm else ("LSTM", "MatMul", "Gemm")
+    parts = (
+        store_weights_int8(encoder, storage=STORAGE[form], until=_LAST_STORED, kinds=kinds),
+        store_weights_int8(head, storage=STORAGE[form], until=_LAST_STORED),
+    )
     encoder_bytes, head_bytes = (
         dump_graph(part, name=f"the {form} {name}") for part, name in zip(parts, ("encoder", "head"), strict=True)
     )

@@ -24,12 +24,15 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from fer_edge.errors import InputError
 from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused
 
-__all__ = ["CELL", "LstmForm", "rewrite_lstm", "unusual_lstm"]
+__all__ = ["CELL", "PRODUCT", "LstmForm", "rewrite_lstm", "unusual_lstm"]
 
 LstmForm = Literal["loop", "hoisted", "unrolled"]
 
 CELL: Final = "/cell/"
 """Part of the name of every node of a written-out LSTM's cell: what follows the two matrix products of a step."""
+
+PRODUCT: Final = "/product"
+"""End of the name of the matrix product of all steps' input."""
 
 _DEFAULT_ACTIVATIONS: Final = ("sigmoid", "tanh", "tanh")
 _LONGEST: Final = 64  # steps; beyond that the graph grows faster than any engine gains
@@ -206,7 +209,9 @@ class _Writer:
 
     def _product(self) -> str:
         """X·W + b of every step, float32 (T, D, B, 4H), a reverse direction's steps already in its own order."""
-        product = self._add("MatMul", [self._inputs[0], self._floats("input_weight", self._weights.product)], "product")
+        product = self._add(
+            "MatMul", [self._inputs[0], self._floats("input_weight", self._weights.product)], PRODUCT[1:]
+        )
         biased = self._add("Add", [product, self._floats("input_bias", self._weights.bias)], "biased")
         if self._directions == 1:
             gates = self._add("Unsqueeze", [biased, self._ints("one", [1])], "gates")

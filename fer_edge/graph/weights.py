@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -16,11 +16,18 @@ __all__ = ["WeightStorage", "restore_weights", "store_weights_int8"]
 
 WeightStorage = Literal["cast", "dequantize"]
 
+_STORED_KINDS: Final = ("LSTM", "MatMul", "Gemm")
 _LSTM_WEIGHTS: Final = (1, 2)  # W (directions, 4H, I) and R (directions, 4H, H)
 _SMALLEST: Final = 1024  # elements; below that the scales and the extra nodes eat the gain
 
 
-def store_weights_int8(model: ModelProto, *, storage: WeightStorage, until: str | None = None) -> ModelProto:
+def store_weights_int8(
+    model: ModelProto,
+    *,
+    storage: WeightStorage,
+    until: str | None = None,
+    kinds: Collection[str] = _STORED_KINDS,
+) -> ModelProto:
     """Store the weights of LSTM, MatMul and Gemm as int8, symmetric, one scale for every output of every direction.
 
     Biases stay float, as do weights below 1,024 elements. The weights come back to float before they are used:
@@ -34,6 +41,7 @@ def store_weights_int8(model: ModelProto, *, storage: WeightStorage, until: str 
         model: not changed. Weights that are no float constants (stored so already, say) are left alone.
         storage: one of the two.
         until: a tensor; only the nodes that it is computed from are touched. All of them without it.
+        kinds: operators to touch, some of LSTM, MatMul and Gemm.
 
     Raises:
         InputError: `storage` is neither of the two, or no node makes `until`.
@@ -49,6 +57,8 @@ def store_weights_int8(model: ModelProto, *, storage: WeightStorage, until: str 
     ahead: list[NodeProto] = []
     readers: dict[tuple[str, int], str] = {}
     for node, position, axis in _weight_inputs(touched):
+        if node.op_type not in kinds:
+            continue
         name = node.input[position]
         weight = index.constant(name)
         if weight is None or weight.dtype != np.float32 or weight.size < _SMALLEST:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,20 @@ from fer_edge.preprocess import PreprocessSpec, prepare_stills
 if TYPE_CHECKING:
     from fer_edge.runtime.network import Network
 
-__all__ = ["evaluate"]
+__all__ = ["StillOutputs", "evaluate", "evaluate_windows"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StillOutputs:
+    """What a network says of stills.
+
+    Attributes:
+        features: float32 (N, F) of the encoder.
+        by_window: window T -> float32 (N, C), logits before temperature.
+    """
+
+    features: NDArray[np.float32]
+    by_window: Mapping[int, NDArray[np.float32]]
 
 
 def evaluate(
@@ -43,16 +57,36 @@ def evaluate(
         InputError: no still, another dtype or shape, or batch or window below 1.
         SessionError: the engine failed, or gave a logit that is not finite.
     """
-    if batch < 1 or window < 1:
-        raise InputError(f"batch and window must be at least 1, got {batch} and {window}")
+    outputs = evaluate_windows(network, stills, spec, batch=batch, windows=(window,), progress=progress)
+    return outputs.by_window[window]
+
+
+def evaluate_windows(
+    network: Network,
+    stills: NDArray[np.uint8],
+    spec: PreprocessSpec,
+    *,
+    batch: int = 64,
+    windows: Sequence[int] = (1,),
+    progress: Callable[[int, int], None] | None = None,
+) -> StillOutputs:
+    """As `evaluate`, at several windows, for one pass of the encoder."""
+    if batch < 1 or not windows or min(windows) < 1:
+        raise InputError(f"batch and window must be at least 1, got {batch} and {', '.join(map(str, windows))}")
     if len(stills) == 0:
         raise InputError("no still to evaluate")
-    parts: list[NDArray[np.float32]] = []
+    encoded: list[NDArray[np.float32]] = []
+    parts: dict[int, list[NDArray[np.float32]]] = {window: [] for window in windows}
     for start in range(0, len(stills), batch):
         frames = prepare_stills(np.asarray(stills[start : start + batch]), spec)
         features: NDArray[Any] = network.encode(frames)
-        windows = np.repeat(features[:, None, :], window, axis=1)
-        parts.append(network.logits(windows, np.full(len(frames), window, np.int64)))
+        encoded.append(features)
+        for window, found in parts.items():
+            repeated = np.repeat(features[:, None, :], window, axis=1)
+            found.append(network.logits(repeated, np.full(len(frames), window, np.int64)))
         if progress is not None:
             progress(min(start + batch, len(stills)), len(stills))
-    return np.concatenate(parts)
+    return StillOutputs(
+        features=np.concatenate(encoded),
+        by_window={window: np.concatenate(found) for window, found in parts.items()},
+    )

@@ -80,7 +80,8 @@ def qat_run(
             f"{parent.path} was pruned to {parent.record['sparsity']['pattern']} zeros, which fine-tuning would fill; "
             "begin from a run without them"
         )
-    rows, sample = _rows(dataset, recipe), draw_sample(dataset, size=recipe.sample.size, seed=recipe.sample.seed)
+    drawn = recipe.sample
+    rows, sample = _rows(dataset, recipe), draw_sample(dataset, size=drawn.size, seed=drawn.seed, choice=drawn.choice)
     with without_telemetry():
         nncf = require("nncf", needed_by="fer-edge qat", extra="calibrate")
     config = _config(parent, recipe)

@@ -11,7 +11,7 @@ from miniature import miniature_bundle, noise_dataset
 
 from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import CalibrationOutcome, calibrate_bundle, measure_forms
-from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits, OverflowFixes, SampleRecipe
+from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, GateLimits, OverflowFixes, SampleRecipe
 from fer_edge.errors import BundleError, GateError, InputError
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.signed import unsigned_nodes
@@ -127,7 +127,7 @@ def test_metrics_and_temperature_are_each_forms_own(written: Bundle, outcome: Ca
 def test_progress_names_each_step_and_reaches_its_end(
     outcome: CalibrationOutcome, told: dict[str, tuple[int, int]]
 ) -> None:
-    assert {"quantizing int8", "fp32 on PublicTest, T = 1", "int8-trt on Training outside the sample"} <= set(told)
+    assert {"quantizing int8", "fp32 on PublicTest", "int8-trt on Training outside the sample"} <= set(told)
     assert all(done == total for done, total in told.values())
 
 
@@ -153,6 +153,12 @@ def test_a_bundle_that_changed_meanwhile_is_not_overwritten(tmp_path: Path, outc
     """The outcome was measured on the bundle as it was opened; by now it holds the forms already."""
     with pytest.raises(BundleError, match="was changed since it was opened"):
         outcome.write()
+
+
+def test_candidates_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    recipe = CalibrationRecipe(sample=RECIPE.sample, gate=GENEROUS, candidates=(Candidate(name="a"),))
+    with pytest.raises(InputError, match="compare_candidates"):
+        measure_forms(miniature_bundle(tmp_path / "bundle"), noise_dataset(), recipe=recipe)
 
 
 def test_a_missing_parent_is_named(tmp_path: Path) -> None:

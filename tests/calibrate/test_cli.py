@@ -8,7 +8,10 @@ from click.testing import CliRunner, Result
 from miniature import miniature_bundle
 
 from fer_edge.bundle import Bundle
+from fer_edge.calibrate.recipe import CalibrationRecipe
+from fer_edge.calibrate.sensitivity import LayerCost, SensitivityReport
 from fer_edge.cli import main
+from fer_edge.data.stills import Dataset
 from fer_edge.files import sha256_bytes
 
 LENIENT = """
@@ -74,6 +77,71 @@ def test_a_failed_gate_ends_with_1_and_the_table(tmp_path: Path, recipe: Path) -
     assert result.stderr.startswith("error: INT8 lost more accuracy than the recipe allows, so nothing was written")
     assert "Traceback" not in result.output
     assert manifest_hash(bundle) == bundle.sha256
+
+
+def test_sensitivity_is_a_table_a_file_and_a_picture(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    bundle, record, picture = miniature_bundle(tmp_path / "bundle"), tmp_path / "costs.json", tmp_path / "costs.png"
+    cost = LayerCost(
+        layer="cnn.0", node="/cnn/cnn.0/Conv", operator="Conv", parameters=72, quantized_by_recipe=False, top1=0.5,
+        top1_drop=0.01, flip_rate=0.03, ece_rise=0.002, feature_sqnr_db=33.0, logit_sqnr_db=30.0,
+    )  # fmt: skip
+
+    def measured(opened: Bundle, dataset: Dataset, *, recipe: CalibrationRecipe, **more: object) -> SensitivityReport:
+        return SensitivityReport(
+            bundle={"name": opened.manifest.name, "sha256": opened.sha256}, parent="fp32", form=recipe.forms[0],
+            split=dataset.split("choose").name, rows=recipe.sensitivity.rows, parent_top1=0.51, layers=(cost,),
+            together=cost, sample={}, recipe=recipe, created="now", nncf="3",
+        )  # fmt: skip
+
+    monkeypatch.setattr("fer_edge.calibrate.sensitivity.sensitivity_of", measured)
+    options = ("--sensitivity", "--json", str(record), "--png", str(picture), "--set", "sensitivity.rows=8")
+    result = calibrate(bundle, recipe, *options)
+    assert result.exit_code == 0, result.output
+    assert "each layer quantized alone (int8), 8 rows" in result.stdout
+    assert "+1.00" in result.stdout
+    assert "left float" in result.stdout
+    assert SensitivityReport.read(record).layers == (cost,)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert manifest_hash(bundle) == bundle.sha256
+
+
+TWO_WAYS = """
+[choice]
+max_ece_rise = 0.3
+[[candidates]]
+name = "a"
+[[candidates]]
+name = "b"
+set = ["ptq.lstm=float"]
+"""
+
+
+def test_candidates_are_compared_and_the_rules_one_is_written(tmp_path: Path, recipe: Path) -> None:
+    bundle = miniature_bundle(tmp_path / "bundle")
+    recipe.write_text(LENIENT + TWO_WAYS)
+    result = calibrate(bundle, recipe, "--json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert [each["name"] for each in record["results"]] == ["a", "b"]
+    written = Bundle.open(bundle.path)
+    assert written.manifest.provenance.calibration["int8"]["choice"]["chosen"] == record["chosen"]
+
+
+def test_where_no_candidate_may_ship_the_table_comes_before_the_error(tmp_path: Path, recipe: Path) -> None:
+    bundle = miniature_bundle(tmp_path / "bundle", outlier=1e4)
+    recipe.write_text(LENIENT + TWO_WAYS)
+    result = calibrate(bundle, recipe, "--set", "gate.max_flip_rate=0.01")
+    assert result.exit_code == 1
+    assert "candidate" in result.stdout
+    assert "int8: none of 2 candidates is within the gate" in result.stderr
+    assert manifest_hash(bundle) == bundle.sha256
+
+
+def test_a_picture_is_of_the_sensitivity(tmp_path: Path, recipe: Path) -> None:
+    assert calibrate(miniature_bundle(tmp_path / "bundle"), recipe, "--png", "x.png").exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,43 @@ def test_rows_to_agree_on_share_no_image_with_the_sample() -> None:
         draw_agreement_rows(dataset, sample, size=left + 1, seed=1)
 
 
+def test_other_choices_of_rows_are_what_they_say() -> None:
+    dataset = noise_dataset()
+    train = dataset.split("train")
+    counts = np.bincount(draw_sample(dataset, size=35, seed=3, choice="balanced").stills.labels, minlength=7)
+    available = np.bincount(train.labels, minlength=7)
+    assert counts.sum() == 35
+    short = counts < counts.max() - 1
+    assert counts[short].tolist() == available[short].tolist(), "a class gives less than the others only if it has less"
+    random = draw_sample(dataset, size=35, seed=3, choice="random")
+    assert len(set(random.stills.rows.tolist())) == 35
+    assert random.stills.rows.tolist() != draw_sample(dataset, size=35, seed=3).stills.rows.tolist()
+
+
+def test_the_hardest_rows_are_those_of_the_least_margin() -> None:
+    dataset = noise_dataset()
+    asked: list[int] = []
+
+    def margins(stills: StillSet) -> np.ndarray:
+        asked.append(len(stills))
+        return stills.rows.astype(float)
+
+    hard = draw_sample(dataset, size=20, seed=3, choice="hardest", margins=margins)
+    assert asked == [80]
+    easy = draw_sample(dataset, size=20, seed=3, choice="hardest", margins=lambda stills: -margins(stills))
+    assert hard.stills.rows.max() < easy.stills.rows.min()
+    with pytest.raises(InputError, match="needs a network"):
+        draw_sample(dataset, size=20, seed=3, choice="hardest")
+
+
+def test_rows_to_agree_on_lie_outside_every_sample() -> None:
+    dataset = noise_dataset()
+    samples = [draw_sample(dataset, size=30, seed=seed) for seed in (1, 2)]
+    used = {image.tobytes() for sample in samples for image in sample.stills.images}
+    outside = draw_agreement_rows(dataset, *samples, size=60, seed=1)
+    assert not used & {image.tobytes() for image in outside.stills.images}
+
+
 def test_a_data_set_without_a_training_split_is_refused() -> None:
     dataset = noise_dataset()
     without = Dataset(name="x", source="x", layout="x", splits=dataset.splits, roles={"choose": "PublicTest"})

@@ -168,3 +168,9 @@ def test_restoring_leaves_weights_that_int8_is_computed_with() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert int8_sizes(restore_weights(model)) == [64]
+
+
+def test_only_the_operators_that_are_asked_for_are_stored() -> None:
+    model = products(transposed=False)
+    assert int8_sizes(store_weights_int8(model, storage="cast")) == [40 * 30, 48 * 40]
+    assert int8_sizes(store_weights_int8(model, storage="cast", kinds=("LSTM", "Gemm"))) == [40 * 30]

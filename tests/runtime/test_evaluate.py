@@ -10,7 +10,7 @@ from tiny import tiny_bundle
 
 from fer_edge.errors import InputError
 from fer_edge.preprocess import prepare_stills
-from fer_edge.runtime.evaluate import evaluate
+from fer_edge.runtime.evaluate import evaluate, evaluate_windows
 from fer_edge.runtime.network import Network
 
 
@@ -34,6 +34,18 @@ def test_batches_make_no_difference(tmp_path: Path, stills: np.ndarray, window: 
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert seen == [(4, 11), (8, 11), (11, 11)]
+
+
+def test_several_windows_share_one_pass_of_the_encoder(tmp_path: Path, stills: np.ndarray) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle")
+    spec = bundle.manifest.preprocess
+    with Network.open(bundle) as network:
+        outputs = evaluate_windows(network, stills, spec, batch=4, windows=(1, 3))
+        for window in (1, 3):
+            np.testing.assert_array_equal(
+                outputs.by_window[window], evaluate(network, stills, spec, batch=4, window=window)
+            )
+        np.testing.assert_allclose(outputs.features, network.encode(prepare_stills(stills, spec)), atol=1e-6)
 
 
 def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, stills: np.ndarray) -> None:

@@ -1,0 +1,244 @@
+"""What can be quantized of the encoder's LSTM: what it costs and what it gains, on one INT8 encoder, in five forms.
+
+    python bench/lstm_int8.py edge --data fer2013:PATH --json bench/results/DEVICE/lstm_int8.json
+
+- ``weights``: the LSTM node, its weights stored as int8 and computed in float. This is what ships.
+- ``float``: the LSTM node with float weights.
+- ``hoisted``: the input's product of all steps as one float MatMul, the recurrent part in a Scan.
+- ``projection``: as hoisted, the product quantized by NNCF like a convolution.
+- ``dynamic``: as hoisted, the product as DynamicQuantizeLinear and MatMulInteger, its input's range taken anew in
+  every run.
+
+The recurrent part stays float in all of them, and the convolutions are the same INT8. The graphs are open in their
+batch, as the runtime runs them: with fixed shapes ONNX Runtime makes one Gemm of the quantized product and its bias,
+whose weights it then dequantizes in every run. Times are of one frame, in turn in one process, over those of
+``weights`` in the same round; accuracy is that of the choosing split without leaked rows, in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from fer_edge.bench.latency import Probe, measure_interleaved, ratio_over_rounds, summarise
+from fer_edge.bundle import Bundle
+from fer_edge.calibrate import require_packages
+from fer_edge.cli.console import print_table, progress
+from fer_edge.errors import FerEdgeError
+from fer_edge.files import sha256_bytes, write_json
+from fer_edge.machine import machine_report
+from fer_edge.manifest import timestamp
+from fer_edge.metrics import expected_calibration_error, fit_temperature, paired_report, softmax
+from fer_edge.runtime.providers import open_session
+
+PROVIDERS = ("cpu", "openvino")
+BASE = "weights"
+
+
+def encoders(bundle: Bundle, dataset: Any, recipe: Any) -> dict[str, bytes]:
+    """Every form of the encoder, open in N."""
+    import dataclasses
+
+    from fer_edge.calibrate.forms import form_graphs
+    from fer_edge.calibrate.ptq import quantize_encoder
+    from fer_edge.calibrate.trial import open_parts, sample_of
+    from fer_edge.graph.load import dump_graph, load_graph
+    from fer_edge.graph.lstm_forms import rewrite_lstm
+
+    parts = open_parts(bundle, dataset, recipe)
+    frames = parts.frames(sample_of(parts, dataset, recipe, threads=1, progress=None).stills)
+    made: dict[str, bytes] = {}
+    for lstm in ("weights", "projection"):
+        ptq = dataclasses.replace(recipe.ptq, lstm=lstm)
+        quantized = quantize_encoder(parts.encoder, frames, recipe=ptq, overflow_fix=recipe.overflow_fix.int8)
+        for name in ("weights", "float") if lstm == "weights" else (lstm,):
+            changed = dataclasses.replace(recipe, ptq=dataclasses.replace(ptq, lstm=name))
+            made[name] = form_graphs("int8", quantized, parts.head, recipe=changed).encoder
+    hoisted = rewrite_lstm(load_graph(made["float"]), form="hoisted")
+    made["hoisted"] = dump_graph(hoisted)
+    made["dynamic"] = dynamic_product(hoisted)
+    return {name: made[name] for name in ("weights", "float", "hoisted", "projection", "dynamic")}
+
+
+def dynamic_product(hoisted: Any) -> bytes:
+    """The graph with its hoisted products as MatMulInteger, by ONNX Runtime's own tool."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from fer_edge.graph.load import dump_graph
+    from fer_edge.graph.lstm_forms import PRODUCT
+
+    products = [node.name for node in hoisted.graph.node if node.op_type == "MatMul" and node.name.endswith(PRODUCT)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "dynamic.onnx"
+        quantize_dynamic(
+            hoisted, file, op_types_to_quantize=["MatMul"], nodes_to_quantize=products, per_channel=True,
+            weight_type=QuantType.QInt8,
+        )  # fmt: skip
+        model = onnx.load(file)
+    del model.opset_import[:]
+    model.opset_import.extend(hoisted.opset_import)  # the tool also imports the operators of its own, unused here
+    return dump_graph(model)
+
+
+def accuracies(bundle: Bundle, graphs: dict[str, bytes], dataset: Any, rows: int) -> dict[str, Any]:
+    """Top-1, flips and calibration error of every form before the float head, beside the float parent."""
+    from fer_edge.data.report import leaked_rows
+    from fer_edge.preprocess import prepare_stills
+
+    choose = dataset.split("choose")
+    kept = choose.subset(~leaked_rows(dataset, choose))
+    if rows < len(kept):
+        kept = kept.subset(np.sort(np.random.default_rng(11).choice(len(kept), rows, replace=False)))
+    frames = prepare_stills(kept.images, bundle.manifest.preprocess)
+    head = open_session(bundle.graph_bytes("fp32", "head"), provider="cpu")
+
+    def logits(encoder: bytes, what: str) -> np.ndarray:
+        session, found = open_session(encoder, provider="cpu"), []
+        with progress(what, total=len(frames)) as bar:
+            for start in range(0, len(frames), 64):
+                features = session.run({"frames": frames[start : start + 64]})["features"]
+                length = np.ones(len(features), np.int64)
+                found.append(head.run({"features": features[:, None], "length": length})["logits"])
+                bar(start, len(frames))
+        return np.concatenate(found)
+
+    exact = logits(bundle.graph_bytes("fp32", "encoder"), "fp32")
+    before = softmax(exact, temperature=fit_temperature(exact, kept.labels))
+    result: dict[str, Any] = {
+        "split": choose.name,
+        "rows": len(kept),
+        "without_leaked": True,
+        "fp32": {
+            "top1": float((exact.argmax(axis=1) == kept.labels).mean()),
+            "ece": expected_calibration_error(before, kept.labels),
+        },
+        "forms": {},
+    }
+    for name, graph in graphs.items():
+        found = logits(graph, name)
+        after = softmax(found, temperature=fit_temperature(found, kept.labels))
+        paired = paired_report(before, after, kept.labels)
+        result["forms"][name] = {
+            "top1": float((found.argmax(axis=1) == kept.labels).mean()),
+            "flip_rate": paired.flip_rate,
+            "mcnemar_p": paired.mcnemar_p,
+            "ece": expected_calibration_error(after, kept.labels),
+            "mean_abs_logit_diff": float(np.abs(found - exact).mean()),
+        }
+    return result
+
+
+def latencies(
+    graphs: dict[str, bytes], size: int, *, rounds: int, per_round: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """By engine and form: times of one frame and their ratio to the base; what an engine refuses is named."""
+    frame = {"frames": np.random.default_rng(0).integers(0, 256, (1, size, size)).astype(np.uint8)}
+    sessions, refused, versions = {}, {}, {}
+    for name, graph in graphs.items():
+        for provider in PROVIDERS:
+            try:
+                session = open_session(graph, provider=provider)
+                session.run(frame)
+            except FerEdgeError as error:
+                refused[provider, name] = " ".join(str(error).split())[:200]
+                continue
+            sessions[provider, name] = session
+            versions[provider] = session.provider_version
+
+    def run(key: tuple[str, str]) -> Callable[[], object]:
+        return lambda: sessions[key].run(frame)
+
+    probes = [Probe(name="/".join(key), stages={"run": run(key)}, per_round=per_round) for key in sessions]
+    with progress("timing", total=rounds) as bar:
+        samples = measure_interleaved(probes, rounds=rounds, warm_up=20, progress=bar)
+    found: dict[str, Any] = {}
+    for provider in PROVIDERS:
+        found[provider] = {}
+        base = samples[f"{provider}/{BASE}"].total()
+        for name in graphs:
+            if (provider, name) in refused:
+                found[provider][name] = {"refused": refused[provider, name]}
+                continue
+            taken = samples[f"{provider}/{name}"].total()
+            ratio = ratio_over_rounds(taken, base)
+            found[provider][name] = {
+                "latency_ms": summarise(taken, batch=1, t=None, threads=1).to_json(),
+                "over_weights": {"median": ratio.median, "q1": ratio.q1, "q3": ratio.q3},
+                "over_weights_min": float(taken.min() / base.min()),
+            }
+    return found, versions
+
+
+@click.command()
+@click.argument("bundle")
+@click.option("--data", required=True, metavar="SPEC", help="The data set to calibrate and measure on.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
+@click.option("--rows", default=4000, show_default=True, type=click.IntRange(min=1), help="Of the choosing split.")
+@click.option("--rounds", default=60, show_default=True, type=click.IntRange(min=1))
+@click.option("--per-round", default=10, show_default=True, type=click.IntRange(min=1))
+def main(bundle: str, data: str, json_file: Path | None, rows: int, rounds: int, per_round: int) -> None:
+    """Time the forms of an INT8 encoder's LSTM and evaluate each."""
+    require_packages(needed_by="bench/lstm_int8.py")
+    from fer_edge.calibrate.recipe import CalibrationRecipe
+    from fer_edge.data import load_dataset
+    from fer_edge.recipes import load_recipe
+
+    opened, dataset = Bundle.open(bundle), load_dataset(data)
+    recipe = load_recipe(CalibrationRecipe, "default", room="calibrate")
+    graphs = encoders(opened, dataset, recipe)
+    device = machine_report()
+    times, versions = latencies(graphs, opened.manifest.preprocess.size, rounds=rounds, per_round=per_round)
+    accuracy = accuracies(opened, graphs, dataset, rows)
+    result = {
+        "schema": 1,
+        "what": "INT8 forms of the encoder's LSTM",
+        "created": timestamp(),
+        "command": shlex.join(["python", "bench/lstm_int8.py", *sys.argv[1:]]),
+        "device": device.to_json(),
+        "bundle": {"name": opened.manifest.name, "sha256": opened.sha256},
+        "timing": {"rounds": rounds, "per_round": per_round, "warm_up": 20, "threads": 1},
+        "engines": versions,
+        "encoder_bytes": {name: len(graph) for name, graph in graphs.items()},
+        "encoder_sha256": {name: sha256_bytes(graph) for name, graph in graphs.items()},
+        "latency": times,
+        "accuracy": accuracy,
+    }
+    if json_file is not None:
+        write_json(json_file, result)
+    print_table(
+        ("form", "kB", *PROVIDERS, "top-1", "flips", "ECE"),
+        [
+            (
+                name,
+                f"{len(graph) / 1000:,.0f}",
+                *(_shown(times[provider][name]) for provider in PROVIDERS),
+                f"{accuracy['forms'][name]['top1']:.2%}",
+                f"{accuracy['forms'][name]['flip_rate']:.2%}",
+                f"{accuracy['forms'][name]['ece']:.4f}",
+            )
+            for name, graph in graphs.items()
+        ],
+        title=f"encoder of one frame over the form {BASE!r}: median of the rounds (fastest over fastest)",
+        right=("kB", "top-1", "flips", "ECE"),
+    )
+
+
+def _shown(times: dict[str, Any]) -> str:
+    if "refused" in times:
+        return "refused"
+    return f"{times['over_weights']['median']:.2f} ({times['over_weights_min']:.2f})"
+
+
+if __name__ == "__main__":
+    try:
+        main(standalone_mode=True)
+    except FerEdgeError as error:
+        raise SystemExit(f"error: {error}") from error

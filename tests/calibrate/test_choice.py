@@ -1,0 +1,120 @@
+"""Candidates compared, and the rule that takes one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miniature import miniature_bundle, noise_dataset
+
+from fer_edge.calibrate.choice import CandidateResult, Comparison, compare_candidates, ranked
+from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, SampleRecipe
+from fer_edge.errors import GateError, InputError
+from fer_edge.graph.load import load_graph
+
+GENEROUS = GateLimits(
+    max_top1_drop=0.2, max_flip_rate=0.2, max_ece_rise=0.2, min_agreement=0.8, agreement_rows=60, agreement_seed=1
+)
+RECIPE = CalibrationRecipe(
+    sample=SampleRecipe(size=21),
+    gate=GENEROUS,
+    choice=ChoiceRecipe(max_ece_rise=0.2, agreement_rows=30),
+    candidates=(
+        Candidate(name="plain"),
+        Candidate(name="projection", set=("ptq.lstm=projection", 'forms=["int8"]', "ptq.activation_range=percentile")),
+        Candidate(name="hardest", set=("sample.choice=hardest", "ptq.lstm=float", 'forms=["int8"]')),
+    ),
+)
+RESULT = CandidateResult(
+    name="a", set=(), form="int8", top1=0.7, top1_drop=0.0, flip_rate=0.02, only_parent_right=1, only_form_right=1,
+    mcnemar_p=1.0, ece=0.02, ece_rise=0.0, temperature=1.0, agreement=1.0, mean_abs_logit_diff=0.1, size_bytes=10,
+    gate_passed=True, within=True, quantize_s=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    bundle = miniature_bundle(tmp_path_factory.mktemp("candidates") / "bundle")
+    return compare_candidates(bundle, noise_dataset(), recipe=RECIPE)
+
+
+def test_every_candidate_is_measured_in_the_forms_it_makes(comparison: Comparison) -> None:
+    assert [(each.name, each.form) for each in comparison.results] == [
+        ("plain", "int8"), ("plain", "int8-trt"), ("projection", "int8"), ("hardest", "int8"),
+    ]  # fmt: skip
+    assert all(0 < each.mean_abs_logit_diff < 0.5 for each in comparison.results)
+    assert len({each.mean_abs_logit_diff for each in comparison.results}) == 4
+    assert comparison.rows["n"] == 65
+
+
+def test_agreement_rows_lie_outside_every_sample(comparison: Comparison) -> None:
+    assert comparison.rows["agreement"]["size"] == 30
+    assert comparison.outcome.provenance["int8"]["agreement_rows"]["size"] == 60
+
+
+def test_the_chosen_go_through_the_whole_gate_and_can_be_written(comparison: Comparison) -> None:
+    comparison.require_chosen()
+    best = ranked([each for each in comparison.results if each.form == "int8"], RECIPE.choice)[0]
+    assert comparison.chosen == {"int8": best.name, "int8-trt": "plain"}
+    assert comparison.outcome.passed
+    bundle = comparison.outcome.write()
+    assert bundle.verify().ok
+    assert bundle.manifest.provenance.calibration["int8"]["choice"]["chosen"] == comparison.chosen
+    assert bundle.variant("int8").how_made["recipe"]["candidates"] == []
+
+
+def test_it_is_json(comparison: Comparison) -> None:
+    record = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
+    assert record["recipe"]["choice"]["rule"] == "fewest-flips-within-gate"
+    assert [candidate["name"] for candidate in record["recipe"]["candidates"]] == ["plain", "projection", "hardest"]
+    assert record["results"][0]["name"] == "plain"
+
+
+def test_where_none_may_ship_the_nearest_is_named(comparison: Comparison) -> None:
+    nothing = dataclasses.replace(comparison, chosen={"int8": "plain"})
+    with pytest.raises(GateError, match=r"int8-trt: none of 1 candidates .* nearest is 'plain', flips 0\.\d+"):
+        nothing.require_chosen()
+
+
+def test_each_rule_takes_what_it_says() -> None:
+    few = dataclasses.replace(RESULT, name="few", flip_rate=0.01, top1=0.69, ece=0.03, size_bytes=12)
+    right = dataclasses.replace(RESULT, name="right", top1=0.71, ece=0.025)
+    calm = dataclasses.replace(RESULT, name="calm", ece=0.01, size_bytes=9, flip_rate=0.029)
+    out = dataclasses.replace(RESULT, name="out", flip_rate=0.0, top1=0.9, ece=0.0, size_bytes=1, within=False)
+
+    def first(rule: str) -> str:
+        return ranked([out, few, right, calm], ChoiceRecipe(rule=rule))[0].name  # type: ignore[arg-type]
+
+    assert first("fewest-flips-within-gate") == "few"
+    assert first("best-top1-within-gate") == "right"
+    assert first("least-ece-within-gate") == "calm"
+    assert first("smallest-within-gate") == "calm"
+    assert [each.name for each in ranked([RESULT, right], ChoiceRecipe())] == ["a", "right"]
+    assert ranked([out], ChoiceRecipe()) == []
+
+
+def test_a_form_that_no_candidate_makes_is_refused(tmp_path: Path) -> None:
+    only = (Candidate(name="int8 alone", set=('forms=["int8"]',)),)
+    recipe = dataclasses.replace(RECIPE, candidates=only)
+    with pytest.raises(InputError, match="none of them makes the form 'int8-trt'"):
+        compare_candidates(miniature_bundle(tmp_path / "bundle"), noise_dataset(), recipe=recipe)
+
+
+def test_the_quantized_projection_is_int8_before_a_float_loop(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, forms=("int8",), candidates=RECIPE.candidates[1:2])
+    found = compare_candidates(miniature_bundle(tmp_path / "bundle"), noise_dataset(), recipe=recipe)
+    form = found.outcome.forms[0]
+    model = load_graph(form.graphs.encoder)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    (product,) = (node for node in model.graph.node if node.name.endswith("/product"))
+    steps, weight = (makers[name] for name in product.input)
+    assert weight.op_type == "DequantizeLinear"
+    assert steps.op_type == "Transpose"
+    assert makers[steps.input[0]].op_type == "DequantizeLinear"
+    assert [node.op_type for node in model.graph.node if node.op_type in ("LSTM", "Scan")] == ["Scan"]
+    parent = found.outcome.parent.encoder
+    assert (form.variant.encoder.parameters, form.variant.encoder.macs) == (parent.parameters, parent.macs)
+    assert np.isfinite(form.logits.by_window[1]).all()
