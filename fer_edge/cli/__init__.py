@@ -22,7 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "export": "Make a bundle of a training run, or a target's files of a bundle.",
     "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
     "bench": "Measure latency and accuracy of every variant.",
-    "sweep": "Train and measure a grid or a search of networks, and draw the front of accuracy against time.",
+    "sweep": "Measure a grid or a search of networks; draw their front.",
     "engines": "Time every engine's settings on this machine.",
     "clips": "Show what the sequence head buys, on clips made of stills.",
     "run": "Recognise expressions in an image, a video or a camera's stream.",
