@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.model.config import ModelConfig
 from fer_edge.preprocess import PreprocessSpec
 from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, SequenceTraining, TrainRecipe
 
-__all__ = ["small_config", "small_dataset", "small_recipe"]
+__all__ = ["StopAfter", "small_config", "small_dataset", "small_recipe"]
 
 
 def small_config() -> ModelConfig:
@@ -40,3 +42,17 @@ def small_recipe(*, epochs: int = 2, batch_size: int = 32) -> TrainRecipe:
 def small_dataset() -> Dataset:
     """Generated faces with the splits to train, to choose and to report on."""
     return load_dataset("synthetic:300@3")
+
+
+class StopAfter:
+    """Presses Ctrl-C at a step of a stage."""
+
+    def __init__(self, stage: str, step: int) -> None:
+        self.place = (stage, step)
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        if (stage, done) == self.place:
+            raise KeyboardInterrupt
+
+    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
+        pass

@@ -5,10 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
-import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ from fer_edge.paper.result import RunResult, run_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
 from fer_edge.train.recipe import TrainRecipe
+from fer_edge.workers import open_workers
 
 __all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "study_device", "weights_path"]
 
@@ -231,32 +229,10 @@ def _workers(
     jobs: int, data: str, recipe: StudyRecipe, device: str, progress: StudyProgress
 ) -> Iterator[Callable[[PlannedRun, Path], concurrent.futures.Future[RunResult]]]:
     """A pool of training processes; one that is interrupted is ended, not waited for."""
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Manager() as manager:
-        steps = manager.Queue()
-        listener = threading.Thread(target=_listen, args=(steps, progress), daemon=True)
-        listener.start()
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        pool = concurrent.futures.ProcessPoolExecutor(
-            jobs, mp_context=spawn, initializer=_begin_worker, initargs=(data, recipe, device, threads, steps)
-        )
-        try:
-            yield lambda run, weights: pool.submit(_work, run.system.name, run.seed, weights)
-            pool.shutdown()
-        except BaseException:
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            raise
-        finally:
-            steps.put(None)
-            listener.join(timeout=5)
-
-
-def _listen(steps: Any, progress: StudyProgress) -> None:
-    while (step := steps.get()) is not None:
-        progress.step(*step)
+    with open_workers(
+        jobs, lambda step: progress.step(*step), begin=_begin_worker, given=(data, recipe, device)
+    ) as workers:
+        yield lambda run, weights: workers.pool.submit(_work, run.system.name, run.seed, weights)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from fer_edge.sweep.build import Builder, calibration_of, unmade
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.plan import Unit, plan_units
 from fer_edge.sweep.recipe import SweepRecipe
+from fer_edge.workers import open_workers
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -79,27 +77,10 @@ def work_off(task: Task, dataset: Dataset, folder: SweepFolder, *, jobs: int, pr
     if jobs == 1:
         _labour(task, dataset, folder, progress)
         return
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Manager() as manager:
-        events = manager.Queue()
-        listener = threading.Thread(target=_listen, args=(events, progress), daemon=True)
-        listener.start()
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        pool = concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn)
-        try:
-            running = [pool.submit(_labour_elsewhere, task, threads, events) for _ in range(jobs)]
-            for ended in concurrent.futures.as_completed(running):
-                ended.result()
-            pool.shutdown()
-        except BaseException:
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            raise
-        finally:
-            events.put(None)
-            listener.join(timeout=5)
+    with open_workers(jobs, lambda event: getattr(progress, event[0])(*event[1:])) as workers:
+        running = [workers.pool.submit(_labour_elsewhere, task, workers.threads, workers.events) for _ in range(jobs)]
+        for ended in concurrent.futures.as_completed(running):
+            ended.result()
 
 
 def build_units(
@@ -209,11 +190,6 @@ class _Sent:
 
     def said(self, text: str) -> None:
         self._events.put(("said", text))
-
-
-def _listen(events: Any, progress: SweepProgress) -> None:
-    while (event := events.get()) is not None:
-        getattr(progress, event[0])(*event[1:])
 
 
 def _labour_elsewhere(task: Task, threads: int, events: Any) -> None:

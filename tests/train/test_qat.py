@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from training import small_config, small_dataset, small_recipe
+from training import StopAfter, small_config, small_dataset, small_recipe
 
 from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import calibrate_bundle, measure_forms
@@ -64,20 +63,6 @@ def trained_like(seed: int = 0) -> AttentionCnnBiLstm:
 
 def noise(count: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(3).integers(0, 256, (count, 16, 16), dtype=np.uint8))
-
-
-class StopAfter:
-    """Presses Ctrl-C at a step of a stage."""
-
-    def __init__(self, stage: str, step: int) -> None:
-        self.place = (stage, step)
-
-    def step(self, stage: str, done: int, total: int) -> None:
-        if (stage, done) == self.place:
-            raise KeyboardInterrupt
-
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

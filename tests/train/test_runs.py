@@ -6,14 +6,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from training import small_dataset, small_recipe
+from training import StopAfter, small_dataset, small_recipe
 
 from fer_edge.data import Dataset
 from fer_edge.errors import InputError
@@ -21,20 +20,6 @@ from fer_edge.train.run import TrainRun
 from fer_edge.train.trainer import train_model
 
 pytestmark = pytest.mark.train
-
-
-class StopAfter:
-    """Presses Ctrl-C at a step of a stage."""
-
-    def __init__(self, stage: str, step: int) -> None:
-        self.place = (stage, step)
-
-    def step(self, stage: str, done: int, total: int) -> None:
-        if (stage, done) == self.place:
-            raise KeyboardInterrupt
-
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,44 @@
+"""What `bench/lstm_cost.py` times beside the encoder: the same graph without its LSTM, and nothing else changed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_edge.bundle import Bundle
+from fer_edge.errors import InputError
+from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.runtime.providers import open_session
+
+SCRIPT = Path(__file__).parents[2] / "bench" / "lstm_cost.py"
+if not SCRIPT.exists():
+    pytest.skip("bench/ is not part of the source distribution", allow_module_level=True)
+SPEC = importlib.util.spec_from_file_location("lstm_cost", SCRIPT)
+assert SPEC is not None
+assert SPEC.loader is not None
+lstm_cost = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(lstm_cost)
+
+
+def test_the_lstm_goes_and_the_rest_stays() -> None:
+    bundle = Bundle.open("edge")
+    whole = load_graph(bundle.graph_bytes("int8", "encoder"))
+    rest = lstm_cost.without_lstm(whole)
+    kinds = [{kind: [node.op_type for node in graph.graph.node].count(kind) for kind in ("LSTM", "Conv", "Softmax")}
+             for graph in (whole, rest)]  # fmt: skip
+    assert kinds[0]["LSTM"] == 1
+    assert kinds[1] == {**kinds[0], "LSTM": 0}
+    frame = {"frames": np.random.default_rng(0).integers(0, 256, (2, 48, 48), dtype=np.uint8)}
+    with open_session(dump_graph(whole)) as full, open_session(dump_graph(rest)) as cut:
+        outputs, others = full.run(frame), cut.run(frame)
+    assert {name: value.shape for name, value in outputs.items()} == {name: v.shape for name, v in others.items()}
+    assert not np.allclose(outputs["features"], others["features"])
+
+
+def test_a_graph_without_one_is_refused() -> None:
+    rest = lstm_cost.without_lstm(load_graph(Bundle.open("edge").graph_bytes("fp32", "encoder")))
+    with pytest.raises(InputError, match="no LSTM"):
+        lstm_cost.without_lstm(rest)
