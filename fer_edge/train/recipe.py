@@ -125,6 +125,9 @@ class LossSpec:
         distil_beta: in the decoupled form, weight of the divergence among the classes that are not the row's own.
         distil_views: random versions of every training face that the teachers are asked about, once and for all; an
             epoch works on one of them, in turn. 0 asks them at every step about what the step sees, mixed faces too.
+        distil_consensus: share of what is followed that is taken from the mean over all views of the face instead of the
+            view at hand: what a teacher says of many views together is truer than what it says of one. Asks the
+            teachers about all views before the first epoch.
         distil_features: weight of one minus the cosine to the teachers' features, behind a linear adapter (Romero et
             al. 2015, arXiv 1412.6550).
         distil_regions: weight of the divergence from the teachers' attention over the region tokens.
@@ -143,12 +146,13 @@ class LossSpec:
     distil_form: Literal["kd", "dkd"] = "kd"
     distil_beta: float = 2.0
     distil_views: int = 0
+    distil_consensus: float = 0.0
     distil_features: float = 0.0
     distil_regions: float = 0.0
     distil_maps: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("label_smoothing", "votes_weight", "centre_rate", "distil_weight"):
+        for name in ("label_smoothing", "votes_weight", "centre_rate", "distil_weight", "distil_consensus"):
             _check(f"loss.{name}", getattr(self, name), 0.0, 1.0)
         _check("loss.dropout", self.dropout, 0.0, 0.9)
         _check("loss.centre_weight", self.centre_weight, 0.0, 10.0)
@@ -156,6 +160,11 @@ class LossSpec:
         for name in ("distil_beta", "distil_features", "distil_regions", "distil_maps"):
             _check(f"loss.{name}", getattr(self, name), 0.0, 100.0)
         _check("loss.distil_views", self.distil_views, 0, 9999)
+        if self.distil_consensus and self.distil_views < 2:
+            raise InputError(
+                f"loss.distil_consensus is the mean over a face's views and needs loss.distil_views >= 2; got "
+                f"{self.distil_views}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

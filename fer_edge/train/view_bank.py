@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -26,7 +26,7 @@ from fer_edge.train.inference import autocast
 from fer_edge.train.kept import cache_key, keep, kept
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import AugmentSpec, TrainRecipe
-from fer_edge.train.teacher import ALL_PARTS, Lesson, Part, Teachers, joined_lesson, taught_parts
+from fer_edge.train.teacher import ALL_PARTS, Lesson, Part, Teachers, followed_logits, joined_lesson, taught_parts
 
 __all__ = ["View", "ViewBank", "make_view"]
 
@@ -60,15 +60,24 @@ class View:
     Attributes:
         images: uint8 (N, S, S), before the median filter.
         told: of every teacher, float16 tensors of N rows.
+        consensus: float32 (N, classes), the mean of the teachers' probabilities over all views of a face; None where
+            nothing is taken from it.
+        share: of the probabilities to follow that is taken from the consensus.
     """
 
     images: Tensor
     told: tuple[Mapping[Part, Tensor], ...]
+    consensus: Tensor | None = None
+    share: float = 0.0
 
     def lesson(self, rows: Tensor, temperature: float) -> Lesson:
         """What is to be followed on some rows, int64 (B,)."""
         some = [{part: value[rows].float() for part, value in told.items()} for told in self.told]
-        return joined_lesson(some, temperature)
+        lesson = joined_lesson(some, temperature)
+        if self.consensus is None:
+            return lesson
+        own = torch.softmax(lesson.logits / temperature, dim=1)
+        return replace(lesson, logits=followed_logits(torch.lerp(own, self.consensus[rows], self.share), temperature))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +95,19 @@ class ViewBank:
     train: DeviceFaces
     recipe: TrainRecipe
     peers: Processes
+    _consensus: list[Tensor] = field(default_factory=list, init=False, repr=False)  # one, once all views were asked of
 
     def view(self, epoch: int, report: Reporter) -> View:
-        """The view of an epoch, with the teachers' answers."""
-        number = epoch % self.recipe.loss.distil_views
+        """The view of an epoch, with the teachers' answers; the first one may want those of all."""
+        loss = self.recipe.loss
+        if loss.distil_consensus and not self._consensus:
+            self._consensus.append(self._agreed(report))
+        view = self._view(epoch % loss.distil_views, report)
+        if not loss.distil_consensus:
+            return view
+        return replace(view, consensus=self._consensus[0], share=loss.distil_consensus)
+
+    def _view(self, number: int, report: Reporter) -> View:
         images = make_view(self.train.images, self.recipe.augment, number)
         if not self.peers.leads:
             torch.distributed.barrier()
@@ -97,6 +115,17 @@ class ViewBank:
         if self.peers.leads and self.peers.world > 1:
             torch.distributed.barrier()
         return View(images=images, told=told)
+
+    def _agreed(self, report: Reporter) -> Tensor:
+        """What the teachers say of every face on the mean over all its views: float32 (N, classes), probabilities."""
+        views, temperature = self.recipe.loss.distil_views, self.recipe.loss.distil_temperature
+        rows = torch.arange(len(self.train), device=self.train.images.device)
+        total: Tensor | None = None
+        for number in range(views):
+            said = torch.softmax(self._view(number, report).lesson(rows, temperature).logits / temperature, dim=1)
+            total = said if total is None else total + said
+        assert total is not None  # distil_consensus wants at least two views
+        return total / views
 
     def _told(self, member: int, number: int, images: Tensor, report: Reporter) -> Mapping[Part, Tensor]:
         parts = taught_parts(self.recipe.loss)
