@@ -125,8 +125,8 @@ class LossSpec:
         distil_beta: in the decoupled form, weight of the divergence among the classes that are not the row's own.
         distil_views: random versions of every training face that the teachers are asked about, once and for all; an
             epoch works on one of them, in turn. 0 asks them at every step about what the step sees, mixed faces too.
-        distil_consensus: share of what is followed that is taken from the mean over all views of the face instead of the
-            view at hand: what a teacher says of many views together is truer than what it says of one. Asks the
+        distil_consensus: share of what is followed that is taken from the mean over all views of the face instead of
+            the view at hand: what a teacher says of many views together is truer than what it says of one. Asks the
             teachers about all views before the first epoch.
         distil_features: weight of one minus the cosine to the teachers' features, behind a linear adapter (Romero et
             al. 2015, arXiv 1412.6550).

@@ -134,6 +134,24 @@ def test_a_view_is_its_seed_and_comes_back_after_all_others(dataset: Dataset) ->
     assert torch.equal(part, second.images[:256])
 
 
+def test_a_consensus_is_the_mean_of_what_is_said_of_every_view(dataset: Dataset) -> None:
+    rows, temperature, listener = torch.arange(4), 2.0, Listener()
+    alone = bank(taught(3), dataset)
+    said = [alone.view(epoch, Silent()).lesson(rows, temperature).logits for epoch in range(3)]
+    mean = torch.stack([torch.softmax(each / temperature, dim=1) for each in said]).mean(dim=0)
+    for share in (0.25, 1.0):
+        agreed = bank(taught(3, distil_consensus=share), dataset).view(1, listener).lesson(rows, temperature)
+        own = torch.softmax(said[1] / temperature, dim=1)
+        expected = (1 - share) * own + share * mean
+        assert torch.allclose(torch.softmax(agreed.logits / temperature, dim=1), expected, atol=1e-5)
+    assert listener.asked == 0  # all three views were asked of before
+
+
+def test_a_consensus_of_one_view_is_refused() -> None:
+    with pytest.raises(InputError, match="distil_views >= 2; got 1"):
+        taught(1, distil_consensus=0.5)
+
+
 def test_teachers_are_asked_once_and_no_face_is_kept(dataset: Dataset, cache: Path) -> None:
     recipe, listener = taught(2), Listener()
     first = bank(recipe, dataset).view(0, listener)
