@@ -22,6 +22,13 @@ from fer_edge.cli.console import console, emit_json, json_flag, progress
 )
 @click.option("--recipe", metavar="FILE", help="A TOML file of your own; the built-in settings without it.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: steps=3.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="RUN|BUNDLE",
+    help="Follow this run or bundle in the fine-tuning; several are averaged.  [default: PARENT]",
+)
 @click.option("--resume", is_flag=True, help="Go on in --out where it was broken off.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_flag
@@ -34,15 +41,17 @@ def command(
     out: Path | None,
     recipe: str | None,
     settings: tuple[str, ...],
+    teachers: tuple[str, ...],
     resume: bool,
     device: str,
     as_json: bool,
 ) -> None:
     """Remove filters and hidden units of PARENT, a run or a bundle, until it costs no more than asked; then fine-tune.
 
-    The unpruned model is the teacher of the fine-tuning. The recipe says how filters are ranked (importance is
-    group-norm, bn-scale, taylor, hessian or random) and in how many steps; each step is fine-tuned before the next. The
-    result is a run like any other.
+    The unpruned model is the teacher of the fine-tuning unless --teacher names others. The recipe says how filters are
+    ranked (importance is group-norm, bn-scale, taylor, hessian or random), in how many steps, each fine-tuned before
+    the next, and what the fine-tuning's loss and augmentation are where they are not the parent's. The result is a run
+    like any other.
     """
     from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
     from fer_edge.errors import require
@@ -60,7 +69,7 @@ def command(
     if sparsity is not None:
         plan = replace(plan, sparsity=replace(plan.sparsity, pattern=sparsity))
     target = PruneTarget(macs=macs, parameters=parameters)
-    origin = open_origin(parent)
+    origin, followed = open_origin(parent), [open_origin(each) for each in teachers]
     name = Path(parent)
     folder = out or (name.with_name(f"{name.name}-pruned") if name.is_dir() else Path(f"{parent}-pruned"))
     with progress("reading the data set") as bar:
@@ -68,7 +77,15 @@ def command(
     try:
         with run_progress() as report:
             pruned = prune_run(
-                origin, folder, dataset, target=target, recipe=plan, resume=resume, device=device, report=report
+                origin,
+                folder,
+                dataset,
+                target=target,
+                recipe=plan,
+                teacher=followed,
+                resume=resume,
+                device=device,
+                report=report,
             )
     except KeyboardInterrupt:
         console.print(f"the same command with --resume goes on in {folder}")

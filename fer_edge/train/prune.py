@@ -1,4 +1,4 @@
-"""A trained run or bundle becomes a smaller one, step by step, fine-tuned under its unpruned parent's eyes.
+"""A trained run or bundle becomes a smaller one, step by step, fine-tuned under its unpruned parent's eyes or others'.
 
 OUT/steps/1, 2, ...   the runs of all steps but the last: frames only, to go on from
 OUT                   the last step's run, whole; each holds in pruned.safetensors what its fine-tuning began from
@@ -6,6 +6,7 @@ OUT                   the last step's run, whole; each holds in pruned.safetenso
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,8 @@ from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import PruneRecipe, TrainRecipe
 from fer_edge.train.run import TrainRun, expect_no_run
 from fer_edge.train.sparsity import WeightMasks, two_of_four
-from fer_edge.train.trainer import Origin, fit_stages, open_run
+from fer_edge.train.teacher import Teachers
+from fer_edge.train.trainer import Origin, fit_stages, open_run, open_teachers, teacher_facts, teacher_list
 
 __all__ = ["PruneParent", "face_contexts", "open_parent", "prune_run"]
 
@@ -87,11 +89,12 @@ def prune_run(
     *,
     target: PruneTarget | None = None,
     recipe: PruneRecipe | None = None,
+    teacher: Origin | Sequence[Origin] | None = None,
     resume: bool = False,
     device: str = "auto",
     report: Reporter | None = None,
 ) -> TrainRun:
-    """Prune a finished run or a bundle and fine-tune it, its unpruned parent as teacher.
+    """Prune a finished run or a bundle and fine-tune it under the eyes of its unpruned parent, or of other teachers.
 
     Args:
         parent: a finished run, or a bundle.
@@ -99,19 +102,21 @@ def prune_run(
         dataset: as for training; the same data as the parent's unless you mean otherwise.
         target: how small; without it channels stay, and the recipe must ask for sparsity.
         recipe: how to rank, in how many steps, how to round, what to leave zero, how to fine-tune.
+        teacher: whom the fine-tuning follows, as in training; the parent without it.
         resume: go on where the steps or a fine-tuning were broken off.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         report: told of progress.
 
     Raises:
-        InputError: nothing is asked for, the parent is not finished, the target cannot be reached, or `out` holds a run
-            that is not to be resumed or was begun otherwise.
+        InputError: nothing is asked for, the parent is not finished, the target cannot be reached, a teacher does not
+            fit, or `out` holds a run that is not to be resumed or was begun otherwise.
         OutputError: a run cannot be written.
     """
     recipe, target = recipe or PruneRecipe(), target or PruneTarget()
     if target == PruneTarget() and recipe.sparsity.pattern == "none":
         raise InputError("nothing is to be pruned; give --macs, --parameters or --sparsity")
     dataset.expect_expressions(parent.labels, of=str(parent.path))
+    followed = teacher_list(teacher, dataset, parent.recipe)
     target.limits(parent.recipe.model)  # refused before anything is read
     if not resume:
         expect_no_run(out)  # and before its steps are worked through
@@ -119,6 +124,7 @@ def prune_run(
         pruning = _Pruning(
             origin=parent,
             parent=open_parent(parent, dataset),
+            followed=followed,
             dataset=dataset,
             target=target,
             recipe=recipe,
@@ -135,6 +141,7 @@ def prune_run(
 class _Pruning:
     origin: Origin
     parent: PruneParent
+    followed: Sequence[Origin]
     dataset: Dataset
     target: PruneTarget
     recipe: PruneRecipe
@@ -151,7 +158,7 @@ class _Pruning:
         if self.peers.leads:  # alone: gradients on a GPU are not the same to the last bit on every process
             found = self.resume and begun.exists()
             pruned = self._stored(begun) if found else self._prune(step)
-            recipe, facts = self._recipe(pruned.config), self._facts(step, pruned)
+            recipe, facts = self._recipe(pruned.config, last=last), self._facts(step, pruned)
             if not found:
                 self._store(begun, pruned)
         run = open_run(recipe, self.dataset, folder, facts, resume=self.resume, peers=self.peers)
@@ -163,16 +170,26 @@ class _Pruning:
             torch.manual_seed(run.recipe.seed)
             fit_stages(
                 run, pruned.model, pruned.temporary, self.dataset, self.peers,
-                spec=self.recipe.optimiser, report=self.report, frames_only=not last,
-                teacher=self.parent.judge.to(self.peers.device).eval(),
+                spec=run.recipe.optimiser, report=self.report, frames_only=not last,
+                teacher=open_teachers(self.followed) if self.followed else Teachers([self.parent.judge]),
                 after_step=None if masks is None else masks.apply,
             )  # fmt: skip
             self._wait()
         self.before = run if self.peers.leads else TrainRun.open(folder)
         return run
 
-    def _recipe(self, config: ModelConfig) -> TrainRecipe:
-        return replace(self.origin.recipe, model=config, optimiser=self.recipe.optimiser)
+    def _recipe(self, config: ModelConfig, *, last: bool) -> TrainRecipe:
+        plan, given = self.recipe, self.origin.recipe
+        optimiser = plan.optimiser
+        if plan.step_epochs and not last:
+            optimiser = replace(optimiser, epochs=plan.step_epochs)
+        return replace(
+            given,
+            model=config,
+            optimiser=optimiser,
+            augment=plan.augment or given.augment,
+            loss=plan.loss or given.loss,
+        )
 
     def _prune(self, step: int) -> PrunedModel:
         model, temporary, judge = self.parent.model, self.parent.temporary, self.parent.judge
@@ -182,7 +199,9 @@ class _Pruning:
         limits = self.target.limits(self.origin.recipe.model, step=step, steps=self.recipe.steps)
         device = self.peers.device
         faces = ranking_faces(self.dataset, self.origin.recipe, self.recipe, device)
-        ranking = measure_ranking(judge.to(device), faces, self._recipe(model.config), self.recipe, self.report)
+        ranking = measure_ranking(
+            judge.to(device), faces, self._recipe(model.config, last=True), self.recipe, self.report
+        )
         return prune_model(model.cpu(), temporary.cpu(), limits=limits, recipe=self.recipe, ranking=ranking)
 
     def _facts(self, step: int, pruned: PrunedModel) -> dict[str, Any]:
@@ -207,6 +226,8 @@ class _Pruning:
                 "steps": recipe.steps,
             },
         }
+        if self.followed:
+            facts["teacher"] = teacher_facts(self.followed)
         masks = self._masks(pruned) if step == recipe.steps else None
         if masks is not None:
             facts["sparsity"] = masks.facts(recipe.sparsity)

@@ -290,6 +290,9 @@ class PruneRecipe:
         recurrent: share of the target that the BiLSTMs' hidden width follows; 0 keeps it.
         sparsity: zeros that the last step leaves in what it keeps.
         optimiser: fine-tuning after each step.
+        step_epochs: of the fine-tuning after every step but the last; 0 for the optimiser's.
+        augment: of the fine-tuning; the parent's without it.
+        loss: of the fine-tuning; the parent's without it.
     """
 
     importance: Importance = "bn-scale"
@@ -302,11 +305,16 @@ class PruneRecipe:
     optimiser: OptimiserSpec = field(
         default_factory=lambda: OptimiserSpec(epochs=12, learning_rate=1e-3, warmup_epochs=0.5)
     )
+    step_epochs: int = 0
+    augment: AugmentSpec | None = None
+    loss: LossSpec | None = None
 
     def __post_init__(self) -> None:
         for name in ("round_to", "importance_rows", "steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be >= 1; got {getattr(self, name)}")
+        if self.step_epochs < 0:
+            raise InputError(f"step_epochs must be >= 0; got {self.step_epochs}")
         _check("recurrent", self.recurrent, 0.0, 1.0)
 
 

@@ -40,6 +40,9 @@ __all__ = [
     "fit_stages",
     "open_origin",
     "open_run",
+    "open_teachers",
+    "teacher_facts",
+    "teacher_list",
     "train_model",
 ]
 
@@ -100,8 +103,7 @@ def train_model(
             trained and no encoder is given, or a teacher.
         OutputError: the run cannot be written.
     """
-    teachers = [teacher] if isinstance(teacher, TrainRun | BundleOrigin) else list(teacher or ())
-    if stage == "sequence" and (init is None or teachers):
+    if stage == "sequence" and (init is None or teacher):
         raise InputError(
             "training the head alone takes its encoder from --init, and no --teacher: only frames have one"
         )
@@ -110,16 +112,13 @@ def train_model(
             f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
             f"is {recipe.model.classes}; they must agree"
         )
-    for each in teachers:
-        dataset.expect_expressions(each.labels, of=f"the teacher {each.path}")
-        _expect_same_faces(each, recipe)
+    teachers = teacher_list(teacher, dataset, recipe)
     if init is not None:
         _expect_fit(init, recipe)
     with processes(device) as peers:
         origins: dict[str, Any] = {} if init is None else {"init": init.identity}
         if teachers:
-            told = [each.identity for each in teachers]
-            origins["teacher"] = told[0] if len(told) == 1 else told
+            origins["teacher"] = teacher_facts(teachers)
         if stage != "all":
             origins["stage"] = stage
         if sequences:
@@ -137,7 +136,7 @@ def train_model(
             peers,
             spec=recipe.optimiser if stage == "all" else None,
             report=report or Silent(),
-            teacher=Teachers([_guide(each) for each in teachers]) if teachers else None,
+            teacher=open_teachers(teachers) if teachers else None,
             sequences=sequences,
         )
     return run
@@ -154,6 +153,30 @@ def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
             f"{init.path} has another shape or preprocessing than the recipe; start from one that fits: only further "
             "residual blocks at the end of a stage may be added"
         )
+
+
+def teacher_list(given: Origin | Sequence[Origin] | None, dataset: Dataset, recipe: TrainRecipe) -> tuple[Origin, ...]:
+    """The teachers to follow, none, one or several, each of which fits the data and sees the recipe's faces.
+
+    Raises:
+        InputError: one does not.
+    """
+    teachers = (given,) if isinstance(given, TrainRun | BundleOrigin) else tuple(given or ())
+    for each in teachers:
+        dataset.expect_expressions(each.labels, of=f"the teacher {each.path}")
+        _expect_same_faces(each, recipe)
+    return teachers
+
+
+def teacher_facts(teachers: Sequence[Origin]) -> Any:
+    """What a run records of its teachers: one identity, or a list of several."""
+    told = [each.identity for each in teachers]
+    return told[0] if len(told) == 1 else told
+
+
+def open_teachers(teachers: Sequence[Origin]) -> Teachers:
+    """Load teachers: bundles with their own head at T = 1, runs with their temporary classifier."""
+    return Teachers([_guide(each) for each in teachers])
 
 
 def _expect_same_faces(teacher: Origin, recipe: TrainRecipe) -> None:

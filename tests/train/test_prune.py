@@ -131,6 +131,24 @@ def test_each_step_goes_on_from_the_one_before(in_steps: TrainRun) -> None:
     assert "choose" not in first
 
 
+def test_the_fine_tuning_may_differ_from_the_parents_training(
+    run: TrainRun, bundle: BundleOrigin, dataset: Dataset, tmp_path: Path
+) -> None:
+    loss = replace(run.recipe.loss, distil_views=2, distil_consensus=0.5)
+    recipe = replace(STEPS, step_epochs=2, loss=loss, augment=replace(run.recipe.augment, mix=0.0, erase=0.05))
+    out = tmp_path / "run"
+    pruned = prune_run(run, out, dataset, target=HALF, recipe=recipe, teacher=[bundle, run], device="cpu")
+    first = TrainRun.open(out / "steps" / "1")
+    for each, epochs in ((first, 2), (pruned, 1)):
+        assert each.recipe.loss == loss
+        assert each.recipe.augment == recipe.augment
+        assert each.recipe.optimiser.epochs == epochs
+        assert each.record["teacher"] == [bundle.identity, run.identity]
+        assert each.record["parent"]["weights_sha256"] == run.identity["weights_sha256"]
+    with pytest.raises(InputError, match="other settings"):
+        prune_run(run, out, dataset, target=HALF, recipe=recipe, device="cpu", resume=True)  # follows another
+
+
 @pytest.mark.parametrize("place", [("frames", 3), ("importance", 2), ("classifier", 1)])
 def test_steps_are_resumed_to_the_same_end(
     place: tuple[str, int], run: TrainRun, in_steps: TrainRun, dataset: Dataset, tmp_path: Path
