@@ -23,7 +23,7 @@ from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.importance import Ranking
 from fer_edge.train.recipe import PruneRecipe
 
-__all__ = ["Limits", "PruneTarget", "PrunedModel", "prune_model"]
+__all__ = ["Limits", "PruneTarget", "PrunedModel", "carry_over", "prune_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +146,41 @@ def prune_model(
             "share or a smaller round_to"
         )
     config, cnn, filters = best
+    return carry_over(model, temporary, config, cnn=cnn, filters=filters, ranking=ranking)
+
+
+def carry_over(
+    model: AttentionCnnBiLstm,
+    temporary: nn.Linear,
+    config: ModelConfig,
+    *,
+    cnn: FrameCNN,
+    filters: Tensor,
+    ranking: Ranking,
+) -> PrunedModel:
+    """The narrower network around a narrower CNN, with what the model's other tensors still hold.
+
+    Args:
+        model: the trained network.
+        temporary: its temporary classifier.
+        config: the narrower shape.
+        cnn: of that shape, with its weights.
+        filters: int64, those of the model's last feature map that are left.
+        ranking: which hidden units, queries and keys stay.
+    """
     narrowed = AttentionCnnBiLstm(config, normalisation=model.normalisation)
-    units = _units(model, config.spatial_hidden, ranking)
-    narrowed.load_state_dict(_narrow(model.state_dict(), cnn, filters, units, hidden))
+    units, hidden = _units(model, config.spatial_hidden, ranking), model.config.spatial_hidden
+    state = _narrow(model.state_dict(), cnn, filters, units, hidden)
+    for part in ("encoder", "head"):
+        query, key = (f"{part}.attention.{name}" for name in ("query", "key"))
+        worth = (state[f"{query}.weight"] * state[f"{key}.weight"]).square().sum(dim=1)
+        kept = worth.topk(config.attention_size).indices.sort().values
+        for name in (f"{query}.weight", f"{query}.bias", f"{key}.weight"):
+            state[name] = state[name][kept]
+    if (config.dense_layers, config.dense_growth) != (model.config.dense_layers, model.config.dense_growth):
+        anew = ("head.reconstruction.", "head.classifier.")
+        state |= {name: value for name, value in narrowed.state_dict().items() if name.startswith(anew)}
+    narrowed.load_state_dict({name: state[name] for name in narrowed.state_dict()})
     classifier = nn.Linear(config.feature_size, config.classes)
     columns = _feature_columns(units, hidden)
     classifier.load_state_dict({"weight": temporary.weight[:, columns], "bias": temporary.bias})

@@ -30,6 +30,7 @@ from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
+from fer_edge.train.shrink import shrinks_to, shrunk
 from fer_edge.train.teacher import Teachers
 
 __all__ = [
@@ -87,8 +88,9 @@ def train_model(
         recipe: what to train; when resuming it must be the run's own.
         dataset: its ``train`` split is trained on, its ``choose`` split chooses the epoch.
         out: the run's folder.
-        init: a finished run or a bundle whose weights are the starting point, of the same shape or of one with fewer
-            residual blocks; random weights without it. A bundle has no temporary classifier: that one begins anew.
+        init: a finished run or a bundle whose weights are the starting point, of the same shape, of one with fewer
+            residual blocks, or of a wider one, which is narrowed; random weights without it. A bundle has no temporary
+            classifier: that one begins anew.
         teacher: a finished run or a bundle whose predictions the model is drawn toward (`loss.distil_weight`), or
             several, whose probabilities are averaged; of any shape that sees the same prepared faces.
         stage: ``"sequence"`` trains the head alone, on the encoder of `init` as it is.
@@ -148,10 +150,11 @@ def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
         config, preprocess = init.config, init.preprocess
     else:
         config, preprocess = init.recipe.model, init.recipe.preprocess
-    if not grows_from(recipe.model, config) or preprocess != recipe.preprocess:
+    fits = grows_from(recipe.model, config) or shrinks_to(recipe.model, config)
+    if not fits or preprocess != recipe.preprocess:
         raise InputError(
             f"{init.path} has another shape or preprocessing than the recipe; start from one that fits: only further "
-            "residual blocks at the end of a stage may be added"
+            "residual blocks at the end of a stage may be added, or layers be narrower and blocks fewer"
         )
 
 
@@ -194,14 +197,18 @@ def _loaded(init: Origin, run: TrainRun, dataset: Dataset | None) -> tuple[Atten
 
     Where the encoder is to be trained, `dataset` gives a bundle's batch normalisations their statistics back.
     """
-    config = run.recipe.model
+    config, fresh = run.recipe.model, run.new_model()[1]
     if isinstance(init, BundleOrigin):
-        model = init.load_model()
+        model, temporary = init.load_model(), None
         if dataset is not None:
             refit_folded(model, dataset, run.recipe.preprocess)
-        return grown(model, config), run.new_model()[1]
-    model, temporary = init.load_model()
-    return grown(model, config), temporary if init.labels == run.labels else run.new_model()[1]
+    else:
+        model, temporary = init.load_model()
+        temporary = temporary if init.labels == run.labels else None
+    if grows_from(config, model.config):
+        return grown(model, config), temporary or fresh
+    smaller = shrunk(model, temporary or nn.Linear(model.config.feature_size, config.classes), config)
+    return smaller.model, smaller.temporary if temporary is not None else fresh
 
 
 def _guide(teacher: Origin) -> nn.Module:
