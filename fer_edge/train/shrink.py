@@ -23,9 +23,10 @@ __all__ = ["shrinks_to", "shrunk"]
 
 
 def shrinks_to(config: ModelConfig, larger: ModelConfig) -> bool:
-    """Whether `config` is `larger` with narrower layers, fewer residual blocks at the end of a stage, or neither.
+    """Whether `config` is `larger` with narrower layers, or with none.
 
-    The DenseNet block may be of any shape: it is trained anew behind every LDA.
+    A stage may have fewer residual blocks at its end, or further ones, which begin as their shortcuts. The DenseNet
+    block may be of any shape: it is trained anew behind every LDA.
     """
     alike = replace(
         larger,
@@ -41,7 +42,7 @@ def shrinks_to(config: ModelConfig, larger: ModelConfig) -> bool:
     return (
         alike == config
         and all(map(int.__le__, config.channels, larger.channels))
-        and all(len(few) <= len(many) and all(map(int.__le__, few, many)) for few, many in stages)
+        and all(all(map(int.__le__, narrow, wide)) for narrow, wide in stages)
         and config.spatial_hidden <= larger.spatial_hidden
         and config.attention_size <= larger.attention_size
     )
@@ -76,7 +77,7 @@ def shrunk(model: AttentionCnnBiLstm, temporary: nn.Linear, config: ModelConfig)
         temporary: its temporary classifier.
         config: a shape that `shrinks_to` the network's own.
     """
-    cnn = FrameCNN(config)
+    cnn = FrameCNN(config)  # residual blocks that the network does not have are their shortcuts in it
     seen = torch.zeros(1, dtype=torch.int64)
     for source, target in zip(model.encoder.cnn.children(), cnn.children(), strict=True):
         convolution, norm, *rest = source.children()

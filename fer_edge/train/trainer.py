@@ -153,8 +153,8 @@ def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
     fits = grows_from(recipe.model, config) or shrinks_to(recipe.model, config)
     if not fits or preprocess != recipe.preprocess:
         raise InputError(
-            f"{init.path} has another shape or preprocessing than the recipe; start from one that fits: only further "
-            "residual blocks at the end of a stage may be added, or layers be narrower and blocks fewer"
+            f"{init.path} has another shape or preprocessing than the recipe; start from one that fits: at the "
+            "end of a stage residual blocks may be more or fewer, and layers may be narrower, but not wider"
         )
 
 
