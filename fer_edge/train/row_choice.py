@@ -14,10 +14,21 @@ from torch import Tensor
 
 from fer_edge.train.distributed import all_reduce_sum
 
-__all__ = ["RowChoice"]
+__all__ = ["RowChoice", "takes_all"]
 
 ANNEALED: Final = 0.125
 """Share of the epochs, at the end, that leave no row out."""
+
+
+def takes_all(skip: float, epoch: int, epochs: int) -> bool:
+    """Whether an epoch, counted from 0, works on every row: nothing is left out, or nothing yet, or no more.
+
+    Args:
+        skip: the chance that an easy row is left out.
+        epoch: which.
+        epochs: of the training.
+    """
+    return not skip or epoch == 0 or epoch / epochs >= 1 - ANNEALED
 
 
 class RowChoice:

@@ -20,7 +20,7 @@ from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropy, soft_targets
 from fer_edge.train.recipe import AugmentSpec, LossSpec, OptimiserSpec
-from fer_edge.train.row_choice import RowChoice
+from fer_edge.train.row_choice import RowChoice, takes_all
 
 pytestmark = pytest.mark.train
 CPU = torch.device("cpu")
@@ -142,6 +142,8 @@ def test_easy_rows_are_left_out_and_weigh_the_more_otherwise() -> None:
     assert (weights[600:] == 1).all()
     assert float(weights[rows].sum()) == pytest.approx(1000, rel=0.1)
     assert len(choice.epoch(0.9, seeded(CPU, 3))[0]) == 1000  # the last eighth takes every row
+    assert [epoch for epoch in range(30) if takes_all(0.5, epoch, 30)] == [0, 27, 28, 29]
+    assert all(takes_all(0.0, epoch, 30) for epoch in range(30))
 
 
 def test_row_choice_goes_on_from_its_state() -> None:
