@@ -307,7 +307,7 @@ def write_report(folder: Path, result: dict[str, Any]) -> None:
 
 @click.command()
 @click.option("--data", default=None, metavar="SPEC", help="The data set, for example fer2013:PATH.")
-@click.option("--teacher", default="edge", show_default=True, metavar="BUNDLE", help="Whom the students follow.")
+@click.option("--teacher", default="full", show_default=True, metavar="BUNDLE", help="Whom the students follow.")
 @click.option("--recipe", "name", default=str(Path(__file__).with_suffix(".toml")), metavar="TOML", help="The student.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value.")
 @click.option("--rows", default=8000, show_default=True, help="Training rows of every student.")

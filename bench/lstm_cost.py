@@ -1,6 +1,6 @@
 """What the spatial BiLSTM costs of the encoder, and a streaming step of the encoder alone, on this processor.
 
-    python bench/lstm_cost.py edge --json bench/results/DEVICE/lstm_cost.json
+    python bench/lstm_cost.py base --json bench/results/DEVICE/lstm_cost.json
 
 The BiLSTM's share is what the encoder saves when a slice of the LSTM's input takes the place of its output: everything
 before and after it stays. A streaming step is one encoding and the head over a full window. Shapes are as the runtime

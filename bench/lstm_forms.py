@@ -1,6 +1,6 @@
 """What the three forms of the LSTM cost on a processor: loop, hoisted, unrolled, timed in turn in one process.
 
-    python bench/lstm_forms.py edge --json bench/results/DEVICE/lstm_forms.json
+    python bench/lstm_forms.py base --json bench/results/DEVICE/lstm_forms.json
 
 Every graph has fixed shapes (one frame; one full window), so that the forms are all that differs. A ratio is a form's
 time over the loop's in the same round; `min` compares the fastest samples of the whole run.

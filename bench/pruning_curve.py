@@ -1,6 +1,6 @@
 """Accuracy against multiply-accumulates of a pruned network, by the importance that its filters are ranked by.
 
-    python bench/pruning_curve.py edge --data fer2013:PATH --out bench/results/pruning
+    python bench/pruning_curve.py full --data fer2013:PATH --out bench/results/pruning
 
 Writes NAME.json after every point, then NAME.md and NAME.png; the same command goes on where it was broken off. Judged
 on the split to choose on (FER2013: PublicTest) without the rows that also stand in the training split.

@@ -207,7 +207,7 @@ verify() {
             return_fault "in $venv, $name is ${now[$name]:-missing} from ${now[${name}_file]:-nowhere}, JetPack's own is \
 ${system[$name]} from ${system[${name}_file]}"
     done
-    (cd / && "$venv/bin/fer-edge" verify edge >/dev/null) || return_fault "$venv/bin/fer-edge verify edge does not pass"
+    (cd / && "$venv/bin/fer-edge" verify base >/dev/null) || return_fault "$venv/bin/fer-edge verify base does not pass"
 }
 
 fresh=false

@@ -12,7 +12,7 @@ set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
 work=/tmp/fer-edge-arm64
-bundle=edge
+bundle=base
 clip=
 result=$repository/bench/results/arm64-qemu/edge.json
 suite=bookworm

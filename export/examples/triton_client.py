@@ -1,10 +1,10 @@
 """One camera's faces to a Triton server, a frame a request; the server keeps the window.
 
     pip install 'fer-edge[cpu]' 'tritonclient[grpc]'
-    fer-edge export edge --target triton --out edge-triton
-    docker run --rm --gpus all -p 8001:8001 -v "$PWD/edge-triton/models:/models" \\
+    fer-edge export base --target triton --out base-triton
+    docker run --rm --gpus all -p 8001:8001 -v "$PWD/base-triton/models:/models" \\
         nvcr.io/nvidia/tritonserver:25.08-py3 tritonserver --model-repository=/models
-    python triton_client.py --bundle edge --source 0
+    python triton_client.py --bundle base --source 0
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def faces(bundle: Bundle, source: str) -> Iterator[tuple[float, NDArray[np.uint8
 def main() -> None:
     """Print the expression of every frame sent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", default="edge")
+    parser.add_argument("--bundle", default="base")
     parser.add_argument("--source", default="synthetic", help="as fer-edge run takes it")
     parser.add_argument("--url", default="localhost:8001")
     options = parser.parse_args()

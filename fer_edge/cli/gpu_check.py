@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 
 @click.command(name="gpu-check")
-@click.argument("bundle", default="edge")
+@click.argument("bundle", default="base")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

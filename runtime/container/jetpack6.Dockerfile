@@ -1,7 +1,7 @@
 # fer-edge on JetPack 6.1 and 6.2 (Jetson Orin). Build on the Jetson, from the project's folder, after `python -m build`:
 #   docker build -f runtime/container/jetpack6.Dockerfile -t fer-edge:jetpack6 .
 #   docker run --rm --runtime nvidia --network none --read-only --device /dev/video0 fer-edge:jetpack6 \
-#       run edge --source /dev/video0 --json -
+#       run base --source /dev/video0 --json -
 ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
 FROM ${BASE}
 

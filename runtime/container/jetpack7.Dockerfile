@@ -2,7 +2,7 @@
 # project's folder, after `python -m build`:
 #   docker build -f runtime/container/jetpack7.Dockerfile -t fer-edge:jetpack7 .
 #   docker run --rm --gpus all --network none --read-only --device /dev/video0 fer-edge:jetpack7 \
-#       run edge --source /dev/video0 --json -
+#       run base --source /dev/video0 --json -
 # For JetPack 7.2 pass the base of its TensorRT: --build-arg BASE=nvcr.io/nvidia/tensorrt:...
 ARG BASE=nvcr.io/nvidia/tensorrt:25.09-py3
 FROM ${BASE}

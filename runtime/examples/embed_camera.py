@@ -18,7 +18,7 @@ from fer_edge.runtime.video import VideoRecognizer
 def main() -> None:
     """Print a line where the driver's expression changes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", default="edge")
+    parser.add_argument("--bundle", default="base")
     parser.add_argument("--source", default="0", help="as fer-edge run takes it")
     parser.add_argument("--provider", default="cpu")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ FACES = 3
 def main() -> None:
     """Three faces, thirty frames; a face that leaves takes its stream with it."""
     random = np.random.default_rng(0)
-    with Recognizer("edge", variant="int8", provider="cpu", threads=1) as recognizer:
+    with Recognizer("base", variant="int8", provider="cpu", threads=1) as recognizer:
         streams = [recognizer.stream() for _ in range(FACES)]
         for index in range(30):
             crops = [random.integers(0, 256, (96, 96), dtype=np.uint8) for _ in streams]  # your detector's crops

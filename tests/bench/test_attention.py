@@ -107,8 +107,8 @@ def test_the_figure_depends_on_the_report_alone(report: AttentionReport, tmp_pat
 def test_the_committed_maps_are_of_the_shipped_bundle() -> None:
     from fer_edge.bundle import Bundle
 
-    held = json.loads((FIGURE / "edge.json").read_text())
-    shipped = Bundle.open("edge")
+    held = json.loads((FIGURE / "base.json").read_text())
+    shipped = Bundle.open("base")
     assert held["info"]["variant"] in {variant.name for variant in shipped.manifest.variants}
     assert held["data"]["split"] == "PublicTest"
     assert held["data"]["n"] == sum(each["n"] for each in held["expressions"].values()) == 3589

@@ -24,7 +24,7 @@ SPEC.loader.exec_module(lstm_cost)
 
 
 def test_the_lstm_goes_and_the_rest_stays() -> None:
-    bundle = Bundle.open("edge")
+    bundle = Bundle.open("base")
     whole = load_graph(bundle.graph_bytes("int8", "encoder"))
     rest = lstm_cost.without_lstm(whole)
     kinds = [{kind: [node.op_type for node in graph.graph.node].count(kind) for kind in ("LSTM", "Conv", "Softmax")}
@@ -39,6 +39,6 @@ def test_the_lstm_goes_and_the_rest_stays() -> None:
 
 
 def test_a_graph_without_one_is_refused() -> None:
-    rest = lstm_cost.without_lstm(load_graph(Bundle.open("edge").graph_bytes("fp32", "encoder")))
+    rest = lstm_cost.without_lstm(load_graph(Bundle.open("base").graph_bytes("fp32", "encoder")))
     with pytest.raises(InputError, match="no LSTM"):
         lstm_cost.without_lstm(rest)

@@ -75,18 +75,21 @@ def test_a_server_gives_what_the_runtime_gives(bundle: Bundle, repository: Path)
 
 def test_every_shipped_variant_is_served(tmp_path: Path) -> None:
     """The shipped bundle on a CPU server, in the variant that the recipe chooses."""
-    edge = Bundle.open("edge")
-    report = export_target(edge, target="triton-cpu", out=tmp_path / "triton")
+    base = Bundle.open("base")
+    report = export_target(base, target="triton-cpu", out=tmp_path / "triton")
     assert report.variant == "int8"
     assert report.parity is not None
     assert report.parity.max_abs_diff < 1e-5
     assert report.parity.label_agreement == 1
     server = TritonServer(tmp_path / "triton" / "models")
-    config = server.configs["edge_step"]
-    assert [list(state.dims) for state in config.sequence_batching.state] == [[1], [16, 128]]
+    config = server.configs["base_step"]
+    assert [list(state.dims) for state in config.sequence_batching.state] == [
+        [1],
+        [16, base.manifest.sequence.feature_size],
+    ]
     faces = np.random.default_rng(0).integers(0, 256, (1, 48, 48), dtype=np.uint8)
-    reply = server.infer("edge_recognizer", {"frames": faces}, sequence_id=1, start=True)
-    np.testing.assert_allclose(reply["probabilities"], stream_of_the_runtime(edge, faces, variant="int8"), atol=1e-5)
+    reply = server.infer("base_recognizer", {"frames": faces}, sequence_id=1, start=True)
+    np.testing.assert_allclose(reply["probabilities"], stream_of_the_runtime(base, faces, variant="int8"), atol=1e-5)
 
 
 def test_the_client_need_not_say_more_than_triton_asks(repository: Path) -> None:
@@ -177,7 +180,7 @@ def test_no_clip_graph_is_served(bundle: Bundle, tmp_path: Path) -> None:
 class TestTensorRt:
     def test_unsigned_quantization_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(SessionError, match=r"variant 'int8' quantizes to uint8 in its encoder.*--variant int8-trt"):
-            export_target(Bundle.open("edge"), target="triton-tensorrt", variant="int8", out=tmp_path / "triton")
+            export_target(Bundle.open("base"), target="triton-tensorrt", variant="int8", out=tmp_path / "triton")
         assert list(tmp_path.iterdir()) == []
 
     def test_the_script_builds_a_plan_a_model(self, bundle: Bundle, tmp_path: Path) -> None:
@@ -207,9 +210,9 @@ class TestTensorRt:
     def test_tensorrt_builds_both_graphs(self, tmp_path: Path) -> None:
         """TensorRT-RTX, which needs no GPU to build, at the profile that the script asks for."""
         trt = pytest.importorskip("tensorrt_rtx")
-        export_target(Bundle.open("edge"), target="triton-tensorrt", out=tmp_path / "triton")
+        export_target(Bundle.open("base"), target="triton-tensorrt", out=tmp_path / "triton")
         script = (tmp_path / "triton" / "build-plans.sh").read_text()
-        for model in ("edge_encoder", "edge_step"):
+        for model in ("base_encoder", "base_step"):
             builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
             network = builder.create_network(0)
             parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
@@ -250,7 +253,7 @@ class TestExample:
     ) -> None:
         if not EXAMPLE.exists():
             pytest.skip("export/ is not part of the source distribution")
-        export_target(Bundle.open("edge"), target="triton", out=tmp_path / "triton")
+        export_target(Bundle.open("base"), target="triton", out=tmp_path / "triton")
         monkeypatch.setitem(sys.modules, "tritonclient", ModuleType("tritonclient"))
         sys.modules["tritonclient"].grpc = client_of(TritonServer(tmp_path / "triton" / "models"))  # type: ignore[attr-defined]
         spec = importlib.util.spec_from_file_location("triton_client", EXAMPLE)

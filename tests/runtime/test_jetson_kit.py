@@ -135,7 +135,7 @@ class TestInstall:
         assert locked.endswith("requirements/jetpack6.txt")
         assert "--no-deps --no-index" in ours
         assert ours.endswith(wheel)
-        assert verify == "verify edge"
+        assert verify == "verify base"
         constraints = (jetson.root / "venv" / "jetpack-constraints.txt").read_text()
         assert "numpy==1.21.5\n" in constraints
         assert "opencv-python<0\n" in constraints

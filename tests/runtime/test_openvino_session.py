@@ -50,7 +50,7 @@ def test_inputs_of_unequal_batches_are_not_taken_apart() -> None:
 @pytest.mark.parametrize("batch", [1, 4, 12])
 def test_int8_of_the_shipped_encoder_is_what_onnx_runtime_computes(batch: int) -> None:
     """OpenVINO 2026.4 gets it wrong in a program for open shapes: the spread is 0.1 and more there."""
-    bundle = Bundle.open("edge")
+    bundle = Bundle.open("base")
     graph = bundle.graph_bytes("int8", "encoder")
     frames = prepare_stills(synthetic_stills(12, seed=0)[0], bundle.manifest.preprocess)
     with open_session(graph) as cpu, open_session(graph, provider="openvino") as session:

@@ -113,6 +113,6 @@ def test_a_run_can_start_from_and_follow_another(run: TrainRun, dataset: Dataset
     before, after = (load_file(path / "model.safetensors") for path in (run.path, further.path))
     name = "model/encoder.cnn.0.0.weight"
     assert torch.allclose(after[name], before[name], atol=1e-4)
-    other = replace(recipe, model=replace(recipe.model, dense_growth=16))
+    other = replace(recipe, model=replace(recipe.model, attention_size=2 * recipe.model.attention_size))
     with pytest.raises(InputError, match="another shape"):
         train_model(other, dataset, tmp_path / "other", init=run, device="cpu")

@@ -371,7 +371,7 @@ def test_an_unknown_target_is_named() -> None:
 @pytest.mark.parametrize("variant", ["fp32", "int8", "int8-trt"])
 def test_the_shipped_bundle(variant: str, target: str) -> None:
     """The uint8 variant is for ONNX Runtime and OpenVINO, and only the signed one passes for TensorRT."""
-    bundle = Bundle.open("edge")
+    bundle = Bundle.open("base")
     encoder = load_graph(bundle.graph_bytes(variant, "encoder"))
     profile = {"frames": ((1, 48, 48), (1, 48, 48), (4, 48, 48))}
     errors = {f.rule for f in check_graph(encoder, target=target, profile=profile) if f.severity == "error"}
