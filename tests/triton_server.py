@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from scripts import load_file
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -32,14 +33,9 @@ def schema() -> ModuleType:
     if found is None or not found.submodule_search_locations:
         pytest.skip("needs Triton's schema: pip install tritonclient")
     path = Path(found.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
-    spec = importlib.util.spec_from_file_location("triton_model_config", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # compiled by a protobuf one major version older than the one that runs it
-        spec.loader.exec_module(module)
-    return module
+        return load_file(path)
 
 
 def read_config(folder: Path) -> Any:

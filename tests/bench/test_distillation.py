@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import ROOT, load_script
 from training import small_dataset, small_recipe
 
 from fer_edge.errors import InputError
 from fer_edge.files import read_json
 
 pytestmark = pytest.mark.train
-WORKBENCH = Path(__file__).parents[2] / "bench"
+WORKBENCH = ROOT / "bench"
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    path = WORKBENCH / "distillation.py"
-    if not path.exists():
-        pytest.skip("bench/ is not part of the source distribution")
     for package in ("torch", "safetensors", "sklearn"):
         pytest.importorskip(package)
-    spec = importlib.util.spec_from_file_location("bench_distillation", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("bench/distillation.py")
 
 
 def test_every_method_is_a_loss_that_the_shipped_student_can_be_trained_by(bench: ModuleType) -> None:

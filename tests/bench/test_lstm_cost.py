@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 from fer_edge.bundle import Bundle
 from fer_edge.errors import InputError
 from fer_edge.graph.load import dump_graph, load_graph
 from fer_edge.runtime.providers import open_session
 
-SCRIPT = Path(__file__).parents[2] / "bench" / "lstm_cost.py"
-if not SCRIPT.exists():
-    pytest.skip("bench/ is not part of the source distribution", allow_module_level=True)
-SPEC = importlib.util.spec_from_file_location("lstm_cost", SCRIPT)
-assert SPEC is not None
-assert SPEC.loader is not None
-lstm_cost = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(lstm_cost)
+
+@pytest.fixture(scope="module")
+def lstm_cost() -> ModuleType:
+    return load_script("bench/lstm_cost.py")
 
 
-def test_the_lstm_goes_and_the_rest_stays() -> None:
+def test_the_lstm_goes_and_the_rest_stays(lstm_cost: ModuleType) -> None:
     bundle = Bundle.open("base")
     whole = load_graph(bundle.graph_bytes("int8", "encoder"))
     rest = lstm_cost.without_lstm(whole)
@@ -38,7 +34,7 @@ def test_the_lstm_goes_and_the_rest_stays() -> None:
     assert not np.allclose(outputs["features"], others["features"])
 
 
-def test_a_graph_without_one_is_refused() -> None:
+def test_a_graph_without_one_is_refused(lstm_cost: ModuleType) -> None:
     rest = lstm_cost.without_lstm(load_graph(Bundle.open("base").graph_bytes("fp32", "encoder")))
     with pytest.raises(InputError, match="no LSTM"):
         lstm_cost.without_lstm(rest)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import stat
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from miniature import SIZE, WINDOW, miniature_bundle, miniature_frames
+from scripts import load_script
 from triton_server import ServerError, TritonServer, read_config
 
 from fer_edge.bundle import Bundle
@@ -24,8 +24,6 @@ from fer_edge.labels import EXPRESSIONS
 from fer_edge.runtime.network import Network
 from fer_edge.runtime.sequence import FeatureWindow
 from fer_edge.runtime.sources import SourceFrame, VideoSource
-
-EXAMPLE = Path(__file__).parents[2] / "export" / "examples" / "triton_client.py"
 
 
 @pytest.fixture(scope="module")
@@ -251,16 +249,10 @@ class TestExample:
     def test_it_follows_a_face_through_the_server(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        if not EXAMPLE.exists():
-            pytest.skip("export/ is not part of the source distribution")
         export_target(Bundle.open("base"), target="triton", out=tmp_path / "triton")
         monkeypatch.setitem(sys.modules, "tritonclient", ModuleType("tritonclient"))
         sys.modules["tritonclient"].grpc = client_of(TritonServer(tmp_path / "triton" / "models"))  # type: ignore[attr-defined]
-        spec = importlib.util.spec_from_file_location("triton_client", EXAMPLE)
-        assert spec is not None
-        assert spec.loader is not None
-        example = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(example)
+        example = load_script("export/examples/triton_client.py")
         monkeypatch.setattr(example, "open_source", noise_source)
         monkeypatch.setattr(sys, "argv", ["triton_client.py", "--source", "noise"])
         example.main()

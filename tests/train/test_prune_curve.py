@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 from click.testing import CliRunner
+from scripts import ROOT, load_script
 from training import small_config, small_dataset, small_recipe
 
 from fer_edge.errors import InputError
@@ -22,19 +22,10 @@ from fer_edge.train.trainer import train_model
 
 pytestmark = pytest.mark.train
 
-SCRIPT = Path(__file__).parents[2] / "bench" / "pruning_curve.py"
-
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    if not SCRIPT.is_file():
-        pytest.skip("bench/ is not part of the source distribution")
-    spec = importlib.util.spec_from_file_location("pruning_curve", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("bench/pruning_curve.py")
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +64,16 @@ def test_the_script_goes_on_where_it_was_broken_off(script: ModuleType, run: Tra
 
 
 def test_the_committed_tables_are_what_their_json_says(script: ModuleType) -> None:
-    found = sorted((SCRIPT.parent / "results" / "pruning").glob("*.json"))
+    found = sorted((ROOT / "bench" / "results" / "pruning").glob("*.json"))
     for file in found:
         result = json.loads(file.read_text())
         assert script.markdown(result, file.stem) == file.with_suffix(".md").read_text("utf-8"), file
         assert file.with_suffix(".png").is_file(), file
-    guide = (SCRIPT.parent / "README.md").read_text("utf-8")
+    guide = (ROOT / "bench" / "README.md").read_text("utf-8")
     quoted = re.findall(r"<!-- pruning: (\S+) (\S+) -->\n(.*?)<!-- /pruning -->", guide, flags=re.DOTALL)
     assert quoted
     for path, measure, text in quoted:
-        lines = script.table(json.loads((SCRIPT.parents[1] / path).read_text()), measure)
+        lines = script.table(json.loads((ROOT / path).read_text()), measure)
         assert text == "\n".join(lines) + "\n"
 
 
