@@ -250,8 +250,9 @@ class TestExample:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         export_target(Bundle.open("base"), target="triton", out=tmp_path / "triton")
+        server = TritonServer(tmp_path / "triton" / "models")
         monkeypatch.setitem(sys.modules, "tritonclient", ModuleType("tritonclient"))
-        sys.modules["tritonclient"].grpc = client_of(TritonServer(tmp_path / "triton" / "models"))  # type: ignore[attr-defined]
+        sys.modules["tritonclient"].grpc = client_of(server)  # type: ignore[attr-defined]
         example = load_script("export/examples/triton_client.py")
         monkeypatch.setattr(example, "open_source", noise_source)
         monkeypatch.setattr(sys, "argv", ["triton_client.py", "--source", "noise"])
