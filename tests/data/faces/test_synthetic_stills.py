@@ -64,12 +64,16 @@ def test_contact_sheet() -> None:
     assert (sheet.dtype, sheet.shape) == (np.uint8, (24 + 64, 7 * 64, 3))
 
 
+def test_the_smallest_crop_holds_a_face() -> None:
+    assert synthetic_stills(21, seed=2, size=17)[0].shape == (21, 17, 17)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ({"count": 0}, "count is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"size": 8}, "size is 8, expected 16 to 512"),
+        ({"size": 16}, "size is 16, expected 17 to 512"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, int], named: str) -> None:
