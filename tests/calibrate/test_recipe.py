@@ -20,7 +20,7 @@ def test_the_shipped_recipe_states_the_defaults_and_the_limits_of_the_protocol()
     limits = recipe.gate
     assert (limits.max_top1_drop, limits.max_flip_rate, limits.max_ece_rise) == (0.005, 0.03, 0.01)
     assert (limits.min_agreement, limits.agreement_rows) == (0.97, 10_000)
-    assert recipe_names("calibrate") == ("default", "float-layers", "variants")
+    assert recipe_names("calibrate") == ("default", "float-layers", "nano", "variants")
 
 
 def test_each_form_has_an_overflow_fix_of_its_own() -> None:
