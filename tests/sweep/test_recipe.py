@@ -67,9 +67,9 @@ class TestGrid:
     ("text", "message"),
     [
         ("", "has no network in it"),
-        ("providers = []\nbundles = ['edge']", "providers: got ()"),
-        ("bundles = ['edge', 'edge']", "each once"),
-        ("bundles = ['edge']\nkeep = [0.5]", "bundles are taken as they are"),
+        ("providers = []\nbundles = ['base']", "providers: got ()"),
+        ("bundles = ['base', 'base']", "each once"),
+        ("bundles = ['base']\nkeep = [0.5]", "bundles are taken as they are"),
         ("[grid]\npresets = []", "presets"),
         ("[grid]\npresets = ['edge']\nwidths = []", "widths"),
         ("[grid]\npresets = ['edge']\nwidths = [0.0]", "factors above 0"),
@@ -101,7 +101,7 @@ def test_what_makes_no_sense_is_refused(text: str, message: str, tmp_path: Path)
         ("[grid]\npresets = ['edge']\ntokens = [16]", "edge-t16: input_size must be"),
         ("[grid]\npresets = ['edge']\nwidths = [0.01, 0.02]", "are one shape"),
         ("runs = ['nowhere']", "no training run"),
-        ("runs = ['.']\nbundles = ['edge']", "no training run"),
+        ("runs = ['.']\nbundles = ['base']", "no training run"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(text: str, message: str, tmp_path: Path) -> None:
@@ -111,11 +111,11 @@ def test_what_does_not_fit_is_refused_before_any_work(text: str, message: str, t
 
 
 def test_two_networks_of_one_name_are_refused(tmp_path: Path) -> None:
-    run = tmp_path / "edge"
+    run = tmp_path / "base"
     run.mkdir()
     (run / "run.json").write_text("{}")
-    with pytest.raises(InputError, match="two networks of the sweep are called 'edge'"):
-        plan_units(SweepRecipe(bundles=("edge",), runs=(str(run),)))
+    with pytest.raises(InputError, match="two networks of the sweep are called 'base'"):
+        plan_units(SweepRecipe(bundles=("base",), runs=(str(run),)))
 
 
 class TestSearchSpace:
