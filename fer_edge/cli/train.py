@@ -56,7 +56,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Train RECIPE (full, small, nano, edge, paper, or the path of a TOML recipe).
+    """Train RECIPE (full, base, small, nano, edge, paper, or the path of a TOML recipe).
 
     Trains on the training split, chooses the epoch on the split to choose on (FER2013: PublicTest without leaked rows),
     never looks at the third. Under torchrun, several processes or GPUs share each batch. --init and --teacher together
