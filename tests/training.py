@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.model.config import ModelConfig
@@ -12,12 +13,13 @@ from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, SequenceTraining, 
 __all__ = ["StopAfter", "small_config", "small_dataset", "small_recipe"]
 
 
-def small_config() -> ModelConfig:
+def small_config(convolution: Literal["dense", "separable"] = "dense") -> ModelConfig:
     """16x16 input, four tokens, a residual block in two stages."""
     return ModelConfig(
         input_size=16,
         channels=(16, 16, 24, 32),
         blocks=((), (16,), (), (32,)),
+        convolution=convolution,
         stem_kernel=3,
         token_grid=2,
         spatial_hidden=16,

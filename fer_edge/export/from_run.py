@@ -27,6 +27,7 @@ from fer_edge.graph.fold_weights import fold_weight_quantizers
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.input_cast import cast_input_first
 from fer_edge.graph.int8_storage import STORAGE, stored_form
+from fer_edge.graph.lean import lean
 from fer_edge.graph.load import dump_graph, load_graph
 from fer_edge.graph.sparsity import require_two_of_four
 from fer_edge.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
@@ -210,7 +211,7 @@ def _export(
             opset_version=OPSET,
             dynamo=False,
         )
-        graph = fold_constants(load_graph(path.read_bytes(), name="the exported graph"))
+        graph = lean(fold_constants(load_graph(path.read_bytes(), name="the exported graph")))
     graph.producer_name, graph.producer_version = "fer-edge", ""
     return dump_graph(graph)
 

@@ -87,9 +87,10 @@ class Prepared:
 def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: Shaped, *, float16: bool) -> Prepared:
     """Apply the passes that a recipe asks for.
 
-    In this order: for TensorRT the uint8 input is cast before anything else reads it; weights stored as int8 come back
-    to float; dimensions with one size become fixed; the LSTM takes its form; constants are folded; FP16 is written in
-    as casts. The last is left to the builder where the flavour of TensorRT has no strong typing.
+    In this order: for TensorRT the uint8 input is cast before anything else reads it, and what ONNX leaves open is
+    written out; weights stored as int8 come back to float; dimensions with one size become fixed; the LSTM takes its
+    form; constants are folded; FP16 is written in as casts. The last is left to the builder where the flavour of
+    TensorRT has no strong typing.
 
     Args:
         graphs: the bundle's own.
@@ -126,11 +127,14 @@ def _rewritten(
     from fer_edge.graph.input_cast import cast_input_first
     from fer_edge.graph.lstm_forms import rewrite_lstm
     from fer_edge.graph.shapes import fix_dimensions
+    from fer_edge.graph.spelled_out import spell_out
     from fer_edge.graph.weights import restore_weights
 
     said = []
-    if recipe.tensorrt is not None and any(value.name == "frames" for value in model.graph.input):
-        model = cast_input_first(model)
+    if recipe.tensorrt is not None:
+        if any(value.name == "frames" for value in model.graph.input):
+            model = cast_input_first(model)
+        model = spell_out(model)
     if recipe.float_weights:
         model = restore_weights(model)
         said.append("float weights")

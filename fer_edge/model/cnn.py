@@ -9,19 +9,27 @@ from fer_edge.model.config import ModelConfig
 __all__ = ["FrameCNN", "ResidualBlock"]
 
 
-def _convolution(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs)
-    )
+def _convolution(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+
+
+def _depthwise(channels: int) -> nn.Sequential:
+    return nn.Sequential(*_convolution(channels, channels, groups=channels), nn.ReLU(inplace=True))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2016, arXiv 1512.03385)."""
+    """Two convolutions around a shortcut (He et al. 2016, arXiv 1512.03385).
 
-    def __init__(self, channels: int, width: int) -> None:
+    Dense ones are 3x3. Separable ones are 1x1, a depthwise 3x3 between them (Sandler et al. 2018, arXiv 1801.04381).
+    """
+
+    def __init__(self, channels: int, width: int, *, separable: bool = False) -> None:
         super().__init__()
-        self.expand = _convolution(channels, width)
-        self.reduce = _convolution(width, channels)
+        kernel = 1 if separable else 3
+        self.expand = _convolution(channels, width, kernel=kernel)
+        self.depthwise = _depthwise(width) if separable else nn.Identity()
+        self.reduce = _convolution(width, channels, kernel=kernel)
         self.relu = nn.ReLU(inplace=True)
         nn.init.zeros_(self.reduce.get_parameter("1.weight"))  # the block begins as its shortcut (arXiv 1706.02677)
 
@@ -32,7 +40,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        refined: Tensor = self.reduce(self.relu(self.expand(x)))
+        refined: Tensor = self.reduce(self.depthwise(self.relu(self.expand(x))))
         output: Tensor = self.relu(x + refined)
         return output
 
@@ -42,18 +50,22 @@ class FrameCNN(nn.Sequential):
 
     def __init__(self, config: ModelConfig) -> None:
         stages: list[nn.Module] = []
-        inputs = 1
+        inputs, separable = 1, config.convolution == "separable"
         for index, (channels, widths) in enumerate(zip(config.channels, config.blocks, strict=True)):
             strided = index == 0 and config.stem == "strided"
-            convolution = _convolution(
-                inputs, channels, kernel=config.stem_kernel if index == 0 else 3, stride=2 if strided else 1
-            )
-            stage = [*convolution, nn.ReLU(inplace=True), *(ResidualBlock(channels, width) for width in widths)]
+            layers: list[nn.Module] = []
+            kernel = config.stem_kernel if index == 0 else 3
+            if separable and index > 0:
+                layers, kernel = [*_depthwise(inputs)], 1
+            layers += _convolution(inputs, channels, kernel=kernel, stride=2 if strided else 1)
+            layers.append(nn.ReLU(inplace=True))
+            layers += (ResidualBlock(channels, width, separable=separable) for width in widths)
             if index < 3 and not strided:
-                stage.append(nn.MaxPool2d(2))
-            stages.append(nn.Sequential(*stage))
+                layers.append(nn.MaxPool2d(2))
+            stages.append(nn.Sequential(*layers))
             inputs = channels
         super().__init__(*stages)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                module.weight.data.mul_(module.groups**0.5)  # which fan_out does not know of

@@ -20,11 +20,15 @@ def encoder_macs(config: ModelConfig) -> int:
     """Multiply-accumulates of one frame's encoding: convolutions, recurrences and matrix products."""
     side, inputs, total = config.input_size, 1, 0
     for index, (channels, widths) in enumerate(zip(config.channels, config.blocks, strict=True)):
-        kernel = config.stem_kernel if index == 0 else 3
         strided = index == 0 and config.stem == "strided"
         side //= 2 if strided else 1
-        total += side**2 * kernel**2 * inputs * channels
-        total += side**2 * sum(2 * 9 * channels * width for width in widths)
+        if config.convolution == "separable":
+            kernel = config.stem_kernel**2 * channels if index == 0 else inputs * (9 + channels)
+            kernel += sum(width * (2 * channels + 9) for width in widths)
+        else:
+            kernel = (config.stem_kernel if index == 0 else 3) ** 2 * inputs * channels
+            kernel += sum(2 * 9 * channels * width for width in widths)
+        total += side**2 * kernel
         side //= 2 if index < 3 and not strided else 1
         inputs = channels
     width, tokens = config.feature_size, config.tokens

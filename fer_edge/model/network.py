@@ -73,9 +73,8 @@ class SequenceHead(nn.Module):
             the attended context (B, F) and the attention weights over frames (B, T), zero on the repeated ones.
         """
         refined = features + self.bilstm(features)
-        steps = features.shape[1]
-        age = steps - torch.arange(steps, device=features.device)
-        blocked = age.unsqueeze(0) > length.unsqueeze(1)
+        age = torch.arange(features.shape[1], 0, -1, device=features.device)
+        blocked = age > length.unsqueeze(1)
         return self.attention(refined[:, -1], refined, blocked)  # type: ignore[no-any-return]
 
     def classify(self, context: Tensor) -> Tensor:

@@ -113,12 +113,13 @@ class _QuantisedBlock(nn.Module):
         super().__init__()
         self.expand = _quantised_layers(plain.expand)
         self.relu = _QuantisedReLU()
+        self.depthwise = _quantised_layer(plain.depthwise)
         self.reduce = _quantised_layers(plain.reduce)
         self.reduce[1] = Quantiser(signed=True)  # in the place of the batch normalisation, which is folded
         self.output = _QuantisedReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        refined: Tensor = self.reduce(self.relu(self.expand(x)))
+        refined: Tensor = self.reduce(self.depthwise(self.relu(self.expand(x))))
         output: Tensor = self.output(x + refined)
         return output
 
@@ -139,9 +140,7 @@ def quantised(encoder: FrameEncoder, *, form: Form) -> FrameEncoder:
     signed = result.normalise.contrast  # without contrast normalisation pixels are 0 to 1
     result.normalise = nn.Sequential(result.normalise, Quantiser(signed=signed))  # type: ignore[assignment]
     for place, stage in enumerate(result.cnn):
-        if not isinstance(stage, nn.Sequential):
-            raise _unknown(stage)
-        result.cnn[place] = _quantised_layers(stage)
+        result.cnn[place] = _quantised_layer(stage)
     set_form(result, form)
     return result
 
@@ -157,6 +156,8 @@ def _quantised_layer(layer: nn.Module) -> nn.Module:
         return _QuantisedReLU()
     if isinstance(layer, ResidualBlock):
         return _QuantisedBlock(layer)
+    if isinstance(layer, nn.Sequential):
+        return _quantised_layers(layer)
     if isinstance(layer, nn.Identity | nn.MaxPool2d):  # a maximum of rounded numbers is rounded
         return layer
     raise _unknown(layer)

@@ -10,8 +10,7 @@ __all__ = ["BiLSTM"]
 class BiLSTM(nn.Module):
     """Bidirectional LSTM (Hochreiter and Schmidhuber 1997; Schuster and Paliwal 1997) with explicit zero states.
 
-    The initial states are inputs of the exported node rather than left out: TensorRT wants them explicit, and they
-    follow the batch of the input instead of the traced one.
+    The initial states are given rather than left out, so that in a trace they follow the batch of the input.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:

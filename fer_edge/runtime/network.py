@@ -17,7 +17,7 @@ from fer_edge.decode import encode
 from fer_edge.errors import BundleError, FerEdgeError, InputError, SessionError
 from fer_edge.metrics import softmax
 from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
-from fer_edge.runtime.session import Array, Session, TensorSpec
+from fer_edge.runtime.session import Array, Session, TensorSpec, all_finite
 
 __all__ = ["Network", "NetworkInfo", "choose_variant", "suitable_variants"]
 
@@ -136,6 +136,8 @@ class Network:
             threads=encoder.threads,
         )
         self._check_interface()
+        self._most_frames, self._most_windows = _batch_limit(encoder), _batch_limit(head)
+        self._steps = _fewest_steps(head)
         self._warm_up()
 
     @classmethod
@@ -221,7 +223,7 @@ class Network:
 
     def encode_with_attention(self, frames: NDArray[np.uint8]) -> tuple[Float32, Float32]:
         """As `encode`, with the weight of each region token: float32 (N, F) and float32 (N, tokens)."""
-        limit = _batch_limit(self.encoder)
+        limit = self._most_frames
         if isinstance(frames, np.ndarray) and frames.ndim and len(frames) > limit:
             return _in_turns(lambda part: self.encode_with_attention(frames[part]), len(frames), limit)
         outputs = self._run("encoder", self.encoder, {"frames": frames})
@@ -246,7 +248,7 @@ class Network:
 
     def logits_with_attention(self, features: Float32, length: NDArray[np.int64]) -> tuple[Float32, Float32]:
         """As `logits`, with the weight of each frame: float32 (B, classes) and float32 (B, T)."""
-        limit = _batch_limit(self.head)
+        limit = self._most_windows
         if isinstance(features, np.ndarray) and features.ndim == 3:
             if limit < len(features) == len(length):
                 return _in_turns(
@@ -274,12 +276,6 @@ class Network:
     ) -> None:
         self.close()
 
-    @property
-    def _steps(self) -> int | None:
-        """The fewest frames that the head was built for; None where it takes any."""
-        spec = next(spec for spec in self.head.inputs if spec.name == "features")
-        return spec.limits[1][0] if spec.limits else spec.shape[1]
-
     def _short(self, features: Float32, length: NDArray[np.int64], steps: int) -> tuple[Float32, Float32]:
         """A window shorter than the engine's: its oldest feature is repeated, and gets the repetitions' weight."""
         missing = steps - features.shape[1]
@@ -294,13 +290,14 @@ class Network:
         if isinstance(length, np.ndarray) and length.size:
             features = feeds["features"]
             steps = features.shape[1] if isinstance(features, np.ndarray) and features.ndim > 1 else 0
-            if steps and (length.min() < 1 or length.max() > steps):
+            given = length.ravel().tolist()
+            if steps and (min(given) < 1 or max(given) > steps):
                 raise InputError(f"length: got {length.tolist()}, expected 1 to {steps}, the frames of the window")
             if steps and len(length) != len(features):
                 raise InputError(f"length: got {len(length)} of them for {len(features)} windows")
         outputs = session.run(feeds)
         for name, values in outputs.items():
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
+            if values.dtype.kind == "f" and not all_finite(values):
                 raise SessionError(
                     f"the {part} of variant {self.variant.name!r} computes NaN or infinity in {name!r} on "
                     f"{session.provider}; the graph's weights or its arithmetic are broken, export it again"
@@ -345,6 +342,12 @@ def _batch_limit(session: Session) -> int:
     limits = [spec.limits[0][1] for spec in session.inputs if spec.limits]
     fixed = [spec.shape[0] for spec in session.inputs if spec.shape[0] is not None]
     return min([_BATCH_LIMIT, *limits, *fixed])
+
+
+def _fewest_steps(head: Session) -> int | None:
+    """The fewest frames that the head was built for; None where it takes any."""
+    spec = next(spec for spec in head.inputs if spec.name == "features")
+    return spec.limits[1][0] if spec.limits else spec.shape[1]
 
 
 def _in_turns(run: Callable[[slice], tuple[Float32, Float32]], count: int, limit: int) -> tuple[Float32, Float32]:

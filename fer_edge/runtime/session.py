@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from fer_edge.errors import InputError
 
-__all__ = ["Session", "TensorSpec", "check_feeds", "one_line"]
+__all__ = ["Session", "TensorSpec", "all_finite", "check_feeds", "one_line"]
 
 Array = NDArray[Any]
 
@@ -125,11 +126,20 @@ def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> Non
             raise InputError(f"input {spec.name!r}: got shape {array.shape}, expected {spec} with no empty dimension")
         if any(not least <= size <= most for size, (least, most) in zip(array.shape, spec.limits or (), strict=False)):
             raise InputError(f"input {spec.name!r}: got shape {array.shape}, but the engine was built for {spec}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not all_finite(array):
             raise InputError(f"input {spec.name!r} holds NaN or infinity, expected finite numbers")
     if len(feeds) > len(inputs):
         unknown = sorted(set(feeds) - {spec.name for spec in inputs})
         raise InputError(f"unknown input {unknown[0]!r}; expected {', '.join(map(str, inputs))}")
+
+
+def all_finite(array: Array) -> bool:
+    """Whether a float array of any shape holds neither NaN nor infinity.
+
+    The sum of squares says so in a third of the time that looking at each number takes, and on a small network that is
+    felt; numbers whose squares leave the range are looked at.
+    """
+    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 
 def one_line(error: Exception) -> str:

@@ -223,7 +223,7 @@ def _shape_of(cnn: FrameCNN, base: ModelConfig) -> ModelConfig:
     channels, blocks = [], []
     for stage in cnn:
         layers = list(stage.children())
-        channels.append(next(layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)))
+        channels.append([layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)][-1])
         blocks.append(tuple(layer.width for layer in layers if isinstance(layer, ResidualBlock)))
     return replace(base, channels=tuple(channels), blocks=tuple(blocks))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +61,26 @@ def _largest(worth: Tensor, count: int) -> Tensor:
     return worth.topk(count).indices.sort().values
 
 
+def _convolutions(layers: Iterable[nn.Module]) -> list[tuple[nn.Conv2d, nn.Module]]:
+    """Every convolution among the layers, with the normalisation behind it."""
+    return [(layer, norm) for layer, norm in pairwise(layers) if isinstance(layer, nn.Conv2d)]
+
+
 def _copy(source: Iterable[nn.Module], target: Iterable[nn.Module], inputs: Tensor, outputs: Tensor) -> None:
-    """The kept filters of a convolution and of the normalisation behind it."""
-    (convolution, norm), (smaller, smaller_norm) = source, target
-    smaller.load_state_dict({"weight": convolution.get_parameter("weight")[outputs][:, inputs]})
-    state = norm.state_dict()
-    smaller_norm.load_state_dict({name: value[outputs] if value.ndim else value for name, value in state.items()})
+    """The kept filters of the convolutions and of the normalisation behind each.
+
+    Args:
+        source: a convolution, or a depthwise one before a pointwise one, among their other layers.
+        target: the same, narrower.
+        inputs: int64, channels of the first one's input that are left.
+        outputs: int64, filters of the last one that are left.
+    """
+    for (convolution, norm), (smaller, smaller_norm) in zip(_convolutions(source), _convolutions(target), strict=True):
+        depthwise = convolution.groups > 1
+        kept, weight = (inputs if depthwise else outputs), convolution.weight
+        smaller.load_state_dict({"weight": weight[kept] if depthwise else weight[kept][:, inputs]})
+        state = norm.state_dict()
+        smaller_norm.load_state_dict({name: value[kept] if value.ndim else value for name, value in state.items()})
 
 
 @torch.no_grad()
@@ -80,15 +95,15 @@ def shrunk(model: AttentionCnnBiLstm, temporary: nn.Linear, config: ModelConfig)
     cnn = FrameCNN(config)  # residual blocks that the network does not have are their shortcuts in it
     seen = torch.zeros(1, dtype=torch.int64)
     for source, target in zip(model.encoder.cnn.children(), cnn.children(), strict=True):
-        convolution, norm, *rest = source.children()
-        smaller, smaller_norm, *fewer = target.children()
-        blocks = list(zip(_blocks(rest), _blocks(fewer), strict=False))
-        scale = _scale(norm) + sum(_scale(block.reduce[1]) for block, _ in blocks)
-        kept = _largest(scale, len(_scale(smaller_norm)))
-        _copy((convolution, norm), (smaller, smaller_norm), seen, kept)
+        layers, narrower_layers = list(source.children()), list(target.children())
+        blocks = list(zip(_blocks(layers), _blocks(narrower_layers), strict=False))
+        scale = _scale(_convolutions(layers)[-1][1]) + sum(_scale(block.reduce[1]) for block, _ in blocks)
+        kept = _largest(scale, len(_scale(_convolutions(narrower_layers)[-1][1])))
+        _copy(layers, narrower_layers, seen, kept)
         for block, narrower in blocks:
             inner = _largest(_scale(block.expand[1]), narrower.width)
             _copy(block.expand, narrower.expand, kept, inner)
+            _copy(block.depthwise.children(), narrower.depthwise.children(), inner, inner)
             _copy(block.reduce, narrower.reduce, inner, kept)
         seen = kept
     return carry_over(model, temporary, config, cnn=cnn, filters=seen, ranking=Ranking(importance="bn-scale"))

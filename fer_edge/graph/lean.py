@@ -1,0 +1,80 @@
+"""Nodes that cost time and compute nothing, left out: on a small network every node is a share of the whole.
+
+What a graph loses here and TensorRT wants, `fer_edge.graph.spelled_out` gives back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from fer_edge.graph.index import GraphIndex, attribute, drop_dead_nodes, drop_unused
+
+__all__ = ["lean"]
+
+_STATES = (5, 6)  # of an LSTM's inputs: the initial hidden state and the initial cell
+
+
+def lean(model: ModelProto) -> ModelProto:
+    """The same function with fewer nodes; outputs keep their names.
+
+    - An LSTM's initial states of zeros are left out, with what gives them the batch's size: zeros are what the operator
+      takes where there are none.
+    - A bidirectional layer's output goes from the operator's order (steps, directions, batch, hidden) to the order of a
+      batch in one transposition, where the exporter writes two.
+
+    Args:
+        model: not changed.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    index = GraphIndex(result)
+    for node in result.graph.node:
+        if node.op_type == "LSTM":
+            _leave_zero_states_out(node, index)
+        elif node.op_type == "Reshape":
+            _transpose_once(node, index)
+    drop_dead_nodes(result)
+    drop_unused(result)
+    return result
+
+
+def _leave_zero_states_out(lstm: NodeProto, index: GraphIndex) -> None:
+    inputs = list(lstm.input)
+    for place in _STATES:
+        if len(inputs) > place and _zeros(inputs[place], index):
+            inputs[place] = ""
+    while not inputs[-1]:
+        inputs.pop()
+    lstm.input[:] = inputs
+
+
+def _zeros(tensor: str, index: GraphIndex) -> bool:
+    known, made = index.constant(tensor), index.producer(tensor)
+    if known is not None:
+        return not np.any(known)
+    if made is None or made.op_type != "ConstantOfShape":
+        return False
+    filled = attribute(made, "value")
+    return filled is None or not np.any(numpy_helper.to_array(filled))
+
+
+def _transpose_once(reshape: NodeProto, index: GraphIndex) -> None:
+    """(T, D, N, H) -> (T, N, D, H) -> (T, N, D·H) -> (N, T, D·H) without the way over (T, N, D, H)."""
+    before, behind = index.producer(reshape.input[0]), index.consumers(reshape.output[0])
+    sizes = index.constant(reshape.input[1])
+    if before is None or before.op_type != "Transpose" or sizes is None or sizes.tolist() != [0, 0, -1]:
+        return
+    made, read = index.producer(before.input[0]), index.consumers(before.output[0])
+    from_lstm = made is not None and made.op_type == "LSTM" and before.input[0] == made.output[0]
+    if not from_lstm or len(read) != 1 or len(behind) != 1 or behind[0].op_type != "Transpose":
+        return
+    after = behind[0]
+    orders = attribute(before, "perm"), attribute(after, "perm")
+    if orders != ([0, 2, 1, 3], [1, 0, 2]) or {before.output[0], reshape.output[0]} & set(index.outputs):
+        return
+    del before.attribute[:], after.attribute[:]
+    before.attribute.append(helper.make_attribute("perm", [2, 0, 1, 3]))
+    after.op_type = "Identity"
+    for reader in index.consumers(after.output[0]):
+        reader.input[:] = [reshape.output[0] if name == after.output[0] else name for name in reader.input]

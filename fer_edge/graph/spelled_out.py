@@ -1,0 +1,99 @@
+"""What TensorRT wants to see written down that ONNX lets a graph leave to the engine."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_unused
+
+__all__ = ["spell_out"]
+
+_AXES_AS_INPUT = 18  # the opset from which reductions take their axes as an input
+
+
+def spell_out(model: ModelProto) -> ModelProto:
+    """The same function with an LSTM's initial states of zeros, and instance normalisation in plain operators.
+
+    TensorRT derives the states' shape from the input's where they are left out, and runs InstanceNormalization as a
+    plugin in the versions of JetPack 5; both are written out instead.
+
+    Args:
+        model: not changed. An instance normalisation that scales or shifts is left as it is.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    index = GraphIndex(result)
+    body: list[NodeProto] = []
+    for node in result.graph.node:
+        if node.op_type == "LSTM":
+            body += _zero_states(node, index, result)
+        if node.op_type == "InstanceNormalization" and _plain(node, index):
+            body += _normalisation(node, index, result)
+        else:
+            body.append(node)
+    del result.graph.node[:]
+    result.graph.node.extend(body)
+    drop_unused(result)
+    return result
+
+
+def _constant(model: ModelProto, index: GraphIndex, wanted: str, value: object, dtype: type) -> str:
+    name = index.free_name(wanted)
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+    return name
+
+
+def _zero_states(lstm: NodeProto, index: GraphIndex, model: ModelProto) -> list[NodeProto]:
+    inputs = [*lstm.input, *[""] * 7][: max(7, len(lstm.input))]
+    if inputs[5] and inputs[6]:
+        return []
+    base = lstm.name or f"lstm_{lstm.output[0]}"
+    directions = 2 if attribute(lstm, "direction", b"forward") == b"bidirectional" else 1
+    shape, batch, sizes, zeros = (
+        index.free_name(f"{base}/{part}") for part in ("input_shape", "batch", "state_shape", "zeros")
+    )
+    ends = [
+        _constant(model, index, f"{base}/{part}", [size], np.int64)
+        for part, size in (("directions", directions), ("hidden", attribute(lstm, "hidden_size")))
+    ]
+    place = _constant(model, index, f"{base}/batch_axis", [1], np.int64)
+    lstm.input[:] = [*inputs[:5], inputs[5] or zeros, inputs[6] or zeros, *inputs[7:]]
+    nothing = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+    return [
+        helper.make_node("Shape", [inputs[0]], [shape], shape),
+        helper.make_node("Gather", [shape, place], [batch], batch, axis=0),
+        helper.make_node("Concat", [ends[0], batch, ends[1]], [sizes], sizes, axis=0),
+        helper.make_node("ConstantOfShape", [sizes], [zeros], zeros, value=nothing),
+    ]
+
+
+def _plain(node: NodeProto, index: GraphIndex) -> bool:
+    scale, shift = (constant_value(index, name) for name in node.input[1:])
+    return scale is not None and shift is not None and bool(np.all(scale == 1)) and not np.any(shift)
+
+
+def _normalisation(node: NodeProto, index: GraphIndex, model: ModelProto) -> list[NodeProto]:
+    """(N, C, H, W) less its mean over places, over its deviation."""
+    base = node.name or f"normalisation_{node.output[0]}"
+    opset = next(each.version for each in model.opset_import if not each.domain)
+    epsilon = _constant(model, index, f"{base}/epsilon", attribute(node, "epsilon", 1e-5), np.float32)
+    nodes: list[NodeProto] = []
+
+    def add(kind: str, inputs: list[str], part: str) -> str:
+        name = index.free_name(f"{base}/{part}")
+        nodes.append(helper.make_node(kind, inputs, [name], name))
+        return name
+
+    def mean(of: str, part: str) -> str:
+        if opset >= _AXES_AS_INPUT:
+            return add("ReduceMean", [of, _constant(model, index, f"{base}/places", [2, 3], np.int64)], part)
+        name = add("ReduceMean", [of], part)
+        nodes[-1].attribute.append(helper.make_attribute("axes", [2, 3]))
+        return name
+
+    centred = add("Sub", [node.input[0], mean(node.input[0], "mean")], "centred")
+    variance = add("Add", [mean(add("Mul", [centred, centred], "square"), "variance"), epsilon], "above_zero")
+    add("Div", [centred, add("Sqrt", [variance], "deviation")], "quotient")
+    nodes[-1].output[:] = node.output
+    return nodes
