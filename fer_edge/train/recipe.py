@@ -127,7 +127,8 @@ class LossSpec:
             epoch works on one of them, in turn. 0 asks them at every step about what the step sees, mixed faces too.
         distil_consensus: share of what is followed that is taken from the mean over all views of the face instead of
             the view at hand: what a teacher says of many views together is truer than what it says of one. Asks the
-            teachers about all views before the first epoch.
+            teachers about all views before the first epoch. At 1, with nothing else followed, every epoch works on new
+            views.
         distil_features: weight of one minus the cosine to the teachers' features, behind a linear adapter (Romero et
             al. 2015, arXiv 1412.6550).
         distil_regions: weight of the divergence from the teachers' attention over the region tokens.

@@ -59,7 +59,7 @@ class View:
 
     Attributes:
         images: uint8 (N, S, S), before the median filter.
-        told: of every teacher, float16 tensors of N rows.
+        told: of every teacher, float16 tensors of N rows; empty where the consensus is all that is followed.
         consensus: float32 (N, classes), the mean of the teachers' probabilities over all views of a face; None where
             nothing is taken from it.
         share: of the probabilities to follow that is taken from the consensus.
@@ -72,6 +72,8 @@ class View:
 
     def lesson(self, rows: Tensor, temperature: float) -> Lesson:
         """What is to be followed on some rows, int64 (B,)."""
+        if self.consensus is not None and not self.told:
+            return Lesson(logits=followed_logits(self.consensus[rows], temperature))
         some = [{part: value[rows].float() for part, value in told.items()} for told in self.told]
         lesson = joined_lesson(some, temperature)
         if self.consensus is None:
@@ -98,10 +100,17 @@ class ViewBank:
     _consensus: list[Tensor] = field(default_factory=list, init=False, repr=False)  # one, once all views were asked of
 
     def view(self, epoch: int, report: Reporter) -> View:
-        """The view of an epoch, with the teachers' answers; the first one may want those of all."""
+        """The view of an epoch, with the teachers' answers; the first one may want those of all.
+
+        What all views of a face agree on holds for a view that no teacher has seen: where nothing else is followed,
+        every epoch works on new ones.
+        """
         loss = self.recipe.loss
         if loss.distil_consensus and not self._consensus:
             self._consensus.append(self._agreed(report))
+        if loss.distil_consensus == 1 and taught_parts(loss) == ("logits",):
+            images = make_view(self.train.images, self.recipe.augment, loss.distil_views + epoch)
+            return View(images=images, told=(), consensus=self._consensus[0], share=1.0)
         view = self._view(epoch % loss.distil_views, report)
         if not loss.distil_consensus:
             return view

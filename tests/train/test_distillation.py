@@ -147,6 +147,21 @@ def test_a_consensus_is_the_mean_of_what_is_said_of_every_view(dataset: Dataset)
     assert listener.asked == 0  # all three views were asked of before
 
 
+def test_a_whole_consensus_is_followed_on_new_views(dataset: Dataset) -> None:
+    listener = Listener()
+    views = bank(taught(3, distil_consensus=1.0), dataset)
+    first, second = views.view(0, listener), views.view(1, listener)
+    assert listener.asked == 3 * len(first.images)
+    asked = [bank(taught(3), dataset).view(epoch, Silent()).images for epoch in range(3)]
+    assert not any(torch.equal(images, each) for images in (first.images, second.images) for each in asked)
+    assert not torch.equal(first.images, second.images)
+    assert torch.equal(first.images, bank(taught(3, distil_consensus=1.0), dataset).view(0, listener).images)
+    rows = torch.arange(4)
+    assert torch.equal(first.lesson(rows, 2.0).logits, second.lesson(rows, 2.0).logits)
+    followed = bank(taught(3, distil_consensus=1.0, distil_regions=0.5), dataset).view(1, listener)
+    assert torch.equal(followed.images, asked[1])  # regions are a view's own
+
+
 def test_a_consensus_of_one_view_is_refused() -> None:
     with pytest.raises(InputError, match="distil_views >= 2; got 1"):
         taught(1, distil_consensus=0.5)
