@@ -38,10 +38,10 @@ learn full full "${ensemble[@]}" --set "optimiser.epochs=$epochs" --set optimise
     --set optimiser.ema_decay=0.9995 --set "loss.distil_views=$views" --set loss.distil_consensus=0.5
 fer-edge prune "$out/full" --parameters 1_200_000 --data "$data" --out "$out/base" --device "$device" --resume \
     --set steps=3 --set "optimiser.epochs=$((epochs / 4))"
-for student in small nano; do
-    learn "$student" "$student" --init "$out/full" "${ensemble[@]}" --teacher "$out/full" \
-        --set "optimiser.epochs=$((2 * epochs))" --set "loss.distil_views=$views"
-done
+learn small small --init "$out/full" "${ensemble[@]}" --teacher "$out/full" \
+    --set "optimiser.epochs=$((2 * epochs))" --set "loss.distil_views=$views"
+learn nano nano "${ensemble[@]}" --teacher "$out/full" --set "optimiser.epochs=$((3 * epochs))" \
+    --set "loss.distil_views=$views"
 
 for name in full base small nano; do
     ship "$name"

@@ -137,7 +137,7 @@ def softmax(logits: ArrayLike, *, temperature: float = 1.0) -> NDArray[Any]:
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError(f"temperature must be a positive number, got {temperature}")
     values = np.asarray(logits)
-    if not np.issubdtype(values.dtype, np.floating):
+    if values.dtype.kind != "f":
         values = values.astype(np.float64)
     scaled = values / values.dtype.type(temperature)
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))

@@ -15,6 +15,7 @@ from fer_edge.calibrate.recipe import CalibrationRecipe, Form, HalfRange
 from fer_edge.errors import InputError
 from fer_edge.files import sha256_bytes
 from fer_edge.graph.int8_storage import stored_form
+from fer_edge.graph.quantize_later import pool_before_quantizing
 from fer_edge.graph.signed import to_signed_int8
 from fer_edge.int8_forms import QAT_SUFFIX
 from fer_edge.manifest import Variant
@@ -117,7 +118,7 @@ def make_forms(
 
 
 def form_graphs(form: Form, encoder: ModelProto, head: ModelProto, *, recipe: CalibrationRecipe) -> FormGraphs:
-    """What NNCF made as one form's files: signed where TensorRT runs it, sequence weights stored as int8.
+    """What NNCF made as one form's files: pooled before it is rounded, signed where TensorRT runs it, stored as int8.
 
     Args:
         form: which.
@@ -128,6 +129,7 @@ def form_graphs(form: Form, encoder: ModelProto, head: ModelProto, *, recipe: Ca
     Raises:
         InputError: as `to_signed_int8`.
     """
+    encoder = pool_before_quantizing(encoder)
     if form == "int8-trt":
         encoder = to_signed_int8(encoder)
     encoder_bytes, head_bytes = stored_form(encoder, head, form=form, float_lstm=recipe.ptq.lstm == "float")

@@ -15,8 +15,8 @@ _AXES_AS_INPUT = 18  # the opset from which reductions take their axes as an inp
 def spell_out(model: ModelProto) -> ModelProto:
     """The same function with an LSTM's initial states of zeros, and instance normalisation in plain operators.
 
-    TensorRT derives the states' shape from the input's where they are left out, and runs InstanceNormalization as a
-    plugin in the versions of JetPack 5; both are written out instead.
+    TensorRT derives the states' shape from the input's where they are left out, and the 8.x of JetPack 5 has
+    InstanceNormalization as a plugin only.
 
     Args:
         model: not changed. An instance normalisation that scales or shifts is left as it is.
