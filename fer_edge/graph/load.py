@@ -41,6 +41,8 @@ def load_graph(data: bytes, *, name: str = "the graph") -> ModelProto:
 def dump_graph(model: ModelProto, *, name: str = "the graph") -> bytes:
     """Serialise a model for a bundle; the same model gives the same bytes.
 
+    Shapes of inner tensors, which every reader derives anew, are left out: a tenth of a small network's file.
+
     Raises:
         InputError: as `load_graph`, or an opset or IR newer than `MAX_OPSET`, `MAX_IR_VERSION`.
     """
@@ -50,7 +52,10 @@ def dump_graph(model: ModelProto, *, name: str = "the graph") -> bytes:
             f"{name} has opset {opset} and IR {model.ir_version}; expected at most opset {MAX_OPSET} and IR "
             f"{MAX_IR_VERSION}, the newest that JetPack 6 reads"
         )
-    data: bytes = model.SerializeToString(deterministic=True)
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    data: bytes = bare.SerializeToString(deterministic=True)
     load_graph(data, name=name)
     return data
 
