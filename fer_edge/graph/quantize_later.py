@@ -16,8 +16,8 @@ def pool_before_quantizing(model: ModelProto) -> ModelProto:
 
     For convolutions that were left float; behind a quantized one everything stays as it is. A rectifier and rounding
     keep the order of numbers, so the result is the same to the bit. ONNX Runtime pools 8-bit numbers in the order of a
-    float convolution one by one, which took two fifths of a small encoder's time; and it would move the quantizer back
-    in front of the pooling if they were neighbours, which is why the rectifier stands between them.
+    float convolution one by one, which took longer than any layer of a small encoder; and it would move the quantizer
+    back in front of the pooling if they were neighbours, which is why the rectifier stands between them.
 
     Args:
         model: with Q/DQ pairs; not changed.
