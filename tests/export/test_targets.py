@@ -324,7 +324,7 @@ class TestScript:
         width = Bundle.open("base").manifest.sequence.feature_size
         assert f"--maxShapes=features:2x16x{width},length:2" in head
         kept = encoder.split("--layerPrecisions=")[1].split()[0].split(",")
-        assert "/normalise/Sqrt:fp32" in kept
+        assert "/normalise/InstanceNormalization/deviation:fp32" in kept
         assert "/attention/Softmax:fp32" in kept
         assert not any("Conv" in name or "Quantize" in name for name in kept)
         assert (tmp_path / "device" / "encoder.engine").read_text() == "plan\n"
