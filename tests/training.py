@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
+
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.model.config import ModelConfig
+from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import PreprocessSpec
 from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, SequenceTraining, TrainRecipe
 
-__all__ = ["StopAfter", "small_config", "small_dataset", "small_recipe"]
+__all__ = ["StopAfter", "small_config", "small_dataset", "small_recipe", "trained_like"]
 
 
 def small_config(convolution: Literal["dense", "separable"] = "dense") -> ModelConfig:
@@ -27,6 +30,20 @@ def small_config(convolution: Literal["dense", "separable"] = "dense") -> ModelC
         temporal_hidden=16,
         dense_growth=8,
     )
+
+
+def trained_like(config: ModelConfig | None = None, *, seed: int = 0) -> AttentionCnnBiLstm:
+    """A network whose batch normalisations do something, of the small shape unless another is given."""
+    torch.manual_seed(seed)
+    model = AttentionCnnBiLstm(config or small_config()).eval()
+    with torch.no_grad():
+        for module in model.encoder.cnn.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.2, 0.2)
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.5, 2.0)
+    return model
 
 
 def small_recipe(*, epochs: int = 2, batch_size: int = 32) -> TrainRecipe:

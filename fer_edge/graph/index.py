@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["GraphIndex", "attribute", "constant_value", "drop_dead_nodes", "drop_unused"]
+__all__ = ["GraphIndex", "attribute", "constant_value", "drop_dead_nodes", "drop_unused", "is_zero"]
 
 
 _STORING: Final = ("Cast", "Mul", "DequantizeLinear", "Reshape")
@@ -119,6 +119,16 @@ def _along(value: NDArray[Any], whole: NDArray[Any], axis: int) -> NDArray[Any]:
     if value.size == 1:
         return value.reshape(())
     return value.reshape([-1 if at == axis % whole.ndim else 1 for at in range(whole.ndim)])
+
+
+def is_zero(index: GraphIndex, tensor: str) -> bool:
+    """Whether a tensor holds zeros whatever the inputs are: a constant, or a ConstantOfShape, of nothing else."""
+    made = index.producer(tensor)
+    if made is not None and made.op_type == "ConstantOfShape":
+        filled = attribute(made, "value")
+        return filled is None or not np.any(numpy_helper.to_array(filled))
+    known = constant_value(index, tensor)
+    return known is not None and not np.any(known)
 
 
 def drop_dead_nodes(model: ModelProto) -> None:

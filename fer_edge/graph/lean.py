@@ -5,10 +5,9 @@ What a graph loses here and TensorRT wants, `fer_edge.graph.spelled_out` gives b
 
 from __future__ import annotations
 
-import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
-from fer_edge.graph.index import GraphIndex, attribute, drop_dead_nodes, drop_unused
+from fer_edge.graph.index import GraphIndex, attribute, drop_dead_nodes, drop_unused, is_zero
 
 __all__ = ["lean"]
 
@@ -42,21 +41,11 @@ def lean(model: ModelProto) -> ModelProto:
 def _leave_zero_states_out(lstm: NodeProto, index: GraphIndex) -> None:
     inputs = list(lstm.input)
     for place in _STATES:
-        if len(inputs) > place and _zeros(inputs[place], index):
+        if len(inputs) > place and is_zero(index, inputs[place]):
             inputs[place] = ""
     while not inputs[-1]:
         inputs.pop()
     lstm.input[:] = inputs
-
-
-def _zeros(tensor: str, index: GraphIndex) -> bool:
-    known, made = index.constant(tensor), index.producer(tensor)
-    if known is not None:
-        return not np.any(known)
-    if made is None or made.op_type != "ConstantOfShape":
-        return False
-    filled = attribute(made, "value")
-    return filled is None or not np.any(numpy_helper.to_array(filled))
 
 
 def _transpose_once(reshape: NodeProto, index: GraphIndex) -> None:

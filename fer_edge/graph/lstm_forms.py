@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.errors import InputError
-from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused
+from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused, is_zero
 
 __all__ = ["CELL", "PRODUCT", "LstmForm", "rewrite_lstm", "unusual_lstm"]
 
@@ -251,15 +251,7 @@ class _Writer:
     def _initial(self, which: int) -> str:
         """The initial hidden (0) or cell (1) state, (D, B, H); empty where it is zero."""
         name = self._inputs[5 + which]
-        if not name:
-            return ""
-        made = self._index.producer(name)
-        if made is not None and made.op_type == "ConstantOfShape":
-            filled = attribute(made, "value")
-            if filled is None or not np.any(numpy_helper.to_array(filled)):
-                return ""
-        known = constant_value(self._index, name)
-        return "" if known is not None and not np.any(known) else name
+        return "" if not name or is_zero(self._index, name) else name
 
     def _zero_state(self, gates: str) -> str:
         """Zeros (D, B, H) for a Scan, which wants a state to begin with: a slice of the gates, times zero.

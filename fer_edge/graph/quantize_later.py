@@ -28,13 +28,12 @@ def pool_before_quantizing(model: ModelProto) -> ModelProto:
     moved: dict[int, Sequence[NodeProto]] = {}
     for node in result.graph.node:
         if node.op_type == "Relu" and (found := _way_to_pooling(node, index)) is not None:
-            quantizer, dequantizer, pool = found
-            made, rectified, pooled, read = node.input[0], node.output[0], pool.output[0], dequantizer.output[0]
+            dequantizer, pool = found
+            made, pooled, read = node.input[0], pool.output[0], dequantizer.output[0]
             between = index.free_name(f"{made}_pooled")
             pool.input[0], pool.output[0], node.input[0] = made, between, between
             for reader in index.consumers(pooled):
                 reader.input[:] = [read if name == pooled else name for name in reader.input]
-            assert quantizer.input[0] == rectified
             moved |= {id(node): (pool, node), id(pool): ()}
     body = [each for node in result.graph.node for each in moved.get(id(node), (node,))]
     del result.graph.node[:]
@@ -42,8 +41,8 @@ def pool_before_quantizing(model: ModelProto) -> ModelProto:
     return result
 
 
-def _way_to_pooling(rectifier: NodeProto, index: GraphIndex) -> tuple[NodeProto, NodeProto, NodeProto] | None:
-    """Quantizer, dequantizer and pooling behind a float convolution's rectifier, if nothing else reads on the way."""
+def _way_to_pooling(rectifier: NodeProto, index: GraphIndex) -> tuple[NodeProto, NodeProto] | None:
+    """Dequantizer and pooling behind a float convolution's rectifier, if nothing else reads on the way."""
     convolution = index.producer(rectifier.input[0])
     if convolution is None or convolution.op_type != "Conv" or len(index.consumers(rectifier.input[0])) != 1:
         return None
@@ -60,5 +59,5 @@ def _way_to_pooling(rectifier: NodeProto, index: GraphIndex) -> tuple[NodeProto,
         found.append(readers[0])
         if tensor in index.outputs:
             return None
-    quantizer, dequantizer, pool = found
-    return quantizer, dequantizer, pool
+    _, dequantizer, pool = found
+    return dequantizer, pool

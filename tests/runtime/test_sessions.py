@@ -15,6 +15,7 @@ from tiny import FEATURES, tiny_encoder, tiny_frames, tiny_head
 
 from fer_edge.errors import InputError, MissingPackageError, SessionError
 from fer_edge.runtime.providers import open_session
+from fer_edge.runtime.session import all_finite
 
 _LOCAL = ("cpu", "openvino")
 
@@ -239,3 +240,16 @@ def test_ctrl_c_is_survived_after_openvino_sessions_have_gone() -> None:
     script = f"import sys; sys.path[:0] = {sys.path!r}\n{_SIGNAL_AFTER_SESSIONS}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.filterwarnings("error")
+def test_finite_numbers_are_told_from_others_however_large(dtype: type[np.floating]) -> None:
+    numbers = np.linspace(-1, 1, 24, dtype=dtype).reshape(2, 3, 4)
+    assert all_finite(numbers)
+    assert all_finite(numbers.transpose(2, 0, 1))
+    assert all_finite(np.full((2, 3), np.finfo(dtype).max))  # their squares are not finite
+    for wrong in (np.nan, np.inf, -np.inf):
+        spoilt = numbers.copy()
+        spoilt[1, 2, 3] = wrong
+        assert not all_finite(spoilt)

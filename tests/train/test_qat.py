@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from training import StopAfter, small_config, small_dataset, small_recipe
+from training import StopAfter, small_config, small_dataset, small_recipe, trained_like
 
 from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import calibrate_bundle, measure_forms
@@ -45,20 +45,6 @@ OPTIMISER = OptimiserSpec(epochs=2, batch_size=32, learning_rate=1e-3, warmup_ep
 KEPT = QatRecipe(sample=SampleRecipe(size=64), rows=96, head="keep", optimiser=OPTIMISER)
 GENEROUS = GateLimits(max_top1_drop=0.5, max_flip_rate=0.9, max_ece_rise=0.5, min_agreement=0.1, agreement_rows=40)
 RECIPE = CalibrationRecipe(sample=SampleRecipe(size=42), gate=GENEROUS)
-
-
-def trained_like(seed: int = 0) -> AttentionCnnBiLstm:
-    """A network whose batch normalisations do something."""
-    torch.manual_seed(seed)
-    model = AttentionCnnBiLstm(small_config()).eval()
-    with torch.no_grad():
-        for module in model.encoder.cnn.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.uniform_(-0.2, 0.2)
-                module.running_mean.uniform_(-0.1, 0.1)
-                module.running_var.uniform_(0.5, 2.0)
-    return model
 
 
 def noise(count: int) -> torch.Tensor:

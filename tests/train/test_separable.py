@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import small_config, small_dataset, small_recipe
+from training import small_config, small_dataset, small_recipe, trained_like
 
 from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import calibrate_bundle
@@ -44,17 +44,7 @@ def faces(count: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def model() -> AttentionCnnBiLstm:
-    """A network whose batch normalisations do something."""
-    torch.manual_seed(0)
-    model = AttentionCnnBiLstm(SEPARABLE).eval()
-    with torch.no_grad():
-        for module in model.encoder.cnn.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.uniform_(-0.2, 0.2)
-                module.running_mean.uniform_(-0.1, 0.1)
-                module.running_var.uniform_(0.5, 2.0)
-    return model
+    return trained_like(SEPARABLE)
 
 
 @pytest.fixture(scope="module")
