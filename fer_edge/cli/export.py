@@ -1,4 +1,4 @@
-"""`fer-edge export`: a training run to a bundle, or a bundle to what a target runs."""
+"""`fer-edge export`: a training run to a bundle, or a bundle to what a target runs, or to a bundle of graphs anew."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write: the bundle of a RUN (required), or the files of a target (NAME-TARGET by default).",
+    help="Folder to write: the bundle of a RUN or BUNDLE, or the files of a target (NAME-TARGET by default).",
 )
 @click.option("--target", help="Write what this target runs from a BUNDLE: auto, a target's name, or a recipe's path.")
 @click.option("--variant", help="With --target: the variant to take; the recipe's choice by default.")
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     help="With --parity: compute in torch what this training run computes, instead of what it recorded.",
 )
 @click.option("--targets", "list_targets", is_flag=True, help="Print the targets there are, and stop.")
-@click.option("--name", help="With a RUN: the bundle's name; the folder's by default.")
+@click.option("--name", help="The bundle's name: by default a RUN's folder, a BUNDLE's own name.")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")
 @json_flag
 @click.pass_context
@@ -78,7 +78,10 @@ def command(
 ) -> None:
     """Make a bundle of a training RUN (needs torch), or with --target what an engine runs from a BUNDLE (does not).
 
-    Either way the result is compared with what it came from, and nothing is written when they differ. With --check or
+    A BUNDLE with --out alone becomes a bundle of the same weights whose FP32 graphs this version has made; INT8 is for
+    fer-edge calibrate to make again.
+
+    Always the result is compared with what it came from, and nothing is written when they differ. With --check or
     --dry-run nothing is written at all, and the exit code is 1 where something would be refused.
 
     --parity compares stage by stage and writes the verdict into the BUNDLE's manifest; the exit code is 1 where a stage
@@ -94,7 +97,7 @@ def command(
             raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, with --out")
         if out is None:
             raise click.UsageError("exporting a RUN needs --out, the bundle's folder")
-        _show_bundle(_export_run(Path(source), out, name=name, overwrite=overwrite), as_json=as_json)
+        _show_bundle(_write_bundle(source, out, name=name, overwrite=overwrite), as_json=as_json)
         return
     if parity and check:
         raise click.UsageError("--parity and --check are two commands: give one of them")
@@ -105,7 +108,13 @@ def command(
     if check and dry_run:
         raise click.UsageError("--check and --dry-run exclude each other: the dry run checks too")
     if target is None and not check and not parity:
-        raise click.UsageError(f"{source} is no training run (it holds no run.json); a BUNDLE needs --target")
+        if out is None:
+            raise click.UsageError(
+                f"{source} is no training run (it holds no run.json); a BUNDLE needs --target, or --out alone for its "
+                "FP32 graphs anew"
+            )
+        _show_bundle(_write_bundle(source, out, name=name, overwrite=overwrite), as_json=as_json)
+        return
     from fer_edge.bundle import Bundle
 
     bundle = Bundle.open(source)
@@ -204,17 +213,25 @@ def _shown_on(bar: ProgressBar) -> Callable[[str, int, int], None]:
     return show
 
 
-def _export_run(source: Path, out: Path, *, name: str | None, overwrite: bool) -> Bundle:
+def _write_bundle(source: str, out: Path, *, name: str | None, overwrite: bool) -> Bundle:
+    """A bundle of a RUN's network, or of a BUNDLE's own."""
     from fer_edge.errors import require
 
     for package in ("torch", "onnx", "onnxruntime"):
-        require(package, needed_by="fer-edge export of a training run", extra="train")
-    from fer_edge.export.from_run import export_run
-    from fer_edge.train.run import TrainRun
+        require(package, needed_by="fer-edge export of a training run, or of a bundle's graphs anew", extra="train")
+    if (Path(source) / "run.json").is_file():
+        from fer_edge.export.from_torch.run import export_run
+        from fer_edge.train.run import TrainRun
 
-    run = TrainRun.open(source)
+        run = TrainRun.open(Path(source))
+        with progress("exporting"):
+            return export_run(run, out, name=name, overwrite=overwrite)
+    from fer_edge.bundle import Bundle
+    from fer_edge.export.from_torch.bundle import export_again
+
+    given = Bundle.open(source)
     with progress("exporting"):
-        return export_run(run, out, name=name, overwrite=overwrite)
+        return export_again(given, out, name=name, overwrite=overwrite)
 
 
 def _show_bundle(bundle: Bundle, *, as_json: bool) -> None:

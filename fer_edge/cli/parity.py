@@ -80,7 +80,7 @@ def _torch(run: Path | None, bar: ProgressBar) -> Iterator[TorchOutputs | None]:
     from fer_edge.errors import require
 
     require("torch", needed_by="fer-edge export --parity --run", extra="train")
-    from fer_edge.export.from_run import run_outputs
+    from fer_edge.export.from_torch.run import run_outputs
     from fer_edge.train.run import TrainRun
 
     bar.describe(f"opening {run}")

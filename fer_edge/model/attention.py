@@ -26,14 +26,16 @@ class PointMultiplicationAttention(nn.Module):
         Args:
             query: (N, W) what is looked for.
             values: (N, T, W) the sequence, its own keys.
-            blocked: bool (N, T), True where a place may not be looked at.
+            blocked: bool (N, 1, T), True where a place may not be looked at.
 
         Returns:
             the weighted mean (N, W) and the weights (N, T), which sum to one.
         """
-        products = torch.matmul(self.key(values), self.query(query).unsqueeze(2)).squeeze(2).float() * self.scale
+        products = torch.matmul(self.query(query).unsqueeze(1), self.key(values).transpose(1, 2)).float()
+        if self.scale != 1:  # else it is in the query's weights (fer_edge.model.deploy)
+            products = products * self.scale
         if blocked is not None:
             products = products.masked_fill(blocked, -1e4)
-        weights = torch.softmax(products, dim=1)
-        mean = torch.matmul(weights.to(values.dtype).unsqueeze(1), values).squeeze(1)
-        return mean, weights
+        weights = torch.softmax(products, dim=2)
+        mean = torch.matmul(weights.to(values.dtype), values).squeeze(1)
+        return mean, weights.squeeze(1)

@@ -17,7 +17,7 @@ def parameter_count(config: ModelConfig) -> int:
 
 
 def encoder_macs(config: ModelConfig) -> int:
-    """Multiply-accumulates of one frame's encoding: convolutions, recurrences and matrix products."""
+    """Multiply-accumulates of one frame's encoding: convolutions, recurrences and matrix products, as exported."""
     side, inputs, total = config.input_size, 1, 0
     for index, (channels, widths) in enumerate(zip(config.channels, config.blocks, strict=True)):
         strided = index == 0 and config.stem == "strided"
@@ -32,6 +32,7 @@ def encoder_macs(config: ModelConfig) -> int:
         side //= 2 if index < 3 and not strided else 1
         inputs = channels
     width, tokens = config.feature_size, config.tokens
+    total += config.map_size**2 * tokens * inputs  # the means over the regions
     total += tokens * _bilstm_macs(inputs, config.spatial_hidden) + tokens * inputs * width
     return total + _attention_macs(width, config.attention_size, tokens)
 

@@ -74,7 +74,7 @@ class SequenceHead(nn.Module):
         """
         refined = features + self.bilstm(features)
         age = torch.arange(features.shape[1], 0, -1, device=features.device)
-        blocked = age > length.unsqueeze(1)
+        blocked = age > length.reshape(-1, 1, 1)
         return self.attention(refined[:, -1], refined, blocked)  # type: ignore[no-any-return]
 
     def classify(self, context: Tensor) -> Tensor:

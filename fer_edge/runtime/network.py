@@ -24,6 +24,9 @@ __all__ = ["Network", "NetworkInfo", "choose_variant", "suitable_variants"]
 Float32 = NDArray[np.float32]
 
 _BATCH_LIMIT: Final = 256  # frames or windows an engine gets at once: bounds the memory of its activations
+_ANSWERS: Final[Mapping[str, str]] = {"encoder": "features", "head": "logits"}
+"""What is looked at for NaN: attention enters these, so that what is wrong with it is wrong with them."""
+
 _AUTOMATIC: Final[Mapping[str, tuple[str, ...]]] = {
     # Signed activations (`int8-trt`) have no fast convolutions in ONNX Runtime on x86: about as slow as fp32.
     "cpu": ("int8", "fp32"),
@@ -296,12 +299,12 @@ class Network:
             if steps and len(length) != len(features):
                 raise InputError(f"length: got {len(length)} of them for {len(features)} windows")
         outputs = session.run(feeds)
-        for name, values in outputs.items():
-            if values.dtype.kind == "f" and not all_finite(values):
-                raise SessionError(
-                    f"the {part} of variant {self.variant.name!r} computes NaN or infinity in {name!r} on "
-                    f"{session.provider}; the graph's weights or its arithmetic are broken, export it again"
-                )
+        name = _ANSWERS[part]
+        if not all_finite(outputs[name]):
+            raise SessionError(
+                f"the {part} of variant {self.variant.name!r} computes NaN or infinity in {name!r} on "
+                f"{session.provider}; the graph's weights or its arithmetic are broken, export it again"
+            )
         return outputs
 
     def _check_interface(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -111,26 +111,42 @@ def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> Non
         InputError: naming the input, what was got and what was expected.
     """
     for spec in inputs:
-        if spec.name not in feeds:
-            raise InputError(f"input {spec.name!r} is missing; expected {', '.join(map(str, inputs))}")
-        array = feeds[spec.name]
-        if not isinstance(array, np.ndarray):
-            raise InputError(f"input {spec.name!r}: got {type(array).__name__}, expected a numpy array: {spec}")
-        if array.dtype != spec.dtype:
-            raise InputError(f"input {spec.name!r}: got dtype {array.dtype}, expected {spec.dtype}")
-        fits = array.ndim == len(spec.shape) and all(
-            got > 0 and (expected is None or got == expected)
-            for got, expected in zip(array.shape, spec.shape, strict=True)
-        )
-        if not fits:
-            raise InputError(f"input {spec.name!r}: got shape {array.shape}, expected {spec} with no empty dimension")
-        if any(not least <= size <= most for size, (least, most) in zip(array.shape, spec.limits or (), strict=False)):
-            raise InputError(f"input {spec.name!r}: got shape {array.shape}, but the engine was built for {spec}")
+        array = feeds.get(spec.name)
+        if not isinstance(array, np.ndarray) or array.dtype != spec.dtype or not _fits(array.shape, spec):
+            raise InputError(_misfit(spec, inputs, feeds))
         if array.dtype.kind == "f" and not all_finite(array):
             raise InputError(f"input {spec.name!r} holds NaN or infinity, expected finite numbers")
     if len(feeds) > len(inputs):
         unknown = sorted(set(feeds) - {spec.name for spec in inputs})
         raise InputError(f"unknown input {unknown[0]!r}; expected {', '.join(map(str, inputs))}")
+
+
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    """Whether an input may have this shape. A loop, since this is asked twice a frame and generators are felt there."""
+    if len(shape) != len(spec.shape):
+        return False
+    for got, expected in zip(shape, spec.shape, strict=True):
+        if not got or (expected is not None and got != expected):
+            return False
+    return spec.limits is None or _within(shape, spec.limits)
+
+
+def _within(shape: tuple[int, ...], limits: tuple[tuple[int, int], ...]) -> bool:
+    return all(least <= size <= most for size, (least, most) in zip(shape, limits, strict=True))
+
+
+def _misfit(spec: TensorSpec, inputs: Sequence[TensorSpec], feeds: Mapping[str, Any]) -> str:
+    """What is wrong with the feed of one input."""
+    if spec.name not in feeds:
+        return f"input {spec.name!r} is missing; expected {', '.join(map(str, inputs))}"
+    array = feeds[spec.name]
+    if not isinstance(array, np.ndarray):
+        return f"input {spec.name!r}: got {type(array).__name__}, expected a numpy array: {spec}"
+    if array.dtype != spec.dtype:
+        return f"input {spec.name!r}: got dtype {array.dtype}, expected {spec.dtype}"
+    if _fits(array.shape, replace(spec, limits=None)):
+        return f"input {spec.name!r}: got shape {array.shape}, but the engine was built for {spec}"
+    return f"input {spec.name!r}: got shape {array.shape}, expected {spec} with no empty dimension"
 
 
 def all_finite(array: Array) -> bool:

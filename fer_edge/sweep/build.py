@@ -126,7 +126,7 @@ class Builder:
         )
 
     def _exported(self, unit: Unit, network: Network, run: TrainRun) -> Made:
-        from fer_edge.export.from_run import export_run
+        from fer_edge.export.from_torch.run import export_run
 
         told = None if unit.recipe is None else encode(unit.recipe)
         try:

@@ -76,7 +76,7 @@ def shape_bundle(
         InputError: the shape cannot be quantized, or there are fewer training faces than the calibration sample wants.
         OutputError: it cannot be written.
     """
-    from fer_edge.export.from_run import untrained_graphs
+    from fer_edge.export.from_torch.run import untrained_graphs
 
     graphs = untrained_graphs(recipe)
     if precision != FLOAT:

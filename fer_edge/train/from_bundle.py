@@ -1,8 +1,8 @@
 """The weights of a bundle's FP32 graphs, back in torch: where no training run is at hand, a bundle begins the next one.
 
-The exporter folded every batch normalisation that follows a convolution into it, so those come back as the identity.
-Nothing is taken on trust: the network computes what the graphs compute (onnx's own reference evaluator, no engine), or
-it is refused.
+The exporter folded every batch normalisation that follows a convolution into it, so those come back as the identity,
+and gave weights the arithmetic of `fer_edge.model.deploy`, which is taken back. Nothing is taken on trust: the network
+computes what the graphs compute (onnx's own reference evaluator, no engine), or it is refused.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from fer_edge.decode import encode as plain
 from fer_edge.errors import InputError, require
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.reconstruction import LinearDiscriminants
 from fer_edge.preprocess import PreprocessSpec
 from fer_edge.train.recipe import TrainRecipe
 
@@ -138,6 +139,11 @@ class _Graph:
             tensor.name: self._onnx.numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer
         }
 
+    @property
+    def deployed(self) -> bool:
+        """Whether weights have taken arithmetic over (`fer_edge.model.deploy`); the first bundles' have not."""
+        return not {"shortcut.bias", "lda.mean"} & self.constants.keys()
+
     def read_by(self, node_name: str) -> list[Tensor]:
         """The float constants among a node's inputs, in order."""
         for node in self.model.graph.node:
@@ -177,6 +183,8 @@ def _weights(module: nn.Module, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
             yield from _lstm(name, graph)
         elif isinstance(part, nn.BatchNorm2d):
             continue  # folded into the convolution before it
+        elif isinstance(part, LinearDiscriminants) and graph.deployed:
+            yield from _discriminants(name, graph, own)
         else:
             yield from ((key, _named(key, value, graph)) for key, value in own.items())
 
@@ -203,14 +211,26 @@ def _lstm(name: str, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
         yield f"{name}.bias_hh_l0{suffix}", biases[direction][4 * hidden :][order]
 
 
+def _discriminants(name: str, graph: _Graph, own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The projection, and of all means that it sends to the graph's bias the shortest."""
+    weight, bias = (torch.from_numpy(graph.constants[f"{name}.{part}"].copy()) for part in ("weight", "bias"))
+    yield f"{name}.projection", weight.T.contiguous()
+    yield f"{name}.mean", -torch.linalg.lstsq(weight.double(), bias.double(), driver="gelsd").solution.float()
+    yield f"{name}.fitted", torch.ones_like(own[f"{name}.fitted"])
+
+
 def _named(key: str, value: Tensor, graph: _Graph) -> Tensor:
     """A weight under its own name, or transposed into the matrix product that the exporter made of a linear layer."""
     if key.endswith("num_batches_tracked"):
         return value
     if key.endswith("lda.fitted"):
         return torch.ones_like(value)
+    if key == "shortcut.bias" and graph.deployed:
+        return torch.zeros_like(value)  # the output's normalisation adds it
     if key in graph.constants:
-        return torch.from_numpy(graph.constants[key].copy())
+        found = torch.from_numpy(graph.constants[key].copy())
+        # `len(found)` numbers wide, the attention divides its products by the root of that; in a graph the query does.
+        return found * len(found) ** 0.5 if "attention.query" in key and graph.deployed else found
     owner, _, name = key.rpartition(".")
     if name != "weight":
         raise KeyError(f"there is no constant {key}")

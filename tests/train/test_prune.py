@@ -17,7 +17,7 @@ from training import small_dataset, small_recipe
 from fer_edge.cli import main
 from fer_edge.data import Dataset
 from fer_edge.errors import GateError, InputError
-from fer_edge.export.from_run import export_run
+from fer_edge.export.from_torch.run import export_run
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
 from fer_edge.model.cost import encoder_macs

@@ -21,7 +21,7 @@ from fer_edge.data import Dataset
 from fer_edge.data.sample import SampleRecipe
 from fer_edge.errors import GateError, InputError
 from fer_edge.export.card import model_card
-from fer_edge.export.from_run import export_run
+from fer_edge.export.from_torch.run import export_run
 from fer_edge.export.preflight import check_bundle
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.load import load_graph

@@ -15,7 +15,7 @@ from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import calibrate_bundle
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
 from fer_edge.data.sample import SampleRecipe
-from fer_edge.export.from_run import export_run
+from fer_edge.export.from_torch.run import export_run
 from fer_edge.graph.info import graph_macs
 from fer_edge.graph.load import load_graph
 from fer_edge.model.cost import encoder_macs, parameter_count

@@ -16,7 +16,7 @@ from fer_edge.bundle import Bundle
 from fer_edge.data import Dataset
 from fer_edge.data.ckplus import ckplus_sequences
 from fer_edge.errors import InputError
-from fer_edge.export.from_run import export_run
+from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import prepare_stills
 from fer_edge.train import clip_bank

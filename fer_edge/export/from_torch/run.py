@@ -1,33 +1,36 @@
-"""A finished training run to a bundle: the one module of this room that needs torch."""
+"""A finished training run to a bundle."""
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from fer_edge.bundle import Bundle
 from fer_edge.decode import encode
 from fer_edge.errors import InputError
 from fer_edge.export.card import INTENDED_USE, WEIGHTS_LICENCE
+from fer_edge.export.from_torch.graphs import (
+    ENCODER_SHAPES,
+    OPSET,
+    TorchNetwork,
+    check_graphs,
+    encoder_graph,
+    graph_files,
+    network_graphs,
+)
 from fer_edge.export.parity import Parity, compare_outputs, require_parity
 from fer_edge.export.recorded import RECORD, RecordedOutputs, generated_frames, record_outputs
 from fer_edge.files import sha256_bytes, sha256_file
-from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.fold_weights import fold_weight_quantizers
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.input_cast import cast_input_first
 from fer_edge.graph.int8_storage import STORAGE, stored_form
-from fer_edge.graph.lean import lean
 from fer_edge.graph.load import dump_graph, load_graph
 from fer_edge.graph.sparsity import require_two_of_four
 from fer_edge.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
@@ -36,19 +39,12 @@ from fer_edge.metrics import AccuracyReport
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.model.quantised import fixed
-from fer_edge.runtime.providers import open_session
 from fer_edge.train.qat import load_quantised
 from fer_edge.train.recipe import TrainRecipe
 from fer_edge.train.run import TrainRun
 
 __all__ = ["export_run", "run_outputs", "untrained_graphs"]
 
-OPSET: Final = 17
-TRACED_FRAMES: Final = 3
-TRACED_WINDOW: Final = (2, 5)
-ENCODER_SHAPES: Final = (1, 2, 7)
-HEAD_SHAPES: Final = ((1, 1), (1, 16), (3, 9), (5, 31))
-"""(batch, time) at which the exported graphs are compared with torch: none of them the traced one."""
 ROUNDING_TOLERANCE: Final = 0.01
 """For INT8 graphs: a value half-way between two steps may be rounded either way, which moves a feature by so much."""
 
@@ -78,14 +74,10 @@ def export_run(
     model, _ = run.load_model()
     if not bool(model.head.lda.fitted):
         raise InputError(f"{run.path}: the LDA was never fitted; train the run to its end")
-    window = run.recipe.sequence.window
-    graphs = _graphs(model)
+    graphs = network_graphs(model)
     sparse = _sparse_convolutions(run, graphs["encoder"])
-    parity = _check(model, graphs, tolerance)
-    files = {
-        "encoder": graph_file(graphs["encoder"], dimensions={"N": 1}, name="the encoder"),
-        "head": graph_file(graphs["head"], dimensions={"B": 1, "T": window}, name="the head"),
-    }
+    parity = check_graphs(model, graphs, tolerance)
+    files = graph_files(graphs, window=run.recipe.sequence.window)
     record = _record(model, run)
     manifest = _manifest(run, model, name or out.name, files, parity, record)
     if sparse:
@@ -102,7 +94,7 @@ def export_run(
 def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tuple[bytes, bytes]]:
     """One INT8 form in the ranges that the run learnt, and its encoder and head; no gate has seen it."""
     rounding, window = load_quantised(run, form), run.recipe.sequence.window
-    exported = load_graph(_export_encoder(fixed(rounding), run.recipe.model.input_size), name=f"the {form} encoder")
+    exported = load_graph(encoder_graph(fixed(rounding), run.recipe.model), name=f"the {form} encoder")
     encoder = cast_input_first(fold_weight_quantizers(exported))
     parity = _rounding_parity(rounding, dump_graph(encoder), run)
     require_parity(parity, tolerance=ROUNDING_TOLERANCE, what=f"the exported {form} encoder against torch")
@@ -166,116 +158,22 @@ def _sparse_convolutions(run: TrainRun, encoder: bytes) -> tuple[str, ...]:
     )
 
 
-def untrained_graphs(recipe: TrainRecipe) -> dict[str, bytes]:
-    """Encoder and head of a recipe's shape with random weights: as fast as trained ones, but sooner known."""
-    return _graphs(AttentionCnnBiLstm(recipe.model, normalisation=recipe.preprocess.normalisation).eval())
-
-
-def _graphs(model: AttentionCnnBiLstm) -> dict[str, bytes]:
-    return {
-        "encoder": _export_encoder(model.encoder, model.config.input_size),
-        "head": _export_head(model.head, model.config.feature_size),
-    }
-
-
-def _export_encoder(encoder: nn.Module, size: int) -> bytes:
-    frames = torch.zeros(TRACED_FRAMES, size, size, dtype=torch.uint8)
-    batch = {0: "N"}
-    return _export(
-        encoder, (frames,), ["frames"], ["features", "attention"],
-        {"frames": batch, "features": batch, "attention": batch},
-    )  # fmt: skip
-
-
-def _export_head(head: nn.Module, width: int) -> bytes:
-    features = torch.zeros(*TRACED_WINDOW, width)
-    length = torch.full((TRACED_WINDOW[0],), TRACED_WINDOW[1])
-    axes = {"features": {0: "B", 1: "T"}, "length": {0: "B"}, "logits": {0: "B"}, "attention": {0: "B", 1: "T"}}
-    return _export(head, (features, length), ["features", "length"], ["logits", "attention"], axes)
-
-
-def _export(
-    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], axes: Mapping[str, Any]
-) -> bytes:
-    """Export by tracing: the tracer leaves one LSTM node where torch's newer exporter spreads it over some fifty."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        path = Path(folder) / "graph.onnx"
-        torch.onnx.export(
-            module.eval().cpu(),
-            inputs,
-            path,
-            input_names=names,
-            output_names=outputs,
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
-        graph = lean(fold_constants(load_graph(path.read_bytes(), name="the exported graph")))
-    graph.producer_name, graph.producer_version = "fer-edge", ""
-    return dump_graph(graph)
-
-
-def _check(model: AttentionCnnBiLstm, graphs: Mapping[str, bytes], tolerance: float) -> dict[str, Parity]:
-    generator = torch.Generator().manual_seed(0)
-    size, width = model.config.input_size, model.config.feature_size
-    frames = [
-        torch.randint(0, 256, (count, size, size), generator=generator, dtype=torch.uint8) for count in ENCODER_SHAPES
-    ]
-    windows = [
-        (torch.randn(batch, steps, width, generator=generator), 1 + torch.arange(batch) * (steps - 1) // batch)
-        for batch, steps in HEAD_SHAPES
-    ]
-    encoded = [{"frames": faces} for faces in frames]
-    headed = [{"features": features, "length": length} for features, length in windows]
-    parity = {
-        "encoder": _compare(model.encoder, graphs["encoder"], encoded, ("features", "attention")),
-        "head": _compare(model.head, graphs["head"], headed, ("logits", "attention")),
-    }
-    for part, result in parity.items():
-        require_parity(result, tolerance=tolerance, what=f"the exported {part} against torch")
-    return parity
-
-
-def _compare(module: nn.Module, graph: bytes, feeds: list[dict[str, Tensor]], names: tuple[str, ...]) -> Parity:
-    pairs = []
-    with open_session(graph) as session, torch.no_grad():
-        for feed in feeds:
-            expected = [value.numpy() for value in module(*feed.values())]
-            got = session.run({name: np.ascontiguousarray(value.numpy()) for name, value in feed.items()})
-            pairs.append((dict(zip(names, expected, strict=True)), got))
-    return compare_outputs(pairs, [tuple(next(iter(feed.values())).shape) for feed in feeds])
-
-
-class _TorchNetwork:
-    """A run's network in torch on the CPU, called with numpy arrays."""
-
-    def __init__(self, model: AttentionCnnBiLstm) -> None:
-        self._model = model.eval().cpu()
-
-    @torch.no_grad()
-    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features float32 (N, F) of uint8 (N, S, S)."""
-        return np.asarray(self._model.encoder(torch.from_numpy(np.ascontiguousarray(frames)))[0].numpy())
-
-    @torch.no_grad()
-    def logits(self, features: NDArray[np.float32], length: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits float32 (B, C) of features float32 (B, T, F) and lengths int64 (B,)."""
-        windows = torch.from_numpy(np.ascontiguousarray(features))
-        return np.asarray(self._model.head(windows, torch.from_numpy(length))[0].numpy())
-
-
-def run_outputs(run: TrainRun) -> _TorchNetwork:
+def run_outputs(run: TrainRun) -> TorchNetwork:
     """A run's network in torch, for the parity chain.
 
     Raises:
         InputError: the run is not finished.
     """
-    return _TorchNetwork(run.load_model()[0])
+    return TorchNetwork(run.load_model()[0])
+
+
+def untrained_graphs(recipe: TrainRecipe) -> dict[str, bytes]:
+    """Encoder and head of a recipe's shape with random weights: as fast as trained ones, but sooner known."""
+    return network_graphs(AttentionCnnBiLstm(recipe.model, normalisation=recipe.preprocess.normalisation).eval())
 
 
 def _record(model: AttentionCnnBiLstm, run: TrainRun) -> RecordedOutputs:
-    network = _TorchNetwork(model)
+    network = TorchNetwork(model)
     return record_outputs(network.encode, network.logits, run.recipe.preprocess, window=run.recipe.sequence.window)
 
 

@@ -16,11 +16,11 @@ from training import small_dataset, small_recipe
 
 from fer_edge.bundle import Bundle
 from fer_edge.errors import GateError, InputError, OutputError
-from fer_edge.export import from_run
 from fer_edge.export.card import model_card
 from fer_edge.export.chain import check_chain
 from fer_edge.export.choose import choose_target
-from fer_edge.export.from_run import export_run
+from fer_edge.export.from_torch.graphs import TRACED_FRAMES
+from fer_edge.export.from_torch.run import export_run, run_outputs
 from fer_edge.export.parity import compare_outputs, require_parity
 from fer_edge.export.targets import export_target
 from fer_edge.graph.info import graph_macs
@@ -67,14 +67,14 @@ def test_the_manifest_says_where_the_weights_come_from(run: TrainRun, bundle: Bu
     assert manifest.variants[0].metrics[SPLIT].to_json() == run.record["choose"]
     assert manifest.variants[0].parity["encoder"]["max_abs_diff"] <= 1e-4
     shapes = manifest.variants[0].parity["encoder"]["shapes"]
-    assert [from_run.TRACED_FRAMES, 16, 16] not in shapes
+    assert [TRACED_FRAMES, 16, 16] not in shapes
     assert len(shapes) >= 3
     assert (manifest.preprocess.size, manifest.preprocess.median) == (16, 3)
 
 
 def test_torchs_outputs_are_recorded_and_the_chain_begins_with_them(run: TrainRun, bundle: Bundle) -> None:
     frames = prepare_stills(np.asarray(small_dataset().split("choose").images[:16]), bundle.manifest.preprocess)
-    for torch_network in (None, from_run.run_outputs(run)):
+    for torch_network in (None, run_outputs(run)):
         report = check_chain(bundle, frames, described="faces", torch=torch_network, engines={})
         assert (report.stages[0].stage, report.stages[0].passed) == ("torch -> ONNX", True)
 
@@ -153,10 +153,10 @@ def test_the_exported_bundle_recognises(bundle: Bundle) -> None:
 def test_ctrl_c_in_the_middle_of_export_leaves_nothing(run: TrainRun, tmp_path: Path) -> None:
     """The export is held open at its parity check, and interrupted there."""
     script = (
-        "import signal, time, fer_edge.export.from_run as module\n"
+        "import signal, time, fer_edge.export.from_torch.run as module\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's background jobs
         "def hold(*_):\n    print('here', flush=True)\n    time.sleep(60)\n"
-        "module._check = hold\n"
+        "module.check_graphs = hold\n"
         "from fer_edge.cli import main\nmain()\n"
     )
     command = [

@@ -1,0 +1,150 @@
+"""A network in torch to its ONNX graphs, and the graphs held against torch."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fer_edge.export.parity import Parity, compare_outputs, require_parity
+from fer_edge.graph.fold import fold_constants
+from fer_edge.graph.info import graph_file
+from fer_edge.graph.lean import lean
+from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.manifest import GraphFile
+from fer_edge.model.config import ModelConfig
+from fer_edge.model.deploy import deployed_encoder, deployed_head
+from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder, SequenceHead
+from fer_edge.runtime.providers import open_session
+
+__all__ = [
+    "ENCODER_SHAPES",
+    "OPSET",
+    "TRACED_FRAMES",
+    "TorchNetwork",
+    "check_graphs",
+    "encoder_graph",
+    "graph_files",
+    "network_graphs",
+]
+
+OPSET: Final = 17
+TRACED_FRAMES: Final = 3
+TRACED_WINDOW: Final = (2, 5)
+ENCODER_SHAPES: Final = (1, 2, 7)
+HEAD_SHAPES: Final = ((1, 1), (1, 16), (3, 9), (5, 31))
+"""(batch, time) at which the exported graphs are compared with torch: none of them the traced one."""
+
+
+def network_graphs(model: AttentionCnnBiLstm) -> dict[str, bytes]:
+    """The FP32 graphs ``encoder`` and ``head`` as ONNX files."""
+    return {
+        "encoder": encoder_graph(model.encoder, model.config),
+        "head": _head_graph(model.head, model.config.feature_size),
+    }
+
+
+def encoder_graph(encoder: FrameEncoder, config: ModelConfig) -> bytes:
+    """A frame encoder of that shape as an ONNX file; its CNN may be one that rounds."""
+    frames = torch.zeros(TRACED_FRAMES, config.input_size, config.input_size, dtype=torch.uint8)
+    batch = {0: "N"}
+    return _export(
+        deployed_encoder(encoder, config), (frames,), ["frames"], ["features", "attention"],
+        {"frames": batch, "features": batch, "attention": batch},
+    )  # fmt: skip
+
+
+def _head_graph(head: SequenceHead, width: int) -> bytes:
+    features = torch.zeros(*TRACED_WINDOW, width)
+    length = torch.full((TRACED_WINDOW[0],), TRACED_WINDOW[1])
+    axes = {"features": {0: "B", 1: "T"}, "length": {0: "B"}, "logits": {0: "B"}, "attention": {0: "B", 1: "T"}}
+    return _export(deployed_head(head), (features, length), ["features", "length"], ["logits", "attention"], axes)
+
+
+def _export(
+    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], axes: Mapping[str, Any]
+) -> bytes:
+    """Export by tracing: the tracer leaves one LSTM node where torch's newer exporter spreads it over some fifty."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "graph.onnx"
+        torch.onnx.export(
+            module.eval().cpu(),
+            inputs,
+            path,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        graph = lean(fold_constants(load_graph(path.read_bytes(), name="the exported graph")))
+    graph.producer_name, graph.producer_version = "fer-edge", ""
+    return dump_graph(graph)
+
+
+def graph_files(graphs: Mapping[str, bytes], *, window: int) -> dict[str, GraphFile]:
+    """What a manifest says of the files of an encoder and a head."""
+    sizes = {"encoder": {"N": 1}, "head": {"B": 1, "T": window}}
+    return {part: graph_file(graphs[part], dimensions=sizes[part], name=f"the {part}") for part in sizes}
+
+
+def check_graphs(model: AttentionCnnBiLstm, graphs: Mapping[str, bytes], tolerance: float) -> dict[str, Parity]:
+    """Compare the graphs of `network_graphs` with torch, at several shapes other than those that were traced.
+
+    Raises:
+        GateError: some output differs by more than `tolerance`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size, width = model.config.input_size, model.config.feature_size
+    frames = [
+        torch.randint(0, 256, (count, size, size), generator=generator, dtype=torch.uint8) for count in ENCODER_SHAPES
+    ]
+    windows = [
+        (torch.randn(batch, steps, width, generator=generator), 1 + torch.arange(batch) * (steps - 1) // batch)
+        for batch, steps in HEAD_SHAPES
+    ]
+    encoded = [{"frames": faces} for faces in frames]
+    headed = [{"features": features, "length": length} for features, length in windows]
+    parity = {
+        "encoder": _compare(model.encoder, graphs["encoder"], encoded, ("features", "attention")),
+        "head": _compare(model.head, graphs["head"], headed, ("logits", "attention")),
+    }
+    for part, result in parity.items():
+        require_parity(result, tolerance=tolerance, what=f"the exported {part} against torch")
+    return parity
+
+
+def _compare(module: nn.Module, graph: bytes, feeds: list[dict[str, Tensor]], names: tuple[str, ...]) -> Parity:
+    pairs = []
+    with open_session(graph) as session, torch.no_grad():
+        for feed in feeds:
+            expected = [value.numpy() for value in module(*feed.values())]
+            got = session.run({name: np.ascontiguousarray(value.numpy()) for name, value in feed.items()})
+            pairs.append((dict(zip(names, expected, strict=True)), got))
+    return compare_outputs(pairs, [tuple(next(iter(feed.values())).shape) for feed in feeds])
+
+
+class TorchNetwork:
+    """A network in torch on the CPU, called with numpy arrays."""
+
+    def __init__(self, model: AttentionCnnBiLstm) -> None:
+        self._model = model.eval().cpu()
+
+    @torch.no_grad()
+    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features float32 (N, F) of uint8 (N, S, S)."""
+        return np.asarray(self._model.encoder(torch.from_numpy(np.ascontiguousarray(frames)))[0].numpy())
+
+    @torch.no_grad()
+    def logits(self, features: NDArray[np.float32], length: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits float32 (B, C) of features float32 (B, T, F) and lengths int64 (B,)."""
+        windows = torch.from_numpy(np.ascontiguousarray(features))
+        return np.asarray(self._model.head(windows, torch.from_numpy(length))[0].numpy())
