@@ -15,7 +15,7 @@ from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import PreprocessSpec, prepare_stills
 
-__all__ = ["grown", "grows_from", "refit_batch_norm", "refit_folded", "with_stem"]
+__all__ = ["grown", "grows_from", "refit_batch_norm", "refit_folded"]
 
 REFITTED_FACES: Final = 2048
 """Training faces that the batch normalisations of a bundle's network are fitted to."""
@@ -42,23 +42,6 @@ def grown(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
     larger = AttentionCnnBiLstm(config, normalisation=model.normalisation)
     larger.load_state_dict(model.state_dict(), strict=False)  # what is missing are the new blocks' own weights
     return larger
-
-
-def with_stem(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
-    """The same weights, the first down-sampling done as `config` does it.
-
-    Where a strided convolution becomes a pooled one this is another function, and a better beginning than chance: the
-    maximum over four places stands where the convolution looked at one of them.
-
-    Args:
-        model: the trained network.
-        config: gives `stem`; all else stays the network's.
-    """
-    if config.stem == model.config.stem:
-        return model
-    swapped = AttentionCnnBiLstm(replace(model.config, stem=config.stem), normalisation=model.normalisation)
-    swapped.load_state_dict(model.state_dict())
-    return swapped
 
 
 def refit_folded(model: AttentionCnnBiLstm, dataset: Dataset, preprocess: PreprocessSpec) -> None:

@@ -25,7 +25,7 @@ from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
 from fer_edge.train.from_bundle import BundleOrigin
-from fer_edge.train.grow import grown, grows_from, refit_folded, with_stem
+from fer_edge.train.grow import grown, grows_from, refit_folded
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run import TrainRun
@@ -89,8 +89,8 @@ def train_model(
         dataset: its ``train`` split is trained on, its ``choose`` split chooses the epoch.
         out: the run's folder.
         init: a finished run or a bundle whose weights are the starting point, of the same shape, of one with fewer
-            residual blocks, or of a wider one, which is narrowed, whatever their stem; random weights without it. A
-            bundle has no temporary classifier: that one begins anew.
+            residual blocks, or of a wider one, which is narrowed; random weights without it. A bundle has no temporary
+            classifier: that one begins anew.
         teacher: a finished run or a bundle whose predictions the model is drawn toward (`loss.distil_weight`), or
             several, whose probabilities are averaged; of any shape that sees the same prepared faces.
         stage: ``"sequence"`` trains the head alone, on the encoder of `init` as it is.
@@ -150,7 +150,6 @@ def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
         config, preprocess = init.config, init.preprocess
     else:
         config, preprocess = init.recipe.model, init.recipe.preprocess
-    config = replace(config, stem=recipe.model.stem)
     fits = grows_from(recipe.model, config) or shrinks_to(recipe.model, config)
     if not fits or preprocess != recipe.preprocess:
         raise InputError(
@@ -206,7 +205,6 @@ def _loaded(init: Origin, run: TrainRun, dataset: Dataset | None) -> tuple[Atten
     else:
         model, temporary = init.load_model()
         temporary = temporary if init.labels == run.labels else None
-    model = with_stem(model, config)
     if grows_from(config, model.config):
         return grown(model, config), temporary or fresh
     smaller = shrunk(model, temporary or nn.Linear(model.config.feature_size, config.classes), config)
