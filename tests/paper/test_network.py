@@ -78,8 +78,10 @@ class TestNetwork:
         config = small_config()
         attention = config.feature_size * config.attention_size * 2 + config.attention_size + config.feature_size
         expected = encoder_macs(config) + head_macs(config, 1) - attention
-        # The weighted mean and the products of the spatial attention are no layer of their own, so are not counted.
+        # The weighted mean and the products of the spatial attention are no layer of their own, so are not counted, nor
+        # are the means over the regions, which are a product in the graph alone.
         products = config.tokens * (config.attention_size + config.feature_size)
+        products += config.map_size**2 * config.tokens * config.channels[-1]
         assert count_macs(network("complete"), 16) == expected - products
 
     def test_without_attention_every_region_counts_alike(self) -> None:
