@@ -108,7 +108,7 @@ def command(
     if check and dry_run:
         raise click.UsageError("--check and --dry-run exclude each other: the dry run checks too")
     if target is None and not check and not parity:
-        if out is None:
+        if out is None or dry_run or variant or settings or clip or tolerance:
             raise click.UsageError(
                 f"{source} is no training run (it holds no run.json); a BUNDLE needs --target, or --out alone for its "
                 "FP32 graphs anew"

@@ -201,6 +201,8 @@ class TestRefusals:
             (["--target", "cpu-x86", "--set", "opset"], 1, "expected key=value"),
             (["--target", "no-such.toml"], 1, "cannot read the recipe"),
             ([], 2, "needs --target"),
+            (["--out", "never", "--dry-run"], 2, "needs --target"),
+            (["--out", "never", "--variant", "int8"], 2, "needs --target"),
             (["--check", "--dry-run", "--target", "cpu-x86"], 2, "exclude each other"),
             (["--target", "cpu-x86", "--tolerance", "0"], 2, "--tolerance"),
             (["--check", "--target", "10.4"], 1, "'10.4'"),
