@@ -31,9 +31,7 @@ class PointMultiplicationAttention(nn.Module):
         Returns:
             the weighted mean (N, W) and the weights (N, T), which sum to one.
         """
-        products = torch.matmul(self.query(query).unsqueeze(1), self.key(values).transpose(1, 2)).float()
-        if self.scale != 1:  # else it is in the query's weights (fer_edge.model.deploy)
-            products = products * self.scale
+        products = torch.matmul(self.query(query).unsqueeze(1), self.key(values).transpose(1, 2)).float() * self.scale
         if blocked is not None:
             products = products.masked_fill(blocked, -1e4)
         weights = torch.softmax(products, dim=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fer_edge.model.config import ModelConfig
+from fer_edge.model.merged import tail_sizes
 from fer_edge.model.network import AttentionCnnBiLstm
 
 __all__ = ["encoder_macs", "head_macs", "parameter_count"]
@@ -34,23 +35,19 @@ def encoder_macs(config: ModelConfig) -> int:
     width, tokens = config.feature_size, config.tokens
     total += config.map_size**2 * tokens * inputs  # the means over the regions
     total += tokens * _bilstm_macs(inputs, config.spatial_hidden) + tokens * inputs * width
-    return total + _attention_macs(width, config.attention_size, tokens)
+    return total + _attention_macs(width, tokens)
 
 
 def head_macs(config: ModelConfig, steps: int) -> int:
-    """Multiply-accumulates of the head on a window of `steps` frames."""
+    """Multiply-accumulates of the head on a window of `steps` frames, as exported."""
     width = config.feature_size
-    total = steps * _bilstm_macs(width, config.temporal_hidden) + _attention_macs(width, config.attention_size, steps)
-    dense, total = config.discriminants, total + width * config.discriminants
-    for _ in range(config.dense_layers):
-        total += dense * config.dense_growth
-        dense += config.dense_growth
-    return total + dense * config.classes
+    total = steps * _bilstm_macs(width, config.temporal_hidden) + _attention_macs(width, steps)
+    return total + sum(inputs * outputs for inputs, outputs in tail_sizes(config))
 
 
 def _bilstm_macs(inputs: int, hidden: int) -> int:
     return 2 * 4 * hidden * (inputs + hidden)
 
 
-def _attention_macs(width: int, size: int, steps: int) -> int:
-    return width * size * (steps + 1) + steps * size + steps * width
+def _attention_macs(width: int, steps: int) -> int:
+    return width * width + 2 * steps * width

@@ -6,12 +6,13 @@ On a small network every node of the graph is a share of its time. `fer_edge.tra
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from fer_edge.model.attention import PointMultiplicationAttention
 from fer_edge.model.config import ModelConfig
+from fer_edge.model.merged import Affine, merged_attention, merged_tail
 from fer_edge.model.network import FrameEncoder, SequenceHead
 
 __all__ = ["deployed_encoder", "deployed_head"]
@@ -26,39 +27,71 @@ def deployed_encoder(encoder: FrameEncoder, config: ModelConfig) -> FrameEncoder
     - The shortcut has no bias. The weights over the regions sum to one, so the output's normalisation may add it to the
       feature instead; all products of the attention move together without it, which the softmax does not notice; and
       the query's own bias makes up for what the query loses.
-    - The attention's scale is the query's.
+    - The attention's keys are the values themselves: the query takes their weights over, and the scale.
 
     Args:
         encoder: not changed. One whose CNN rounds (`fer_edge.model.quantised`) keeps its rounding.
         config: its shape.
     """
     result = copy.deepcopy(encoder).eval()
-    shortcut, query, mean = encoder.shortcut, result.attention.query, result.output.running_mean
+    shortcut, mean = encoder.shortcut, result.output.running_mean
     assert mean is not None  # it counts its statistics
     result.add_module("regions", _RegionMeans(config.map_size, config.token_grid))
     result.shortcut = nn.Linear(shortcut.in_features, shortcut.out_features, bias=False)
     result.shortcut.weight.copy_(shortcut.weight)
-    query.bias.add_(query.weight @ shortcut.bias)
+    result.add_module("attention", _KeylessAttention(merged_attention(encoder.attention, moved_by=shortcut.bias)))
     mean -= shortcut.bias
-    _scale_query(result.attention)
     return result
 
 
 @torch.no_grad()
-def deployed_head(head: SequenceHead) -> SequenceHead:
-    """A copy that computes the same in evaluation mode: LDA is one layer, the attention's scale the query's.
+def deployed_head(head: SequenceHead, config: ModelConfig) -> SequenceHead:
+    """A copy that computes the same in evaluation mode.
+
+    - The attention's keys are the values themselves, as in the encoder.
+    - LDA, DenseNet block and classifier are linear layers with a ReLU between any two (`fer_edge.model.merged`).
 
     Args:
         head: not changed.
+        config: its shape.
     """
     result = copy.deepcopy(head).eval()
-    projection = head.lda.projection
-    linear = nn.Linear(*projection.shape)
-    linear.weight.copy_(projection.T)
-    linear.bias.copy_(-head.lda.mean @ projection)
-    result.add_module("lda", linear)
-    _scale_query(result.attention)
+    result.add_module("attention", _KeylessAttention(merged_attention(head.attention)))
+    steps, classifier = merged_tail(head, config)
+    result.add_module("lda", nn.Identity())
+    result.add_module("reconstruction", _ReluSteps(steps))
+    result.classifier = _linear(classifier)
     return result
+
+
+class _KeylessAttention(nn.Module):
+    """`PointMultiplicationAttention` whose keys are the values themselves."""
+
+    def __init__(self, query: Affine) -> None:
+        super().__init__()
+        self.query = _linear(query)
+
+    def forward(self, query: Tensor, values: Tensor, blocked: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `PointMultiplicationAttention.forward`."""
+        products = torch.matmul(self.query(query).unsqueeze(1), values.transpose(1, 2))
+        if blocked is not None:
+            products = products.masked_fill(blocked, -1e4)
+        weights = torch.softmax(products, dim=2)
+        return torch.matmul(weights, values).squeeze(1), weights.squeeze(1)
+
+
+class _ReluSteps(nn.Module):
+    """Linear layers with a ReLU behind each."""
+
+    def __init__(self, steps: Iterable[Affine]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(map(_linear, steps))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, W) -> (B, outputs of the last step)."""
+        for step in self.steps:
+            features = torch.relu(step(features))
+        return features
 
 
 class _RegionMeans(nn.Module):
@@ -78,7 +111,9 @@ class _RegionMeans(nn.Module):
         return torch.matmul(maps.flatten(2), self.matrix)
 
 
-def _scale_query(attention: PointMultiplicationAttention) -> None:
-    attention.query.weight.mul_(attention.scale)
-    attention.query.bias.mul_(attention.scale)
-    attention.scale = 1.0
+def _linear(affine: Affine) -> nn.Linear:
+    weight, bias = affine
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+    return layer

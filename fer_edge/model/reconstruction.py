@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DenseNetBlock", "LinearDiscriminants"]
+__all__ = ["DenseLayer", "DenseNetBlock", "LinearDiscriminants"]
 
 
 class LinearDiscriminants(nn.Module):
@@ -29,7 +31,9 @@ class LinearDiscriminants(nn.Module):
         return torch.matmul(context - self.mean, self.projection)
 
 
-class _DenseLayer(nn.Module):
+class DenseLayer(nn.Module):
+    """One layer of a `DenseNetBlock`."""
+
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
         self.normalise = nn.BatchNorm1d(width)
@@ -37,6 +41,7 @@ class _DenseLayer(nn.Module):
         self.linear = nn.Linear(width, growth)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, W) -> (B, growth)."""
         output: Tensor = self.linear(self.relu(self.normalise(features)))
         return output
 
@@ -46,7 +51,7 @@ class DenseNetBlock(nn.Module):
 
     def __init__(self, width: int, *, layers: int, growth: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_DenseLayer(width + index * growth, growth) for index in range(layers))
+        self.layers = nn.ModuleList(DenseLayer(width + index * growth, growth) for index in range(layers))
         self.output_size = width + layers * growth
 
     def forward(self, features: Tensor) -> Tensor:
@@ -54,3 +59,9 @@ class DenseNetBlock(nn.Module):
         for layer in self.layers:
             features = torch.cat((features, layer(features)), dim=1)
         return features
+
+    def each_layer(self) -> Iterator[DenseLayer]:
+        """The layers, first to last."""
+        for layer in self.layers:
+            assert isinstance(layer, DenseLayer)
+            yield layer

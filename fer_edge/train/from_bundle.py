@@ -1,8 +1,9 @@
 """The weights of a bundle's FP32 graphs, back in torch: where no training run is at hand, a bundle begins the next one.
 
 The exporter folded every batch normalisation that follows a convolution into it, so those come back as the identity,
-and gave weights the arithmetic of `fer_edge.model.deploy`, which is taken back. Nothing is taken on trust: the network
-computes what the graphs compute (onnx's own reference evaluator, no engine), or it is refused.
+and gave weights the arithmetic of `fer_edge.model.deploy`, which is taken back: to weights that merge to the same.
+Nothing is taken on trust: the network computes what the graphs compute (onnx's own reference evaluator, no engine), or
+it is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from fer_edge.decode import decode
 from fer_edge.decode import encode as plain
 from fer_edge.errors import InputError, require
 from fer_edge.model.config import ModelConfig
+from fer_edge.model.merged import Affine, split_attention, split_tail
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.model.reconstruction import LinearDiscriminants
 from fer_edge.preprocess import PreprocessSpec
 from fer_edge.train.recipe import TrainRecipe
 
@@ -120,7 +121,7 @@ class BundleOrigin:
         for part, module, file in (("encoder", model.encoder, variant.encoder), ("head", model.head, variant.head)):
             graph = _Graph(self.bundle.read_graph(file))
             try:
-                module.load_state_dict(dict(_weights(module, graph)))
+                module.load_state_dict(dict(_weights(module, graph, self.config)))
             except (KeyError, RuntimeError) as error:
                 raise InputError(
                     f"{self.bundle.path}: the {part}'s weights do not fit its manifest: {error}"
@@ -144,6 +145,15 @@ class _Graph:
         """Whether weights have taken arithmetic over (`fer_edge.model.deploy`); the first bundles' have not."""
         return not {"shortcut.bias", "lda.mean"} & self.constants.keys()
 
+    def affine(self, name: str) -> Affine:
+        """Weight and bias of a linear layer.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        weight, bias = (torch.from_numpy(self.constants[f"{name}.{part}"].copy()) for part in ("weight", "bias"))
+        return weight, bias
+
     def read_by(self, node_name: str) -> list[Tensor]:
         """The float constants among a node's inputs, in order."""
         for node in self.model.graph.node:
@@ -162,16 +172,18 @@ class _Graph:
         return list(evaluator.ReferenceEvaluator(self.model).run(None, dict(feed)))
 
 
-def _weights(module: nn.Module, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
+def _weights(module: nn.Module, graph: _Graph, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
     """The module's state, name by name.
 
     Raises:
         KeyError: the graph lacks a weight.
     """
     state = module.state_dict()
+    split = {key: value.to(state[key].dtype) for key, value in _split(graph, config)} if graph.deployed else {}
+    yield from split.items()
     convolutions = iter(graph.convolutions())
     for name, part in module.named_modules():
-        own = {key: value for key, value in state.items() if key.rpartition(".")[0] == name}
+        own = {key: value for key, value in state.items() if key.rpartition(".")[0] == name and key not in split}
         if isinstance(part, nn.Conv2d):
             weight, bias = next(convolutions, (None, None))
             if weight is None or bias is None:
@@ -183,8 +195,6 @@ def _weights(module: nn.Module, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
             yield from _lstm(name, graph)
         elif isinstance(part, nn.BatchNorm2d):
             continue  # folded into the convolution before it
-        elif isinstance(part, LinearDiscriminants) and graph.deployed:
-            yield from _discriminants(name, graph, own)
         else:
             yield from ((key, _named(key, value, graph)) for key, value in own.items())
 
@@ -211,12 +221,13 @@ def _lstm(name: str, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
         yield f"{name}.bias_hh_l0{suffix}", biases[direction][4 * hidden :][order]
 
 
-def _discriminants(name: str, graph: _Graph, own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The projection, and of all means that it sends to the graph's bias the shortest."""
-    weight, bias = (torch.from_numpy(graph.constants[f"{name}.{part}"].copy()) for part in ("weight", "bias"))
-    yield f"{name}.projection", weight.T.contiguous()
-    yield f"{name}.mean", -torch.linalg.lstsq(weight.double(), bias.double(), driver="gelsd").solution.float()
-    yield f"{name}.fitted", torch.ones_like(own[f"{name}.fitted"])
+def _split(graph: _Graph, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    """What several layers' weights have become, taken apart: the attention, and in a head all behind it."""
+    attention = split_attention(graph.affine("attention.query"), config.attention_size)
+    yield from ((f"attention.{name}", tensor) for name, tensor in attention)
+    if "classifier.weight" in graph.constants:
+        steps = [graph.affine(f"reconstruction.steps.{index}") for index in range(config.dense_layers)]
+        yield from split_tail(steps, graph.affine("classifier"), config)
 
 
 def _named(key: str, value: Tensor, graph: _Graph) -> Tensor:
@@ -228,9 +239,7 @@ def _named(key: str, value: Tensor, graph: _Graph) -> Tensor:
     if key == "shortcut.bias" and graph.deployed:
         return torch.zeros_like(value)  # the output's normalisation adds it
     if key in graph.constants:
-        found = torch.from_numpy(graph.constants[key].copy())
-        # `len(found)` numbers wide, the attention divides its products by the root of that; in a graph the query does.
-        return found * len(found) ** 0.5 if "attention.query" in key and graph.deployed else found
+        return torch.from_numpy(graph.constants[key].copy())
     owner, _, name = key.rpartition(".")
     if name != "weight":
         raise KeyError(f"there is no constant {key}")

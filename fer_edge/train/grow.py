@@ -52,32 +52,32 @@ def refit_folded(model: AttentionCnnBiLstm, dataset: Dataset, preprocess: Prepro
 
 @torch.no_grad()
 def refit_batch_norm(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 512) -> None:
-    """Give folded batch normalisations of the CNN the statistics of `faces`, leaving the network's function alone.
+    """Give folded batch normalisations the statistics of `faces`, leaving the network's function alone.
 
-    A bundle's convolutions hold their batch normalisation's scale, so that its own is the identity: true in evaluation,
-    but training would divide by the batch's deviation a second time. Afterwards both modes compute the same.
+    A bundle's weights hold their batch normalisation's scale, so that its own statistics are those of numbers that need
+    no scaling: true in evaluation, but training would divide by the batch's deviation a second time. Afterwards both
+    modes compute the same. Those of the CNN are meant, and those of the DenseNet block.
 
     Args:
         model: a network read from a bundle.
         faces: uint8 (N, S, S), a sample of the training faces.
         size: faces a batch.
     """
-    pairs = list(_normalised_convolutions(model.encoder.cnn))
-    sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64, device=faces.device) for _, norm in pairs}
+    norms: list[nn.BatchNorm1d | nn.BatchNorm2d] = [*_behind_convolutions(model.encoder.cnn)]
+    norms += [layer.normalise for layer in model.head.reconstruction.each_layer()]
+    sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64, device=faces.device) for norm in norms}
     counts = dict.fromkeys(sums, 0)
 
-    def listen(norm: nn.BatchNorm2d):  # type: ignore[no-untyped-def]
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            pixels = output.movedim(1, -1).flatten(0, -2).double()
-            sums[norm] += torch.stack((pixels.sum(dim=0), pixels.square().sum(dim=0)))
-            counts[norm] += len(pixels)
+    def listen(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        values = inputs[0].movedim(1, -1).flatten(0, -2).double()
+        sums[norm] += torch.stack((values.sum(dim=0), values.square().sum(dim=0)))
+        counts[norm] += len(values)
 
-        return hook
-
-    hooks = [convolution.register_forward_hook(listen(norm)) for convolution, norm in pairs]
+    hooks = [norm.register_forward_pre_hook(listen) for norm in norms]
     model.eval()
     for part in torch.split(faces, size):
-        model.encoder(part)
+        model(part.unsqueeze(1), torch.ones(len(part), dtype=torch.int64, device=part.device))
     for hook in hooks:
         hook.remove()
     for norm, (total, squares) in sums.items():
@@ -92,9 +92,9 @@ def refit_batch_norm(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 51
         norm.running_var.copy_(variance)
 
 
-def _normalised_convolutions(module: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def _behind_convolutions(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
     previous = None
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
-            yield previous, part
+            yield part
         previous = part

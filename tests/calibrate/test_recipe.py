@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_edge.calibrate.recipe import CalibrationRecipe, ChoiceRecipe, GateLimits, OverflowFixes, PtqRecipe
+from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, OverflowFixes, PtqRecipe
 from fer_edge.errors import InputError
 from fer_edge.recipes import load_recipe, override, recipe_names
 
@@ -20,7 +20,7 @@ def test_the_shipped_recipe_states_the_defaults_and_the_limits_of_the_protocol()
     limits = recipe.gate
     assert (limits.max_top1_drop, limits.max_flip_rate, limits.max_ece_rise) == (0.005, 0.03, 0.01)
     assert (limits.min_agreement, limits.agreement_rows) == (0.97, 10_000)
-    assert recipe_names("calibrate") == ("default", "float-layers", "nano", "variants")
+    assert recipe_names("calibrate") == ("default", "float-layers", "variants")
 
 
 def test_each_form_has_an_overflow_fix_of_its_own() -> None:
@@ -73,9 +73,12 @@ def test_the_shipped_candidates_are_ways_to_quantize_under_the_same_gate() -> No
 def test_the_first_convolution_may_stay_float() -> None:
     recipe = load("float-layers")
     assert recipe.choice == ChoiceRecipe(), "the same rule as among the other candidates"
-    ways = [recipe.of_candidate(candidate).ptq for candidate in recipe.candidates]
-    assert [way.float_nodes for way in ways] == [(), ("cnn.0.0",), ("cnn.0.0",)]
-    assert [way.bias_correction for way in ways] == [False, False, True]
+    whole, *others = (recipe.of_candidate(candidate) for candidate in recipe.candidates)
+    assert whole == recipe.of_candidate(Candidate(name="as it is"))
+    assert {way.ptq.float_nodes for way in others} == {("cnn.0.0",)}
+    assert [way.ptq.bias_correction for way in others] == [False, True, False, False]
+    assert [way.ptq.activation_range for way in others] == ["histogram", "histogram", "mean", "histogram"]
+    assert [way.sample.choice for way in others] == ["stratified", "stratified", "stratified", "balanced"]
 
 
 def test_a_candidate_that_does_not_fit_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:

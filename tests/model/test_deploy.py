@@ -14,13 +14,13 @@ from training import small_config, small_dataset, small_recipe
 
 from fer_edge.bundle import Bundle
 from fer_edge.cli import main
-from fer_edge.export.from_torch.graphs import network_graphs
+from fer_edge.export.from_torch.graphs import graph_files, network_graphs
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.config import ModelConfig
+from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.deploy import deployed_encoder, deployed_head
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.from_bundle import BundleOrigin
-from fer_edge.train.run import TrainRun
 from fer_edge.train.trainer import train_model
 
 pytestmark = pytest.mark.train
@@ -49,7 +49,7 @@ def test_deployed_parts_compute_the_same(config: ModelConfig) -> None:
     with torch.no_grad():
         pairs = [
             (model.encoder(faces), deployed_encoder(model.encoder, config)(faces)),
-            (model.head(windows, length), deployed_head(model.head)(windows, length)),
+            (model.head(windows, length), deployed_head(model.head, config)(windows, length)),
         ]
     for expected, got in pairs:
         for one, other in zip(expected, got, strict=True):
@@ -62,7 +62,17 @@ def test_its_graphs_have_no_step_that_weights_can_take_over() -> None:
     kinds = [Counter(node.op_type for node in graph.node) for graph in (encoder, head)]
     assert not any(kind["Mul"] + kind["Sub"] + kind["AveragePool"] for kind in kinds)
     assert kinds[0]["Add"] == 1 + sum(map(len, small_config().blocks))  # shortcuts: the BiLSTM's, and one a block
+    layers = small_config().dense_layers
+    assert kinds[1]["Gemm"] == 1 + layers + 1  # query, one a layer, classifier
+    assert not kinds[1]["Concat"] + kinds[1]["BatchNormalization"]
+    assert [kind["MatMul"] for kind in kinds] == [4, 2]  # regions, shortcut, products and means; products and means
     assert not any("shortcut.bias" in tensor.name for tensor in encoder.initializer)
+
+
+def test_the_costs_of_a_shape_are_those_of_its_graphs() -> None:
+    config = small_config()
+    files = graph_files(network_graphs(drawn(config)), window=7)
+    assert (files["encoder"].macs, files["head"].macs) == (encoder_macs(config), head_macs(config, 7))
 
 
 def test_a_mean_that_lies_outside_the_discriminants_comes_back_as_one_that_does_the_same(tmp_path: Path) -> None:
@@ -73,8 +83,8 @@ def test_a_mean_that_lies_outside_the_discriminants_comes_back_as_one_that_does_
     lda, was = model.head.lda, trained.head.lda
     assert not torch.allclose(lda.mean, was.mean, atol=1e-3)
     torch.testing.assert_close(lda.mean @ lda.projection, was.mean @ was.projection, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(model.head.attention.query.weight, trained.head.attention.query.weight)
-    assert TrainRun.open(run.path).load_model()[0].head.attention.scale == trained.head.attention.scale != 1
+    products = [part.key.weight.T @ part.query.weight for part in (model.head.attention, trained.head.attention)]
+    torch.testing.assert_close(*products, rtol=1e-4, atol=1e-5)
 
     given = ["export", str(bundle.path), "--out", str(tmp_path / "again"), "--name", "again"]
     done = CliRunner().invoke(main, given)
@@ -95,7 +105,7 @@ def test_graphs_whose_weights_have_taken_nothing_over_are_read_too(
 ) -> None:
     """As the exporter wrote them before there was anything to take back."""
     monkeypatch.setattr("fer_edge.export.from_torch.graphs.deployed_encoder", lambda encoder, config: encoder)
-    monkeypatch.setattr("fer_edge.export.from_torch.graphs.deployed_head", lambda head: head)
+    monkeypatch.setattr("fer_edge.export.from_torch.graphs.deployed_head", lambda head, config: head)
     run = train_model(small_recipe(), small_dataset(), tmp_path / "run", device="cpu")
     trained, _ = run.load_model()
     model = BundleOrigin(bundle=export_run(run, tmp_path / "bundle")).load_model()

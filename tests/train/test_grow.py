@@ -60,17 +60,27 @@ def test_a_deeper_network_computes_the_same_at_first() -> None:
 def test_refitted_normalisations_compute_the_same_in_both_modes(bundle: Bundle) -> None:
     model = BundleOrigin(bundle=bundle).load_model()
     sample = faces(64, model.config.input_size)
-    before = model.encoder(sample)[0]
-    unfitted_encoder = copy.deepcopy(model.encoder).train()
-    unfitted_encoder.output.eval()
-    unfitted = unfitted_encoder(sample)[0]
+    alone = torch.ones(len(sample), dtype=torch.int64)
+    before = (model.encoder(sample)[0], model(sample.unsqueeze(1), alone))
+    unfitted = _in_training(model, sample, alone)
     refit_batch_norm(model, sample, size=24)
-    after = model.eval().encoder(sample)[0]
-    model.encoder.cnn.train()
-    training = model.encoder(sample)[0]
-    assert torch.allclose(after, before, atol=1e-4)
-    assert torch.allclose(training, before, atol=1e-3)
-    assert (unfitted - before).abs().max() > 0.01
+    after = (model.encoder(sample)[0], model(sample.unsqueeze(1), alone))
+    for expected, evaluated, trained, was in zip(
+        before, after, _in_training(model, sample, alone), unfitted, strict=True
+    ):
+        assert torch.allclose(evaluated, expected, atol=1e-4)
+        assert torch.allclose(trained, expected, atol=1e-3)
+        assert (was - expected).abs().max() > 0.01
+
+
+def _in_training(model: AttentionCnnBiLstm, sample: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Features and logits where the CNN's and the DenseNet block's normalisations go by the batch."""
+    training = copy.deepcopy(model).eval()
+    training.encoder.cnn.train()
+    features = training.encoder(sample)[0]
+    training.encoder.cnn.eval()
+    training.head.reconstruction.train()
+    return features, training(sample.unsqueeze(1), length)
 
 
 def test_a_run_begins_from_a_shallower_bundle(bundle: Bundle, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def network_graphs(model: AttentionCnnBiLstm) -> dict[str, bytes]:
     """The FP32 graphs ``encoder`` and ``head`` as ONNX files."""
     return {
         "encoder": encoder_graph(model.encoder, model.config),
-        "head": _head_graph(model.head, model.config.feature_size),
+        "head": _head_graph(model.head, model.config),
     }
 
 
@@ -61,11 +61,12 @@ def encoder_graph(encoder: FrameEncoder, config: ModelConfig) -> bytes:
     )  # fmt: skip
 
 
-def _head_graph(head: SequenceHead, width: int) -> bytes:
-    features = torch.zeros(*TRACED_WINDOW, width)
+def _head_graph(head: SequenceHead, config: ModelConfig) -> bytes:
+    features = torch.zeros(*TRACED_WINDOW, config.feature_size)
     length = torch.full((TRACED_WINDOW[0],), TRACED_WINDOW[1])
     axes = {"features": {0: "B", 1: "T"}, "length": {0: "B"}, "logits": {0: "B"}, "attention": {0: "B", 1: "T"}}
-    return _export(deployed_head(head), (features, length), ["features", "length"], ["logits", "attention"], axes)
+    deployed = deployed_head(head, config)
+    return _export(deployed, (features, length), ["features", "length"], ["logits", "attention"], axes)
 
 
 def _export(
