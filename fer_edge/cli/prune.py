@@ -15,6 +15,14 @@ from fer_edge.cli.console import console, emit_json, json_flag, progress
 @click.argument("parent")
 @click.option("--macs", type=float, help="Share of the frame encoder's multiply-accumulates to keep: 0.5.")
 @click.option("--parameters", type=int, help="Parameters of encoder and head to keep: 2_000_000.")
+@click.option(
+    "--idle-blocks",
+    type=float,
+    is_flag=False,
+    flag_value=0.2,
+    metavar="[SHARE]",
+    help="Leave out residual blocks that add nearly the same to every face: what strays less than SHARE (0.2).",
+)
 @click.option("--sparsity", type=click.Choice(["2:4"]), help="Zeros that a sparse tensor core skips, in what is kept.")
 @click.option("--data", required=True, metavar="SPEC", help="The data set to fine-tune on, as for train.")
 @click.option(
@@ -36,6 +44,7 @@ def command(
     parent: str,
     macs: float | None,
     parameters: int | None,
+    idle_blocks: float | None,
     sparsity: Literal["2:4"] | None,
     data: str,
     out: Path | None,
@@ -46,7 +55,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Remove filters and hidden units of PARENT, a run or a bundle, until it costs no more than asked; then fine-tune.
+    """Remove filters, hidden units and idle blocks of PARENT, a run or a bundle, until it is as small as asked.
 
     The unpruned model is the teacher of the fine-tuning unless --teacher names others. The recipe says how filters are
     ranked (importance is group-norm, bn-scale, taylor, hessian or random), in how many steps, each fine-tuned before
@@ -66,6 +75,8 @@ def command(
 
     plan = PruneRecipe() if recipe is None else load_recipe(PruneRecipe, recipe, room="train")
     plan = override(plan, settings)
+    if idle_blocks is not None:
+        plan = replace(plan, idle_blocks=idle_blocks)
     if sparsity is not None:
         plan = replace(plan, sparsity=replace(plan.sparsity, pattern=sparsity))
     target = PruneTarget(macs=macs, parameters=parameters)

@@ -38,10 +38,14 @@ class ResidualBlock(nn.Module):
         """Channels between the two convolutions."""
         return int(self.expand.get_parameter("0.weight").shape[0])
 
+    def branch(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut: (N, C, H, W) -> (N, C, H, W)."""
+        refined: Tensor = self.reduce(self.depthwise(self.relu(self.expand(x))))
+        return refined
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        refined: Tensor = self.reduce(self.depthwise(self.relu(self.expand(x))))
-        output: Tensor = self.relu(x + refined)
+        output: Tensor = self.relu(x + self.branch(x))
         return output
 
 

@@ -15,10 +15,10 @@ from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import PreprocessSpec, prepare_stills
 
-__all__ = ["grown", "grows_from", "refit_batch_norm", "refit_folded"]
+__all__ = ["grown", "grows_from", "refit_batch_norm", "refit_folded", "training_faces"]
 
 REFITTED_FACES: Final = 2048
-"""Training faces that the batch normalisations of a bundle's network are fitted to."""
+"""Training faces that a network is measured on: the batch normalisations of a bundle's are fitted to them."""
 
 
 def grows_from(config: ModelConfig, smaller: ModelConfig) -> bool:
@@ -45,9 +45,14 @@ def grown(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
 
 
 def refit_folded(model: AttentionCnnBiLstm, dataset: Dataset, preprocess: PreprocessSpec) -> None:
-    """`refit_batch_norm` on the first training faces, prepared as the network sees them."""
+    """`refit_batch_norm` on `training_faces`."""
+    refit_batch_norm(model, training_faces(dataset, preprocess))
+
+
+def training_faces(dataset: Dataset, preprocess: PreprocessSpec) -> Tensor:
+    """The first training faces, prepared as a network sees them: uint8 (N, S, S)."""
     faces = prepare_stills(np.asarray(dataset.split("train").images[:REFITTED_FACES]), preprocess)
-    refit_batch_norm(model, torch.from_numpy(np.array(faces)))
+    return torch.from_numpy(np.array(faces))
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ OUT                   the last step's run, whole; each holds in pruned.safetenso
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, sp
 from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import FrameClassifier, StillClassifier, single_contexts
-from fer_edge.train.grow import REFITTED_FACES, refit_folded
+from fer_edge.train.grow import REFITTED_FACES, refit_folded, training_faces
+from fer_edge.train.idle_blocks import block_activities, without_blocks
 from fer_edge.train.importance import measure_ranking, ranking_faces
 from fer_edge.train.lda import fit_classifier
 from fer_edge.train.narrow import Limits, PrunedModel, PruneTarget, prune_model
@@ -100,7 +102,7 @@ def prune_run(
         parent: a finished run, or a bundle.
         out: folder of the new run.
         dataset: as for training; the same data as the parent's unless you mean otherwise.
-        target: how small; without it channels stay, and the recipe must ask for sparsity.
+        target: how small; without it channels stay, and the recipe must ask for sparsity or have idle blocks go.
         recipe: how to rank, in how many steps, how to round, what to leave zero, how to fine-tune.
         teacher: whom the fine-tuning follows, as in training; the parent without it.
         resume: go on where the steps or a fine-tuning were broken off.
@@ -113,8 +115,8 @@ def prune_run(
         OutputError: a run cannot be written.
     """
     recipe, target = recipe or PruneRecipe(), target or PruneTarget()
-    if target == PruneTarget() and recipe.sparsity.pattern == "none":
-        raise InputError("nothing is to be pruned; give --macs, --parameters or --sparsity")
+    if target == PruneTarget() and recipe.sparsity.pattern == "none" and not recipe.idle_blocks:
+        raise InputError("nothing is to be pruned; give --macs, --parameters, --idle-blocks or --sparsity")
     dataset.expect_expressions(parent.labels, of=str(parent.path))
     followed = teacher_list(teacher, dataset, parent.recipe)
     target.limits(parent.recipe.model)  # refused before anything is read
@@ -197,12 +199,28 @@ class _Pruning:
             model, temporary = self.before.load_model()
             judge = FrameClassifier(model, temporary, dropout=0.0)
         limits = self.target.limits(self.origin.recipe.model, step=step, steps=self.recipe.steps)
+        if step == 1 and self.recipe.idle_blocks:
+            model = self._without_idle_blocks(model)
+            if limits.hold(model.config):
+                return PrunedModel(model=model, temporary=copy.deepcopy(temporary))
+            judge = FrameClassifier(model, temporary, dropout=0.0)
         device = self.peers.device
         faces = ranking_faces(self.dataset, self.origin.recipe, self.recipe, device)
         ranking = measure_ranking(
             judge.to(device), faces, self._recipe(model.config, last=True), self.recipe, self.report
         )
         return prune_model(model.cpu(), temporary.cpu(), limits=limits, recipe=self.recipe, ranking=ranking)
+
+    def _without_idle_blocks(self, model: AttentionCnnBiLstm) -> AttentionCnnBiLstm:
+        activities = block_activities(model, training_faces(self.dataset, self.origin.recipe.preprocess))
+        idle = [block for block in activities if block.share < self.recipe.idle_blocks]
+        if not idle and self.target == PruneTarget() and self.recipe.sparsity.pattern == "none":
+            shares = ", ".join(f"{block.name} {block.share:.2g}" for block in activities) or "there are none"
+            raise InputError(
+                f"no residual block of {self.origin.path} strays less than {self.recipe.idle_blocks:g} of its shortcut "
+                f"({shares}); nothing is to be pruned"
+            )
+        return without_blocks(model, idle)
 
     def _facts(self, step: int, pruned: PrunedModel) -> dict[str, Any]:
         """Where the step's run begins: what was asked, and what the pruning came to."""
@@ -222,6 +240,7 @@ class _Pruning:
                 "seed": recipe.seed,
                 "round_to": recipe.round_to,
                 "recurrent": recipe.recurrent,
+                "idle_blocks": recipe.idle_blocks,
                 "step": step,
                 "steps": recipe.steps,
             },

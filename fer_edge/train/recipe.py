@@ -289,6 +289,8 @@ class PruneRecipe:
         steps: prunings, each a part of the way and followed by fine-tuning; only the last one trains the head.
         round_to: channel counts stay multiples of this, as vector units like them: 8, 16 or 32.
         recurrent: share of the target that the BiLSTMs' hidden width follows; 0 keeps it.
+        idle_blocks: residual blocks go before any filter does where what they add strays less than this share of what
+            their shortcut does (`fer_edge.train.idle_blocks`); 0 keeps them all.
         sparsity: zeros that the last step leaves in what it keeps.
         optimiser: fine-tuning after each step.
         step_epochs: of the fine-tuning after every step but the last; 0 for the optimiser's.
@@ -302,6 +304,7 @@ class PruneRecipe:
     steps: int = 1
     round_to: int = 8
     recurrent: float = 0.5
+    idle_blocks: float = 0.0
     sparsity: SparsitySpec = field(default_factory=SparsitySpec)
     optimiser: OptimiserSpec = field(
         default_factory=lambda: OptimiserSpec(epochs=12, learning_rate=1e-3, warmup_epochs=0.5)
@@ -317,6 +320,7 @@ class PruneRecipe:
         if self.step_epochs < 0:
             raise InputError(f"step_epochs must be >= 0; got {self.step_epochs}")
         _check("recurrent", self.recurrent, 0.0, 1.0)
+        _check("idle_blocks", self.idle_blocks, 0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
