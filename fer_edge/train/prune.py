@@ -34,7 +34,15 @@ from fer_edge.train.recipe import PruneRecipe, TrainRecipe
 from fer_edge.train.run import TrainRun, expect_no_run
 from fer_edge.train.sparsity import WeightMasks, two_of_four
 from fer_edge.train.teacher import Teachers
-from fer_edge.train.trainer import Origin, fit_stages, open_run, open_teachers, teacher_facts, teacher_list
+from fer_edge.train.trainer import (
+    Origin,
+    finish_untrained,
+    fit_stages,
+    open_run,
+    open_teachers,
+    teacher_facts,
+    teacher_list,
+)
 
 __all__ = ["PruneParent", "face_contexts", "open_parent", "prune_run"]
 
@@ -117,6 +125,8 @@ def prune_run(
     recipe, target = recipe or PruneRecipe(), target or PruneTarget()
     if target == PruneTarget() and recipe.sparsity.pattern == "none" and not recipe.idle_blocks:
         raise InputError("nothing is to be pruned; give --macs, --parameters, --idle-blocks or --sparsity")
+    if not recipe.fine_tune and (target != PruneTarget() or recipe.sparsity.pattern != "none"):
+        raise InputError("fine_tune=false leaves out idle blocks and nothing else; drop it, or the other targets")
     dataset.expect_expressions(parent.labels, of=str(parent.path))
     followed = teacher_list(teacher, dataset, parent.recipe)
     target.limits(parent.recipe.model)  # refused before anything is read
@@ -164,7 +174,11 @@ class _Pruning:
             if not found:
                 self._store(begun, pruned)
         run = open_run(recipe, self.dataset, folder, facts, resume=self.resume, peers=self.peers)
-        if not run.done:
+        if not run.done and not self.recipe.fine_tune:
+            pruned = self._stored(begun)
+            finish_untrained(run, pruned.model, pruned.temporary, self.dataset, self.peers, report=self.report)
+            self._wait()
+        elif not run.done:
             pruned = self._stored(begun)
             masks = self._masks(pruned) if last else None
             if masks is not None:
@@ -241,6 +255,7 @@ class _Pruning:
                 "round_to": recipe.round_to,
                 "recurrent": recipe.recurrent,
                 "idle_blocks": recipe.idle_blocks,
+                "fine_tune": recipe.fine_tune,
                 "step": step,
                 "steps": recipe.steps,
             },

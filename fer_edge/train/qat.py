@@ -135,6 +135,7 @@ def _config(parent: Origin, recipe: QatRecipe) -> TrainRecipe:
         parent.recipe.loss,
         distil_weight=recipe.distil_weight,
         distil_views=0,
+        distil_consensus=0.0,
         distil_features=0.0,
         distil_regions=0.0,
         distil_maps=0.0,

@@ -293,6 +293,7 @@ class PruneRecipe:
             their shortcut does (`fer_edge.train.idle_blocks`); 0 keeps them all.
         sparsity: zeros that the last step leaves in what it keeps.
         optimiser: fine-tuning after each step.
+        fine_tune: without it the network stays as pruning left it, head and all; for idle blocks alone.
         step_epochs: of the fine-tuning after every step but the last; 0 for the optimiser's.
         augment: of the fine-tuning; the parent's without it.
         loss: of the fine-tuning; the parent's without it.
@@ -305,6 +306,7 @@ class PruneRecipe:
     round_to: int = 8
     recurrent: float = 0.5
     idle_blocks: float = 0.0
+    fine_tune: bool = True
     sparsity: SparsitySpec = field(default_factory=SparsitySpec)
     optimiser: OptimiserSpec = field(
         default_factory=lambda: OptimiserSpec(epochs=12, learning_rate=1e-3, warmup_epochs=0.5)

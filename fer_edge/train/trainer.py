@@ -38,6 +38,7 @@ __all__ = [
     "clip_figures",
     "final_figures",
     "finish_run",
+    "finish_untrained",
     "fit_stages",
     "open_origin",
     "open_run",
@@ -322,6 +323,26 @@ def finish_run(
     if judge_clips:
         figures["top1_by_window"] |= clip_figures(run, best.model, stills, choose, leaked, report)
     run.finish(best.model, best.temporary, **figures, **facts)
+
+
+def finish_untrained(
+    run: TrainRun,
+    model: AttentionCnnBiLstm,
+    temporary: nn.Linear,
+    dataset: Dataset,
+    peers: Processes,
+    *,
+    report: Reporter,
+) -> None:
+    """Close a run around a network that is to stay as it is (process 0 measures it)."""
+    if not peers.leads:
+        return
+    recipe, stills = run.recipe, dataset.split("choose")
+    classes, device = recipe.model.classes, peers.device
+    choose = DeviceFaces.load(stills, recipe.preprocess, recipe.loss, device, classes=classes)
+    leaked = torch.from_numpy(leaked_rows(dataset, stills)).to(device)
+    module = FrameClassifier(model, temporary, dropout=0.0).to(device).eval()
+    finish_run(run, module, stills, choose, leaked, report=report, seconds=0.0)
 
 
 def final_figures(

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from training import small_config, small_dataset, small_recipe, trained_like
 
 from fer_edge.cli import main
+from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.idle_blocks import block_activities, without_blocks
 from fer_edge.train.run import TrainRun
@@ -72,3 +73,20 @@ def test_prune_leaves_idle_blocks_out_and_says_where_there_are_none(tmp_path: Pa
     assert "no residual block of" in done.stderr
     assert "cnn.1.3" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_what_is_left_may_stay_as_it_is(tmp_path: Path) -> None:
+    run = train_model(small_recipe(epochs=1), small_dataset(), tmp_path / "run", device="cpu")
+    bundle = export_run(run, tmp_path / "bundle")
+    given = ["prune", str(bundle.path), "--data", "synthetic:300@3", "--device", "cpu", "--idle-blocks", "1.0"]
+    given += ["--set", "fine_tune=false"]
+    done = CliRunner().invoke(main, [*given, "--macs", "0.5", "--out", str(tmp_path / "none")])
+    assert done.exit_code == 1
+    assert "fine_tune=false leaves out idle blocks and nothing else" in done.stderr
+    done = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "shallow")])
+    assert done.exit_code == 0, done.output
+    shallow, parent = TrainRun.open(tmp_path / "shallow").load_model()[0].head, run.load_model()[0].head
+    for name, value in parent.bilstm.state_dict().items():
+        torch.testing.assert_close(shallow.bilstm.state_dict()[name], value)
+    again = export_run(TrainRun.open(tmp_path / "shallow"), tmp_path / "again")
+    assert again.variant("fp32").encoder.macs < bundle.variant("fp32").encoder.macs

@@ -35,7 +35,7 @@ from fer_edge.tensorrt_flavours import FLAVOURS
 from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.nncf_ranges import NNCF_VERSION, calibrate_ranges
 from fer_edge.train.qat import load_quantised, qat_run
-from fer_edge.train.recipe import OptimiserSpec, QatRecipe, SequenceTraining
+from fer_edge.train.recipe import LossSpec, OptimiserSpec, QatRecipe, SequenceTraining
 from fer_edge.train.run import TrainRun
 from fer_edge.train.trainer import train_model
 
@@ -134,6 +134,7 @@ def dataset() -> Dataset:
 def parent(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
     recipe = replace(
         small_recipe(epochs=1),
+        loss=LossSpec(distil_views=2, distil_consensus=1.0),  # which a fine-tuning under the parent's eyes leaves aside
         sequence=SequenceTraining(
             window=4, clip_frames=4, clean=1.0, context_epochs=1, classifier_epochs=2, batch_size=64
         ),
