@@ -37,7 +37,7 @@ done
 learn full full "${ensemble[@]}" --set "optimiser.epochs=$epochs" --set optimiser.skip_easy=0.0 \
     --set optimiser.ema_decay=0.9995 --set "loss.distil_views=$views" --set loss.distil_consensus=0.5 \
     --set 'model.stem="pooled"'
-fer-edge prune "$out/full" --parameters 1_200_000 --data "$data" --out "$out/base" --device "$device" --resume \
+fer-edge prune "$out/full" --idle-blocks --parameters 1_200_000 --data "$data" --out "$out/base" --device "$device" --resume \
     --set steps=3 --set "optimiser.epochs=$((epochs / 4))"
 learn small small "${ensemble[@]}" --teacher "$out/full" \
     --set "optimiser.epochs=$((2 * epochs))" --set "loss.distil_views=$views"
