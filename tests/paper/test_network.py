@@ -11,6 +11,7 @@ from training import small_config
 
 from fer_edge.errors import InputError
 from fer_edge.model.cost import encoder_macs, head_macs
+from fer_edge.model.merged import tail_sizes
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.paper.network import SystemNetwork, count_macs, system_config
 from fer_edge.paper.systems import SYSTEMS, System, chosen_systems
@@ -74,15 +75,17 @@ class TestNetwork:
         torch.testing.assert_close(made.trunk(faces()), context)
 
     def test_complete_costs_what_the_deployed_network_costs(self) -> None:
-        """But for the head's attention over one frame, which gives that frame."""
+        """But for the head's attention over one frame, which gives that frame, and for what a graph merges."""
         config = small_config()
-        attention = config.feature_size * config.attention_size * 2 + config.attention_size + config.feature_size
-        expected = encoder_macs(config) + head_macs(config, 1) - attention
-        # The weighted mean and the products of the spatial attention are no layer of their own, so are not counted, nor
-        # are the means over the regions, which are a product in the graph alone.
-        products = config.tokens * (config.attention_size + config.feature_size)
-        products += config.map_size**2 * config.tokens * config.channels[-1]
-        assert count_macs(network("complete"), 16) == expected - products
+        width, tokens, size = config.feature_size, config.tokens, config.attention_size
+        # Queries and keys are layers of the spatial attention; means over regions are a product in a graph alone.
+        attention = width * size * (tokens + 1)
+        merged = width * width + 2 * tokens * width + config.map_size**2 * tokens * config.channels[-1]
+        known = [config.discriminants + layer * config.dense_growth for layer in range(config.dense_layers + 1)]
+        tail = width * known[0] + sum(known[:-1]) * config.dense_growth + known[-1] * config.classes
+        merged_tail = sum(inputs * outputs for inputs, outputs in tail_sizes(config))
+        head = head_macs(config, 1) - (width * width + 2 * width) - merged_tail + tail
+        assert count_macs(network("complete"), 16) == encoder_macs(config) - merged + attention + head
 
     def test_without_attention_every_region_counts_alike(self) -> None:
         _, weights = network("no-attention").trunk.encoder(faces())
