@@ -129,6 +129,8 @@ def prune_run(
         raise InputError("fine_tune=false leaves out idle blocks and nothing else; drop it, or the other targets")
     dataset.expect_expressions(parent.labels, of=str(parent.path))
     followed = teacher_list(teacher, dataset, parent.recipe)
+    if followed and not recipe.fine_tune:
+        raise InputError(f"with fine_tune=false nothing follows a teacher; drop it, or {followed[0].path}")
     target.limits(parent.recipe.model)  # refused before anything is read
     if not resume:
         expect_no_run(out)  # and before its steps are worked through
@@ -214,10 +216,11 @@ class _Pruning:
             judge = FrameClassifier(model, temporary, dropout=0.0)
         limits = self.target.limits(self.origin.recipe.model, step=step, steps=self.recipe.steps)
         if step == 1 and self.recipe.idle_blocks:
-            model = self._without_idle_blocks(model)
-            if limits.hold(model.config):
-                return PrunedModel(model=model, temporary=copy.deepcopy(temporary))
-            judge = FrameClassifier(model, temporary, dropout=0.0)
+            shallower = self._without_idle_blocks(model)
+            if limits.hold(shallower.config):
+                return PrunedModel(model=shallower, temporary=copy.deepcopy(temporary))
+            if shallower.config != model.config:
+                model, judge = shallower, FrameClassifier(shallower, temporary, dropout=0.0)
         device = self.peers.device
         faces = ranking_faces(self.dataset, self.origin.recipe, self.recipe, device)
         ranking = measure_ranking(

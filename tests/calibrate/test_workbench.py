@@ -58,3 +58,15 @@ def test_the_readme_shows_every_candidate_with_its_figures() -> None:
     for file in files("candidates"):
         for each in read_json(file)["results"]:
             assert candidate_row(each) in text, (file, each["name"])
+
+
+def test_the_readme_shows_what_quantization_aware_training_gave() -> None:
+    result = read_json(WORKBENCH / "results" / "nano-qat.json")
+    parent = result["parent"]["accuracy"]["top1_without_leaked"]
+    rows = [f"| the run of `fer-edge qat`: fp32 | {100 * parent:.2f} % | – | – |"]
+    for form in result["forms"]:
+        measured = {check["name"]: check["measured"] for check in reversed(form["gate"]["checks"])}  # T = 1 comes first
+        top1 = form["accuracy"]["top1_without_leaked"]
+        figures = (top1, measured["max_top1_drop"], measured["max_flip_rate"])
+        rows.append(f"| {form['name']}, trained so | " + " | ".join(f"{100 * each:.2f} %" for each in figures) + " |")
+    assert "\n".join(rows) in readme()

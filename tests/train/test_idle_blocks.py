@@ -83,6 +83,9 @@ def test_what_is_left_may_stay_as_it_is(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [*given, "--macs", "0.5", "--out", str(tmp_path / "none")])
     assert done.exit_code == 1
     assert "fine_tune=false leaves out idle blocks and nothing else" in done.stderr
+    done = CliRunner().invoke(main, [*given, "--teacher", str(run.path), "--out", str(tmp_path / "none")])
+    assert done.exit_code == 1
+    assert "with fine_tune=false nothing follows a teacher" in done.stderr
     done = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "shallow")])
     assert done.exit_code == 0, done.output
     shallow, parent = TrainRun.open(tmp_path / "shallow").load_model()[0].head, run.load_model()[0].head
