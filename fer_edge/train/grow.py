@@ -1,4 +1,4 @@
-"""A trained network as the beginning of a deeper one: the same function first, more to learn with afterwards."""
+"""A trained network as the beginning of a deeper or wider one: the same function first, then more to learn with."""
 
 from __future__ import annotations
 
@@ -22,16 +22,22 @@ REFITTED_FACES: Final = 2048
 
 
 def grows_from(config: ModelConfig, smaller: ModelConfig) -> bool:
-    """Whether `config` is `smaller` with further residual blocks, or with none."""
-    prefixes = (large[: len(small)] == small for large, small in zip(config.blocks, smaller.blocks, strict=True))
-    return replace(config, blocks=smaller.blocks) == smaller and all(prefixes)
+    """Whether `config` is `smaller` with further residual blocks or a wider CNN, or with neither."""
+    stages = zip(config.blocks, smaller.blocks, strict=True)
+    return (
+        replace(config, channels=smaller.channels, blocks=smaller.blocks) == smaller
+        and all(map(int.__ge__, config.channels, smaller.channels))
+        and all(len(large) >= len(small) and all(map(int.__ge__, large, small)) for large, small in stages)
+    )
 
 
+@torch.no_grad()
 def grown(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
-    """The same function in a network with further residual blocks, each of which begins as its shortcut.
+    """The same function in a network with further residual blocks or a wider CNN.
 
-    As in Net2Net (Chen et al. 2016, arXiv 1511.05641), whose identity layers a residual block has for nothing: behind a
-    ReLU, a block whose last batch normalisation scales by zero passes its input on.
+    As in Net2Net (Chen et al. 2016, arXiv 1511.05641). Behind a ReLU, a residual block whose last batch normalisation
+    scales by zero passes its input on. A new filter begins as in a fresh network, and what was there before weighs it
+    by zero until training finds a use for it: unlike a filter that was copied it has no twin to tell itself from.
 
     Args:
         model: the trained network.
@@ -40,8 +46,21 @@ def grown(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
     if config == model.config:
         return model
     larger = AttentionCnnBiLstm(config, normalisation=model.normalisation)
-    larger.load_state_dict(model.state_dict(), strict=False)  # what is missing are the new blocks' own weights
+    state = larger.state_dict()
+    for name, value in model.state_dict().items():
+        state[name] = _padded(value, state[name])
+    larger.load_state_dict(state)
     return larger
+
+
+def _padded(value: Tensor, fresh: Tensor) -> Tensor:
+    """A tensor in the place of a larger one: the rows that it has weigh inputs that it has not by zero."""
+    if value.shape == fresh.shape:
+        return value
+    padded = fresh.clone()
+    padded[: len(value)] = 0
+    padded[tuple(map(slice, value.shape))] = value
+    return padded
 
 
 def refit_folded(model: AttentionCnnBiLstm, dataset: Dataset, preprocess: PreprocessSpec) -> None:

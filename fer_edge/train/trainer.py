@@ -155,7 +155,7 @@ def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
     if not fits or preprocess != recipe.preprocess:
         raise InputError(
             f"{init.path} has another shape or preprocessing than the recipe; start from one that fits: at the "
-            "end of a stage residual blocks may be more or fewer, and layers may be narrower, but not wider"
+            "end of a stage residual blocks may be more or fewer, and either layers are narrower or the CNN's are wider"
         )
 
 

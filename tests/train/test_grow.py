@@ -1,10 +1,12 @@
-"""A trained network as the beginning of a deeper one: the same function, before and in training."""
+"""A trained network as the beginning of a deeper or wider one: the same function, before and in training."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -32,6 +34,11 @@ def deeper(config: ModelConfig) -> ModelConfig:
     return replace(config, blocks=blocks)
 
 
+def wider(config: ModelConfig) -> ModelConfig:
+    blocks = tuple(tuple(width + 3 for width in widths) for widths in config.blocks)
+    return replace(config, channels=tuple(channels + 5 for channels in config.channels), blocks=blocks)
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("grow")
@@ -39,21 +46,48 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_run(TrainRun.open(run.path), folder / "bundle")
 
 
-def test_only_further_blocks_grow() -> None:
+def test_only_what_has_more_grows() -> None:
     config = small_config()
     assert grows_from(deeper(config), config)
+    assert grows_from(wider(config), config)
+    assert grows_from(deeper(wider(config)), config)
     assert grows_from(config, config)
     assert not grows_from(config, deeper(config))
+    assert not grows_from(config, wider(config))
+    assert not grows_from(replace(deeper(config), channels=tuple(width - 1 for width in config.channels)), config)
     assert not grows_from(replace(config, dense_growth=config.dense_growth + 1), config)
 
 
+@pytest.mark.parametrize("grow", [deeper, wider, lambda config: deeper(wider(config))], ids=["deeper", "wider", "both"])
+@pytest.mark.parametrize("convolution", ["dense", "separable"])
 @torch.no_grad()
-def test_a_deeper_network_computes_the_same_at_first() -> None:
+def test_a_larger_network_computes_the_same_at_first(
+    grow: Callable[[ModelConfig], ModelConfig], convolution: Literal["dense", "separable"]
+) -> None:
     torch.manual_seed(0)
-    model = AttentionCnnBiLstm(small_config()).eval()
-    larger = grown(model, deeper(model.config)).eval()
-    assert len(list(larger.parameters())) > len(list(model.parameters()))
-    assert torch.equal(larger.encoder(faces(4, 16))[0], model.encoder(faces(4, 16))[0])
+    model = AttentionCnnBiLstm(replace(small_config(), convolution=convolution)).train()
+    for _ in range(3):  # statistics of its own
+        model.encoder(faces(8, 16))
+    model.eval()
+    larger = grown(model, grow(model.config)).eval()
+    assert sum(map(torch.numel, larger.parameters())) > sum(map(torch.numel, model.parameters()))
+    for ours, theirs in zip(larger.encoder(faces(4, 16)), model.encoder(faces(4, 16)), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_what_is_new_in_a_wider_network_learns() -> None:
+    torch.manual_seed(0)
+    model = AttentionCnnBiLstm(small_config())
+    larger = grown(model, wider(model.config)).train()
+    step = torch.optim.SGD(larger.parameters(), lr=0.1)
+    first = larger.encoder.cnn[1].get_parameter("0.weight")
+    before, old = first.detach().clone(), model.config.channels[1]
+    for _ in range(2):
+        step.zero_grad()
+        larger.encoder(faces(8, 16))[0].square().sum().backward()
+        step.step()
+    assert (first[:old, model.config.channels[0] :] != 0).any()
+    assert (first[old:] != before[old:]).any()
 
 
 @torch.no_grad()
