@@ -123,8 +123,10 @@ class BundleOrigin:
             try:
                 module.load_state_dict(dict(_weights(module, graph, self.config)))
             except (KeyError, RuntimeError) as error:
+                reason = str(error).splitlines()[-1].strip()  # torch lists every tensor that does not fit, a line each
                 raise InputError(
-                    f"{self.bundle.path}: the {part}'s weights do not fit its manifest: {error}"
+                    f"{self.bundle.path}: the {part}'s weights are not laid out as this version reads them ({reason}); "
+                    "begin from a training run"
                 ) from error
             _require_parity(module, graph, feeds[part], what=f"{self.bundle.path}: the {part}")
         return model
