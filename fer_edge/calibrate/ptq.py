@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from fer_edge.calibrate.recipe import HalfRange, PtqRange, PtqRecipe
 from fer_edge.errors import InputError
 from fer_edge.graph.fold import fold_constants
-from fer_edge.graph.index import GraphIndex
+from fer_edge.graph.index import GraphIndex, drop_dead_nodes, drop_unused
 from fer_edge.graph.input_cast import cast_input_first
 from fer_edge.graph.layers import find_nodes
 from fer_edge.graph.lstm_forms import PRODUCT, rewrite_lstm
@@ -49,7 +49,8 @@ def quantize_encoder(
     """The encoder with Q/DQ around its convolutions: int8 weights per channel, 8-bit activations per tensor.
 
     Float stay the normalisation (pixels to the first convolution), everything from the first LSTM or MatMul on, and
-    what the recipe names.
+    what the recipe names. The map that the first MatMul reads is rounded (``recipe.round_map``), what it is multiplied
+    by is not.
 
     Args:
         encoder: `frames` uint8 (N, S, S) -> `features`, `attention`; not changed.
@@ -77,7 +78,7 @@ def quantize_encoder(
             **_common(recipe, len(batches)),
         )
     fed.finish()
-    return _signed_by(quantized, encoder)
+    return _finished(quantized, model)
 
 
 def quantize_until(
@@ -122,7 +123,7 @@ def quantize_until(
             ),
             **_common(recipe, len(batches)),
         )
-    return _signed_by(quantized, encoder)
+    return _finished(quantized, model)
 
 
 def prepared_encoder(encoder: ModelProto, recipe: PtqRecipe) -> ModelProto:
@@ -134,20 +135,24 @@ def prepared_encoder(encoder: ModelProto, recipe: PtqRecipe) -> ModelProto:
 
 
 def float_nodes(encoder: ModelProto, recipe: PtqRecipe) -> list[str]:
-    """Names of the nodes that stay float whatever their type: normalisation, sequence part, the recipe's own.
+    """Names of the nodes that stay float: normalisation, sequence part, the recipe's types and nodes.
 
     Raises:
         InputError: the graph has no node that could be quantized, or none of a name that the recipe gives.
     """
     index = GraphIndex(encoder)
-    named = find_nodes(encoder, recipe.float_nodes, where="ptq.float_nodes")
+    named = set(find_nodes(encoder, recipe.float_nodes, where="ptq.float_nodes"))
     first = next((node for node in encoder.graph.node if node.op_type in _WEIGHTED), None)
     if first is None:
         raise InputError(f"the encoder has none of {', '.join(_WEIGHTED)}: there is nothing to quantize")
     normalisation = index.ancestors([first.input[0]])
     sequence = index.descendants(node for node in encoder.graph.node if node.op_type in _SEQUENTIAL)
-    inside = {node.name for node in (*normalisation, *sequence)} - _projections(encoder, recipe) | set(named)
-    return [node.name for node in encoder.graph.node if node.name in inside]
+    inside = {node.name for node in (*normalisation, *sequence)}
+    inside |= {node.name for node in encoder.graph.node if node.op_type in recipe.float_types}
+    rounded = _projections(encoder, recipe)
+    if recipe.round_map and (reader := _map_reader(encoder)) is not None and not named & _makers(index, reader):
+        rounded.add(reader.name)
+    return [node.name for node in encoder.graph.node if node.name in inside - rounded | named]
 
 
 def _projections(model: ModelProto, recipe: PtqRecipe) -> set[str]:
@@ -157,15 +162,28 @@ def _projections(model: ModelProto, recipe: PtqRecipe) -> set[str]:
     return {node.name for node in model.graph.node if node.op_type == "MatMul" and node.name.endswith(PRODUCT)}
 
 
+def _map_reader(model: ModelProto) -> NodeProto | None:
+    """The one product, with constants, through which the sequence part reads the convolutions' map: regions' means."""
+    index = GraphIndex(model)
+    sequential = [node for node in model.graph.node if node.op_type in _SEQUENTIAL]
+    if not sequential or sequential[0].op_type != "MatMul":
+        return None
+    reader = sequential[0]
+    behind = {node.name for node in index.descendants([reader])}
+    alone = all(node.name in behind for node in sequential)
+    return reader if alone and index.constant(reader.input[1]) is not None and _makers(index, reader) else None
+
+
+def _makers(index: GraphIndex, reader: NodeProto) -> set[str]:
+    """The last convolution, if any, among what a node's first input is computed from."""
+    convolutions = [node for node in index.ancestors([reader.input[0]]) if node.op_type == "Conv"]
+    earlier = {node.name for last in convolutions for node in index.ancestors([last.input[0]])}
+    return {node.name for node in convolutions} - earlier
+
+
 def _ignored(model: ModelProto, recipe: PtqRecipe, only: Collection[str] | None) -> Any:
-    if only is not None:
-        names = [node.name for node in model.graph.node if node.name not in only]
-        return nncf.IgnoredScope(names=names, validate=False)
-    kept, allowed = float_nodes(model, recipe), _projections(model, recipe)
-    if not allowed:
-        return nncf.IgnoredScope(names=kept, types=list(recipe.float_types), validate=False)
-    by_type = {node.name for node in model.graph.node if node.op_type in recipe.float_types} - allowed
-    names = [node.name for node in model.graph.node if node.name in by_type | set(kept)]
+    kept = float_nodes(model, recipe)
+    names = kept if only is None else [node.name for node in model.graph.node if node.name not in only]
     return nncf.IgnoredScope(names=names, validate=False)
 
 
@@ -198,8 +216,18 @@ def _batches(frames: NDArray[np.uint8], recipe: PtqRecipe) -> list[NDArray[np.ui
     return [frames[start : start + recipe.batch] for start in range(0, len(frames), recipe.batch)]
 
 
-def _signed_by(quantized: ModelProto, encoder: ModelProto) -> ModelProto:
-    quantized.producer_name, quantized.producer_version = encoder.producer_name, encoder.producer_version
+def _finished(quantized: ModelProto, model: ModelProto) -> ModelProto:
+    """Under the exporter's name, and with a float matrix where NNCF rounded the one that the map is multiplied by."""
+    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
+    reader = _map_reader(model)
+    if reader is not None:
+        [node] = [each for each in quantized.graph.node if each.name == reader.name]
+        matrix = GraphIndex(model).constant(reader.input[1])
+        if node.input[1] != reader.input[1] and matrix is not None:
+            node.input[1] = GraphIndex(quantized).free_name(reader.input[1])
+            quantized.graph.initializer.append(numpy_helper.from_array(matrix, node.input[1]))
+            drop_dead_nodes(quantized)
+            drop_unused(quantized)
     return quantized
 
 

@@ -60,6 +60,8 @@ class PtqRecipe:
         lstm: what becomes of the encoder's LSTM: weights stored as int8 and computed in float; float altogether; or
             its input's product for all steps hoisted out of the loop and quantized like a convolution, the recurrent
             part float.
+        round_map: the map that the regions' means are taken of is rounded to 8 bits, so that the convolution or sum
+            which makes it is computed in 8 bits to its end; the means stay float.
     """
 
     preset: Literal["performance", "mixed"] = "performance"
@@ -70,6 +72,7 @@ class PtqRecipe:
     float_types: tuple[str, ...] = ("MatMul", "Mul", "Softmax", "ReduceSum")
     float_nodes: tuple[str, ...] = ()
     lstm: LstmStorage = "weights"
+    round_map: bool = True
 
     def __post_init__(self) -> None:
         expect(self.batch >= 1, "batch", self.batch, "1 or more")

@@ -252,7 +252,7 @@ def _costs(
     """Layer by layer; with `beyond` also what the recipe keeps float, and the LSTM's stored weights."""
     model = prepared_encoder(parts.encoder, recipe.ptq)
     index = GraphIndex(model)
-    kept_float = _kept_float(model, recipe)
+    kept_float = set(float_nodes(model, recipe.ptq))
     for node in _layers(model, index):
         by_recipe = node.name not in kept_float or node.op_type == "LSTM"
         if not beyond and (not by_recipe or node.op_type == "LSTM"):
@@ -287,12 +287,6 @@ def _layers(model: ModelProto, index: GraphIndex) -> list[NodeProto]:
         return node.op_type in ("Conv", "LSTM") or (node.op_type in _POOLS and node.name in among)
 
     return [node for node in model.graph.node if counts(node)]
-
-
-def _kept_float(model: ModelProto, recipe: CalibrationRecipe) -> set[str]:
-    return set(float_nodes(model, recipe.ptq)) | {
-        node.name for node in model.graph.node if node.op_type in recipe.ptq.float_types
-    }
 
 
 def _run(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from miniature import miniature_encoder, miniature_frames, run_graph
-from onnx import ModelProto
+from onnx import ModelProto, helper, numpy_helper
 
 from fer_edge.calibrate.ptq import float_nodes, quantize_encoder
 from fer_edge.calibrate.recipe import PtqRecipe
@@ -20,6 +20,23 @@ from fer_edge.graph.load import dump_graph
 from fer_edge.graph.signed import to_signed_int8, unsigned_nodes
 
 NORMALISATION = {"Div", "ReduceMean", "Sub", "Sqrt", "Unsqueeze"}
+
+
+def encoder_with_region_means() -> ModelProto:
+    """The miniature with its mean pooling as a product of constants, as the exporter writes it."""
+    model = miniature_encoder()
+    [pool] = [node for node in model.graph.node if node.op_type == "AveragePool"]
+    [flat] = [node for node in model.graph.node if node.output[0] == "channels_tokens"]
+    cells = np.arange(16).reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).reshape(4, 4)  # of each of four regions
+    means = np.zeros((16, 4), np.float32)
+    for region, places in enumerate(cells):
+        means[places, region] = 0.25
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(means, "means"), numpy_helper.from_array(np.array([0, 16, 16]), "map_shape")]
+    )
+    pool.CopyFrom(helper.make_node("Reshape", ["last_active", "map_shape"], ["map"], name="regions/Reshape"))
+    flat.CopyFrom(helper.make_node("MatMul", ["map", "means"], ["channels_tokens"], name="regions/MatMul"))
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +171,54 @@ def test_it_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     index = GraphIndex(model)
     left = next(node for node in model.graph.node if node.name == "conv/inner_out")
     assert index.producer(left.input[1]) is None, "a node that the recipe leaves float has float weights"
+
+
+class TestTheRoundedMap:
+    def quantized(self, recipe: PtqRecipe) -> ModelProto:
+        frames = miniature_frames(16, seed=5)
+        return quantize_encoder(encoder_with_region_means(), frames, recipe=recipe, overflow_fix="disable")
+
+    def test_the_graph_under_test_computes_what_the_miniature_does(self) -> None:
+        feeds = {"frames": miniature_frames(3, seed=9)}
+        ours, theirs = (run_graph(model, feeds) for model in (encoder_with_region_means(), miniature_encoder()))
+        np.testing.assert_allclose(ours["features"], theirs["features"], atol=1e-5)
+
+    def test_it_is_rounded_and_what_it_is_multiplied_by_is_not(self) -> None:
+        model = self.quantized(PtqRecipe())
+        index = GraphIndex(model)
+        [means] = [node for node in model.graph.node if node.name == "regions/MatMul"]
+        reshape = index.producer(means.input[0])
+        assert reshape is not None
+        rounded = index.producer(reshape.input[0])
+        assert rounded is not None
+        assert rounded.op_type == "DequantizeLinear"
+        matrix = index.constant(means.input[1])
+        assert matrix is not None
+        assert set(np.unique(matrix)) == {0, np.float32(0.25)}
+        assert not any("means" in name and name != means.input[1] for name in index.initializers)
+        after = {node.op_type for node in index.descendants([means])}
+        assert not after & {"QuantizeLinear", "DequantizeLinear"}
+        feeds = {"frames": miniature_frames(33, seed=9)}
+        exact, got = (run_graph(each, feeds)["features"] for each in (encoder_with_region_means(), model))
+        assert 0 < np.abs(got - exact).mean() < 0.05 * exact.std()
+        assert unsigned_nodes(to_signed_int8(model)) == ()
+
+    @pytest.mark.parametrize(
+        "recipe",
+        [
+            PtqRecipe(round_map=False),
+            PtqRecipe(float_nodes=("regions/MatMul",)),
+            PtqRecipe(float_nodes=("conv/last_out",)),
+        ],
+        ids=["the recipe says so", "its reader is float", "its maker is float"],
+    )
+    def test_it_stays_float_where(self, recipe: PtqRecipe) -> None:
+        index = GraphIndex(self.quantized(recipe))
+        reshape = index.producer("map")
+        assert reshape is not None
+        source = index.producer(reshape.input[0])
+        assert source is not None
+        assert source.op_type == "Relu"
 
 
 def test_a_node_that_is_not_there_is_refused() -> None:
