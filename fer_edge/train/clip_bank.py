@@ -25,7 +25,6 @@ from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import prepare_stills
 from fer_edge.train.inference import autocast, folded
 from fer_edge.train.kept import cache_key, keep, kept, weights_sha256
-from fer_edge.train.losses import soft_targets
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
 
@@ -43,15 +42,13 @@ class ClipBank:
     Attributes:
         features: float16 (N, T, F).
         stills: float16 (M, F), the stills as they are.
-        rows: int64 (N, T), each frame's row in `targets`; -1 where a frame has no label of its own.
-        targets: float32 (M, classes).
-        labels: int64 (M,), the class that each row of `targets` comes from.
+        rows: int64 (N, T), each frame's row in `labels`; -1 where a frame has no label of its own.
+        labels: int64 (M,), classes.
     """
 
     features: Tensor
     stills: Tensor
     rows: Tensor
-    targets: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
@@ -59,12 +56,11 @@ class ClipBank:
 
     def joined(self, other: ClipBank) -> ClipBank:
         """Both banks' clips in one; they must be of one length."""
-        further = torch.where(other.rows < 0, other.rows, other.rows + len(self.targets))
+        further = torch.where(other.rows < 0, other.rows, other.rows + len(self.labels))
         return ClipBank(
             features=torch.cat((self.features, other.features)),
             stills=torch.cat((self.stills, other.stills)),
             rows=torch.cat((self.rows, further)),
-            targets=torch.cat((self.targets, other.targets)),
             labels=torch.cat((self.labels, other.labels)),
         )
 
@@ -97,7 +93,7 @@ def encode_clips(
     Args:
         model: its encoder is used.
         stills: the training split.
-        recipe: preprocessing, clips, precision, seed, and what targets are made of.
+        recipe: preprocessing, clips, precision and seed.
         device: what encodes.
         report: told of progress.
     """
@@ -116,14 +112,11 @@ def encode_clips(
         parts.append(part)
         report.step("features", min(start + _PART, len(labels)), len(labels))
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    votes = None if stills.votes is None else torch.from_numpy(np.array(stills.votes))
-    known = torch.from_numpy(labels.astype(np.int64))
     return ClipBank(
         features=joined["features"].to(device),
         stills=joined["stills"].to(device),
         rows=joined["rows"].to(device),
-        targets=soft_targets(known, votes, recipe.loss, recipe.model.classes).to(device),
-        labels=known.to(device),
+        labels=torch.from_numpy(labels.astype(np.int64)).to(device),
     )
 
 
@@ -169,13 +162,11 @@ def encode_sequences(
         ends.append(found[[0, -1]])
         known += [EXPRESSIONS.index("neutral"), EXPRESSIONS.index(str(sequence.expression))]
         report.step("sequences", done + 1, len(used))
-    labels = torch.tensor(known)
     return ClipBank(
         features=torch.stack(features).half().to(device),
         stills=torch.cat(ends).half().to(device),
         rows=torch.stack(rows).to(device),
-        targets=soft_targets(labels, None, recipe.loss, recipe.model.classes).to(device),
-        labels=labels.to(device),
+        labels=torch.tensor(known, device=device),
     )
 
 

@@ -185,7 +185,7 @@ class SequenceTraining:
             the sooner a change is reported, and the less the older frames count.
         distil_weight: share of a window's target taken from what the first stage (or the head to begin with) says of
             its single frames, averaged over those that show the newest one's expression.
-        alone_distil_weight: the same where there is but one frame to see: what is known of single frames is kept.
+        alone_distil_weight: the same where there is but one frame to see.
         copies: independently augmented copies of every training still, where a head is trained on stills instead of
             clips (`fer_edge.paper`).
         context_epochs: training of the temporal BiLSTM and attention with the temporary classifier.
@@ -205,11 +205,11 @@ class SequenceTraining:
     mirrored: float = 0.5
     change_weight: float = 0.2
     distil_weight: float = 0.2
-    alone_distil_weight: float = 1.0
+    alone_distil_weight: float = 0.5
     copies: int = 6
     context_epochs: int = 6
     context_rate: float = 1e-3
-    classifier_epochs: int = 30
+    classifier_epochs: int = 10
     classifier_rate: float = 1e-2
     batch_size: int = 512
 
