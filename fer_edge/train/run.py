@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -28,6 +28,12 @@ from fer_edge.train.recipe import TrainRecipe
 __all__ = ["TrainRun", "data_facts", "expect_no_run", "versions"]
 
 SCHEMA = 1
+_NOT_TRAINING: Final = (
+    "schema",
+    "done",
+    "choose",
+    "history",
+)  # of a record: what says nothing of how weights came about
 
 
 def versions() -> dict[str, str]:
@@ -135,8 +141,19 @@ class TrainRun:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What another run records of this one: the hash of its weights, and how they did."""
-        return {"weights_sha256": sha256_file(self.path / "model.safetensors"), "choose": self.record.get("choose")}
+        """What another run records of this one: its hash, how it did, and how it was itself trained."""
+        training = self.training
+        return {"weights_sha256": training["weights_sha256"], "choose": self.record.get("choose"), "training": training}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How its weights came about, as a bundle's manifest tells it; the epochs only by their number."""
+        told = {key: value for key, value in self.record.items() if key not in _NOT_TRAINING}
+        return {
+            **told,
+            "weights_sha256": sha256_file(self.path / "model.safetensors"),
+            "epochs_run": len(self.record["history"]),
+        }
 
     def new_model(self) -> tuple[AttentionCnnBiLstm, nn.Linear]:
         """A freshly initialised model of this run's shape, and its temporary classifier."""

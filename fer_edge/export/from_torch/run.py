@@ -26,7 +26,7 @@ from fer_edge.export.from_torch.graphs import (
 )
 from fer_edge.export.parity import Parity, compare_outputs, require_parity
 from fer_edge.export.recorded import RECORD, RecordedOutputs, generated_frames, record_outputs
-from fer_edge.files import sha256_bytes, sha256_file
+from fer_edge.files import sha256_bytes
 from fer_edge.graph.fold_weights import fold_weight_quantizers
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.input_cast import cast_input_first
@@ -198,9 +198,6 @@ def _manifest(
         metrics={accuracy.split: accuracy},
         parity={**{part: result.to_json() for part, result in parity.items()}, RECORD: encode(outputs)},
     )
-    training = {key: value for key, value in record.items() if key not in ("schema", "done", "choose", "history")}
-    training["weights_sha256"] = sha256_file(run.path / "model.safetensors")
-    training["epochs_run"] = len(record["history"])
     return Manifest(
         name=name,
         created=timestamp(),
@@ -212,7 +209,7 @@ def _manifest(
             frame_rate=recipe.sequence.frame_rate,
         ),
         variants=(variant,),
-        provenance=Provenance(training=training),
+        provenance=Provenance(training=run.training),
         licence=WEIGHTS_LICENCE,
         intended_use=INTENDED_USE,
         model={
