@@ -76,10 +76,10 @@ def test_the_first_convolution_may_stay_float() -> None:
     whole, *others = (recipe.of_candidate(candidate) for candidate in recipe.candidates)
     assert whole == recipe.of_candidate(Candidate(name="as it is"))
     assert {way.ptq.float_nodes for way in others} == {("cnn.0.0",)}
-    assert [way.ptq.bias_correction for way in others] == [False, True, False, False, False]
-    assert [way.ptq.activation_range == "mean" for way in others] == [False, False, True, False, False]
-    assert [way.sample.choice == "balanced" for way in others] == [False, False, False, True, False]
-    assert [way.sample.size for way in others] == [512, 512, 512, 512, 128]
+    assert [way.ptq.bias_correction for way in others] == [False, True, False, False, False, True]
+    assert [way.ptq.activation_range == "mean" for way in others] == [False, False, True, False, False, True]
+    assert [way.sample.choice == "balanced" for way in others] == [False, False, False, True, False, False]
+    assert [way.sample.size for way in others] == [512, 512, 512, 512, 128, 512]
 
 
 def test_a_candidate_that_does_not_fit_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:

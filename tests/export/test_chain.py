@@ -288,11 +288,14 @@ class TestFrames:
 
 @pytest.mark.data
 def test_the_shipped_bundle_on_its_own_calibration_images(fer2013_path: Path) -> None:
-    """Rows that the committed list names; an engine that takes uint8 for int8 does not pass with them."""
-    rows = Path(__file__).parents[2] / "calibrate/samples/base.json"
+    """Rows that the committed list names; an engine that takes uint8 for int8 does not pass with them.
+
+    With `base` it would: its ranges are the means of batches' extremes, so wide that little lies above their middle.
+    """
+    rows = Path(__file__).parents[2] / "calibrate/samples/small.json"
     if not rows.is_file():
         pytest.skip("calibrate/ is not part of the source distribution")
-    bundle = Bundle.open("base")
+    bundle = Bundle.open("small")
     frames = real_frames(bundle, f"fer2013:{fer2013_path}", rows=rows).frames[:256]
     engines = {"openvino": engine_opener("openvino"), "parser": uint8_read_as_int8}
     report = check_chain(bundle, frames, described="calibration images", variants=["int8"], engines=engines)

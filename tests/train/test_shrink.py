@@ -90,5 +90,5 @@ def test_a_run_begins_from_a_wider_one(tmp_path: Path) -> None:
     run = train_model(narrow, data, tmp_path / "narrow", init=large, teacher=large, device="cpu")
     assert TrainRun.open(run.path).load_model()[0].config == narrow.model
     assert run.record["init"]["weights_sha256"] == large.identity["weights_sha256"]
-    with pytest.raises(InputError, match="narrower, but not wider"):
+    with pytest.raises(InputError, match="either layers are narrower or the CNN's are wider"):
         train_model(replace(recipe, model=wide()), data, tmp_path / "back", init=run, device="cpu")
