@@ -67,10 +67,10 @@ class AugmentSpec:
 
     def __post_init__(self) -> None:
         for name in ("flip", "blur", "erase", "mix", "scale", "shift", "shear"):
-            _check(f"augment.{name}", getattr(self, name), 0.0, 1.0)
-        _check("augment.rotation_degrees", self.rotation_degrees, 0.0, 180.0)
+            _check(f"{name}", getattr(self, name), 0.0, 1.0)
+        _check("rotation_degrees", self.rotation_degrees, 0.0, 180.0)
         for name in ("gamma", "gain", "gradient", "noise"):
-            _check(f"augment.{name}", getattr(self, name), 0.0, 255.0)
+            _check(f"{name}", getattr(self, name), 0.0, 255.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,17 +154,16 @@ class LossSpec:
 
     def __post_init__(self) -> None:
         for name in ("label_smoothing", "votes_weight", "centre_rate", "distil_weight", "distil_consensus"):
-            _check(f"loss.{name}", getattr(self, name), 0.0, 1.0)
-        _check("loss.dropout", self.dropout, 0.0, 0.9)
-        _check("loss.centre_weight", self.centre_weight, 0.0, 10.0)
-        _check("loss.distil_temperature", self.distil_temperature, 0.1, 100.0)
+            _check(f"{name}", getattr(self, name), 0.0, 1.0)
+        _check("dropout", self.dropout, 0.0, 0.9)
+        _check("centre_weight", self.centre_weight, 0.0, 10.0)
+        _check("distil_temperature", self.distil_temperature, 0.1, 100.0)
         for name in ("distil_beta", "distil_features", "distil_regions", "distil_maps"):
-            _check(f"loss.{name}", getattr(self, name), 0.0, 100.0)
-        _check("loss.distil_views", self.distil_views, 0, 9999)
+            _check(f"{name}", getattr(self, name), 0.0, 100.0)
+        _check("distil_views", self.distil_views, 0, 9999)
         if self.distil_consensus and self.distil_views < 2:
             raise InputError(
-                f"loss.distil_consensus is the mean over a face's views and needs loss.distil_views >= 2; got "
-                f"{self.distil_views}"
+                f"distil_consensus is the mean over a face's views and needs distil_views >= 2; got {self.distil_views}"
             )
 
 
@@ -220,9 +219,9 @@ class SequenceTraining:
             raise InputError("frame_rate, context_rate and classifier_rate must be positive")
         if self.clip_frames < self.window:
             raise InputError(f"clip_frames must be at least window; got {self.clip_frames} and {self.window}")
-        _check("sequence.change_weight", self.change_weight, 0.0, 10.0)
-        _check("sequence.distil_weight", self.distil_weight, 0.0, 1.0)
-        _check("sequence.alone_distil_weight", self.alone_distil_weight, 0.0, 1.0)
+        _check("change_weight", self.change_weight, 0.0, 10.0)
+        _check("distil_weight", self.distil_weight, 0.0, 1.0)
+        _check("alone_distil_weight", self.alone_distil_weight, 0.0, 1.0)
         self.clip_plan(seed=0)  # says what is wrong with the rest
 
     def clip_plan(self, *, seed: int) -> ClipPlan:

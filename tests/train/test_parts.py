@@ -13,13 +13,14 @@ from scipy import stats
 from fer_edge.errors import InputError
 from fer_edge.labels import FERPLUS_VOTES
 from fer_edge.model.reconstruction import LinearDiscriminants
+from fer_edge.recipes import load_recipe, override
 from fer_edge.train.augment import augment_faces, mix_faces
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.faces import batches, seeded
 from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropy, soft_targets
-from fer_edge.train.recipe import AugmentSpec, LossSpec, OptimiserSpec
+from fer_edge.train.recipe import AugmentSpec, LossSpec, OptimiserSpec, TrainRecipe
 from fer_edge.train.row_choice import RowChoice, takes_all
 
 pytestmark = pytest.mark.train
@@ -180,6 +181,20 @@ def test_checkpoint_returns_what_was_saved(tmp_path: Path) -> None:
     got, facts = load_checkpoint(tmp_path / "c.safetensors")
     assert facts == {"epoch": 3}
     assert all(torch.equal(got[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("loss.distil_weight=3", r"^--set: loss\.distil_weight must lie in \[0, 1\]; got 3$"),
+        ("augment.mix=4", r"^--set: augment\.mix must lie in \[0, 1\]; got 4$"),
+        ("optimiser.skip_easy=2", r"^--set: optimiser\.skip_easy must lie in \[0, 0\.9\]; got 2$"),
+        ("sequence.change_weight=20", r"^--set: sequence\.change_weight must lie in \[0, 10\]; got 20$"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_once_with_its_limits(setting: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        override(load_recipe(TrainRecipe, "small", room="train"), [setting])
 
 
 def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
