@@ -182,8 +182,10 @@ def _makers(index: GraphIndex, reader: NodeProto) -> set[str]:
 
 
 def _ignored(model: ModelProto, recipe: PtqRecipe, only: Collection[str] | None) -> Any:
-    kept = float_nodes(model, recipe)
-    names = kept if only is None else [node.name for node in model.graph.node if node.name not in only]
+    if only is None:
+        names = float_nodes(model, recipe)
+    else:
+        names = [node.name for node in model.graph.node if node.name not in only]
     return nncf.IgnoredScope(names=names, validate=False)
 
 

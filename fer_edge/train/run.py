@@ -28,12 +28,8 @@ from fer_edge.train.recipe import TrainRecipe
 __all__ = ["TrainRun", "data_facts", "expect_no_run", "versions"]
 
 SCHEMA = 1
-_NOT_TRAINING: Final = (
-    "schema",
-    "done",
-    "choose",
-    "history",
-)  # of a record: what says nothing of how weights came about
+# Of a record: what does not say how weights came about.
+_NOT_TRAINING: Final = ("schema", "done", "choose", "history")
 
 
 def versions() -> dict[str, str]:
