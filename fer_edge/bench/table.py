@@ -1,14 +1,26 @@
-"""The benchmark as two tables, for the terminal and for the page alike: the verdict, and what each variant costs."""
+"""The benchmark as tables: the verdict, what each variant costs, and how far another run's ratios hold in this one."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from fer_edge.bench.result import BenchReport, Comparison, VariantResult
+from fer_edge.errors import InputError
 
-__all__ = ["Table", "cost_table", "markdown", "megabytes", "percent", "points", "verdict_table"]
+__all__ = [
+    "Table",
+    "cost_table",
+    "expect_common",
+    "markdown",
+    "megabytes",
+    "percent",
+    "points",
+    "ratio_table",
+    "verdict_table",
+]
 
 Cell: TypeAlias = "str | None"
 _Column: TypeAlias = tuple[str, Callable[[VariantResult], Cell]]
@@ -74,6 +86,55 @@ def cost_table(report: BenchReport) -> Table:
     return _table(report, columns, caption)
 
 
+def ratio_table(report: BenchReport, other: BenchReport) -> Table:
+    """The ratios of this run beside those of another, for example of another machine: do they hold here?
+
+    Args:
+        report: this run.
+        other: the run that it is held against.
+
+    Raises:
+        InputError: no variant on any provider stands in both.
+    """
+    there = {_identity(result): result for result in other.variants}
+    pairs = [(result, there[_identity(result)]) for result in report.variants if _identity(result) in there]
+    if not pairs:
+        raise InputError("the two runs have no variant on a provider in common")
+    same_original = report.original == other.original
+    rows: list[list[Cell]] = []
+    for here, then in pairs:
+        speedup, before = (_speedup(result) if same_original else None for result in (here, then))
+        rows.append([
+            f"{here.bundle}/{here.name}", here.provider,
+            f"{here.x:.3f}", f"{then.x:.3f}", f"{here.x / then.x:.2f}",
+            *(None if value is None else f"{value:.2f}" for value in (speedup, before)),
+            None if speedup is None or before is None else f"{speedup / before:.2f}",
+            _top1(here), _top1(then),
+        ])  # fmt: skip
+    shares = [here.x / then.x for here, then in pairs]
+    names = ("variant", "provider", "x", "x there", "x ratio")
+    return Table(
+        columns=(*names, "speedup", "speedup there", "speedup ratio", "top-1 %", "top-1 % there"),
+        rows=rows,
+        left=("variant", "provider"),
+        caption=f"there: {_machine(other)}, {other.created[:10]}; here: {_machine(report)}. ratio: here over there; "
+        f"that of x is {statistics.median(shares):.2f} in the median, from {min(shares):.2f} to {max(shares):.2f}.",
+    )
+
+
+def expect_common(other: BenchReport, bundles: Sequence[str], providers: Sequence[str]) -> None:
+    """Refuse, before anything is measured, another run that has none of these bundles on any of these providers.
+
+    Raises:
+        InputError: so it is; it says what the other run has.
+    """
+    there = {(result.bundle, result.provider) for result in other.variants}
+    if not there & {(bundle, provider) for bundle in bundles for provider in providers}:
+        has = ", ".join(f"{bundle} on {provider}" for bundle, provider in sorted(there))
+        asked = ", ".join(f"{bundle} on {provider}" for bundle in bundles for provider in providers)
+        raise InputError(f"the bench JSON to compare with has {has or 'nothing'}; expected one of {asked}")
+
+
 def percent(rate: float | None, *, digits: int = 2) -> Cell:
     """A fraction as per cent, without the sign."""
     return None if rate is None else f"{100 * rate:.{digits}f}"
@@ -99,6 +160,19 @@ def _table(report: BenchReport, columns: Sequence[_Column], caption: Sequence[st
         left=[name for name, _ in left],
         caption="\n".join(caption),
     )
+
+
+def _identity(result: VariantResult) -> tuple[str, str, str]:
+    return result.bundle, result.name, result.provider
+
+
+def _machine(report: BenchReport) -> str:
+    return str(report.device.get("cpu") or "a machine that was not named")
+
+
+def _speedup(result: VariantResult) -> float | None:
+    other = result.against_original or result.against_own_fp32
+    return None if other is None else other.speedup_p50
 
 
 def _against(cell: Callable[[Comparison], Cell]) -> Callable[[VariantResult], Cell]:

@@ -47,6 +47,13 @@ __all__ = ["command"]
 @click.option("--batch", type=click.IntRange(min=1), help="Faces in one call, for the throughput.")
 @click.option("--after-idle", type=float, metavar="SECONDS", help="Also time single steps after idling this long.")
 @click.option("--quick", is_flag=True, help="Seconds instead of minutes: for a look, not for a claim.")
+@click.option(
+    "--against",
+    "other_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Show beside the ratios those of this bench JSON, for example of another machine.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the bench JSON here.")
 @click.option(
     "--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots here."
@@ -70,6 +77,7 @@ def command(
     batch: int | None,
     after_idle: float | None,
     quick: bool,
+    other_file: Path | None,
     json_file: Path | None,
     html_file: Path | None,
     private_log: Path | None,
@@ -85,12 +93,16 @@ def command(
     from fer_edge.bench import Timing, run_bench
     from fer_edge.bench.accuracy import record_accuracies
     from fer_edge.bench.outputs import ensure_writable, open_bundles, write_reports
-    from fer_edge.bench.table import cost_table, verdict_table
+    from fer_edge.bench.result import BenchReport
+    from fer_edge.bench.table import cost_table, expect_common, ratio_table, verdict_table
     from fer_edge.bundle import Bundle
     from fer_edge.data import load_dataset
 
+    other = None if other_file is None else BenchReport.read(other_file)
     ensure_writable(json_file, html_file)
     opened = open_bundles(bundles)
+    if other is not None:
+        expect_common(other, [bundle.manifest.name for bundle in opened], providers)
     timing = Timing.choose(quick=quick, rounds=rounds, batch=batch, idle_s=after_idle)
     with _still_progress() as say:
         report = run_bench(
@@ -107,11 +119,14 @@ def command(
             command=shlex.join(["fer-edge", *sys.argv[1:]]),
             progress=say,
         )
-    for table in (verdict_table(report), cost_table(report)):
+    write_reports(report, json_file=json_file, html_file=html_file)
+    tables = [verdict_table(report), cost_table(report)]
+    if other is not None:
+        tables.append(ratio_table(report, other))
+    for table in tables:
         right = [column for column in table.columns if column not in table.left]
         print_table(table.columns, table.rows, right=right)
         click.echo(f"{table.caption}\n")
-    write_reports(report, json_file=json_file, html_file=html_file)
     for path in filter(None, (json_file, html_file)):
         console.print(f"written: {path}")
     if record:

@@ -23,7 +23,7 @@ from fer_edge.bench.result import (
     Timing,
     VariantResult,
 )
-from fer_edge.bench.table import cost_table, verdict_table
+from fer_edge.bench.table import cost_table, expect_common, ratio_table, verdict_table
 from fer_edge.errors import InputError, MissingPackageError, OutputError
 from fer_edge.labels import EXPRESSIONS
 from fer_edge.metrics import AccuracyReport
@@ -133,6 +133,40 @@ def test_the_costs_say_what_was_not_measured() -> None:
     assert (second["RSS MB"], second["p99"], second["×enc"]) == ("77", "0.500", "1.25")
     assert "idle" not in table.columns
     assert "idle" in cost_table(report(timing=Timing(idle_s=2.0))).columns
+
+
+def test_ratios_stand_beside_those_of_another_run() -> None:
+    there = report(
+        device={"cpu": "Other <1>"},
+        variants=(
+            variant("fp32", speedup=1),
+            variant("int8", speedup=5),
+            dataclasses.replace(variant("int8", speedup=2), provider="openvino"),
+        ),
+    )
+    table = ratio_table(report(), there)
+    rows = [dict(zip(table.columns, cells, strict=True)) for cells in table.rows]
+    assert [(row["variant"], row["provider"]) for row in rows] == [("edge/fp32", "cpu"), ("edge/int8", "cpu")]
+    int8 = rows[1]
+    assert [int8[name] for name in ("x", "x there", "x ratio")] == ["0.125", "0.100", "1.25"]
+    assert [int8[name] for name in ("speedup", "speedup there", "speedup ratio")] == ["4.00", "5.00", "0.80"]
+    assert (int8["top-1 %"], int8["top-1 % there"]) == ("68.40*", "68.40*")
+    assert "there: Other <1>, 2025-01-31; here: Core <9>" in table.caption
+    assert "1.12 in the median, from 1.00 to 1.25" in table.caption
+    # Against different originals a speedup says different things.
+    unlike = ratio_table(report(), dataclasses.replace(there, original="full/fp32"))
+    cells = dict(zip(unlike.columns, unlike.rows[1], strict=True))
+    assert [cells[name] for name in ("speedup", "speedup there", "speedup ratio")] == [None] * 3
+    assert cells["x ratio"] == "1.25"
+
+
+def test_a_run_with_nothing_in_common_is_refused() -> None:
+    expect_common(report(), ["other", "edge"], ["cpu"])
+    with pytest.raises(InputError, match="has edge on cpu; expected one of edge on openvino"):
+        expect_common(report(), ["edge"], ["openvino"])
+    strange = report(variants=(variant("int4", speedup=9),))
+    with pytest.raises(InputError, match="no variant on a provider in common"):
+        ratio_table(report(), strange)
 
 
 def test_the_page_stands_alone_and_escapes_what_it_was_given() -> None:

@@ -55,6 +55,18 @@ def test_a_page(bundle: Bundle, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "bench.html").read_text()
 
 
+def test_another_run_is_shown_beside(bundle: Bundle, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    assert run(bundle.path, *BRIEF, "--json", file).exit_code == 0
+    result = run(bundle.path, *BRIEF, "--against", file)
+    assert result.exit_code == 0, result.output
+    assert "x there" in result.stdout
+    assert "ratio: here over there" in result.stdout
+    refused = run("base", *BRIEF, "--against", file)
+    assert refused.exit_code == 1
+    assert "has tiny on cpu; expected one of base on cpu" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,6 +76,7 @@ def test_a_page(bundle: Bundle, tmp_path: Path) -> None:
         (["BUNDLE", "--provider", "abacus"], "unknown provider 'abacus'"),
         (["BUNDLE", "--json", "BUNDLE/manifest.json/x.json"], "cannot write"),
         (["BUNDLE", "--after-idle", "0"], "idle_s"),
+        (["BUNDLE", "--against", "BUNDLE/manifest.json"], "manifest.json: "),
     ],
 )
 def test_a_users_error_is_one_line(bundle: Bundle, arguments: list[str], message: str) -> None:
