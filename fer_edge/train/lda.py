@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer_edge.errors import InputError, require
 from fer_edge.model.reconstruction import LinearDiscriminants
 
-__all__ = ["fit_classifier", "fit_discriminants"]
+__all__ = ["fit_discriminants"]
 
 
 def fit_discriminants(layer: LinearDiscriminants, contexts: Tensor, labels: Tensor) -> None:
@@ -50,30 +50,3 @@ def fit_discriminants(layer: LinearDiscriminants, contexts: Tensor, labels: Tens
     layer.mean.copy_(torch.from_numpy(mean))
     layer.projection.copy_(torch.from_numpy(projection / np.sqrt(within)))
     layer.fitted.fill_(True)
-
-
-def fit_classifier(contexts: Tensor, labels: Tensor, *, classes: int) -> nn.Linear:
-    """A linear classifier of contexts in closed form, by the same analysis: what a bundle has no temporary one for.
-
-    Args:
-        contexts: float (N, W).
-        labels: int64 (N,).
-        classes: how many there are.
-
-    Raises:
-        InputError: a class has fewer than two rows.
-    """
-    analysis = require("sklearn.discriminant_analysis", needed_by="the LDA fit", extra="train")
-    counts = torch.bincount(labels, minlength=classes)
-    if int(counts.min()) < 2:
-        raise InputError(
-            f"a classifier of {classes} classes needs two rows of each; got {counts.tolist()} rows by class"
-        )
-    fitted = analysis.LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-    fitted.fit(contexts.double().cpu().numpy(), labels.cpu().numpy())
-    weight, bias = (torch.from_numpy(value).float() for value in (fitted.coef_, fitted.intercept_))
-    if classes == 2:  # one row that tells the second class from the first
-        weight, bias = torch.cat((-weight / 2, weight / 2)), torch.cat((-bias / 2, bias / 2))
-    layer = nn.Linear(contexts.shape[1], classes)
-    layer.load_state_dict({"weight": weight, "bias": bias})
-    return layer

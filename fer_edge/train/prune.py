@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fer_edge.data import Dataset
 from fer_edge.decode import decode, encode
@@ -22,18 +22,17 @@ from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, split
 from fer_edge.train.distributed import Processes, processes
-from fer_edge.train.faces import DeviceFaces
-from fer_edge.train.frame_stage import FrameClassifier, StillClassifier, single_contexts
-from fer_edge.train.grow import REFITTED_FACES, refit_folded, training_faces
+from fer_edge.train.frame_stage import FrameClassifier, StillClassifier
+from fer_edge.train.grow import refit_folded, training_faces
 from fer_edge.train.idle_blocks import block_activities, without_blocks
 from fer_edge.train.importance import measure_ranking, ranking_faces
-from fer_edge.train.lda import fit_classifier
 from fer_edge.train.narrow import Limits, PrunedModel, PruneTarget, prune_model
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import PruneRecipe, TrainRecipe
 from fer_edge.train.run import TrainRun, expect_no_run
 from fer_edge.train.sparsity import WeightMasks, two_of_four
 from fer_edge.train.teacher import Teachers
+from fer_edge.train.temporary import temporary_classifier
 from fer_edge.train.trainer import (
     Origin,
     finish_untrained,
@@ -44,7 +43,7 @@ from fer_edge.train.trainer import (
     teacher_list,
 )
 
-__all__ = ["PruneParent", "face_contexts", "open_parent", "prune_run"]
+__all__ = ["PruneParent", "open_parent", "prune_run"]
 
 _BEGUN: Final = "pruned.safetensors"
 
@@ -55,7 +54,7 @@ class PruneParent:
 
     Attributes:
         model: in evaluation mode, on the CPU; of a bundle with its batch normalisations' statistics restored.
-        temporary: linear classifier of its contexts; a bundle has none, and gets one fitted in closed form.
+        temporary: linear classifier of its contexts; a bundle has none, and gets one fitted.
         judge: around the same model: with the temporary classifier for a run, with the network's own head for a
             bundle. It is the teacher of the fine-tuning, and gradients for a ranking come from its loss.
     """
@@ -79,17 +78,8 @@ def open_parent(origin: Origin, dataset: Dataset) -> PruneParent:
     recipe = origin.recipe
     model = origin.load_model()
     refit_folded(model, dataset, recipe.preprocess)
-    stills = dataset.split("train")
-    some = stills.subset(torch.arange(min(REFITTED_FACES, len(stills))).numpy())
-    faces = DeviceFaces.load(some, recipe.preprocess, recipe.loss, torch.device("cpu"), classes=recipe.model.classes)
-    temporary = fit_classifier(face_contexts(model, faces.images), faces.labels, classes=recipe.model.classes)
+    temporary = temporary_classifier(model, dataset, recipe)
     return PruneParent(model=model, temporary=temporary, judge=StillClassifier(model).eval())
-
-
-@torch.no_grad()
-def face_contexts(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 256) -> Tensor:
-    """Contexts of single faces uint8 (N, S, S), as the model's mode has it: float (N, F)."""
-    return torch.cat([single_contexts(model, model.encoder(part)[0]) for part in torch.split(faces, size)])
 
 
 def prune_run(

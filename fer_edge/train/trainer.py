@@ -32,6 +32,7 @@ from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
 from fer_edge.train.shrink import shrinks_to, shrunk
 from fer_edge.train.teacher import Teachers
+from fer_edge.train.temporary import temporary_classifier
 
 __all__ = [
     "Origin",
@@ -91,7 +92,7 @@ def train_model(
         out: the run's folder.
         init: a finished run or a bundle whose weights are the starting point, of the same shape, of one with fewer
             residual blocks, or of a wider one, which is narrowed; random weights without it. A bundle has no temporary
-            classifier: that one begins anew.
+            classifier: it gets one that is fitted to its contexts.
         teacher: a finished run or a bundle whose predictions the model is drawn toward (`loss.distil_weight`), or
             several, whose probabilities are averaged; of any shape that sees the same prepared faces.
         stage: ``"sequence"`` trains the head alone, on the encoder of `init` as it is.
@@ -130,7 +131,7 @@ def train_model(
         if run.done:
             return run
         torch.manual_seed(recipe.seed)
-        model, temporary = run.new_model() if init is None else _loaded(init, run, dataset if stage == "all" else None)
+        model, temporary = run.new_model() if init is None else _loaded(init, run, dataset)
         fit_stages(
             run,
             model,
@@ -193,23 +194,26 @@ def _expect_same_faces(teacher: Origin, recipe: TrainRecipe) -> None:
         )
 
 
-def _loaded(init: Origin, run: TrainRun, dataset: Dataset | None) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-    """The weights to begin with; a bundle has no temporary classifier, and one of other expressions is of no use.
+def _loaded(init: Origin, run: TrainRun, dataset: Dataset) -> tuple[AttentionCnnBiLstm, nn.Linear]:
+    """The weights to begin with; where no temporary classifier is there, or one of other expressions, one is fitted.
 
-    Where the encoder is to be trained, `dataset` gives a bundle's batch normalisations their statistics back.
+    A bundle's batch normalisations get their statistics back, also where the encoder stays as it is: what is trained
+    on from this run may not know any more that it began with a bundle.
     """
-    config, fresh = run.recipe.model, run.new_model()[1]
+    config = run.recipe.model
+    temporary: nn.Linear | None = None
     if isinstance(init, BundleOrigin):
-        model, temporary = init.load_model(), None
-        if dataset is not None:
-            refit_folded(model, dataset, run.recipe.preprocess)
+        model = init.load_model()
+        refit_folded(model, dataset, run.recipe.preprocess)
     else:
-        model, temporary = init.load_model()
-        temporary = temporary if init.labels == run.labels else None
+        model, own = init.load_model()
+        temporary = own if init.labels == run.labels else None
     if grows_from(config, model.config):
-        return grown(model, config), temporary or fresh
-    smaller = shrunk(model, temporary or nn.Linear(model.config.feature_size, config.classes), config)
-    return smaller.model, smaller.temporary if temporary is not None else fresh
+        model = grown(model, config)
+    else:
+        smaller = shrunk(model, temporary or nn.Linear(model.config.feature_size, config.classes), config)
+        model, temporary = smaller.model, None if temporary is None else smaller.temporary
+    return model, temporary or temporary_classifier(model, dataset, run.recipe)
 
 
 def _guide(teacher: Origin) -> nn.Module:

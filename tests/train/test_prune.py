@@ -24,10 +24,11 @@ from fer_edge.model.cost import encoder_macs
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.narrow import PruneTarget
-from fer_edge.train.prune import face_contexts, open_parent, prune_run
+from fer_edge.train.prune import open_parent, prune_run
 from fer_edge.train.recipe import OptimiserSpec, PruneRecipe, SparsitySpec
 from fer_edge.train.run import TrainRun
 from fer_edge.train.sparsity import two_of_four
+from fer_edge.train.temporary import face_contexts
 from fer_edge.train.trainer import train_model
 
 pytestmark = pytest.mark.train

@@ -17,7 +17,6 @@ from fer_edge.data import Dataset
 from fer_edge.data.ckplus import ckplus_sequences
 from fer_edge.errors import InputError
 from fer_edge.export.from_torch.run import export_run
-from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import prepare_stills
 from fer_edge.train import clip_bank
 from fer_edge.train.clip_bank import ClipBank, FrameFeatures, encode_clips, encode_sequences
@@ -25,6 +24,7 @@ from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.progress import Silent
 from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, Windows, draw_windows
+from fer_edge.train.temporary import face_contexts
 from fer_edge.train.trainer import train_model
 
 pytestmark = pytest.mark.train
@@ -206,11 +206,22 @@ class TestFromABundle:
         assert record["init"]["sha256"] == bundle.sha256
         assert record["init"]["training"]["data"] == record["data"]
         assert set(record["top1_by_window"]) == {"still_1", "still_4", "clip_1", "clip_4", "clip_averaged_4"}
-        model, _ = alone.load_model()
+        model, temporary = alone.load_model()
         given = origin.load_model()
-        assert all(torch.equal(a, b) for a, b in zip(_state(given), _state(model), strict=True))
+        faces = torch.from_numpy(np.array(dataset.split("train").images[:64]))
+        with torch.no_grad():
+            for before, after in zip(given.encoder(faces), model.encoder(faces), strict=True):
+                assert torch.allclose(before, after, atol=1e-4)
         for name in ("bilstm.lstm.weight_ih_l0", "lda.projection", "classifier.weight"):
             assert not torch.equal(model.head.state_dict()[name], given.head.state_dict()[name]), name
+
+        # What goes on from this run does not know that it began with a bundle: nothing may be missing in it.
+        folded, restored = (each.encoder.cnn[1][1].running_var for each in (given, model))
+        assert torch.allclose(folded, torch.ones_like(folded), atol=1e-3)
+        assert not torch.allclose(restored, torch.ones_like(restored), atol=0.1)
+        labels = torch.from_numpy(np.array(dataset.split("train").labels[:64]))
+        said = temporary(face_contexts(model, faces)).argmax(dim=1)
+        assert float((said == labels).float().mean()) > 0.3
 
     def test_needs_an_encoder(self, bundle: Bundle, dataset: Dataset, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="takes its encoder from --init"):
@@ -224,7 +235,3 @@ class TestFromABundle:
         origin = BundleOrigin(bundle=bundle)
         taught = train_model(small_recipe(epochs=1), dataset, tmp_path / "taught", teacher=origin, device="cpu")
         assert taught.record["teacher"] == origin.identity
-
-
-def _state(model: AttentionCnnBiLstm) -> list[torch.Tensor]:
-    return list(model.encoder.state_dict().values())
