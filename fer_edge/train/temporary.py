@@ -18,7 +18,7 @@ from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import single_contexts
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["face_contexts", "fit_classifier", "temporary_classifier"]
+__all__ = ["classifier_of_features", "face_contexts", "fit_classifier", "temporary_classifier"]
 
 _FACES: Final = 8192
 """Training faces that a temporary classifier is fitted to, at most."""
@@ -35,6 +35,22 @@ def temporary_classifier(model: AttentionCnnBiLstm, dataset: Dataset, recipe: Tr
     faces = DeviceFaces.load(some, recipe.preprocess, recipe.loss, torch.device("cpu"), classes=recipe.model.classes)
     model.eval()
     return fit_classifier(face_contexts(model, faces.images), faces.labels, classes=recipe.model.classes)
+
+
+@torch.no_grad()
+def classifier_of_features(model: AttentionCnnBiLstm, features: Tensor, labels: Tensor) -> nn.Linear:
+    """The same, of faces that are encoded already, where the head's context has changed under a temporary classifier.
+
+    Args:
+        model: in evaluation mode.
+        features: floating (N, F).
+        labels: int64 (N,).
+
+    Raises:
+        InputError: a class has no row.
+    """
+    contexts = torch.cat([single_contexts(model, part.float()) for part in torch.split(features, _FACES)])
+    return fit_classifier(contexts, labels, classes=model.config.classes).to(features.device)
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
 from fer_edge.train.shrink import shrinks_to, shrunk
 from fer_edge.train.teacher import Teachers
-from fer_edge.train.temporary import temporary_classifier
+from fer_edge.train.temporary import classifier_of_features, temporary_classifier
 
 __all__ = [
     "Origin",
@@ -201,13 +201,12 @@ def _loaded(init: Origin, run: TrainRun, dataset: Dataset) -> tuple[AttentionCnn
     on from this run may not know any more that it began with a bundle.
     """
     config = run.recipe.model
-    temporary: nn.Linear | None = None
     if isinstance(init, BundleOrigin):
-        model = init.load_model()
+        model, temporary = init.load_model(), None
         refit_folded(model, dataset, run.recipe.preprocess)
     else:
-        model, own = init.load_model()
-        temporary = own if init.labels == run.labels else None
+        model, temporary = init.load_model()
+        temporary = temporary if init.labels == run.labels else None
     if grows_from(config, model.config):
         model = grown(model, config)
     else:
@@ -301,6 +300,7 @@ def fit_stages(
     if spec is None:
         guide = Guide.of(bank, StillClassifier(best.model).eval().classify)
         tune_head(best.model, bank, guide, recipe, report)
+        best.temporary = classifier_of_features(best.model, bank.stills, bank.labels)
     else:
         guide = Guide.of(bank, best.eval().classify)
         fit_head(best.model, best.temporary, bank, guide, recipe, report)

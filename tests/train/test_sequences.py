@@ -208,7 +208,8 @@ class TestFromABundle:
         assert set(record["top1_by_window"]) == {"still_1", "still_4", "clip_1", "clip_4", "clip_averaged_4"}
         model, temporary = alone.load_model()
         given = origin.load_model()
-        faces = torch.from_numpy(np.array(dataset.split("train").images[:64]))
+        images = np.asarray(dataset.split("train").images[:64])
+        faces = torch.from_numpy(np.array(prepare_stills(images, alone.recipe.preprocess)))
         with torch.no_grad():
             for before, after in zip(given.encoder(faces), model.encoder(faces), strict=True):
                 assert torch.allclose(before, after, atol=1e-4)
