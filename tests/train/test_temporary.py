@@ -13,9 +13,9 @@ from fer_edge.train.temporary import fit_classifier
 def _contexts(classes: int) -> tuple[Tensor, Tensor]:
     """Classes that overlap, in a space whose second half says the same a hundred times smaller."""
     generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(300) % classes
+    labels = torch.arange(3000) % classes
     centres = torch.randn(classes, 4, generator=generator)
-    rows = centres[labels] + 2.0 * torch.randn(300, 4, generator=generator)
+    rows = centres[labels] + 2.0 * torch.randn(3000, 4, generator=generator)
     return torch.cat((rows, 5 + rows.roll(1, dims=1) / 100), dim=1), labels
 
 
@@ -27,7 +27,7 @@ def test_it_knows_the_classes_and_how_sure_it_is(classes: int) -> None:
         logits = layer(contexts)
     loss = float(torch.nn.functional.cross_entropy(logits, labels))
     right = (logits.argmax(dim=1) == labels).float().mean()
-    assert logits.shape == (300, classes)
+    assert logits.shape == (3000, classes)
     assert right > 1.2 / classes
     # No scaling of all logits does better: gradients are of the size that a trained classifier's are.
     others = [float(torch.nn.functional.cross_entropy(scale * logits, labels)) for scale in (0.7, 1.5)]
@@ -36,5 +36,5 @@ def test_it_knows_the_classes_and_how_sure_it_is(classes: int) -> None:
 
 def test_a_class_without_rows_is_refused() -> None:
     contexts, labels = _contexts(3)
-    with pytest.raises(InputError, match=r"needs rows of each; got \[100, 100, 100, 0\]"):
+    with pytest.raises(InputError, match=r"needs rows of each; got \[1000, 1000, 1000, 0\]"):
         fit_classifier(contexts, labels, classes=4)
