@@ -100,22 +100,26 @@ def ratio_table(report: BenchReport, other: BenchReport) -> Table:
     pairs = [(result, there[_identity(result)]) for result in report.variants if _identity(result) in there]
     if not pairs:
         raise InputError("the two runs have no variant on a provider in common")
-    same_original = report.original == other.original
-    rows: list[list[Cell]] = []
-    for here, then in pairs:
-        speedup, before = (_speedup(result) if same_original else None for result in (here, then))
-        rows.append([
-            f"{here.bundle}/{here.name}", here.provider,
-            f"{here.x:.3f}", f"{then.x:.3f}", f"{here.x / then.x:.2f}",
-            *(None if value is None else f"{value:.2f}" for value in (speedup, before)),
-            None if speedup is None or before is None else f"{speedup / before:.2f}",
-            _top1(here), _top1(then),
-        ])  # fmt: skip
+    columns: list[tuple[str, Callable[[VariantResult, VariantResult], Cell]]] = [
+        ("x", lambda here, _: f"{here.x:.3f}"),
+        ("x there", lambda _, then: f"{then.x:.3f}"),
+        ("x ratio", lambda here, then: f"{here.x / then.x:.2f}"),
+    ]
+    if report.original == other.original:  # a speedup over something else says something else
+        columns += [
+            ("speedup", lambda here, _: f"{_speedup(here):.2f}"),
+            ("speedup there", lambda _, then: f"{_speedup(then):.2f}"),
+            ("speedup ratio", lambda here, then: f"{_speedup(here) / _speedup(then):.2f}"),
+        ]
+    if all(_judged_on(here) == _judged_on(then) for here, then in pairs):
+        columns += [("top-1 %", lambda here, _: _top1(here)), ("top-1 % there", lambda _, then: _top1(then))]
     shares = [here.x / then.x for here, then in pairs]
-    names = ("variant", "provider", "x", "x there", "x ratio")
     return Table(
-        columns=(*names, "speedup", "speedup there", "speedup ratio", "top-1 %", "top-1 % there"),
-        rows=rows,
+        columns=("variant", "provider", *(name for name, _ in columns)),
+        rows=[
+            [f"{here.bundle}/{here.name}", here.provider, *(cell(here, then) for _, cell in columns)]
+            for here, then in pairs
+        ],
         left=("variant", "provider"),
         caption=f"there: {_machine(other)}, {other.created[:10]}; here: {_machine(report)}. ratio: here over there; "
         f"that of x is {statistics.median(shares):.2f} in the median, from {min(shares):.2f} to {max(shares):.2f}.",
@@ -170,9 +174,13 @@ def _machine(report: BenchReport) -> str:
     return str(report.device.get("cpu") or "a machine that was not named")
 
 
-def _speedup(result: VariantResult) -> float | None:
+def _speedup(result: VariantResult) -> float:
     other = result.against_original or result.against_own_fp32
-    return None if other is None else other.speedup_p50
+    return float("nan") if other is None else other.speedup_p50
+
+
+def _judged_on(result: VariantResult) -> tuple[str, str] | None:
+    return None if result.accuracy is None else (result.accuracy.report.dataset, result.accuracy.report.split)
 
 
 def _against(cell: Callable[[Comparison], Cell]) -> Callable[[VariantResult], Cell]:
