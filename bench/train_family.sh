@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole family from FER2013 alone: an ensemble of teachers, the FP32 original taught by it, then base, small and nano.
+# The whole family from FER2013 alone: an ensemble of teachers, the FP32 original taught by it, then base, small and nano;
+# last, all but nano learn the labels as they are (bench/README.md, "Labels last").
 #
 #     bench/train_family.sh fer2013:PATH [OUT] [DEVICE]
 #
@@ -21,11 +22,18 @@ learn() { # NAME RECIPE ARGUMENT...: a training run in OUT/NAME
     fer-edge train "$recipe" --data "$data" --out "$out/$name" --device "$device" --resume "$@"
 }
 
-ship() { # NAME: the run OUT/NAME as a bundle whose INT8 forms have passed the gate
-    if [[ ! -f $out/zoo/$1/manifest.json ]]; then
-        fer-edge export "$out/$1" --out "$out/zoo/$1" --name "$1"
+toward_labels() { # NAME: the run OUT/NAME trained on, at a low rate and mostly toward plain labels, in OUT/NAME-labels
+    learn "$1-labels" "$out/$1" --init "$out/$1" "${ensemble[@]}" --set loss.votes_weight=0 \
+        --set loss.label_smoothing=0 --set loss.distil_weight=0.3 --set "loss.distil_views=$views" \
+        --set loss.distil_consensus=1.0 --set "optimiser.epochs=$((epochs / 10 + 1))" \
+        --set optimiser.learning_rate=3e-4 --set optimiser.warmup_epochs=0.5
+}
+
+ship() { # RUN NAME: the run OUT/RUN as the bundle OUT/zoo/NAME, whose INT8 forms have passed the gate
+    if [[ ! -f $out/zoo/$2/manifest.json ]]; then
+        fer-edge export "$out/$1" --out "$out/zoo/$2" --name "$2"
     fi
-    fer-edge calibrate "$out/zoo/$1" --data "$data"
+    fer-edge calibrate "$out/zoo/$2" --data "$data" --recipe float-layers
 }
 
 ensemble=()
@@ -44,6 +52,8 @@ learn small small "${ensemble[@]}" --teacher "$out/full" \
 learn nano nano "${ensemble[@]}" --teacher "$out/full" --set "optimiser.epochs=$((3 * epochs))" \
     --set "loss.distil_views=$views"
 
-for name in full base small nano; do
-    ship "$name"
+for name in full base small; do
+    toward_labels "$name"
+    ship "$name-labels" "$name"
 done
+ship nano nano

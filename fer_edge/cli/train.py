@@ -11,6 +11,7 @@ from fer_edge.cli.console import console, emit_json, json_flag, progress
 
 if TYPE_CHECKING:
     from fer_edge.data.ckplus import CkPlusSequence
+    from fer_edge.train.recipe import TrainRecipe
 
 
 @click.command(name="train")
@@ -58,6 +59,8 @@ def command(
 ) -> None:
     """Train RECIPE (full, base, small, nano, edge, paper, or the path of a TOML recipe).
 
+    The folder of a run or a bundle stands for its own recipe, in its own shape: what was pruned is trained on by it.
+
     Trains on the training split, chooses the epoch on the split to choose on (FER2013: PublicTest without leaked rows),
     never looks at the third. Under torchrun, several processes or GPUs share each batch. --init and --teacher together
     distil a run into itself, which smooths noisy labels. With --set loss.distil_views=24 the teachers are asked once
@@ -71,11 +74,10 @@ def command(
     for package in ("torch", "safetensors", "sklearn"):
         require(package, needed_by="fer-edge train", extra="train")
     from fer_edge.data import load_dataset
-    from fer_edge.recipes import load_recipe, override
-    from fer_edge.train.recipe import TrainRecipe
+    from fer_edge.recipes import override
     from fer_edge.train.trainer import train_model
 
-    plan = override(load_recipe(TrainRecipe, recipe, room="train"), settings)
+    plan = override(_recipe(recipe), settings)
     with progress("reading the data set") as bar:
         dataset = load_dataset(data, progress=bar)
     try:
@@ -99,6 +101,17 @@ def command(
         emit_json(run_summary(run))
     elif run.done:
         print_run(run)
+
+
+def _recipe(given: str) -> TrainRecipe:
+    """A shipped recipe by its name, one of the user's, or what a run or a bundle was trained by, in its own shape."""
+    from fer_edge.cli.training import open_origin
+    from fer_edge.recipes import load_recipe, recipe_names
+    from fer_edge.train.recipe import TrainRecipe
+
+    if given not in recipe_names("train") and Path(given).is_dir():
+        return open_origin(given).recipe
+    return load_recipe(TrainRecipe, given, room="train")
 
 
 def _sequences(spec: str) -> tuple[CkPlusSequence, ...]:

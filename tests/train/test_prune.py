@@ -103,6 +103,28 @@ def test_a_bundle_is_pruned_without_its_run(bundle: BundleOrigin, tmp_path: Path
     assert bool(model.head.lda.fitted)
 
 
+def test_a_pruned_run_is_trained_on_in_its_own_shape(in_steps: TrainRun, tmp_path: Path) -> None:
+    place = str(in_steps.path)
+    given = ["train", place, "--init", place, "--data", "synthetic:300@3", "--device", "cpu"]
+    given += ["--out", str(tmp_path / "on"), "--set", "optimiser.epochs=1", "--set", "loss.label_smoothing=0"]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 0, done.output
+    on = TrainRun.open(tmp_path / "on")
+    assert on.recipe.model == in_steps.recipe.model
+    assert on.recipe.augment == in_steps.recipe.augment
+    assert on.recipe.loss.label_smoothing == 0
+    assert on.record["init"]["choose"] == in_steps.record["choose"]
+
+
+def test_a_folder_that_is_neither_run_nor_bundle_names_no_recipe(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        main, ["train", str(tmp_path), "--data", "synthetic:300@3", "--out", str(tmp_path / "on")]
+    )
+    assert done.exit_code == 1
+    assert "manifest.json" in done.output
+    assert not (tmp_path / "on").exists()
+
+
 def test_a_bundles_batch_norms_scale_again(bundle: BundleOrigin, dataset: Dataset) -> None:
     """Folded scales are all one, by which nothing is ranked; restored they are their filters' deviation."""
     folded, restored = (
