@@ -43,6 +43,7 @@ from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import LossSpec, OptimiserSpec, TrainRecipe
 from fer_edge.train.row_choice import RowChoice
 from fer_edge.train.run import TrainRun
+from fer_edge.train.sharpness import worst_nearby
 from fer_edge.train.teacher import Lesson, Sight, StudentSight, Teachers, followed_logits, taught_parts
 from fer_edge.train.view_bank import View, ViewBank
 
@@ -290,6 +291,10 @@ class FrameStage:
         loss, context, each = self.loss(batch, labels, weights, shares)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.spec.sam_radius:
+            with worst_nearby(self.learner, self.spec.sam_radius):
+                self.optimiser.zero_grad(set_to_none=True)
+                self.loss(batch, labels, weights, shares)[0].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.spec.clip_norm)
         self.optimiser.step()
         if self.after_step is not None:
