@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from types import ModuleType
 
@@ -69,12 +68,6 @@ def test_the_committed_tables_are_what_their_json_says(script: ModuleType) -> No
         result = json.loads(file.read_text())
         assert script.markdown(result, file.stem) == file.with_suffix(".md").read_text("utf-8"), file
         assert file.with_suffix(".png").is_file(), file
-    guide = (ROOT / "bench" / "README.md").read_text("utf-8")
-    quoted = re.findall(r"<!-- pruning: (\S+) (\S+) -->\n(.*?)<!-- /pruning -->", guide, flags=re.DOTALL)
-    assert quoted
-    for path, measure, text in quoted:
-        lines = script.table(json.loads((ROOT / path).read_text()), measure)
-        assert text == "\n".join(lines) + "\n"
 
 
 def test_points_are_fine_tuned_where_epochs_are_given(script: ModuleType, run: TrainRun, tmp_path: Path) -> None:
