@@ -20,7 +20,7 @@ import click
 from fer_edge.bench.result import BenchReport
 from fer_edge.bench.table import markdown, verdict_table
 from fer_edge.cli.console import console
-from fer_edge.errors import FerEdgeError
+from fer_edge.errors import FerEdgeError, InputError
 from fer_edge.files import read_json, write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,10 +32,14 @@ def filled(text: str) -> str:
     """A guide's text with every table as its result file has it.
 
     Raises:
-        InputError: a result file is missing or damaged.
+        InputError: a result file is missing or damaged, or a table has no end.
     """
-    marked = re.compile(rf"(<!-- ({'|'.join(KINDS)}): (\S+)(?: (\S+))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)
-    return marked.sub(lambda found: found[1] + KINDS[found[2]](ROOT / found[3], found[4]) + found[5], text)
+    opening = rf"<!-- ({'|'.join(KINDS)}): (\S+)(?: (\S+))? -->\n"
+    marked = re.compile(rf"({opening})(?:(?!<!-- ).)*(<!-- /\2 -->)", re.DOTALL)
+    new, count = marked.subn(lambda found: found[1] + KINDS[found[2]](ROOT / found[3], found[4]) + found[5], text)
+    if count != len(re.findall(opening, text)):
+        raise InputError("a table begins and does not end; every <!-- KIND: RESULT --> wants its <!-- /KIND -->")
+    return new
 
 
 def bench(path: Path, _: str | None) -> str:

@@ -107,9 +107,9 @@ def ratio_table(report: BenchReport, other: BenchReport) -> Table:
     ]
     if report.original == other.original:  # a speedup over something else says something else
         columns += [
-            ("speedup", lambda here, _: f"{_speedup(here):.2f}"),
-            ("speedup there", lambda _, then: f"{_speedup(then):.2f}"),
-            ("speedup ratio", lambda here, then: f"{_speedup(here) / _speedup(then):.2f}"),
+            ("speedup", lambda here, _: _ratio(_speedup(here))),
+            ("speedup there", lambda _, then: _ratio(_speedup(then))),
+            ("speedup ratio", lambda here, then: _ratio(_speedup(here), _speedup(then))),
         ]
     if all(_judged_on(here) == _judged_on(then) for here, then in pairs):
         columns += [("top-1 %", lambda here, _: _top1(here)), ("top-1 % there", lambda _, then: _top1(then))]
@@ -174,9 +174,13 @@ def _machine(report: BenchReport) -> str:
     return str(report.device.get("cpu") or "a machine that was not named")
 
 
-def _speedup(result: VariantResult) -> float:
-    other = result.against_original or result.against_own_fp32
-    return float("nan") if other is None else other.speedup_p50
+def _speedup(result: VariantResult) -> float | None:
+    other = result.against_original or result.against_own_fp32  # neither where FP32 was not measured
+    return None if other is None else other.speedup_p50
+
+
+def _ratio(value: float | None, over: float | None = 1.0) -> Cell:
+    return None if value is None or over is None else f"{value / over:.2f}"
 
 
 def _judged_on(result: VariantResult) -> tuple[str, str] | None:

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 from scripts import ROOT, load_script
 
+from fer_edge.errors import InputError
+
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -43,6 +45,11 @@ def test_a_table_that_says_otherwise_is_written_anew(
     assert text.endswith("<!-- /pruning -->\n\nafter\n")
     assert "typed by hand" not in text
     assert CliRunner().invoke(script.main, ["--check"]).exit_code == 0
+
+
+def test_a_table_without_an_end_is_refused(script: ModuleType) -> None:
+    with pytest.raises(InputError, match="does not end"):
+        script.filled("<!-- lstm: a.json -->\n| a row |\n\n<!-- check: base -->\n<!-- /check -->\n<!-- /lstm -->\n")
 
 
 def test_a_result_that_is_missing_is_named(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,14 @@ def test_ratios_stand_beside_those_of_another_run() -> None:
         ),
     )
     assert ratio_table(report(), unlike).columns == ("variant", "provider", "x", "x there", "x ratio")
+    # Where FP32 was not measured a variant is no faster than anything.
+    alone = dataclasses.replace(
+        there, variants=tuple(dataclasses.replace(each, against_own_fp32=None) for each in there.variants)
+    )
+    beside = ratio_table(report(), alone)
+    cells = dict(zip(beside.columns, beside.rows[1], strict=True))
+    assert cells["speedup"] is not None
+    assert (cells["speedup there"], cells["speedup ratio"]) == (None, None)
 
 
 def test_a_run_with_nothing_in_common_is_refused() -> None:

@@ -45,7 +45,10 @@ def test_the_preflight_of_the_shipped_bundle(guide: str) -> None:
 
 
 def test_the_lstm_forms_agree() -> None:
-    for path in (ROOT / "bench" / "results").glob("*/lstm_forms.json"):
+    found = sorted((ROOT / "bench" / "results").glob("*/lstm_forms.json"))
+    if not found:
+        pytest.skip("bench/ is not part of the source distribution")
+    for path in found:
         differences = read_json(path)["max_abs_diff_to_loop"]
         assert max(value for key, value in differences.items() if "/fp32/" in key) < 1e-5, path
 
