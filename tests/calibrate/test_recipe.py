@@ -73,13 +73,14 @@ def test_the_shipped_candidates_are_ways_to_quantize_under_the_same_gate() -> No
 def test_the_first_convolution_may_stay_float() -> None:
     recipe = load("float-layers")
     assert recipe.choice == ChoiceRecipe(), "the same rule as among the other candidates"
-    whole, *others = (recipe.of_candidate(candidate) for candidate in recipe.candidates)
-    assert whole == recipe.of_candidate(Candidate(name="as it is"))
-    assert {way.ptq.float_nodes for way in others} == {("cnn.0.0",)}
-    assert [way.ptq.bias_correction for way in others] == [False, True, False, False, False, True]
-    assert [way.ptq.activation_range == "mean" for way in others] == [False, False, True, False, False, True]
-    assert [way.sample.choice == "balanced" for way in others] == [False, False, False, True, False, False]
-    assert [way.sample.size for way in others] == [512, 512, 512, 512, 128, 512]
+    ways = {candidate.name: recipe.of_candidate(candidate) for candidate in recipe.candidates}
+    assert ways["whole"] == recipe.of_candidate(Candidate(name="as it is"))
+    for name, way in ways.items():
+        assert way.ptq.float_nodes == (() if "whole" in name else ("cnn.0.0",)), name
+        assert way.ptq.bias_correction == ("bias-correction" in name), name
+        assert way.ptq.activation_range == ("mean" if "mean" in name else "histogram"), name
+        assert way.sample.choice == ("balanced" if "balanced" in name else "stratified"), name
+        assert way.sample.size == (128 if "sample-128" in name else 512), name
 
 
 def test_a_candidate_that_does_not_fit_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
