@@ -66,6 +66,20 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def _told_once(account: Any, known: set[str]) -> Any:
+    """An account of a training without the `training` of any network whose hash is in `known`, or comes in earlier."""
+    if isinstance(account, list):
+        return [_told_once(each, known) for each in account]
+    if not isinstance(account, dict):
+        return account
+    name = account.get("sha256") or account.get("weights_sha256")
+    if name is not None and "training" in account:
+        if name in known:
+            return {key: value for key, value in account.items() if key != "training"}
+        known.add(name)
+    return {key: _told_once(value, known) for key, value in account.items()}
+
+
 def expect_no_run(path: Path) -> None:
     """Refuse a folder that holds a run.
 
@@ -143,10 +157,14 @@ class TrainRun:
 
     @property
     def training(self) -> dict[str, Any]:
-        """How its weights came about, as a bundle's manifest tells it; the epochs only by their number."""
+        """How its weights came about, as a bundle's manifest tells it; the epochs only by their number.
+
+        A network that several others came from (say a teacher of parent and child) is told of once, where first named;
+        after that its hash stands alone. Told each time, an account would double with every generation.
+        """
         told = {key: value for key, value in self.record.items() if key not in _NOT_TRAINING}
         return {
-            **told,
+            **_told_once(told, set()),
             "weights_sha256": sha256_file(self.path / "model.safetensors"),
             "epochs_run": len(self.record["history"]),
         }

@@ -50,7 +50,7 @@ def test_the_lstm_forms_agree() -> None:
         pytest.skip("bench/ is not part of the source distribution")
     for path in found:
         differences = read_json(path)["max_abs_diff_to_loop"]
-        assert max(value for key, value in differences.items() if "/fp32/" in key) < 1e-5, path
+        assert max(value for key, value in differences.items() if "/fp32/" in key) < 1e-4, path  # as export asks of itself
 
 
 def test_every_target_is_in_the_guide(guide: str) -> None:

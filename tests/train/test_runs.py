@@ -110,6 +110,8 @@ def test_a_run_can_start_from_and_follow_another(run: TrainRun, dataset: Dataset
     recipe = replace(run.recipe, optimiser=replace(run.recipe.optimiser, epochs=1, learning_rate=1e-9))
     further = train_model(recipe, dataset, tmp_path / "run", init=run, teacher=run, device="cpu")
     assert further.record["init"] == further.record["teacher"] == run.identity
+    assert further.training["init"] == run.identity
+    assert further.training["teacher"] == {key: value for key, value in run.identity.items() if key != "training"}
     before, after = (load_file(path / "model.safetensors") for path in (run.path, further.path))
     name = "model/encoder.cnn.0.0.weight"
     assert torch.allclose(after[name], before[name], atol=1e-4)
