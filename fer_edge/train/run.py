@@ -67,16 +67,19 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
 
 
 def _told_once(account: Any, known: set[str]) -> Any:
-    """An account of a training without the `training` of any network whose hash is in `known`, or comes in earlier."""
+    """An account of a training without the `training` of any network whose weights are in `known`, or come in earlier.
+
+    A run and the bundles exported from it are one network: their weights tell, which a bundle's own hash does not.
+    """
     if isinstance(account, list):
         return [_told_once(each, known) for each in account]
     if not isinstance(account, dict):
         return account
-    name = account.get("sha256") or account.get("weights_sha256")
-    if name is not None and "training" in account:
-        if name in known:
+    weights = account.get("training", {}).get("weights_sha256")
+    if weights is not None:
+        if weights in known:
             return {key: value for key, value in account.items() if key != "training"}
-        known.add(name)
+        known.add(weights)
     return {key: _told_once(value, known) for key, value in account.items()}
 
 

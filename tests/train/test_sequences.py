@@ -236,3 +236,13 @@ class TestFromABundle:
         origin = BundleOrigin(bundle=bundle)
         taught = train_model(small_recipe(epochs=1), dataset, tmp_path / "taught", teacher=origin, device="cpu")
         assert taught.record["teacher"] == origin.identity
+
+    def test_is_told_of_once_beside_its_run(
+        self, run: TrainRun, bundle: Bundle, dataset: Dataset, tmp_path: Path
+    ) -> None:
+        origin = BundleOrigin(bundle=bundle)
+        taught = train_model(small_recipe(epochs=1), dataset, tmp_path / "both", teacher=[origin, run], device="cpu")
+        assert taught.record["teacher"] == [origin.identity, run.identity]
+        first, second = taught.training["teacher"]
+        assert first == origin.identity
+        assert second == {key: value for key, value in run.identity.items() if key != "training"}
