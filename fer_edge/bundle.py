@@ -236,6 +236,13 @@ class Bundle:
 
 
 def _locate(path_or_name: str | os.PathLike[str]) -> Path:
+    try:
+        return _place(path_or_name)
+    except OSError as error:  # a folder that this user may not look into, or a name that no file can have
+        raise BundleError(f"cannot read {os.fspath(path_or_name)}: {error.strerror or error}") from error
+
+
+def _place(path_or_name: str | os.PathLike[str]) -> Path:
     text = os.fspath(path_or_name)
     path = Path(text)
     bare = isinstance(path_or_name, str) and bool(text) and path.name == text and text not in (".", "..")

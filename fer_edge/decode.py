@@ -90,7 +90,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         options = [option for option in arguments if option is not type(None)]
         return None if value is None and len(options) < len(arguments) else _value(options[0], value, where)
     if origin is typing.Literal:
-        expect(value in arguments, where, value, "one of " + ", ".join(map(repr, arguments)))
+        same = any(value == each and type(value) is type(each) for each in arguments)  # 3.0 and True are not 3 and 1
+        expect(same, where, value, "one of " + ", ".join(map(repr, arguments)))
         return value
     if origin is tuple:
         expect(isinstance(value, list), where, value, "a list")
@@ -116,8 +117,11 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
         expect(isinstance(value, int) and not isinstance(value, bool), where, value, "a whole number")
         return value
     if hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        expect(number, where, value, "a finite number")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        try:
+            expect(number and math.isfinite(value), where, value, "a finite number")
+        except OverflowError:  # a whole number of more than 308 digits
+            expect(False, where, value, "a finite number")
         return float(value)
     if hint is str:
         expect(isinstance(value, str), where, value, "text")

@@ -16,17 +16,11 @@ from fer_edge.errors import FerEdgeError, require
 from fer_edge.machine import MachineReport, machine_report, package_version
 from fer_edge.runtime.detector import HaarDetector
 from fer_edge.runtime.device_memory import open_device
-from fer_edge.runtime.providers import PROVIDERS, open_session
+from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 from fer_edge.runtime.tensorrt_library import load_tensorrt
 from fer_edge.telemetry import without_telemetry
 
 __all__ = ["Check", "DoctorReport", "PackageReport", "examine"]
-
-# An ONNX file (IR 8, opset 17): float32 x (1) -> Identity -> y. It shows that an engine loads a graph at all.
-_IDENTITY: Final = (
-    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
-    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
-)
 
 _SUMMING_EXTRAS: Final = ("all", "dev")  # they repeat the others, and what only tests need
 
@@ -101,7 +95,7 @@ def _check(name: str, attempt: Callable[[], str]) -> Check:
 
 def _open(provider: str) -> Callable[[], str]:
     def attempt() -> str:
-        with open_session(_IDENTITY, provider=provider) as session:
+        with open_session(IDENTITY_GRAPH, provider=provider) as session:
             return session.provider_version
 
     return attempt

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ __all__ = [
     "claimed",
     "output_folder",
     "read_json",
+    "scratch_file",
     "sha256_bytes",
     "sha256_file",
     "write_atomic",
@@ -57,26 +59,42 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def scratch_file(path: Path, *, suffix: str | None = None) -> Iterator[Path]:
+    """An empty file beside `path` that becomes `path` when the block ends well, and is removed when it does not.
+
+    So `path` is whole or not there, however many pieces it is written in.
+
+    Args:
+        path: where the file is to stand.
+        suffix: the scratch file's ending, for what tells a format by it; that of `path` by default.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full; `path` is as it was.
+    """
+    scratch = _scratch_path(path, path.suffix if suffix is None else suffix)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield scratch
+        with writing(path):
+            with scratch.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full; `path` is as it was.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+    with scratch_file(path, suffix=".part") as scratch, writing(path):
+        scratch.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -144,14 +162,14 @@ def output_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: the folder exists and is not empty, or cannot be written.
     """
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file, expected a folder to write; choose another path or remove the file")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise OutputError(f"{path} already holds files; choose another folder or pass --overwrite")
     with writing(path):
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path} is a file, expected a folder to write; choose another path or remove the file")
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            raise OutputError(f"{path} already holds files; choose another folder or pass --overwrite")
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        os.chmod(scratch, 0o777 & ~_umask())
+        scratch = _scratch_path(path, ".part")
+        scratch.mkdir()
     try:
         with writing(path):
             yield scratch
@@ -175,7 +193,6 @@ def _replace_folder(scratch: Path, path: Path) -> None:
         shutil.rmtree(retired, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _scratch_path(path: Path, suffix: str) -> Path:
+    """A name of its own beside `path`; what is made under it has the rights that the umask says, unlike mkstemp's."""
+    return path.parent / f".{path.name}.{secrets.token_hex(8)}{suffix}"

@@ -186,11 +186,10 @@ class _Checker:
         return self._network(provider, engines=None, precision="int8" if provider == "ort-tensorrt" else "fp32")
 
     def _rtx(self) -> tuple[str, dict[str, Any]]:
-        major, _, minor = self._gpu.compute_capability.partition(".")
         supported = FLAVOURS["rtx"].compute_capabilities
-        if 10 * int(major) + int(minor) not in supported:
+        if self._gpu.sm not in supported:
             listed = ", ".join(f"SM{each}" for each in supported)
-            raise _NotAvailableError(f"TensorRT-RTX supports {listed}; {self._gpu.name} is SM{major}{minor}")
+            raise _NotAvailableError(f"TensorRT-RTX supports {listed}; {self._gpu.name} is SM{self._gpu.sm}")
         return self._engine_provider("rtx")
 
     def _engine_provider(self, provider: str) -> tuple[str, dict[str, Any]]:

@@ -51,6 +51,12 @@ class GpuReport:
     memory_bytes: int
     cuda_driver: str
 
+    @property
+    def sm(self) -> int:
+        """The compute capability as one number, as `TensorRtFlavour.compute_capabilities` has it: 87 of 8.7."""
+        major, _, minor = self.compute_capability.partition(".")
+        return 10 * int(major) + int(minor)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MachineReport:

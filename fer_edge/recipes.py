@@ -6,11 +6,13 @@ its file and line.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.resources
 import re
 import sys
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -90,7 +92,9 @@ def override(recipe: T, settings: Iterable[str]) -> T:
             node = node[table]
             if not isinstance(node, dict):
                 raise InputError(f"--set {setting!r}: {table!r} is a value, not a table")
-        node[key] = _value(text.strip())
+        value = _value(text.strip())
+        number = isinstance(value, (int, float)) and _takes_text(type(recipe), (*tables, key))
+        node[key] = text.strip() if number else value
     try:
         return decode(type(recipe), tree)
     except InputError as error:
@@ -119,6 +123,17 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _takes_text(kind: Any, path: Sequence[str]) -> bool:
+    """Whether a key of a recipe is a text, so that what looks like a number there is none: ``flavour=10.3``."""
+    for name in path:
+        if not dataclasses.is_dataclass(kind):
+            return False
+        hint = typing.get_type_hints(kind).get(name)
+        options = [each for each in typing.get_args(hint) if each is not type(None)]
+        kind = options[0] if len(options) == 1 else hint
+    return kind is str
 
 
 def _line_of(text: str, address: str) -> int | None:

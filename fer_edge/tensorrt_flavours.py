@@ -6,7 +6,7 @@ Sources, by column:
   of TensorRT 11 (25). Where a version between two is not documented, the older limit stands;
 - builder flags, strong typing: release notes of TensorRT 10.0 (strong typing), 10.12 (weak typing, its flags and the
   calibrators deprecated), 11.0 (removed);
-- int64 and uint8: changelog of onnx-tensorrt, 8.5 (uint8 inputs and outputs), 9.0 (int64 no longer becomes int32);
+- int64: changelog of onnx-tensorrt, 9.0 (int64 no longer becomes int32); uint8 inputs and outputs all have, since 8.5;
 - accelerators: the guide of TensorRT 11.3, by which 10.7 was the last release with DLA;
 - compute capabilities: the support matrix of each release; of TensorRT-RTX 1.7.1 those that were built for;
 - explicit batch: needed up to 8.6, ignored in 10, gone in 11; progress monitor, names in parser errors: since 9;
@@ -23,7 +23,7 @@ from typing import Final, Literal
 
 from fer_edge.errors import InputError
 
-__all__ = ["FLAVOURS", "Package", "TensorRtFlavour", "compute_capability", "flavour", "installed_flavour"]
+__all__ = ["FLAVOURS", "Package", "TensorRtFlavour", "installed_flavour"]
 
 Package = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -41,7 +41,6 @@ class TensorRtFlavour:
         precision_flags: the builder has the flags FP16 and INT8, and chooses precisions itself under them.
         strong_typing: a network may be strongly typed: precisions are those of the graph's own tensors and casts.
         int64: int64 inputs stay int64; where false the engine's binding is int32 though the graph says int64.
-        uint8_io: inputs and outputs may be uint8, where a Cast to float is their first reader.
         compute_capabilities: the GPUs that it builds for, major and minor as one number (``87`` is 8.7).
         fp16_only: the compute capabilities for which it builds no FP32 matrix product.
         dla: it can place layers on a deep learning accelerator.
@@ -64,7 +63,6 @@ class TensorRtFlavour:
     precision_flags: bool
     strong_typing: bool
     int64: bool = True
-    uint8_io: bool = True
     compute_capabilities: tuple[int, ...]
     fp16_only: tuple[int, ...] = ()
     dla: bool = True
@@ -168,17 +166,6 @@ FLAVOURS: Final[Mapping[str, TensorRtFlavour]] = {row.name: row for row in _ROWS
 """Every row by name, oldest first, RTX last."""
 
 
-def flavour(name: str) -> TensorRtFlavour:
-    """The row called `name`.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name not in FLAVOURS:
-        raise InputError(f"flavour: got {name!r}, expected one of {', '.join(FLAVOURS)}")
-    return FLAVOURS[name]
-
-
 def installed_flavour(package: Package, version: str) -> TensorRtFlavour:
     """The row that holds for an installed package: the newest that is not newer than it.
 
@@ -198,8 +185,3 @@ def installed_flavour(package: Package, version: str) -> TensorRtFlavour:
     if not fitting:
         raise InputError(f"{package} {version} is older than {rows[0].title}, the oldest that is supported")
     return fitting[-1]
-
-
-def compute_capability(number: int) -> tuple[int, int]:
-    """``87`` as NVIDIA writes it, (8, 7)."""
-    return divmod(number, 10)

@@ -193,6 +193,8 @@ class TestDamage:
             (["licence"], " ", "licence: got"),
             (["preprocess", "size"], 3, "preprocess.size: got 3, expected"),
             (["preprocess", "median"], 4, "preprocess.median: got 4, expected one of 0, 3, 5"),
+            (["preprocess", "median"], 3.0, "preprocess.median: got 3.0, expected one of 0, 3, 5"),
+            (["preprocess", "margin"], 10**400, "preprocess.margin: got .*, expected a finite number"),
             (["sequence", "window"], 0, "sequence.window: got 0, expected 1 to 1024"),
             (["sequence", "window"], 4.5, "sequence.window: got 4.5, expected a whole number"),
             (["sequence", "window"], True, "sequence.window: got True, expected a whole number"),

@@ -144,6 +144,8 @@ class TestOverride:
         [
             (["epochs=4", "epochs=5"], Recipe(epochs=5, patience=5, weights={"happy": 1.0})),
             (["name=fast and small"], Recipe(epochs=3, patience=5, weights={"happy": 1.0}, name="fast and small")),
+            (["name=10.30", "weights={}"], Recipe(epochs=3, patience=5, name="10.30")),
+            (['name="10.30"', "weights={}"], Recipe(epochs=3, patience=5, name="10.30")),
             (["patience=none", "mirror=false"], Recipe(epochs=3, weights={"happy": 1.0}, mirror=False)),
             (["weights.sad = 2"], Recipe(epochs=3, patience=5, weights={"happy": 1.0, "sad": 2.0})),
             (["widths=[1]", "weights={}"], Recipe(epochs=3, patience=5, widths=(1,))),

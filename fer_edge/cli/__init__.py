@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -42,12 +45,21 @@ class _Failure(click.ClickException):
     """Printed as one line of `error: ...` on stderr, without a traceback; exit status 1."""
 
     def show(self, file: Any = None) -> None:
+        _drop_unwritten()
         click.echo(f"error: {self.message}", err=True)
 
 
 class _Interrupted(_Failure):
     def show(self, file: Any = None) -> None:
         click.echo(self.message, err=True)
+
+
+def _drop_unwritten() -> None:
+    """Let go of what a full disk under stdout does not take, which Python would try once more, and name, at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _LazyGroup(click.Group):
@@ -81,6 +93,10 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except FerEdgeError as error:
             raise _Failure(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads what we print any more: click ends without a word
+                raise
+            raise _Failure(f"the system refuses: {error}") from error
         except KeyboardInterrupt as error:
             raise _Interrupted("interrupted; nothing half-written is left behind") from error
 

@@ -92,17 +92,19 @@ def command(
         return
     if source is None:
         raise click.UsageError("name a RUN or a BUNDLE, or pass --targets to see the targets")
+    if not parity and (data or rows or run):
+        raise click.UsageError("--data, --rows and --run belong to --parity")
     if (Path(source) / "run.json").is_file():
-        if target is not None or check or dry_run or parity:
-            raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, with --out")
+        if target is not None or check or dry_run or parity or variant or settings or clip or tolerance:
+            raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, with --out alone")
         if out is None:
             raise click.UsageError("exporting a RUN needs --out, the bundle's folder")
         _show_bundle(_write_bundle(source, out, name=name, overwrite=overwrite), as_json=as_json)
         return
     if parity and check:
         raise click.UsageError("--parity and --check are two commands: give one of them")
-    if not parity and (data or rows or run):
-        raise click.UsageError("--data, --rows and --run belong to --parity")
+    if parity and (out or clip or tolerance):
+        raise click.UsageError("--parity writes into the BUNDLE, by limits of its own: no --out, --clip or --tolerance")
     if rows and not data:
         raise click.UsageError("--rows needs --data, the data set of the rows")
     if check and dry_run:

@@ -69,8 +69,10 @@ def command(
     """Recognise expressions with BUNDLE (a folder, or a shipped bundle's name), face by face.
 
     Nothing of what the camera sees is kept, unless --annotate or --json asks for it by name. Ctrl-C ends a camera's run
-    and keeps its outputs; a file's run then writes nothing.
+    and keeps its outputs; a file's run then writes nothing. A camera that gives no more frames ends the run too, with
+    status 1, and its outputs are kept.
     """
+    from fer_edge.errors import SessionError
     from fer_edge.runtime.pipeline import RunOutputs, run_source
     from fer_edge.runtime.recognizer import Recognizer
     from fer_edge.runtime.sources import open_source
@@ -100,6 +102,8 @@ def command(
         console.print(f"note: {source} states {summary.frames_expected} frames, {summary.frames} could be read")
     if not to_stdout:
         _print_summary(summary)
+    if summary.lost is not None:
+        raise SessionError(f"{summary.lost}; what came before is recognised and written")
 
 
 def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) -> Path:

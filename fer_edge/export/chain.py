@@ -19,7 +19,7 @@ from fer_edge.export.recorded import RecordedOutputs, recorded_outputs
 from fer_edge.export.writer import Part, Run
 from fer_edge.manifest import Variant, timestamp
 from fer_edge.runtime.network import suitable_variants
-from fer_edge.runtime.providers import PROVIDERS, open_session
+from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 
 __all__ = ["TargetFiles", "TorchOutputs", "check_chain", "engine_opener", "engines_at_hand", "write_verdict"]
 
@@ -29,10 +29,6 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 _TRUSTED: Final = "cpu"  # ONNX Runtime computes every operator as ONNX defines it: what the engines are held against
 _BATCH: Final = 64
 _SEARCHED: Final = 8  # frames that the search for the first diverging layer looks at
-_IDENTITY: Final = (  # float32 x (1) -> Identity -> y: shows that an engine is at hand at all
-    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
-    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
-)
 
 
 class TorchOutputs(Protocol):
@@ -116,7 +112,7 @@ def engines_at_hand() -> tuple[dict[str, Opener], dict[str, str]]:
         if provider == _TRUSTED:
             continue
         try:
-            open_session(_IDENTITY, provider=provider).close()
+            open_session(IDENTITY_GRAPH, provider=provider).close()
             found[provider] = engine_opener(provider)
         except (MissingPackageError, SessionError) as error:
             missing[provider] = str(error)

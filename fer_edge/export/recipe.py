@@ -171,6 +171,17 @@ class TargetRecipe:
             expect(has, "dla_core", self.dla_core, f"none: {row.title if row else self.kind} has no accelerator")
             expect(0 <= self.dla_core <= 1, "dla_core", self.dla_core, "0 or 1")
 
+        for option, possible in (
+            ("version_compatible", row is not None and row.version_compatible),
+            ("hardware_compatible", row is not None and "AMPERE_PLUS" in row.hardware_levels),
+        ):
+            asked = getattr(self, option)
+            expect(
+                possible or not asked, option, asked, f"false: {row.title if row else self.kind} builds no such engine"
+            )
+        scripted = self.kind != "script" or (row is not None and row.package == "tensorrt")
+        expect(scripted, "flavour", self.flavour, "a TensorRT that trtexec builds for: TensorRT-RTX has another tool")
+
     @property
     def tensorrt(self) -> TensorRtFlavour | None:
         """The row of the TensorRT that builds; None where another engine runs."""

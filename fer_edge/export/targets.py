@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.bundle import Bundle
+from fer_edge.errors import OutputError
 from fer_edge.export.choose import choose_precision, choose_target, target_variant
 from fer_edge.export.parity import Parity, require_parity
 from fer_edge.export.preflight import require_preflight
@@ -24,7 +25,7 @@ from fer_edge.export.prepare import (
 )
 from fer_edge.export.recipe import Precision, load_target
 from fer_edge.export.writer import Part, Progress, Run, TargetJob, TargetWriter
-from fer_edge.files import output_folder, sha256_file, write_json
+from fer_edge.files import output_folder, sha256_file, write_json, writing
 from fer_edge.recipes import override
 from fer_edge.runtime.providers import open_session
 
@@ -38,8 +39,10 @@ __all__ = [
     "target_job",
 ]
 
+TARGET_FILE: Final = "target.json"
 _TOLERANCE: Final = 1e-3
 _COARSE_TOLERANCE: Final = 0.02
+_STEP_TOLERANCE: Final = 0.1
 _ENGINE_TOLERANCE: Final[Mapping[Precision, float]] = {
     "variant": _TOLERANCE,
     "fp32": 0.01,  # TensorRT's products may be TF32
@@ -107,7 +110,7 @@ class TargetFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetReport:
-    """What was written for a target, from what, and how well it agrees; `target.json` beside the files.
+    """What was written for a target, from what, and how well it agrees; `TARGET_FILE` beside the files.
 
     Attributes:
         target: the target's name.
@@ -195,7 +198,8 @@ def check_job(job: TargetJob, samples: Mapping[Part, tuple[Sample, ...]]) -> Par
     """Hold the graphs against the bundle's own after the recipe's passes; None where there were none.
 
     Raises:
-        GateError: they do not compute the same: within 1e-3, or 0.02 where FP16 or the edge of an INT8 step may decide.
+        GateError: they do not compute the same: within 1e-3, 0.02 where FP16 or the edge of an INT8 step may decide, 0.1
+            where FP16 may carry a value over such an edge.
         MissingPackageError: onnxruntime is not installed.
     """
     if not job.passes:
@@ -205,7 +209,7 @@ def check_job(job: TargetJob, samples: Mapping[Part, tuple[Sample, ...]]) -> Par
         return running(open_session(job.graphs[part], provider="cpu"))
 
     parity = compare_parts(opened, samples)
-    tolerance = _COARSE_TOLERANCE if job.float16 or job.quantized else _TOLERANCE
+    tolerance = (_TOLERANCE, _COARSE_TOLERANCE, _STEP_TOLERANCE)[job.float16 + job.quantized]
     require_parity(parity, tolerance=tolerance, what=f"the graphs of {job.variant} after {', '.join(job.passes)}")
     return parity
 
@@ -233,7 +237,7 @@ def export_target(
         clip: also write the fused graph from a whole clip to its logits (needs the package onnx).
         tolerance: largest difference of any output, on generated faces, between the written files and the bundle's own
             graphs; by the precision when left out.
-        overwrite: replace what stands in `out`.
+        overwrite: replace what stands in `out`, if that is a target's folder.
         progress: told what is going on.
 
     Raises:
@@ -242,8 +246,9 @@ def export_target(
         SessionError: the engine refuses a graph.
         GateError: pre-flight finds that the engine would refuse a graph or compute something else, or the written files
             do not compute what the bundle's graphs compute; nothing is left behind.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or holds something else than a target.
     """
+    _expect_target_folder(out)
     say = progress or (lambda _text, _done, _total: None)
     say("preparing graphs", 0, 1)
     job = target_job(bundle, target=target, variant=variant, settings=settings, clip=clip)
@@ -271,5 +276,13 @@ def export_target(
             parity=parity,
             not_run=written.not_run,
         )
-        write_json(folder / "target.json", report.to_json())
+        write_json(folder / TARGET_FILE, report.to_json())
     return report
+
+
+def _expect_target_folder(out: Path) -> None:
+    """Refuse a folder in which `overwrite` would destroy something else: a bundle, say, or a collection of models."""
+    with writing(out):
+        other = out.is_dir() and any(out.iterdir()) and not (out / TARGET_FILE).exists()
+    if other:
+        raise OutputError(f"{out} holds files and no {TARGET_FILE}, so it is no target's folder; choose another one")

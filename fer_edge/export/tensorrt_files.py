@@ -29,7 +29,7 @@ from fer_edge.export.writer import (
     WriterPlan,
     WrittenTarget,
 )
-from fer_edge.files import sha256_bytes, write_atomic
+from fer_edge.files import sha256_bytes, write_atomic, writing
 from fer_edge.machine import GpuReport, MachineReport, machine_report
 from fer_edge.runtime.device_memory import open_device
 from fer_edge.runtime.device_session import DeviceSession
@@ -38,7 +38,7 @@ from fer_edge.runtime.engine_files import (
     EngineSidecar,
     EngineTensor,
     engine_name,
-    find_engine,
+    fitting_engines,
     gpu_slug,
     write_engine,
     write_sidecar,
@@ -97,8 +97,8 @@ def _place(recipe: TargetRecipe) -> _Place:
     gpu = machine.gpus[0] if machine.gpus else None
     if recipe.compute_capabilities:
         wanted = recipe.compute_capabilities
-        here = gpu is not None and _capability(gpu) in wanted
-        missing = "no CUDA GPU here" if gpu is None else f"{gpu.name} (SM{_capability(gpu)}) is none of these"
+        here = gpu is not None and gpu.sm in wanted
+        missing = "no CUDA GPU here" if gpu is None else f"{gpu.name} (SM{gpu.sm}) is none of these"
         return _Place(
             library=library,
             machine=machine,
@@ -109,20 +109,13 @@ def _place(recipe: TargetRecipe) -> _Place:
     if gpu is None:
         ahead = "; or name compute_capabilities to build ahead of time" if row.just_in_time else ""
         raise SessionError(f"{library.title} builds on the GPU that will run the engine, and there is none here{ahead}")
-    return _Place(
-        library=library, machine=machine, gpu=gpu, compute_capabilities=(_capability(gpu),), not_run=_driver_missing()
-    )
+    return _Place(library=library, machine=machine, gpu=gpu, compute_capabilities=(gpu.sm,), not_run=_driver_missing())
 
 
 def _driver_missing() -> str:
     if importlib.util.find_spec("cuda") or importlib.util.find_spec("pycuda"):
         return ""
     return "neither cuda-python nor pycuda is installed"
-
-
-def _capability(gpu: GpuReport) -> int:
-    major, _, minor = gpu.compute_capability.partition(".")
-    return 10 * int(major) + int(minor)
 
 
 def _options(job: TargetJob, part: Part, place: _Place, *, timing_cache: bytes = b"") -> BuildOptions:
@@ -186,21 +179,22 @@ def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
 TENSORRT: Final = TargetWriter(plan=_plan, write=_write)
 
 
-def build_engines(job: TargetJob, folder: Path, *, progress: Progress, rebuild: bool = False) -> tuple[EngineFile, ...]:
-    """A job's engines in a folder that keeps others too: those that fit this machine stay, the rest is built.
+def build_engines(job: TargetJob, folder: Path, *, progress: Progress) -> tuple[EngineFile, ...]:
+    """A job's engines in a folder that keeps others too: where one runs on this machine it stays, the rest is built.
+
+    An engine of other shapes or another precision stays as well: somebody chose them.
 
     Args:
         job: as for the writer.
         folder: of engines, made where it is missing.
         progress: told what is being built.
-        rebuild: build the stale ones anew; without it a stale engine is named and nothing is built.
 
     Raises:
-        MissingPackageError, InputError, SessionError: as the writer; `SessionError` also for a stale engine.
+        MissingPackageError, InputError, SessionError: as the writer.
         OutputError: the folder cannot be written.
     """
     place = _place(job.recipe)
-    return tuple(_fitting(job, part, place, folder, progress, rebuild=rebuild) for part in job.graphs)
+    return tuple(_kept(job, part, place, folder) or _build(job, part, place, folder, progress) for part in job.graphs)
 
 
 def rebuild_engines(
@@ -234,31 +228,30 @@ def rebuild_engines(
     target = min(made, key=lambda name: recipes[name].workspace_mib or 0)
     chosen = choose_variant(bundle.manifest, variant=variant, provider=provider)
     job = target_job(bundle, target=target, variant=chosen, settings=settings)
-    return build_engines(job, folder, progress=progress, rebuild=True)
+    return build_engines(job, folder, progress=progress)
 
 
-def _fitting(
-    job: TargetJob, part: Part, place: _Place, folder: Path, progress: Progress, *, rebuild: bool
-) -> EngineFile:
-    path = folder / _engine_name(job, part, place)
-    if path.exists():
-        device = open_device()
+def _kept(job: TargetJob, part: Part, place: _Place, folder: Path) -> EngineFile | None:
+    """The folder's engine for a part, None where none runs here; one that is damaged makes room for the next."""
+    if place.not_run:
+        return None
+    device = open_device()
+    try:
+        fitting, _ = fitting_engines(
+            folder, graph_sha256=_graph_sha256(job, part), library=place.library, device=device.info
+        )
+    finally:
+        device.close()
+    for engine in fitting:
         try:
-            engine = find_engine(path, graph_sha256=_graph_sha256(job, part), library=place.library, device=device.info)
-            if engine.sidecar.built_from_sha256 != sha256_bytes(job.graphs[part]):
-                raise SessionError(f"{path} is stale: the target's graph has changed since")
-            if {each.name: (each.min, each.opt, each.max) for each in engine.sidecar.inputs} != {
-                name: (shapes.min, shapes.opt, shapes.max) for name, shapes in job.shapes[part].items()
-            }:
-                raise SessionError(f"{path} is stale: it was built for other shapes")
             engine.read()
+        except SessionError:
+            with writing(engine.path):
+                engine.path.unlink(missing_ok=True)
+                engine.sidecar_path.unlink(missing_ok=True)
+        else:
             return engine
-        except SessionError as error:
-            if not rebuild:
-                raise SessionError(f"{error}. Rebuild it with --rebuild") from error
-        finally:
-            device.close()
-    return _build(job, part, place, folder, progress)
+    return None
 
 
 def _build(job: TargetJob, part: Part, place: _Place, folder: Path, progress: Progress) -> EngineFile:

@@ -51,11 +51,6 @@ class TritonOptions:
         fits = self.backend != "tensorrt" or self.device == "gpu"
         expect(fits, "device", self.device, "'gpu': TensorRT runs nowhere else")
 
-    @property
-    def model_file(self) -> str:
-        """What Triton looks for in a version's folder."""
-        return "model.plan" if self.backend == "tensorrt" else "model.onnx"
-
 
 @dataclass(frozen=True)
 class _Word:

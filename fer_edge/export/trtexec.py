@@ -9,6 +9,7 @@ from typing import Final
 
 from fer_edge.export.writer import Part, PlannedFile, Progress, TargetJob, TargetWriter, WriterPlan, WrittenTarget
 from fer_edge.files import write_atomic
+from fer_edge.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 
 __all__ = ["SCRIPT", "SCRIPT_FILE", "build_script", "trtexec_flags"]
 
@@ -20,8 +21,9 @@ _ENGINE: Final = "{part}.engine"
 def trtexec_flags(job: TargetJob, part: Part) -> tuple[str, ...]:
     """Flags of one graph's build, beside the files and those that depend on the version of trtexec."""
     recipe, row = job.recipe, job.recipe.tensorrt
+    assert row is not None  # the recipe's kind asks for one
     flags = []
-    if row is not None and row.precision_flags:
+    if row.precision_flags and not row.strong_typing:
         flags += ["--fp16"] if job.float16 else []
         flags += ["--int8"] if job.quantized else []
         kept = [name for name in job.keep_float32.get(part, ()) if _PLAIN_NAME.fullmatch(name)]
@@ -37,6 +39,12 @@ def trtexec_flags(job: TargetJob, part: Part) -> tuple[str, ...]:
             flags.append(f"--{edge}Shapes={','.join(sizes)}")
     if recipe.workspace_mib is not None:
         flags.append(f"--memPoolSize=workspace:{recipe.workspace_mib}")
+    if row.optimization_level:
+        flags.append(f"--builderOptimizationLevel={recipe.optimization_level}")
+    if recipe.version_compatible:
+        flags.append("--versionCompatible")
+    if recipe.hardware_compatible:
+        flags.append("--hardwareCompatibilityLevel=ampere+")
     if recipe.dla_core is not None:
         flags.append(f"--useDLACore={recipe.dla_core}")
         flags += ["--allowGPUFallback"] if recipe.gpu_fallback else []
@@ -47,7 +55,6 @@ def build_script(job: TargetJob) -> str:
     """A bash script that stands beside the graphs, builds what is not built yet and leaves nothing half-written."""
     row = job.recipe.tensorrt
     assert row is not None  # the recipe's kind asks for one
-    major, minor = row.version
     calls = "\n".join(
         f"build {part} \\\n    " + " \\\n    ".join(shlex.quote(flag) for flag in trtexec_flags(job, part))
         for part in job.graphs
@@ -60,9 +67,23 @@ def build_script(job: TargetJob) -> str:
         precision=job.precision,
         title=row.title,
         found_in=row.found_in,
-        version=f"{major}{minor}" if major < 10 else f"{major}{minor:02d}",  # 8502, but 100300
+        since=_number(row.version),
+        before=_number(_next_version(row)),
+        typed="--stronglyTyped" if row.strong_typing else "",
         calls=calls,
     )
+
+
+def _number(version: tuple[int, int]) -> int:
+    """As trtexec tells its version: 8500 of 8.5.0, 100300 of 10.3.0."""
+    major, minor = version
+    return 1000 * major + 100 * minor if major < 10 else 10_000 * major + 100 * minor
+
+
+def _next_version(row: TensorRtFlavour) -> tuple[int, int]:
+    """The first version that a row does not hold for: the next row's, or after the last the next major version."""
+    later = [each.version for each in FLAVOURS.values() if each.package == row.package and each.version > row.version]
+    return min(later, default=(row.version[0] + 1, 0))
 
 
 def _plan(job: TargetJob) -> WriterPlan:
@@ -109,7 +130,7 @@ fi
 help=$("$trtexec" --help 2>&1 || true)
 if [[ $help =~ TensorRT\\ v([0-9]+) || $help =~ TensorRT\\.trtexec\\ \\[TensorRT\\ v([0-9]+)\\] ]]; then
     found=${{BASH_REMATCH[1]}}
-    if [[ $found != {version}* ]]; then
+    if (( found < {since} || found >= {before} )); then
         echo "build-engines.sh: these graphs are made for {title}, trtexec is TensorRT v$found;" \\
             "export for the target of that version" >&2
         exit 1
@@ -118,6 +139,9 @@ fi
 # Up to 8.5 the flag that builds without timing the engine had another name.
 only_build=--buildOnly
 [[ $help != *--skipInference* ]] || only_build=--skipInference
+# The precisions are the graph's own. TensorRT 11 knows no other way and has no flag for it.
+typed={typed}
+[[ $help == *--stronglyTyped* ]] || typed=
 
 unfinished=
 trap '[[ -z $unfinished ]] || rm -f -- "$unfinished"' EXIT
@@ -130,7 +154,7 @@ build() {{
         return
     fi
     unfinished=$part.engine.part
-    "$trtexec" --onnx="$part.onnx" --saveEngine="$unfinished" "$only_build" "$@"
+    "$trtexec" --onnx="$part.onnx" --saveEngine="$unfinished" "$only_build" ${{typed:+"$typed"}} "$@"
     mv -- "$unfinished" "$part.engine"
     unfinished=
 }}

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.errors import InputError, OutputError, require
-from fer_edge.files import write_atomic
+from fer_edge.files import scratch_file, write_atomic
 from fer_edge.preprocess import check_image
 from fer_edge.runtime.estimate import ExpressionEstimate
-from fer_edge.runtime.scratch import scratch_file
 
 __all__ = [
     "AnnotatedVideo",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from fer_edge.errors import InputError
 from fer_edge.preprocess import check_image
 from fer_edge.runtime.estimate import BoxXyxy
 
-__all__ = ["FaceDetector", "HaarDetector"]
+__all__ = ["FaceDetector", "FaceFinder", "HaarDetector"]
 
 
 class FaceDetector(Protocol):
@@ -91,3 +91,44 @@ class HaarDetector:
             (float(x * across), float(y * down), float((x + w) * across), float((y + h) * down)) for x, y, w, h in found
         ]
         return tuple(sorted(boxes, key=lambda box: (box[0] - box[2]) * (box[3] - box[1])))
+
+
+class FaceFinder:
+    """The faces' boxes of an image, from the caller or a detector, as plain finite numbers.
+
+    Args:
+        detector: finds faces; the Haar cascade of OpenCV 4, opened when first asked, where none is given.
+    """
+
+    def __init__(self, detector: FaceDetector | None = None) -> None:
+        self._detector = detector
+
+    def find(self, image: NDArray[np.uint8], boxes: Sequence[BoxXyxy] | None = None) -> tuple[BoxXyxy, ...]:
+        """The boxes given, or where there are none those that the detector finds, less any that is not finite.
+
+        Args:
+            image: uint8 (H, W) grey or (H, W, 3) BGR.
+            boxes: the faces' boxes where they are known; an array (N, 4) will do.
+
+        Raises:
+            InputError: a box that is not four numbers, or of those given one that is not finite.
+            SessionError, MissingPackageError: no detector is to be had (`HaarDetector`).
+        """
+        if boxes is not None:
+            given = tuple(map(_plain_box, boxes))
+            for box in given:
+                if not all(map(math.isfinite, box)):
+                    raise InputError(f"boxes: got {box}, expected finite pixels")
+            return given
+        if self._detector is None:
+            self._detector = HaarDetector()
+        found = map(_plain_box, self._detector.detect(image))
+        return tuple(box for box in found if all(map(math.isfinite, box)))
+
+
+def _plain_box(box: Any) -> BoxXyxy:
+    try:
+        left, top, right, bottom = map(float, box)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"boxes: got {box!r}, expected four numbers: left, top, right, bottom") from error
+    return left, top, right, bottom

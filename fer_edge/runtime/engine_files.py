@@ -30,6 +30,7 @@ __all__ = [
     "EngineTensor",
     "engine_name",
     "find_engine",
+    "fitting_engines",
     "gpu_slug",
     "read_engine",
     "write_engine",
@@ -64,6 +65,8 @@ class EngineTensor:
             1 <= least <= tuned <= most for least, tuned, most in zip(self.min, self.opt, self.max, strict=True)
         )
         expect(ordered, "min", (self.min, self.opt, self.max), "1 <= min <= opt <= max in every dimension")
+        known = ("uint8", "int32", "int64", "float16", "float32")
+        expect(self.dtype in known, "dtype", self.dtype, f"one of {', '.join(known)}")
 
     def spec(self) -> TensorSpec:
         """As a session states it."""
@@ -252,6 +255,32 @@ def read_engine(path: Path) -> EngineFile:
         raise SessionError(f"{place}: {error}; build the engine again") from error
 
 
+def fitting_engines(
+    folder: Path, *, graph_sha256: str, library: TensorRtLibrary, device: DeviceInfo
+) -> tuple[list[EngineFile], list[str]]:
+    """A folder's engines for a graph that this TensorRT loads on this GPU, and what speaks against the others.
+
+    Args:
+        folder: of engines.
+        graph_sha256: the bundle's graph.
+        library: the TensorRT that is to load them.
+        device: the GPU that is to run them.
+    """
+    fitting, faults = [], []
+    for path in sorted(folder.glob(f"{graph_sha256}-*{ENGINE_ENDING}")):
+        try:
+            engine = read_engine(path)
+        except SessionError as error:
+            faults.append(str(error))
+            continue
+        fault = engine.sidecar.fault(library, device, graph_sha256=graph_sha256)
+        if fault is None:
+            fitting.append(engine)
+        else:
+            faults.append(f"{path.name} is stale or foreign: {fault}")
+    return fitting, faults
+
+
 def find_engine(
     where: Path, *, graph_sha256: str, library: TensorRtLibrary, device: DeviceInfo, build: str = ""
 ) -> EngineFile:
@@ -273,18 +302,7 @@ def find_engine(
         if fault := found.sidecar.fault(library, device, graph_sha256=graph_sha256):
             raise SessionError(f"{where} is stale or foreign: {fault}{cure}")
         return found
-    fitting, faults = [], []
-    for path in sorted(where.glob(f"{graph_sha256}-*{ENGINE_ENDING}")):
-        try:
-            engine = read_engine(path)
-        except SessionError as error:
-            faults.append(str(error))
-            continue
-        fault = engine.sidecar.fault(library, device, graph_sha256=graph_sha256)
-        if fault is None:
-            fitting.append(engine)
-        else:
-            faults.append(f"{path.name} is stale or foreign: {fault}")
+    fitting, faults = fitting_engines(where, graph_sha256=graph_sha256, library=library, device=device)
     if len(fitting) > 1:
         names = ", ".join(engine.path.name for engine in fitting)
         raise SessionError(f"{where} holds several engines for this graph and GPU: {names}; name the one to run")

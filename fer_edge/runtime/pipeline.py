@@ -6,26 +6,27 @@ import contextlib
 import json
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import numpy as np
 
 from fer_edge.decode import encode
 from fer_edge.errors import InputError, OutputError
-from fer_edge.files import writing
+from fer_edge.files import scratch_file, writing
 from fer_edge.runtime.annotate import annotate_frame, annotated_video, check_annotation_path, write_annotated_image
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.network import NetworkInfo
 from fer_edge.runtime.recognizer import Recognizer
-from fer_edge.runtime.scratch import scratch_file
 from fer_edge.runtime.sources import SourceFrame, VideoSource
 from fer_edge.runtime.video import FrameResult, VideoRecognizer
 
 __all__ = ["RunOutputs", "RunSummary", "check_output", "run_source"]
+
+_TIMES_KEPT: Final = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,9 @@ def check_output(path: Path, *, source: str, overwrite: bool) -> None:
     Raises:
         OutputError: a folder, the source itself, or a file that exists, without `overwrite`.
     """
-    if not path.exists():
+    with writing(path):
+        there = path.exists()
+    if not there:
         return
     if path.is_dir():
         raise OutputError(f"{path} is a folder, expected a file to write")
@@ -84,9 +87,11 @@ class RunSummary:
         frames_with_face: frames in which at least one face was followed.
         faces: different faces followed.
         driver_labels: how many frames the driver's face got each label.
-        latency_ms: p50 and p99 of finding faces (``detect``) and of crops, encoder and head (``recognise``).
+        latency_ms: p50 and p99 of finding faces (``detect``) and of crops, encoder and head (``recognise``), over the
+            newest 65,536 frames.
         seconds: of the whole run.
         interrupted: a camera's run was ended by Ctrl-C.
+        lost: why a camera's run ended otherwise, which a camera does not by itself; None of a file.
     """
 
     source: str
@@ -99,6 +104,7 @@ class RunSummary:
     latency_ms: Mapping[str, Mapping[str, float]]
     seconds: float
     interrupted: bool
+    lost: str | None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -116,8 +122,8 @@ def run_source(
 ) -> RunSummary:
     """Recognise every frame of a source.
 
-    Ctrl-C ends a camera's run as its end would: what was asked for is written. In a file's run it is passed on, and
-    nothing is written.
+    A camera's run ends with Ctrl-C, or where the camera gives no more frames, which `RunSummary.lost` then says; what
+    was asked for is written either way. In a file's run Ctrl-C is passed on, and nothing is written.
 
     Args:
         recognizer: what recognises; stays the caller's to close.
@@ -177,19 +183,20 @@ def _recognise(video: VideoRecognizer, frame: SourceFrame, *, still: bool, whole
 
 
 class _Tally:
-    """Counts over the frames of one run."""
+    """Counts over the frames of one run, which may last for months: what it keeps does not grow."""
 
     def __init__(self) -> None:
         self._frames = 0
         self._with_face = 0
-        self._faces: set[int] = set()
+        self._faces = 0
         self._labels: Counter[str] = Counter()
-        self._times_ms: dict[str, list[float]] = {"detect": [], "recognise": []}
+        self._times_ms = {stage: deque[float](maxlen=_TIMES_KEPT) for stage in ("detect", "recognise")}
 
     def add(self, result: FrameResult) -> None:
         self._frames += 1
         self._with_face += bool(result.estimates)
-        self._faces.update(estimate.track_id for estimate in result.estimates if estimate.track_id is not None)
+        for estimate in result.estimates:  # numbered from 1 on as they appear
+            self._faces = max(self._faces, estimate.track_id or 0)
         if result.driver is not None:
             self._labels[result.driver.label] += 1
         self._times_ms["detect"].append(result.detect_ms)
@@ -209,11 +216,12 @@ class _Tally:
             frames=self._frames,
             frames_expected=source.frames,
             frames_with_face=self._with_face,
-            faces=len(self._faces),
+            faces=self._faces,
             driver_labels=dict(self._labels.most_common()),
             latency_ms=latency_ms,
             seconds=seconds,
             interrupted=interrupted,
+            lost=source.lost,
         )
 
 
@@ -224,7 +232,7 @@ def _record_writer(target: Path | TextIO | None) -> Iterator[Callable[[Mapping[s
         yield lambda record: None
     elif not isinstance(target, Path):
         stream = target
-        yield lambda record: print(_line(record), end="", file=stream, flush=True)
+        yield lambda record: _print(stream, record)
     else:
         with scratch_file(target) as scratch:
             with writing(target):
@@ -234,6 +242,15 @@ def _record_writer(target: Path | TextIO | None) -> Iterator[Callable[[Mapping[s
             finally:
                 with writing(target):
                     file.close()
+
+
+def _print(stream: TextIO, record: Mapping[str, Any]) -> None:
+    try:
+        print(_line(record), end="", file=stream, flush=True)
+    except BrokenPipeError:  # nobody reads any more, which is not an error of ours
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write the records: {error.strerror or error}") from error
 
 
 def _append(file: TextIO, target: Path, record: Mapping[str, Any]) -> None:

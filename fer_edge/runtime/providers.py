@@ -14,10 +14,24 @@ from fer_edge.runtime.session import Session
 from fer_edge.telemetry import without_telemetry
 from fer_edge.tensorrt_flavours import Package
 
-__all__ = ["ENGINE_FOLDER", "ENGINE_PROVIDERS", "PROVIDERS", "Opening", "default_engine_folder", "open_session"]
+__all__ = [
+    "ENGINE_FOLDER",
+    "ENGINE_PROVIDERS",
+    "IDENTITY_GRAPH",
+    "PROVIDERS",
+    "Opening",
+    "default_engine_folder",
+    "open_session",
+]
 
 ENGINE_FOLDER: Final = "engines"
 """The folder of built engines in a bundle or in the user's cache."""
+
+IDENTITY_GRAPH: Final = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+)
+"""An ONNX file (IR 8, opset 17), float32 x (1) -> Identity -> y: shows that an engine loads a graph at all."""
 
 
 @dataclass(frozen=True, kw_only=True)

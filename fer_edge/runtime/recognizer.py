@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +83,8 @@ class Recognizer:
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._provider = provider
         self._threads = threads
+        self._lock = threading.Lock()
+        self._calls: Counter[Network] = Counter()  # under way, by the network that each began with
         self._network = self._open(variant)
 
     @property
@@ -105,11 +110,20 @@ class Recognizer:
     def change_variant(self, variant: str) -> None:
         """Go on with another variant of the bundle; the windows of all streams start over at their next frame.
 
+        A call that another thread has under way ends with the old variant, which is closed after it.
+
         Raises:
-            BundleError, SessionError: as `Network.open`; the old variant then goes on.
+            BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`; the old variant
+                then goes on.
         """
-        network, self._network = self._network, self._open(variant)
-        network.close()
+        network = self._open(variant)
+        with self._lock:
+            network, self._network = self._network, network
+            idle = not self._calls[network]
+            if idle:
+                del self._calls[network]
+        if idle:
+            network.close()
 
     def recognize(self, face: Uint8) -> ExpressionEstimate:
         """The expression of one still.
@@ -125,9 +139,10 @@ class Recognizer:
         if not len(faces):
             return ()
         started = time.perf_counter_ns()
-        features = self._network.encode(self._prepare(faces))
-        rows = self._network.probabilities(features[:, None], np.ones(len(features), np.int64))
-        return tuple(self._estimate(row, age_ms=_since_ms(started), window_fill=1.0) for row in rows)
+        with self._in_use() as network:
+            features = network.encode(self._prepare(faces))
+            rows = network.probabilities(features[:, None], np.ones(len(features), np.int64))
+        return tuple(self._estimate(network, row, age_ms=_since_ms(started), window_fill=1.0) for row in rows)
 
     def recognize_clip(self, faces: Sequence[Uint8]) -> ExpressionEstimate:
         """The one expression of a clip of one face.
@@ -145,13 +160,15 @@ class Recognizer:
         if not len(faces):
             raise InputError("faces: got an empty clip, expected at least one frame")
         started = time.perf_counter_ns()
-        features = self._network.encode(self._prepare(faces))
-        count, window = len(features), self._network.window
-        steps = min(count, window)
-        starts = np.linspace(0, count - steps, math.ceil(count / window)).round().astype(np.int64)
-        windows = features[starts[:, None] + np.arange(steps)]
-        rows = self._network.probabilities(windows, np.full(len(starts), steps, np.int64))
+        with self._in_use() as network:
+            features = network.encode(self._prepare(faces))
+            count, window = len(features), network.window
+            steps = min(count, window)
+            starts = np.linspace(0, count - steps, math.ceil(count / window)).round().astype(np.int64)
+            windows = features[starts[:, None] + np.arange(steps)]
+            rows = network.probabilities(windows, np.full(len(starts), steps, np.int64))
         return self._estimate(
+            network,
             rows.mean(axis=0),
             age_ms=_since_ms(started),
             window_fill=steps / window,
@@ -196,18 +213,18 @@ class Recognizer:
         frames = self._prepare(faces)
         for stream in streams:
             stream._window.check_time(timestamp_s)
-        network = self._network
         try:
-            features = network.encode(frames)
-            for stream, feature in zip(streams, features, strict=True):
-                stream._window.push(feature, timestamp_s=timestamp_s, encoder=network.variant.encoder.sha256)
-            views = [stream._window.view() for stream in streams]
-            lengths = np.array([view.length for view in views], np.int64)
-            rows = network.probabilities(np.stack([view.features for view in views]), lengths)
+            with self._in_use() as network:
+                features = network.encode(frames)
+                for stream, feature in zip(streams, features, strict=True):
+                    stream._window.push(feature, timestamp_s=timestamp_s, encoder=network.variant.encoder.sha256)
+                views = [stream._window.view() for stream in streams]
+                lengths = np.array([view.length for view in views], np.int64)
+                rows = network.probabilities(np.stack([view.features for view in views]), lengths)
         except SessionError as error:
             return tuple(stream._failed(str(error), timestamp_s, started) for stream in streams)
         results = zip(streams, rows, views, strict=True)
-        return tuple(stream._given(row, view, timestamp_s, started) for stream, row, view in results)
+        return tuple(stream._given(network, row, view, timestamp_s, started) for stream, row, view in results)
 
     def close(self) -> None:
         """Close the engine; a second call does nothing."""
@@ -226,12 +243,30 @@ class Recognizer:
             self._bundle, variant=variant, provider=self._provider, threads=self._threads, engines=self._engines
         )
 
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[Network]:
+        """The network of now, for one call: `change_variant` leaves it open until the call's end."""
+        with self._lock:
+            network = self._network
+            self._calls[network] += 1
+        try:
+            yield network
+        finally:
+            with self._lock:
+                self._calls[network] -= 1
+                retired = not self._calls[network] and network is not self._network
+                if retired:
+                    del self._calls[network]
+            if retired:
+                network.close()
+
     def _prepare(self, faces: Sequence[Uint8]) -> Uint8:
         spec = self.manifest.preprocess
         return np.stack([prepare_face(face, spec) for face in faces])
 
     def _estimate(
         self,
+        network: Network,
         row: NDArray[Any],
         *,
         age_ms: float,
@@ -239,9 +274,9 @@ class Recognizer:
         timestamp_s: float | None = None,
         degraded: str | None = None,
     ) -> ExpressionEstimate:
-        """One row of probabilities as an estimate."""
+        """One row of a network's probabilities as an estimate."""
         best = int(np.argmax(row))
-        threshold = self._network.variant.unknown_threshold
+        threshold = network.variant.unknown_threshold
         doubt = None
         if row[best] < threshold:
             doubt = f"the most probable, {self.labels[best]}, has {row[best]:.2f}, below the threshold {threshold:.2f}"
@@ -289,7 +324,9 @@ class ExpressionStream:
         """Empty the window, for example when another person sits down."""
         self._window.clear()
 
-    def _given(self, row: NDArray[Any], view: WindowView, timestamp_s: float, started_ns: int) -> ExpressionEstimate:
+    def _given(
+        self, network: Network, row: NDArray[Any], view: WindowView, timestamp_s: float, started_ns: int
+    ) -> ExpressionEstimate:
         sequence = self._recognizer.manifest.sequence
         age_ms = self._age_ms(timestamp_s, started_ns)
         degraded = _unfilled(view.length, sequence.window)
@@ -298,6 +335,7 @@ class ExpressionStream:
         if age_ms > self._options.max_age_ms:
             degraded = f"the frame is {age_ms:.0f} ms old, more than {self._options.max_age_ms:.0f}"
         return self._recognizer._estimate(
+            network,
             row,
             age_ms=age_ms,
             window_fill=view.length / sequence.window,

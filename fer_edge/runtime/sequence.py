@@ -81,6 +81,11 @@ class FeatureWindow:
         """Time of the newest feature, None where there is none."""
         return float(self._times_s[self._slot(self._count - 1)]) if self._count else None
 
+    @property
+    def oldest_s(self) -> float | None:
+        """Time of the oldest feature kept, None where there is none."""
+        return float(self._times_s[self._slot(self._count - len(self))]) if self._count else None
+
     def clear(self) -> None:
         """Forget every feature."""
         self._count = 0

@@ -21,6 +21,10 @@ __all__ = ["SourceFrame", "VideoSource", "open_source"]
 
 _IMAGES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 _DEFAULT_RATE: Final = 30.0
+_JUST_NOW_S: Final = 10.0
+"""A camera's first frame is not older than this."""
+_TICK_S: Final = 1e-6
+"""What parts two frames that a driver gives the same time."""
 _SYNTHETIC_RATE: Final = 20.0
 _SYNTHETIC_FRAMES: Final = 30  # of each expression
 _SYNTHETIC_SIZE: Final = (480, 360)
@@ -34,7 +38,9 @@ class SourceFrame:
 
     Attributes:
         image: uint8 (H, W, 3) BGR.
-        timestamp_s: when it was taken: seconds from the start of a file, `time.monotonic` of a camera.
+        timestamp_s: seconds from the start of a file. Of a camera a time of `time.monotonic`: when the driver took the
+            frame, where V4L2 (``0``, ``/dev/video0``) says so, else when it was read, which is later by what the
+            camera's network or pipeline holds back.
         boxes: the faces' boxes where the source knows them, else None.
     """
 
@@ -51,7 +57,10 @@ class VideoSource:
         kind: what it is.
         frame_rate: frames a second, as the file or the camera states it.
         frames: how many there are, None where that is not known before.
+        lost: why a camera gives no more frames, once it does; None of a file, which ends, and before.
     """
+
+    lost: str | None = None
 
     def __init__(
         self,
@@ -112,7 +121,7 @@ def open_source(spec: str) -> VideoSource:
     if spec.isdecimal() or spec.startswith("/dev/video") or "://" in spec or " ! " in spec:
         return _camera(cv2, spec)
     path = Path(spec)
-    if not path.is_file():
+    if not _is_file(path):
         hint = "a camera's number, 'synthetic' or a file that is there"
         raise InputError(f"no video or image at {spec!r}; expected {hint}")
     return _image(cv2, path) if path.suffix.lower() in _IMAGES else _file(cv2, path)
@@ -129,6 +138,18 @@ def _capture(cv2: Any, *place: Any) -> Any:
         return cv2.VideoCapture(*place)
     finally:
         logging.setLogLevel(level)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file stands there.
+
+    Raises:
+        InputError: the system does not let this user look, or takes no such name.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _file(cv2: Any, path: Path) -> VideoSource:
@@ -167,24 +188,37 @@ def _camera(cv2: Any, spec: str) -> VideoSource:
                 "own OpenCV (a virtual environment made with --system-site-packages, without opencv-python in it)"
             )
         place = (spec, cv2.CAP_GSTREAMER)
-    capture = _capture(cv2, *place)
+    closed = f"the camera {spec!r} cannot be opened; is it there, free, and readable for this user?"
+    try:
+        capture = _capture(cv2, *place)
+    except cv2.error as error:  # a number that is no C int
+        raise InputError(closed) from error
     if not capture.isOpened():
-        raise InputError(f"the camera {spec!r} cannot be opened; is it there, free, and readable for this user?")
+        raise InputError(closed)
     stated = capture.get(cv2.CAP_PROP_FPS)
 
     def frames() -> Iterator[SourceFrame]:
-        started = False
+        stamped = capture.getBackendName() == "V4L2"
+        last_s: float | None = None
         while True:
             read, image = capture.read()
             if not read:
-                if not started:
+                if last_s is None:
                     raise InputError(f"the camera {spec!r} gives no frame")
+                if capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:  # a film at an address has an end
+                    source.lost = f"the camera {spec!r} gives no more frames; is it still connected?"
                 return
-            started = True
-            yield SourceFrame(image=image, timestamp_s=time.monotonic())
+            now_s = time.monotonic()
+            taken_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+            if last_s is None:  # a driver on another clock, or on none, does not say that it was just now
+                stamped = stamped and now_s - _JUST_NOW_S < taken_s <= now_s
+            time_s = taken_s if stamped else now_s
+            last_s = time_s if last_s is None else max(time_s, last_s + _TICK_S)
+            yield SourceFrame(image=image, timestamp_s=last_s)
 
     rate = stated if 0 < stated < 1000 else _DEFAULT_RATE
-    return VideoSource(frames(), name=spec, kind="camera", frame_rate=rate, count=None, capture=capture)
+    source = VideoSource(frames(), name=spec, kind="camera", frame_rate=rate, count=None, capture=capture)
+    return source
 
 
 def _image(cv2: Any, path: Path) -> VideoSource:

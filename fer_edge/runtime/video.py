@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fer_edge.decode import encode
 from fer_edge.errors import InputError
 from fer_edge.preprocess import check_image, crop_face
-from fer_edge.runtime.detector import FaceDetector, HaarDetector
+from fer_edge.runtime.detector import FaceDetector, FaceFinder
 from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions
 from fer_edge.runtime.tracker import FaceTrack, FaceTracker, TrackerOptions, prominence
@@ -84,7 +84,7 @@ class VideoRecognizer:
                 "crop the faces with crop_face(..., eyes=...) and use Recognizer.stream"
             )
         self._recognizer = recognizer
-        self._detector = detector
+        self._faces = FaceFinder(detector)
         self._tracker = FaceTracker(tracking)
         self._streaming = streaming
         self._clock = clock
@@ -101,12 +101,13 @@ class VideoRecognizer:
             boxes: the faces' boxes where they are known already; the detector then is not asked.
 
         Raises:
-            InputError: another type or shape, or a time not later than the last one.
+            InputError: another type or shape, a box given that is not four finite numbers, or a time not later than the
+                last one.
             SessionError, MissingPackageError: no face detector is to be had (`HaarDetector`).
         """
         started = time.perf_counter_ns()
         check_image(frame)
-        found = self._find(frame) if boxes is None else tuple(boxes)
+        found = self._faces.find(frame, boxes)
         detected = time.perf_counter_ns()
         size = (frame.shape[1], frame.shape[0])
         seen = self._tracker.update(found, timestamp_s=timestamp_s, image_size=size)
@@ -127,12 +128,12 @@ class VideoRecognizer:
         """Recognise the faces of a single photograph, each by itself; the most prominent is taken for the driver's.
 
         Raises:
-            InputError: another type or shape.
+            InputError: another type or shape, or a box given that is not four finite numbers.
             SessionError: the engine failed.
         """
         started = time.perf_counter_ns()
         check_image(image)
-        found = self._find(image) if boxes is None else tuple(boxes)
+        found = self._faces.find(image, boxes)
         detected = time.perf_counter_ns()
         spec = self._recognizer.manifest.preprocess
         plain = self._recognizer.recognize_stills([crop_face(image, box, spec) for box in found])
@@ -149,11 +150,6 @@ class VideoRecognizer:
             detect_ms=(detected - started) / 1e6,
             recognise_ms=(time.perf_counter_ns() - detected) / 1e6,
         )
-
-    def _find(self, image: Uint8) -> Sequence[BoxXyxy]:
-        if self._detector is None:
-            self._detector = HaarDetector()
-        return self._detector.detect(image)
 
     def _forget_ended(self) -> None:
         alive = {track.track_id for track in self._tracker.tracks}

@@ -24,7 +24,7 @@ def main() -> None:
     options = parser.parse_args()
     shown = ""
     with Recognizer(options.bundle, provider=options.provider) as recognizer, open_source(options.source) as frames:
-        # A camera stamps its frames with time.monotonic, so ages are true: what is late is said to be late.
+        # A camera's times are of time.monotonic, so ages are true: what is late is said to be late.
         video = VideoRecognizer(recognizer, clock=time.monotonic if frames.live else None)
         for frame in frames:
             driver = video.process(frame.image, timestamp_s=frame.timestamp_s, boxes=frame.boxes).driver
@@ -37,6 +37,8 @@ def main() -> None:
             if said.split(" (")[0] != shown.split(" (")[0]:
                 print(f"{frame.timestamp_s:10.2f} s  {said}", flush=True)
             shown = said
+        if frames.lost is not None:
+            raise SystemExit(frames.lost)  # a camera does not end by itself: tell the vehicle, then begin again
 
 
 if __name__ == "__main__":

@@ -14,13 +14,18 @@ import pytest
 from miniature import miniature_bundle
 
 from fer_edge.bundle import Bundle
+from fer_edge.errors import InputError
 from fer_edge.export.targets import export_target, target_job
 from fer_edge.export.trtexec import trtexec_flags
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 FAKE_TRTEXEC = """\
 #!/usr/bin/env bash
-if [[ $1 == --help ]]; then echo "&&&& RUNNING TensorRT.trtexec [TensorRT v{version}] # trtexec --help"; exit; fi
+if [[ $1 == --help ]]; then
+    echo "&&&& RUNNING TensorRT.trtexec [TensorRT v{version}] # trtexec --help"
+    [[ {version} != 10* ]] || echo "  --stronglyTyped  Create a strongly typed network"
+    exit
+fi
 echo "$@" >>calls
 for each in "$@"; do [[ $each != --saveEngine=* ]] || echo plan >"${{each#*=}}"; done
 exit {status}
@@ -101,6 +106,31 @@ class TestScript:
         code, said, calls = self.run_script(script_folder, tmp_path / "device", version="100300")
         assert (code, calls) == (1, [])
         assert "made for TensorRT 8.5, trtexec is TensorRT v100300" in said
+
+    @pytest.mark.parametrize(
+        ("flavour", "fitting", "other"),
+        [("10.3", "101200", "101302"), ("10.13", "101402", "110400"), ("11", "110400", "100300")],
+    )
+    def test_precisions_stand_in_the_graph_where_the_builder_takes_them_from_there(
+        self, bundle: Bundle, tmp_path: Path, flavour: str, fitting: str, other: str
+    ) -> None:
+        settings = [f"flavour='{flavour}'", "precision='fp16'", "version_compatible=true", "hardware_compatible=true"]
+        export_target(bundle, target="jetpack5", settings=settings, out=tmp_path / "out")
+        encoder = onnx.load(tmp_path / "out" / "encoder.onnx")
+        casts = [each for node in encoder.graph.node if node.op_type == "Cast" for each in node.attribute]
+        assert onnx.TensorProto.FLOAT16 in {each.i for each in casts}
+        code, said, (flags, _) = self.run_script(tmp_path / "out", tmp_path / "device", version=fitting)
+        assert code == 0, said
+        assert ("--stronglyTyped" in flags.split()) is (flavour != "11")
+        assert not {"--fp16", "--int8", "--precisionConstraints=obey"} & set(flags.split())
+        for flag in ("--builderOptimizationLevel=3", "--versionCompatible", "--hardwareCompatibilityLevel=ampere+"):
+            assert flag in flags.split()
+        assert self.run_script(tmp_path / "out", tmp_path / "again", version=other)[0] == 1
+
+    @pytest.mark.parametrize("setting", ["version_compatible=true", "hardware_compatible=true", "flavour='rtx'"])
+    def test_what_trtexec_of_that_version_cannot_is_refused(self, bundle: Bundle, setting: str) -> None:
+        with pytest.raises(InputError, match=setting.split("=")[0]):
+            target_job(bundle, target="jetpack5", settings=[setting])
 
     def test_fp32_asks_for_no_other_precision(self, bundle: Bundle, tmp_path: Path) -> None:
         export_target(bundle, target="jetpack5", settings=["precision='fp32'"], out=tmp_path / "fp32")

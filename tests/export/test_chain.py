@@ -347,6 +347,8 @@ class TestCommand:
             (["--data", "synthetic"], "belong to --parity"),
             (["--parity", "--check"], "give one of them"),
             (["--parity", "--rows", __file__], "--rows needs --data"),
+            (["--parity", "--out", "bundle"], "no --out, --clip or --tolerance"),
+            (["--parity", "--clip"], "no --out, --clip or --tolerance"),
         ],
     )
     def test_options_that_do_not_go_together(

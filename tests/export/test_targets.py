@@ -24,7 +24,9 @@ from fer_edge.export.choose import choose_target
 from fer_edge.export.plan import plan_target
 from fer_edge.export.preflight import ROWS, check_bundle
 from fer_edge.export.targets import check_job, export_target, job_samples, target_job
+from fer_edge.machine import GpuReport
 from fer_edge.tensorrt_flavours import FLAVOURS
+from fer_edge.verify import verify_bundle
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 
@@ -127,11 +129,23 @@ class TestRefusals:
 
     def test_a_folder_that_holds_something(self, bundle: Bundle, tmp_path: Path) -> None:
         (tmp_path / "mine").write_text("kept")
-        with pytest.raises(OutputError, match=r"already holds files.*--overwrite"):
-            export_target(bundle, target="cpu-x86", out=tmp_path)
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match=r"no target.json, so it is no target's folder"):
+                export_target(bundle, target="cpu-x86", out=tmp_path, overwrite=overwrite)
+            with pytest.raises(OutputError, match=r"no target's folder"):
+                export_target(bundle, target="cpu-x86", out=bundle.path, overwrite=overwrite)
         assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-        export_target(bundle, target="cpu-x86", out=tmp_path, overwrite=True)
-        assert (tmp_path / "target.json").is_file()
+        assert verify_bundle(bundle.path).ok
+
+    def test_a_targets_folder_is_replaced_when_told(self, bundle: Bundle, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        export_target(bundle, target="cpu-x86", out=out)
+        (out / "old").write_text("")
+        with pytest.raises(OutputError, match=r"already holds files.*--overwrite"):
+            export_target(bundle, target="cpu-x86", out=out)
+        export_target(bundle, target="cpu-x86", out=out, overwrite=True)
+        assert not (out / "old").exists()
+        assert (out / "target.json").is_file()
 
     def test_a_full_disk(self, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> None:
@@ -267,10 +281,10 @@ class TestCheck:
 
 
 def test_auto_is_an_engine_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_target("auto", gpu=False) in ("openvino", "cpu-x86", "cpu-arm")
     assert choose_target("cpu") in ("cpu-x86", "cpu-arm")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "openvino" else object())
     assert choose_target("auto", gpu=False) == choose_target("cpu")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else object())
+    assert choose_target("auto", gpu=False) == "openvino"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +307,8 @@ def test_auto_finds_the_target_of_the_gpu_and_of_its_tensorrt(
             raise MissingPackageError(f"no {package}")
         return SimpleNamespace(flavour=FLAVOURS[installed[package]])
 
-    machine = SimpleNamespace(cpu=board, gpus=(SimpleNamespace(compute_capability=capability),))
+    gpu = GpuReport(name="GPU", compute_capability=capability, memory_bytes=1 << 30, cuda_driver="12.6")
+    machine = SimpleNamespace(cpu=board, gpus=(gpu,))
     monkeypatch.setattr("fer_edge.export.choose.machine_report", lambda: machine)
     monkeypatch.setattr("fer_edge.runtime.tensorrt_library.load_tensorrt", load)
     assert choose_target("auto") == (expected or choose_target("auto", gpu=False))

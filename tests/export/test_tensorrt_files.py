@@ -17,7 +17,7 @@ from fer_edge.bundle import Bundle
 from fer_edge.errors import InputError, MissingPackageError, SessionError
 from fer_edge.export import tensorrt_files
 from fer_edge.export.targets import export_target, target_job
-from fer_edge.export.tensorrt_files import TENSORRT, build_engines
+from fer_edge.export.tensorrt_files import TENSORRT, build_engines, rebuild_engines
 from fer_edge.files import sha256_bytes, sha256_file
 from fer_edge.machine import GpuReport, machine_report
 from fer_edge.runtime.engine_files import read_engine
@@ -231,32 +231,37 @@ class TestStaleEngines:
             Network.open(bundle, provider="tensorrt", engines=folder)
         assert self.machine.cuda.left_behind() == {}
 
-    @pytest.mark.parametrize("damage", ["plan", "shapes", "sidecar", "no sidecar", "graph"])
-    def test_is_rebuilt_only_when_asked(self, folder: Path, tmp_path: Path, bundle: Bundle, damage: str) -> None:
+    @pytest.mark.parametrize("damage", ["plan", "sidecar", "no sidecar"])
+    def test_what_no_longer_loads_is_built_again(
+        self, folder: Path, tmp_path: Path, bundle: Bundle, damage: str
+    ) -> None:
         path = sorted(folder.glob("*.engine"))[0]
         place = path.with_name(f"{path.name}.json")
-        said = json.loads(place.read_text())
         if damage == "plan":
             path.write_bytes(path.read_bytes() + b"!")
-        elif damage == "shapes":
-            said["inputs"][0]["max"][0] = 2
-            place.write_text(json.dumps(said))
-        elif damage == "graph":
-            said["built_from_sha256"] = "0" * 64
-            place.write_text(json.dumps(said))
         elif damage == "sidecar":
             place.write_text('{"schema": 7}')
         else:
             place.unlink()
-        job = target_job(bundle, target=recipe(tmp_path, "10.3"))
-        with pytest.raises(SessionError, match=r"Rebuild it with --rebuild"):
-            build_engines(job, folder, progress=_silent)
-        if damage in ("plan", "sidecar", "no sidecar"):
-            with pytest.raises(SessionError):
-                Network.open(bundle, provider="tensorrt", engines=folder)
-        build_engines(job, folder, progress=_silent, rebuild=True)
+        with pytest.raises(SessionError):
+            Network.open(bundle, provider="tensorrt", engines=folder)
+        build_engines(target_job(bundle, target=recipe(tmp_path, "10.3")), folder, progress=_silent)
         Network.open(bundle, provider="tensorrt", engines=folder).close()
         assert self.machine.cuda.left_behind() == {}
+
+    def test_engines_of_ones_own_making_stay(self, folder: Path, tmp_path: Path, bundle: Bundle) -> None:
+        """Of other shapes than the target's, or of another precision, and no twin beside them."""
+        count, names = len(self.machine.module.built), sorted(folder.iterdir())
+        for changes in ({"precision": "fp16"}, {"workspace_mib": 64}):
+            job = target_job(bundle, target=recipe(tmp_path, "10.3", **changes), settings=["shapes.frames.max=2"])
+            engines = build_engines(job, folder, progress=_silent)
+            assert [engine.sidecar.precision for engine in engines] == ["fp32", "fp32"]
+        assert (len(self.machine.module.built), sorted(folder.iterdir())) == (count, names)
+
+    def test_the_command_leaves_what_runs(self, folder: Path, bundle: Bundle) -> None:
+        before = {path.name: sha256_file(path) for path in folder.iterdir()}
+        rebuild_engines(bundle, folder, variant="auto", provider="tensorrt", progress=_silent)
+        assert {path.name: sha256_file(path) for path in folder.iterdir()} == before
 
 
 def _silent(_text: str, _done: int, _total: int) -> None:

@@ -151,6 +151,13 @@ class TestFinding:
         with pytest.raises(SessionError, match="there is none for the graph 1111111111111111"):
             find_engine(tmp_path / "nowhere", graph_sha256=GRAPH, library=library(), device=ORIN)
 
+    def test_a_type_that_no_graph_has(self, tmp_path: Path) -> None:
+        engine = write_engine(tmp_path, PLAN, SIDECAR)
+        text = engine.sidecar_path.read_text()
+        engine.sidecar_path.write_text(text.replace('"uint8"', '"foo"'))
+        with pytest.raises(SessionError, match=r"dtype: got 'foo', expected one of uint8.*build the engine again"):
+            read_engine(engine.path)
+
     def test_several_fit(self, tmp_path: Path) -> None:
         for precision in ("fp16", "fp32"):
             write_engine(tmp_path, PLAN, dataclasses.replace(SIDECAR, precision=precision))

@@ -19,10 +19,14 @@ from tiny import WINDOW, tiny_bundle
 
 from fer_edge.cli import main
 from fer_edge.errors import InputError, OutputError
+from fer_edge.runtime import sources
 from fer_edge.runtime.annotate import annotated_video, write_annotated_image
-from fer_edge.runtime.pipeline import RunOutputs, run_source
+from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
+from fer_edge.runtime.network import NetworkInfo
+from fer_edge.runtime.pipeline import RunOutputs, _Tally, run_source
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.sources import SourceFrame, VideoSource, open_source
+from fer_edge.runtime.video import FrameResult
 
 
 @pytest.fixture
@@ -171,6 +175,40 @@ class TestRun:
         run_source(recognizer, _own(iter([frame]), kind="camera"), whole_frame=True, on_result=results.append)
         assert results[0].estimates[0].age_ms >= 400
 
+    def test_a_camera_that_is_lost_is_no_end(
+        self, recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def lost(spec: str) -> VideoSource:
+            def frames() -> Iterator[SourceFrame]:
+                yield SourceFrame(image=np.zeros((64, 96, 3), np.uint8), timestamp_s=time.monotonic())
+                source.lost = "the camera '0' gives no more frames"
+
+            source = _own(frames(), kind="camera")
+            return source
+
+        monkeypatch.setattr(sources, "open_source", lost)
+        done = _command("run", tmp_path / "bundle", "--source", 0, "--whole-frame", "--json", tmp_path / "seen.jsonl")
+        assert done.exit_code == 1
+        assert done.stderr.splitlines()[-1].startswith("error: the camera '0' gives no more frames; what came before")
+        summary = _records(tmp_path / "seen.jsonl")[-1]
+        assert (summary["frames"], summary["interrupted"]) == (1, False)
+        assert summary["lost"] == "the camera '0' gives no more frames"
+
+    def test_a_run_of_months_keeps_no_more_than_one_of_an_hour(self) -> None:
+        tally = _Tally()
+        for index in range(70_000):
+            estimate = ExpressionEstimate(label=UNKNOWN, unknown_because="drawn", track_id=1 + index % 3)
+            spent_ms = 1.0 if index < 9_000 else 2.0
+            result = FrameResult(
+                index=index, timestamp_s=0.1 * index, estimates=(estimate,), detect_ms=spent_ms, recognise_ms=spent_ms
+            )
+            tally.add(result)
+        assert all(len(times) == 65_536 for times in tally._times_ms.values())
+        info = NetworkInfo(bundle="", sha256="", variant="", precision="", provider="", provider_version="", threads=1)
+        summary = tally.summary(source=_own(iter([])), info=info, seconds=1.0, interrupted=False)
+        assert (summary.frames, summary.faces, summary.frames_with_face) == (70_000, 3, 70_000)
+        assert summary.latency_ms["detect"]["p50"] == 2.0
+
     def test_no_frame_at_all(self, recognizer: Recognizer, tmp_path: Path) -> None:
         outputs = RunOutputs(records=tmp_path / "seen.jsonl")
         with pytest.raises(InputError, match="gave no frame"):
@@ -286,6 +324,14 @@ class TestCommand:
         assert done.exit_code == 0, done.stderr
         records = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(records) == 22
+
+    def test_a_full_disk_under_stdout_is_an_error_and_no_traceback(
+        self, recognizer: Recognizer, clip: Path, tmp_path: Path
+    ) -> None:
+        code = "from fer_edge.cli import main; sys.stdout = open('/dev/full', 'w'); main()"
+        done = _child(code, "run", tmp_path / "bundle", "--source", clip, "--whole-frame", "--json", "-")
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "error: cannot write the records: No space left on device"
 
     def test_run_prints_a_table(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
         done = _command("run", tmp_path / "bundle", "--source", clip, "--whole-frame")

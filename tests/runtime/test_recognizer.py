@@ -176,6 +176,29 @@ class TestStream:
             _row(estimate), _row(recognizer.stream().update(frames[4], timestamp_s=0.0)), atol=1e-6
         )
 
+    def test_a_call_under_way_ends_with_the_variant_it_began_with(
+        self, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where another thread changes it between encoder and head."""
+        frames, stream, old = tiny_frames(2), recognizer.stream(), recognizer.network
+        expected = [_row(recognizer.recognize(frames[0])), _row(recognizer.stream().update(frames[0], timestamp_s=0.0))]
+        encode, closed = old.encode, []
+
+        def changing(batch: np.ndarray) -> np.ndarray:
+            features = encode(batch)
+            recognizer.change_variant("int8")
+            assert not closed
+            return features
+
+        monkeypatch.setattr(old, "close", lambda close=old.close: closed.append(close()))
+        monkeypatch.setattr(old, "encode", changing)
+        estimate = stream.update(frames[0], timestamp_s=0.0)
+        assert estimate.state == "DEGRADED"
+        np.testing.assert_allclose(_row(estimate), expected[1], atol=1e-6)
+        assert closed == [None]
+        assert recognizer.info.variant == "int8"
+        assert stream.update(frames[1], timestamp_s=0.1).window_fill == 1 / WINDOW
+
     def test_a_variant_that_is_not_there_leaves_the_old_one(self, recognizer: Recognizer) -> None:
         with pytest.raises(BundleError, match="no variant 'fp16'"):
             recognizer.change_variant("fp16")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +85,24 @@ class TestVideoRecognizer:
         assert (bad.state, bad.label) == ("FAILED", "unknown")
         assert bad.state_because is not None
         assert "outside the 160x90 image" in bad.state_because
+
+    def test_a_detectors_arrays_become_plain_boxes_and_what_is_not_finite_is_left_out(
+        self, recognizer: Recognizer
+    ) -> None:
+        class Arrays:
+            def detect(self, image: np.ndarray) -> np.ndarray:
+                return np.array([_LEFT, (np.nan, 0, 10, 10), _RIGHT], np.float32)
+
+        result = VideoRecognizer(recognizer, detector=Arrays()).process(_frames(1)[0], timestamp_s=0.0)
+        assert [estimate.box_xyxy for estimate in result.estimates] == [_LEFT, _RIGHT]
+        assert json.loads(json.dumps(result.to_json()))["estimates"][0]["box_xyxy"] == list(_LEFT)
+
+    @pytest.mark.parametrize("box", [(0.0, 0.0, np.inf, 10.0), (0.0, 0.0, 10.0), ("left", 0, 1, 1), 7])
+    def test_a_box_given_that_is_none_is_refused(self, recognizer: Recognizer, box: Any) -> None:
+        video = VideoRecognizer(recognizer)
+        for process in (video.process_still, lambda image, boxes: video.process(image, timestamp_s=0.0, boxes=boxes)):
+            with pytest.raises(InputError, match=r"boxes: got .*, expected (finite pixels|four numbers)"):
+                process(_frames(1)[0], boxes=[_LEFT, box])
 
     def test_asks_the_detector_given(self, recognizer: Recognizer) -> None:
         class Fixed:

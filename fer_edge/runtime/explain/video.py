@@ -13,7 +13,7 @@ from fer_edge.decode import encode
 from fer_edge.errors import InputError
 from fer_edge.metrics import softmax
 from fer_edge.preprocess import check_image, crop_face
-from fer_edge.runtime.detector import FaceDetector, HaarDetector
+from fer_edge.runtime.detector import FaceDetector, FaceFinder
 from fer_edge.runtime.estimate import BoxXyxy
 from fer_edge.runtime.explain.faces import FaceExplanation, entropies, explain_face, face_maps
 from fer_edge.runtime.network import Network
@@ -98,7 +98,7 @@ class VideoExplainer:
                 "the faces with crop_face(..., eyes=...) and explain the crops as whole frames"
             )
         self._network = network
-        self._detector = detector
+        self._faces = FaceFinder(detector)
         self._occlusion = occlusion
         self._tracker = FaceTracker()
         self._windows: dict[int, FeatureWindow] = {}
@@ -119,7 +119,7 @@ class VideoExplainer:
             SessionError, MissingPackageError: no face detector is to be had, or the engine failed.
         """
         check_image(frame)
-        found = self._find(frame) if boxes is None else tuple(boxes)
+        found = self._faces.find(frame, boxes)
         seen = self._tracker.update(found, timestamp_s=timestamp_s, image_size=(frame.shape[1], frame.shape[0]))
         alive = {track.track_id for track in self._tracker.tracks}
         for ended in self._windows.keys() - alive:
@@ -129,11 +129,11 @@ class VideoExplainer:
         manifest = self._network.manifest
         crops = np.stack([crop_face(frame, track.box_xyxy, manifest.preprocess) for track in seen])
         maps = face_maps(self._network, crops)
-        since_s = timestamp_s - (manifest.sequence.window + 1) / manifest.sequence.frame_rate
         for place, track in enumerate(seen):
             window = self._windows.setdefault(track.track_id, FeatureWindow(manifest.sequence))
             window.push(maps.features[place], timestamp_s=timestamp_s)
             look = WindowFace(crop=crops[place], attention=maps.attention[place])
+            since_s = window.oldest_s or 0.0
             kept = {time_s: old for time_s, old in self._looks.get(track.track_id, {}).items() if time_s >= since_s}
             self._looks[track.track_id] = {**kept, timestamp_s: look}
         driver = next((i for i, track in enumerate(seen) if track.track_id == self._tracker.driver_id), None)
@@ -154,7 +154,7 @@ class VideoExplainer:
             SessionError, MissingPackageError: as `process`.
         """
         check_image(image)
-        found = self._find(image) if boxes is None else tuple(boxes)
+        found = self._faces.find(image, boxes)
         size = (image.shape[1], image.shape[0])
         box = max(found, key=lambda each: prominence(each, size), default=None)
         if box is None:
@@ -164,11 +164,6 @@ class VideoExplainer:
         maps = face_maps(self._network, crop[None], occlusion=self._occlusion)
         self.window_faces = (WindowFace(crop=crop, attention=maps.attention[0]),)
         return self._result(0.0, len(found), box, explain_face(maps, 0, manifest.labels))
-
-    def _find(self, image: Uint8) -> Sequence[BoxXyxy]:
-        if self._detector is None:
-            self._detector = HaarDetector()
-        return self._detector.detect(image)
 
     def _weigh(self, track_id: int) -> tuple[NDArray[np.float32], WindowExplanation]:
         """Probabilities over the track's window, float32 (C,), and which of its frames counted."""

@@ -16,6 +16,7 @@ from fer_edge.runtime.explain import ExplainOptions, VideoExplainer, explain_sou
 from fer_edge.runtime.explain.drawing import attention_shades, draw_frame, drop_shades
 from fer_edge.runtime.network import Network
 from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.sequence import FeatureWindow
 from fer_edge.runtime.sources import VideoSource, open_source
 from fer_edge.runtime.video import VideoRecognizer
 
@@ -84,6 +85,16 @@ class TestVideoExplainer:
         assert len(explainer.window_faces) == WINDOW
         assert found[-1].face is not None
         np.testing.assert_allclose(explainer.window_faces[-1].attention, found[-1].face.attention, atol=1e-6)
+
+    @pytest.mark.parametrize("times_s", [[0.9 * index for index in range(6)], [0.0, 0.1, 0.2, 1.1, 1.2, 1.3, 1.4]])
+    def test_slow_and_broken_recordings(self, network: Network, times_s: list[float]) -> None:
+        explainer, runtime = VideoExplainer(network), FeatureWindow(network.manifest.sequence)
+        for image, time_s in zip(pictures(len(times_s)), times_s, strict=True):
+            found = explainer.process(image, timestamp_s=time_s, boxes=[(10, 10, 50, 50)])
+            runtime.push(np.zeros(network.manifest.sequence.feature_size, np.float32), timestamp_s=time_s)
+        view = runtime.view()
+        assert found.window is not None
+        assert found.window.times_s == tuple(view.times_s[-view.length :])
 
     def test_another_camera_rate_keeps_to_the_bundles(self, network: Network) -> None:
         explainer = VideoExplainer(network)
