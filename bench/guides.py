@@ -12,19 +12,22 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fer_edge.bench.result import BenchReport
-from fer_edge.bench.table import markdown, verdict_table
+from fer_edge.bench.table import cost_table, markdown, verdict_table
+from fer_edge.bundle import Bundle
 from fer_edge.cli.console import console
 from fer_edge.errors import FerEdgeError, InputError
 from fer_edge.files import read_json, write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ("README.md", "bench/README.md", "calibrate/README.md", "export/README.md")
+TELLING = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # what INT8 arithmetic depends on
 ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
@@ -42,9 +45,50 @@ def filled(text: str) -> str:
     return new
 
 
-def bench(path: Path, _: str | None) -> str:
-    """The verdicts of a bench JSON."""
-    return markdown(verdict_table(BenchReport.read(path)))
+def bench(path: Path, shown: str | None) -> str:
+    """The verdicts of a bench JSON, of all its variants or those of a list: ``fp32,int8@cpu``."""
+    report = _shown(path, shown)
+    device, packages = report.device, report.device["packages"]
+    engines = ", ".join(f"{package} {packages[package]}" for package in ("onnxruntime", "openvino"))
+    features = ", ".join(each for each in device["cpu_features"] if each in TELLING) or "no AVX-512"
+    return markdown(verdict_table(report)).rstrip() + f"  \n{device['cpu']} ({features}), {engines}.\n"
+
+
+def costs(path: Path, shown: str | None) -> str:
+    """What the variants of a bench JSON cost, stage by stage."""
+    return markdown(cost_table(_shown(path, shown)))
+
+
+def _shown(path: Path, shown: str | None) -> BenchReport:
+    report = BenchReport.read(path)
+    if shown is None:
+        return report
+    wanted = set(shown.split(","))
+    kept = tuple(each for each in report.variants if wanted & {each.name, f"{each.name}@{each.provider}"})
+    return replace(report, variants=kept)
+
+
+def qat(path: Path, name: str | None) -> str:
+    """A shipped bundle quantized after training, and the training of its INT8 forms in a `fer-edge calibrate` JSON."""
+    rows = []
+    shipped = Bundle.open(name or "").manifest
+    for variant in shipped.variants:
+        top1 = variant.metrics["PublicTest"].top1_without_leaked
+        made = f"the bundle `{name}`: fp32" if variant.parent is None else f"{variant.name}, after training"
+        rows.append((made, top1, variant.how_made.get("gate")))
+    result = read_json(path)
+    parent = result["parent"]["accuracy"]["top1_without_leaked"]
+    rows.append(("the run of `fer-edge qat`: fp32", parent, None))
+    rows += [
+        (f"{form['name']}, trained so", form["accuracy"]["top1_without_leaked"], form["gate"])
+        for form in result["forms"]
+    ]
+    cells = []
+    for made, top1, gate in rows:
+        said = gate and gate["paired"]["PublicTest, T = 1, without leaked rows"]
+        figures = (f"{-said['top1_delta']:+.2%}", f"{said['flip_rate']:.2%}") if said else ("–", "–")
+        cells.append((made, f"{top1:.2%}", *figures))
+    return _table(("", "PublicTest top-1, without leaked rows", "drop", "flips"), cells, figures=3)
 
 
 def pruning(path: Path, measure: str | None) -> str:
@@ -104,6 +148,8 @@ def candidates(path: Path, _: str | None) -> str:
 
 KINDS: dict[str, Callable[[Path, str | None], str]] = {
     "bench": bench,
+    "costs": costs,
+    "qat": qat,
     "pruning": pruning,
     "lstm": lstm_forms,
     "lstm-int8": lstm_int8,

@@ -45,10 +45,13 @@ def verdict_table(report: BenchReport) -> Table:
         ("MB", lambda result: megabytes(result.graph_bytes)),
         ("smaller", _against(lambda other: f"{other.size_ratio:.2f}")),
         ("top-1 %", _top1),
+        ("unleaked %", _unleaked),
         ("Δ top-1", _against(lambda other: points(other.top1_delta))),
         ("flips %", _against(lambda other: percent(other.flip_rate))),
         ("McNemar", _against(lambda other: None if other.mcnemar_p is None else f"{other.mcnemar_p:.2g}")),
     ]
+    if not any(_unleaked(result) for result in report.variants):
+        columns = [column for column in columns if column[0] != "unleaked %"]
     compared = f"{report.original} on the same provider" if report.original else "the bundle's own FP32"
     caption = [
         "x: encoder + head on one frame over the reference CNN "
@@ -207,6 +210,10 @@ def _top1(result: VariantResult) -> Cell:
     return f"{percent(result.accuracy.report.top1)}{'*' if result.accuracy.recorded else ''}"
 
 
+def _unleaked(result: VariantResult) -> Cell:
+    return None if result.accuracy is None else percent(result.accuracy.report.top1_without_leaked)
+
+
 def _timing(report: BenchReport) -> str:
     threads = sorted({result.threads for result in report.variants})
     count = ", ".join(str(number) for number in threads)
@@ -220,8 +227,10 @@ def _accuracy_note(report: BenchReport) -> list[str]:
     if not stated:
         return []
     splits = ", ".join(sorted({f"{each.report.dataset} {each.report.split}" for each in stated}))
+    leaked = any(each.report.top1_without_leaked is not None for each in stated)
+    unleaked = ", and without the rows that also stand in the training split" if leaked else ""
     marked = "; * recorded in the manifest, not measured now" if any(each.recorded for each in stated) else ""
-    return [f"top-1 on {splits}{marked}."]
+    return [f"top-1 on {splits}{unleaked}{marked}."]
 
 
 def markdown(table: Table) -> str:

@@ -32,7 +32,8 @@ def choose_target(target: str, *, gpu: bool = True) -> str:
     """The target that `target` means: itself, or for ``"auto"`` the fastest engine that is installed here.
 
     Fastest first: TensorRT where a GPU and the TensorRT of one of the targets are here, TensorRT-RTX, ONNX Runtime on
-    CUDA, ONNX Runtime on the processor (INT8 is no slower there than in OpenVINO, wherever it was measured), OpenVINO.
+    CUDA, ONNX Runtime on the processor (INT8 is quicker there than in OpenVINO, or as quick, where it was measured),
+    OpenVINO.
     ``"cpu"`` is ONNX Runtime on this machine's processor.
 
     Args:

@@ -198,8 +198,8 @@ def check_job(job: TargetJob, samples: Mapping[Part, tuple[Sample, ...]]) -> Par
     """Hold the graphs against the bundle's own after the recipe's passes; None where there were none.
 
     Raises:
-        GateError: they do not compute the same: within 1e-3, 0.02 where FP16 or the edge of an INT8 step may decide, 0.1
-            where FP16 may carry a value over such an edge.
+        GateError: they do not compute the same: within 1e-3, 0.02 where FP16 or the edge of an INT8 step may decide,
+            0.1 where FP16 may carry a value over such an edge.
         MissingPackageError: onnxruntime is not installed.
     """
     if not job.passes:

@@ -102,11 +102,21 @@ def test_the_verdict_compares_with_own_fp32_and_marks_recorded_accuracy() -> Non
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert rows[1] == {
         "variant": "edge/int8", "x": "0.125", "ms": "0.250", "speedup": "4.00", "MB": "1.00", "smaller": "4.00",
-        "top-1 %": "68.40*", "Δ top-1": "-0.12", "flips %": "1.23", "McNemar": "0.5",
+        "top-1 %": "68.40*", "unleaked %": "67.40", "Δ top-1": "-0.12", "flips %": "1.23", "McNemar": "0.5",
     }  # fmt: skip
     assert [rows[0][name] for name in ("speedup", "smaller", "Δ top-1", "flips %", "McNemar")] == [None] * 5
     assert "the bundle's own FP32" in table.caption
-    assert "fer2013 PublicTest; * recorded" in table.caption
+    assert "fer2013 PublicTest, and without the rows that also stand in the training split; * recorded" in table.caption
+
+
+def test_where_nothing_leaks_the_verdict_has_no_column_for_it() -> None:
+    judged = variant("int8", speedup=4)
+    assert judged.accuracy is not None
+    clean = dataclasses.replace(judged.accuracy.report, top1_without_leaked=None, n_without_leaked=None)
+    changed = dataclasses.replace(judged, accuracy=dataclasses.replace(judged.accuracy, report=clean))
+    table = verdict_table(report(variants=(changed,)))
+    assert "unleaked %" not in table.columns
+    assert "training split" not in table.caption
 
 
 def test_the_verdict_prefers_the_original() -> None:
