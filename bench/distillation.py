@@ -40,7 +40,7 @@ from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassif
 from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run import TrainRun, data_facts
 from fer_edge.train.teacher import Teachers
 from fer_edge.train.view_bank import ViewBank
 
@@ -73,13 +73,22 @@ def reduced(dataset: Dataset, rows: int) -> Dataset:
 
 
 def trained_student(
-    recipe: TrainRecipe, dataset: Dataset, folder: Path, teachers: Teachers | None, report: Reporter
+    recipe: TrainRecipe,
+    dataset: Dataset,
+    folder: Path,
+    teachers: Teachers | None,
+    report: Reporter,
+    *,
+    taught_by: str | None = None,
 ) -> Student:
-    """Train one student, or go on with it, or read what it came to: logits float32 (N, classes), and facts."""
+    """Train one student, or go on with it, or read what it came to: logits float32 (N, classes), and facts.
+
+    `taught_by` is the hash of the bundle that `teachers` are, which a folder's students must share.
+    """
     begun, done = (folder / "run.json").exists(), folder / "logits.safetensors"
-    run = TrainRun.open(folder) if begun else TrainRun.create(folder, recipe, dataset)
-    if run.recipe != recipe or run.record["data"]["splits"] != _splits(dataset):
-        raise InputError(f"{folder} was begun with another budget; choose another --out, or remove it")
+    run = TrainRun.open(folder) if begun else TrainRun.create(folder, recipe, dataset, taught_by=taught_by)
+    if run.recipe != recipe or run.record["data"] != data_facts(dataset) or run.record["taught_by"] != taught_by:
+        raise InputError(f"{folder} was begun with another budget or teacher; choose another --out, or remove it")
     if done.exists():
         tensors, facts = load_checkpoint(done)
         return tensors["logits"].numpy(), facts
@@ -99,10 +108,6 @@ def trained_student(
     save_checkpoint(done, {"logits": logits}, facts)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return logits.numpy(), facts
-
-
-def _splits(dataset: Dataset) -> dict[str, Any]:
-    return {name: {"rows": len(still), "sha256": still.sha256} for name, still in dataset.splits.items()}
 
 
 def measured(
@@ -154,8 +159,9 @@ def students(
             continue
         loss = replace(recipe.loss, distil_views=0 if changes is None else views, **(changes or {}))
         cell = replace(recipe, seed=seed, loss=loss)
-        followed = None if changes is None else teachers
-        found[name, seed] = trained_student(cell, dataset, out / f"{number}-seed-{seed}", followed, report)
+        followed, taught_by = (None, None) if changes is None else (teachers, teacher.bundle.sha256)
+        folder = out / f"{number}-seed-{seed}"
+        found[name, seed] = trained_student(cell, dataset, folder, followed, report, taught_by=taught_by)
     return found
 
 

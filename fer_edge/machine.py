@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from fer_edge.decode import encode
 
-__all__ = ["GpuReport", "MachineReport", "machine_report", "package_version"]
+__all__ = ["GpuReport", "MachineReport", "machine_report", "package_version", "repository_commit"]
 
 _PACKAGES: Final = (
     "fer-edge", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino",
@@ -193,3 +194,13 @@ def _cuda_device(driver: Any, ordinal: int, served: str) -> GpuReport:
         memory_bytes=memory.value,
         cuda_driver=served,
     )
+
+
+def repository_commit(folder: Path) -> str | None:
+    """The commit checked out at `folder`, with ``-dirty`` where files differ from it; None without git or a commit."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -58,7 +58,7 @@ class SettingTime:
         median_ms: of each stage: the encoder, the head at T = 1, the head at a full window.
         least_ms: the least of each stage, which a busy machine disturbs least.
         over_default: the sum of the stages over the engine's own default with the same variant, round by round.
-        over_onnxruntime: the same over ONNX Runtime's default with the variant ``int8``, or the only one measured.
+        over_onnxruntime: the same over ONNX Runtime's default with the first variant measured.
     """
 
     engine: str
@@ -391,6 +391,7 @@ def _profile_openvino(graph: bytes, face: NDArray[np.uint8], threads: int) -> It
 def _agreement(
     bundle: Bundle, variants: tuple[str, ...], data: Dataset, threads: int, progress: Progress | None
 ) -> Iterator[Agreement]:
+    data.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name!r}")
     split = data.split("choose")
     openers = _openers(threads)
 

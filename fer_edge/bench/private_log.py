@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 from fer_edge.errors import InputError
 from fer_edge.files import writing
 
-__all__ = ["LOG_NAME", "PRIVATE_SPLIT", "append_private", "find_private_log", "repository_commit", "writable_log"]
+__all__ = ["LOG_NAME", "PRIVATE_SPLIT", "append_private", "find_private_log", "writable_log"]
 
 PRIVATE_SPLIT: Final = "PrivateTest"
 """The split that is never used to choose anything."""
@@ -68,13 +67,3 @@ def append_private(path: Path, entry: Mapping[str, Any]) -> None:
             handle.write(line.encode())
             handle.flush()
             os.fsync(handle.fileno())
-
-
-def repository_commit(folder: Path) -> str | None:
-    """The commit checked out at `folder`, with ``-dirty`` where files differ from it; None without git or a commit."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -21,7 +21,7 @@ from fer_edge.bench.accuracy import (
 from fer_edge.bench.cold_start import ColdStart
 from fer_edge.bench.compare import Measured, against_original, against_own_fp32
 from fer_edge.bench.latency import LatencySummary, Probe, Samples, measure_interleaved, ratio_over_rounds, summarise
-from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, repository_commit, writable_log
+from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.bench.probes import FACE_BOX_XYXY, VariantProbes, camera_frame, streaming_step
 from fer_edge.bench.reference import reference_graph, reference_input
 from fer_edge.bench.result import BenchReport, ReferenceResult, Throughput, Timing, VariantResult
@@ -32,7 +32,7 @@ from fer_edge.data.stills import Role
 from fer_edge.decode import encode
 from fer_edge.errors import InputError
 from fer_edge.files import sha256_bytes
-from fer_edge.machine import machine_report
+from fer_edge.machine import machine_report, repository_commit
 from fer_edge.manifest import Variant, timestamp
 from fer_edge.preprocess import crop_face
 from fer_edge.runtime.evaluate import evaluate

@@ -25,7 +25,7 @@ from fer_edge.bench.clip_methods import (
     smooth,
     streamed,
 )
-from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, repository_commit, writable_log
+from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.bench.result import DataRead
 from fer_edge.bundle import Bundle
 from fer_edge.comparison import BootstrapReport, paired_bootstrap
@@ -33,7 +33,7 @@ from fer_edge.data import Dataset
 from fer_edge.decode import decode, encode, expect
 from fer_edge.errors import InputError
 from fer_edge.files import read_json, write_json
-from fer_edge.machine import machine_report
+from fer_edge.machine import machine_report, repository_commit
 from fer_edge.manifest import timestamp
 from fer_edge.runtime.network import Network
 
@@ -205,6 +205,7 @@ def run_sequences(
             "the smoothing constant is chosen on the choosing split, never on the one to report: run --split choose "
             "first and give the constant it names by --smoothing"
         )
+    dataset.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name!r}")
     rows = labelled_rows(dataset, split)
     assert rows.read is not None
     assert rows.labels is not None

@@ -163,7 +163,8 @@ def _changes(labels: Int64, first: Int64, plan: ClipPlan, generator: np.random.G
     """The second still and the frame of the change, for each clip of a block."""
     count = len(first)
     changes = generator.random(count) < plan.changing
-    when = generator.integers(plan.change[0], plan.change[1], count, endpoint=True)
+    # A clip of one frame has no place for a change, and changes nothing where none is asked for.
+    when = generator.integers(plan.change[0], max(plan.change), count, endpoint=True)
     # Expressions are drawn evenly, then a still of that expression: else most changes would be to the most frequent.
     present = np.unique(labels)
     rows = [np.flatnonzero(labels == label) for label in present]

@@ -24,9 +24,10 @@ from fer_edge.paper.ckplus_sequence import PEAK_MEAN, SEQUENCE, peak_mean, train
 from fer_edge.paper.ckplus_table import STARTS, Start, ckplus_report, write_ckplus
 from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.result import RunResult, run_path
-from fer_edge.paper.study import StudyProgress, study_device, weights_path
+from fer_edge.paper.study import StudyProgress, weights_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import TrainedSystem, system_recipe, train_system
+from fer_edge.train.distributed import compute_device
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
 
@@ -128,7 +129,7 @@ def run_ckplus(
     """
     whole, sequences = load_ckplus(data)
     protocol = _Protocol(
-        recipe=recipe, whole=whole, sequences=sequences, out=out, device=study_device(device), systems=systems
+        recipe=recipe, whole=whole, sequences=sequences, out=out, device=compute_device(device), systems=systems
     )
     plan = plan_ckplus(recipe, systems=systems, whole=sequences is not None)
     results = {run: found for run in plan if (found := protocol.read(run)) is not None}

@@ -14,20 +14,22 @@ from typing import Any, Protocol
 
 import torch
 
-from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, repository_commit, writable_log
+from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.decode import decode
 from fer_edge.errors import InputError
+from fer_edge.machine import repository_commit
 from fer_edge.manifest import timestamp
 from fer_edge.metrics import accuracy_report
 from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.result import RunResult, run_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
+from fer_edge.train.distributed import compute_device
 from fer_edge.train.recipe import TrainRecipe
 from fer_edge.workers import open_workers
 
-__all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "study_device", "weights_path"]
+__all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "weights_path"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,7 @@ def run_study(
     progress.planned(finished=len(results), total=len(plan))
     looks = dataset.roles.get("report") == PRIVATE_SPLIT and bool(waiting)
     log = writable_log(private_log) if looks else None
-    place = study_device(device)
+    place = compute_device(device)
     begun = time.monotonic()
 
     def take(result: RunResult) -> None:
@@ -177,13 +179,6 @@ def run_study(
             ended, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in ended:
                 take(future.result())
-
-
-def study_device(name: str) -> torch.device:
-    """``"auto"`` is CUDA where there is a GPU, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def _log_look(log: Path, result: RunResult, dataset: Dataset) -> None:

@@ -93,7 +93,7 @@ class Builder:
         """Make what of a unit is not there yet; what cannot be made is recorded with the reason.
 
         Raises:
-            InputError: what stands in the unit's folder is another recipe's.
+            InputError: what stands in the unit's folder is another recipe's, or a run that is given is not finished.
             OutputError: the folder cannot be written.
         """
         if not unmade(self.folder, unit, self.recipe):
@@ -102,11 +102,27 @@ class Builder:
         for network in unit.networks:
             made = self.folder.made(unit, network)
             if made is None:
-                run = run or self._trained(unit)
-                made = self._exported(unit, network, run)
+                self._expect_own(unit)
+                try:
+                    run = run or self._trained(unit)
+                    made = self._exported(unit, network, run)
+                except InputError as error:
+                    told = None if unit.recipe is None else encode(unit.recipe)
+                    made = Made(network=network.name, recipe=told, failed=str(error))
                 self.folder.record(unit, network, made)
             if made.failed is None and (missing := _missing_forms(made, self.recipe)):
                 self.folder.record(unit, network, self._calibrated(unit, network, made, missing))
+
+    def _expect_own(self, unit: Unit) -> None:
+        from fer_edge.train.run import TrainRun
+
+        place = self.folder.place(unit) / "run"
+        if unit.run is not None and not TrainRun.open(unit.run).done:
+            raise InputError(f"{unit.run} is not finished; go on with it by fer-edge train --resume first")
+        if (place / "run.json").exists() and TrainRun.open(place).recipe != unit.recipe:
+            raise InputError(
+                f"{place} was trained by other settings than the recipe's; remove it, or take another --out"
+            )
 
     def _trained(self, unit: Unit) -> TrainRun:
         from fer_edge.train.run import TrainRun

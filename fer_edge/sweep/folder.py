@@ -19,7 +19,7 @@ from typing import Any, Final
 from fer_edge.data import Dataset
 from fer_edge.decode import decode, encode
 from fer_edge.errors import InputError
-from fer_edge.files import claimed, read_json, write_json, writing
+from fer_edge.files import claimed, read_json, sha256_file, write_json, writing
 from fer_edge.sweep.plan import Network, Unit
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.train.recipe import TrainRecipe
@@ -118,6 +118,8 @@ class SweepFolder:
     def made(self, unit: Unit, network: Network) -> Made | None:
         """What became of a network; None where it is yet to be made.
 
+        That of a run that is given is made anew where the run has other weights by now.
+
         Raises:
             InputError: the record is damaged, or the network was trained by other settings.
         """
@@ -125,6 +127,8 @@ class SweepFolder:
         if not file.exists():
             return None
         found = decode(Made, read_json(file), where=str(file))
+        if unit.run is not None and not _made_of(found, unit.run):
+            return None
         if unit.recipe is not None and _recipe_of(found) != unit.recipe:
             raise InputError(
                 f"{file} was made by other training settings than the recipe's; choose another --out, or remove "
@@ -191,6 +195,15 @@ def _fixed(recipe: SweepRecipe) -> dict[str, Any]:
     # A sweep without any grid or search of its own shares nothing with another: its networks must be the same kind.
     kept["kind"] = [recipe.makes_networks, recipe.grid is not None, recipe.search is not None]
     return kept
+
+
+def _made_of(made: Made, run: Path) -> bool:
+    """Whether a network, or the one that it was pruned from, has the weights of a run; so it is where one is gone."""
+    weights = run / "model.safetensors"
+    if not weights.is_file() or made.run is None:
+        return True
+    parent = made.run["training"].get("parent", made.run)
+    return bool(parent.get("weights_sha256") == sha256_file(weights))
 
 
 def _recipe_of(made: Made) -> TrainRecipe | None:

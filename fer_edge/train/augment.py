@@ -2,7 +2,8 @@
 
 Faces stay uint8 on both sides, so that what the network learns from has passed the same rounding and the same median
 filter as what the runtime feeds it. Everything random is drawn for the whole global batch from one generator, so that
-processes that share a batch change its faces exactly as one process would.
+processes that share a batch change its faces exactly as one process would; only mixed faces find their partners within
+a process's own part.
 """
 
 from __future__ import annotations

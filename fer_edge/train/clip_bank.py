@@ -99,7 +99,7 @@ def encode_clips(
     """
     plan = recipe.sequence.clip_plan(seed=recipe.seed)
     labels = np.asarray(stills.labels)
-    key = _key(model, stills, recipe, plan)
+    key = _key(model, stills, recipe, plan, device)
     faces, parts = FrameFeatures(model, recipe, device), []
     for start in range(0, len(labels), _PART):
         path = default_cache_folder() / f"clips-{key}" / f"{start:07d}.safetensors"
@@ -186,6 +186,7 @@ def _encode_part(
     return {"features": torch.cat(features).half(), "stills": torch.cat(alone).half(), "rows": torch.cat(rows)}
 
 
-def _key(model: AttentionCnnBiLstm, stills: StillSet, recipe: TrainRecipe, plan: ClipPlan) -> str:
+def _key(model: AttentionCnnBiLstm, stills: StillSet, recipe: TrainRecipe, plan: ClipPlan, device: torch.device) -> str:
     key = {"plan": plain(plan), "stills": stills.sha256, "preprocess": plain(recipe.preprocess), "version": _VERSION}
-    return cache_key({**key, "encoder": weights_sha256(model.encoder)})
+    arithmetic = {"precision": recipe.precision, "device": device.type}
+    return cache_key({**key, **arithmetic, "encoder": weights_sha256(model.encoder)})

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Processes", "all_reduce_sum", "processes"]
+from fer_edge.errors import InputError
+
+__all__ = ["Processes", "all_reduce_sum", "compute_device", "processes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,22 +44,41 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     """Join the process group that torchrun describes in the environment, if any.
 
     Args:
-        device: ``"auto"`` takes CUDA where there is one, else the CPU; or a torch device string.
+        device: as `compute_device` takes it; under torchrun each process has the GPU of its local rank.
+
+    Raises:
+        InputError: as `compute_device`.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    use_cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
-    if device not in ("auto", "cuda"):
-        place = torch.device(device)
+    place = compute_device(device)
+    if place == torch.device("cuda"):
+        place = compute_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     if world == 1:
         yield Processes(rank=0, world=1, device=place)
         return
-    torch.distributed.init_process_group("nccl" if use_cuda else "gloo")
+    torch.distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         yield Processes(rank=rank, world=world, device=place)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def compute_device(name: str) -> torch.device:
+    """The device called `name`; ``"auto"`` is CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        InputError: no such device, or none here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise InputError(f"device: got {name!r}, expected auto, cpu or cuda")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if int(number or 0) >= count:
+        raise InputError(f"device: got {name!r}, and torch finds {count} CUDA GPUs here; take auto or cpu")
+    return torch.device(name)
 
 
 def all_reduce_sum(value: Tensor) -> None:

@@ -258,6 +258,7 @@ class FrameStage:
                 self.choice.note(index, each)
             total += loss
             report.step("frames", done + 1, self.spec.epochs * per_epoch)
+        self.choice.share()
         return float(total) / per_epoch
 
     def _batch(self, train: DeviceFaces, view: View | None, index: Tensor, generator: torch.Generator) -> Batch:
@@ -337,7 +338,7 @@ class FrameStage:
             "best_top1": self.best["score"],
             "seconds": round(time.monotonic() - started, 1),
         }
-        self.run.update(history=[*self.run.record["history"], {"stage": "frames", **figures}])
+        history = [*self.run.record["history"], {"stage": "frames", **figures}]
         parts = {
             "raw": self.module.state_dict(),
             "average": self.average.state_dict(),
@@ -347,8 +348,9 @@ class FrameStage:
             "choice": self.choice.state(),
             "adapter": self._adapter(),
         }
-        facts = {"epoch": self.epoch, "best": self.best, "history": self.run.record["history"]}
+        facts = {"epoch": self.epoch, "best": self.best, "history": history}
         save_checkpoint(self.run.path / "checkpoint.safetensors", join(parts), facts)
+        self.run.update(history=history)
         report.epoch("frames", figures)
 
     def _adapter(self) -> dict[str, Tensor]:

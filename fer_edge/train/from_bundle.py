@@ -55,6 +55,12 @@ class BundleOrigin:
         }
 
     @property
+    def sparsity(self) -> str | None:
+        """The pattern of zeros that its weights were pruned to, ``"2:4"``; None where they are dense."""
+        pruned: dict[str, str] = self.bundle.manifest.model.get("sparsity", {})
+        return pruned.get("pattern")
+
+    @property
     def path(self) -> Path:
         """Where it lies."""
         return self.bundle.path

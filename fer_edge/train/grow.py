@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_edge.data import Dataset
+from fer_edge.data.sample import draw_sample
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.preprocess import PreprocessSpec, prepare_stills
@@ -69,8 +70,9 @@ def refit_folded(model: AttentionCnnBiLstm, dataset: Dataset, preprocess: Prepro
 
 
 def training_faces(dataset: Dataset, preprocess: PreprocessSpec) -> Tensor:
-    """The first training faces, prepared as a network sees them: uint8 (N, S, S)."""
-    faces = prepare_stills(np.asarray(dataset.split("train").images[:REFITTED_FACES]), preprocess)
+    """Some training faces, of each class its share, prepared as a network sees them: uint8 (N, S, S)."""
+    size = min(REFITTED_FACES, len(dataset.split("train")))
+    faces = prepare_stills(np.asarray(draw_sample(dataset, size=size, seed=0).stills.images), preprocess)
     return torch.from_numpy(np.array(faces))
 
 

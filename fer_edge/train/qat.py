@@ -31,6 +31,7 @@ from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.clip_bank import encode_clips
 from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.faces import DeviceFaces
+from fer_edge.train.figures import final_figures
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier, single_contexts
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.prune import open_parent
@@ -38,7 +39,7 @@ from fer_edge.train.recipe import QatRecipe, TrainRecipe
 from fer_edge.train.run import TrainRun
 from fer_edge.train.sequence_stage import Guide, fit_head
 from fer_edge.train.teacher import Teachers
-from fer_edge.train.trainer import Origin, final_figures, finish_run, open_run
+from fer_edge.train.trainer import Origin, finish_run, open_run
 
 __all__ = ["QUANTISED_FILE", "load_quantised", "qat_run"]
 
@@ -75,10 +76,9 @@ def qat_run(
     """
     recipe = recipe or QatRecipe()
     dataset.expect_expressions(parent.labels, of=str(parent.path))
-    if isinstance(parent, TrainRun) and "sparsity" in parent.record:
+    if parent.sparsity is not None:
         raise InputError(
-            f"{parent.path} was pruned to {parent.record['sparsity']['pattern']} zeros, which fine-tuning would fill; "
-            "begin from a run without them"
+            f"{parent.path} was pruned to {parent.sparsity} zeros, which fine-tuning would fill; begin from one without"
         )
     drawn = recipe.sample
     rows, sample = _rows(dataset, recipe), draw_sample(dataset, size=drawn.size, seed=drawn.seed, choice=drawn.choice)

@@ -256,6 +256,8 @@ class TrainRecipe:
     sequence: SequenceTraining = field(default_factory=SequenceTraining)
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more; got {self.seed}")
         if self.preprocess.size != self.model.input_size:
             raise InputError(
                 f"preprocess.size must equal model.input_size; got {self.preprocess.size} and {self.model.input_size}"

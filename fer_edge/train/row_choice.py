@@ -53,7 +53,6 @@ class RowChoice:
         Returns:
             int64 (n,), the rows; and float32 (N,), what each of all rows weighs.
         """
-        self._share()
         device = self.losses.device
         order = torch.randperm(len(self.losses), generator=generator, device=device)
         weights = torch.ones_like(self.losses)
@@ -69,8 +68,8 @@ class RowChoice:
         """Remember the losses of rows: int64 (B,), float (B,)."""
         self._seen[rows] = losses.detach().float()
 
-    def _share(self) -> None:
-        """Take over what this process noted, and what every other one did."""
+    def share(self) -> None:
+        """Take over what this process noted and what every other one did; at an epoch's end, by every process."""
         fresh = self._seen.isfinite()
         total, count = torch.where(fresh, self._seen, 0.0), fresh.float()
         all_reduce_sum(total)
@@ -79,8 +78,7 @@ class RowChoice:
         self._seen.fill_(torch.inf)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        self._share()
+        """What a checkpoint keeps, after `share`."""
         return {"losses": self.losses}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:

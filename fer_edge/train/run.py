@@ -8,7 +8,6 @@ model.safetensors        the shipped weights: encoder, head, temporary classifie
 from __future__ import annotations
 
 import platform
-import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any, Final
 
 from torch import nn
 
-from fer_edge.data import Dataset
+from fer_edge.data import Dataset, StillSet
 from fer_edge.decode import decode, encode
 from fer_edge.errors import InputError
-from fer_edge.files import read_json, sha256_file, write_json
+from fer_edge.files import read_json, sha256_bytes, sha256_file, write_json
 from fer_edge.labels import EXPRESSIONS
+from fer_edge.machine import repository_commit
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint, split
 from fer_edge.train.recipe import TrainRecipe
@@ -40,19 +40,9 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return found
-    if commit.returncode == 0:
-        found["commit"] = commit.stdout.strip()
+    checkout = Path(__file__).parents[2]  # not so where it is installed, perhaps in some other repository
+    if (checkout / ".git").exists() and (commit := repository_commit(checkout)) is not None:
+        found["commit"] = commit
     return found
 
 
@@ -62,8 +52,13 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
         "dataset": dataset.name,
         "sha256": dataset.sha256,
         "labels": list(dataset.expressions),
-        "splits": {name: {"rows": len(still.labels), "sha256": still.sha256} for name, still in dataset.splits.items()},
+        "splits": {name: _split_facts(stills) for name, stills in dataset.splits.items()},
     }
+
+
+def _split_facts(stills: StillSet) -> dict[str, Any]:
+    facts = {"rows": len(stills), "sha256": stills.sha256}
+    return facts if stills.votes is None else {**facts, "votes_sha256": sha256_bytes(stills.votes.tobytes())}
 
 
 def _told_once(account: Any, known: set[str]) -> Any:
@@ -151,6 +146,12 @@ class TrainRun:
     def labels(self) -> tuple[str, ...]:
         """What the model's outputs mean, in their order; runs of older versions know the seven expressions alone."""
         return tuple(self.record["data"].get("labels", EXPRESSIONS))
+
+    @property
+    def sparsity(self) -> str | None:
+        """The pattern of zeros that its weights were pruned to, ``"2:4"``; None where they are dense."""
+        pruned: dict[str, str] = self.record.get("sparsity", {})
+        return pruned.get("pattern")
 
     @property
     def identity(self) -> dict[str, Any]:

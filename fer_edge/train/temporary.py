@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_edge.data import Dataset
+from fer_edge.data.sample import draw_sample
 from fer_edge.errors import InputError, require
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.faces import DeviceFaces
@@ -33,8 +34,7 @@ def temporary_classifier(model: AttentionCnnBiLstm, dataset: Dataset, recipe: Tr
     Raises:
         InputError: the training split lacks an expression.
     """
-    stills = dataset.split("train")
-    some = stills.subset(torch.arange(min(_FACES, len(stills))).numpy())
+    some = draw_sample(dataset, size=min(_FACES, len(dataset.split("train"))), seed=0).stills
     faces = DeviceFaces.load(some, recipe.preprocess, recipe.loss, torch.device("cpu"), classes=recipe.model.classes)
     model.eval()
     return fit_classifier(face_contexts(model, faces.images), faces.labels, classes=recipe.model.classes)

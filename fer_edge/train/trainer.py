@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fer_edge.bundle import Bundle
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.ckplus import CkPlusSequence
-from fer_edge.data.clips import ClipPlan
 from fer_edge.data.report import leaked_rows
 from fer_edge.errors import InputError
-from fer_edge.metrics import accuracy_report, fit_temperature, softmax
+from fer_edge.files import claimed
+from fer_edge.labels import EXPRESSIONS
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.clip_bank import FrameFeatures, encode_clips, encode_plan, encode_sequences
+from fer_edge.train.clip_bank import encode_clips, encode_sequences
 from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.faces import DeviceFaces
+from fer_edge.train.figures import clip_figures, final_figures
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
 from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.grow import grown, grows_from, refit_folded
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
-from fer_edge.train.run import TrainRun
-from fer_edge.train.sequence_stage import Guide, averaged_predictions, fit_head, tune_head, window_logits
+from fer_edge.train.run import TrainRun, data_facts
+from fer_edge.train.sequence_stage import Guide, fit_head, tune_head
 from fer_edge.train.shrink import shrinks_to, shrunk
 from fer_edge.train.teacher import Teachers
 from fer_edge.train.temporary import classifier_of_features, temporary_classifier
 
 __all__ = [
     "Origin",
-    "clip_figures",
-    "final_figures",
     "finish_run",
     "finish_untrained",
     "fit_stages",
@@ -54,9 +53,6 @@ Origin: TypeAlias = TrainRun | BundleOrigin
 
 ORIGINS: Final = ("init", "teacher", "parent", "pruning", "sparsity", "qat", "stage", "sequences")
 """What a run's record may say of where it began, and of how it differs from a whole training."""
-
-UNKNOWN_SHARE: Final = 0.05
-"""Share of the ``choose`` split's faces that fall below the unknown threshold."""
 
 
 def open_origin(name: str) -> Origin:
@@ -116,9 +112,16 @@ def train_model(
             f"{dataset.source} is labelled with {len(dataset.expressions)} expressions, and the recipe's model.classes "
             f"is {recipe.model.classes}; they must agree"
         )
+    if sequences and (dataset.name == "ckplus" or dataset.expressions != EXPRESSIONS):
+        raise InputError(
+            f"sequences of CK+ go beside stills of another data set with the seven expressions; {dataset.source} would "
+            "be trained on its own faces to choose and report on, or has other labels"
+        )
     teachers = teacher_list(teacher, dataset, recipe)
     if init is not None:
         _expect_fit(init, recipe)
+        if stage == "sequence":
+            dataset.expect_expressions(init.labels, of=f"the network {init.path}")
     with processes(device) as peers:
         origins: dict[str, Any] = {} if init is None else {"init": init.identity}
         if teachers:
@@ -127,23 +130,40 @@ def train_model(
             origins["stage"] = stage
         if sequences:
             origins["sequences"] = {"dataset": "ckplus", "sequences": len(sequences)}
-        run = open_run(recipe, dataset, out, origins, resume=resume, peers=peers)
-        if run.done:
-            return run
-        torch.manual_seed(recipe.seed)
-        model, temporary = run.new_model() if init is None else _loaded(init, run, dataset)
-        fit_stages(
-            run,
-            model,
-            temporary,
-            dataset,
-            peers,
-            spec=recipe.optimiser if stage == "all" else None,
-            report=report or Silent(),
-            teacher=open_teachers(teachers) if teachers else None,
-            sequences=sequences,
-        )
+        open_run(recipe, dataset, out, origins, resume=resume, peers=peers)
+        with _alone_in(out, peers) as run:
+            if run.done:
+                return run
+            torch.manual_seed(recipe.seed)
+            model, temporary = run.new_model() if init is None else _loaded(init, run, dataset)
+            fit_stages(
+                run,
+                model,
+                temporary,
+                dataset,
+                peers,
+                spec=recipe.optimiser if stage == "all" else None,
+                report=report or Silent(),
+                teacher=open_teachers(teachers) if teachers else None,
+                sequences=sequences,
+            )
     return run
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path, peers: Processes) -> Iterator[TrainRun]:
+    """The run in a folder that no other training works in while the block runs.
+
+    Raises:
+        InputError: one does.
+    """
+    if not peers.leads:
+        yield TrainRun.open(out)
+        return
+    with claimed(out) as ours:
+        if not ours:
+            raise InputError(f"another process is training in {out}; let it end, or choose another --out")
+        yield TrainRun.open(out)
 
 
 def _expect_fit(init: Origin, recipe: TrainRecipe) -> None:
@@ -235,11 +255,13 @@ def open_run(
         peers: this process among its peers.
 
     Raises:
-        InputError: the folder holds a run that is not to be resumed, or that was begun otherwise.
+        InputError: the folder holds a run that is not to be resumed, or that was begun otherwise; or the data have
+            nothing to train on or to choose on.
     """
     if not peers.leads:
         torch.distributed.barrier()
         return TrainRun.open(out)
+    _expect_judges(dataset)
     if resume and (out / "run.json").exists():
         run = TrainRun.open(out)
         begun = {name: run.record[name] for name in ORIGINS if name in run.record}
@@ -247,11 +269,28 @@ def open_run(
             raise InputError(f"{out} was begun with other settings; resume it with its own, or choose another --out")
         if run.record["data"]["sha256"] != dataset.sha256:
             raise InputError(f"{out} was trained on other data (sha256 {run.record['data']['sha256'][:12]}…)")
+        if run.record["data"] != data_facts(dataset):
+            raise InputError(f"{out} was trained with other FER+ votes, or without; resume it with its own")
     else:
         run = TrainRun.create(out, recipe, dataset, **facts)
     if peers.world > 1:
         torch.distributed.barrier()
     return run
+
+
+def _expect_judges(dataset: Dataset) -> None:
+    """Refuse data that no epoch could be chosen on.
+
+    Raises:
+        InputError: a split is missing, or all faces to choose on stand in the training split too.
+    """
+    dataset.split("train")
+    choose = dataset.split("choose")
+    if leaked_rows(dataset, choose).all():
+        raise InputError(
+            f"{dataset.source}: every face of {choose.name} stands in the training split too, so nothing could be "
+            "chosen on it; give it faces of its own"
+        )
 
 
 def fit_stages(
@@ -347,74 +386,3 @@ def finish_untrained(
     leaked = torch.from_numpy(leaked_rows(dataset, stills)).to(device)
     module = FrameClassifier(model, temporary, dropout=0.0).to(device).eval()
     finish_run(run, module, stills, choose, leaked, report=report, seconds=0.0)
-
-
-def final_figures(
-    run: TrainRun, model: AttentionCnnBiLstm, stills: StillSet, choose: DeviceFaces, leaked: Tensor
-) -> dict[str, Any]:
-    """What a run's record says of a model: accuracy on the ``choose`` split, temperature, unknown threshold.
-
-    The temperature minimises the likelihood loss on the rows that do not also stand in the training split (Guo et al.
-    2017, arXiv 1706.04599); below the unknown threshold lie the twentieth of the faces that are least certain.
-    """
-    kept, window = ~leaked, run.recipe.sequence.window
-    features = _still_features(model, choose)
-    logits = window_logits(model, features.unsqueeze(1))
-    labels = choose.labels.cpu().numpy()
-    temperature = fit_temperature(logits[kept].cpu().numpy(), labels[kept.cpu().numpy()])
-    probabilities = softmax(logits.cpu().numpy(), temperature=temperature)
-    accuracy = accuracy_report(
-        probabilities,
-        labels,
-        dataset=run.record["data"]["dataset"],
-        split=stills.name,
-        leaked=leaked.cpu().numpy(),
-        classes=run.labels,
-    )
-    repeated = window_logits(model, features.unsqueeze(1).expand(-1, window, -1))
-    return {
-        "choose": accuracy.to_json(),
-        "temperature": temperature,
-        "unknown_threshold": float(np.quantile(probabilities.max(axis=1), UNKNOWN_SHARE)),
-        "top1_by_window": {
-            "still_1": _top1(logits, choose, kept),
-            f"still_{window}": _top1(repeated, choose, kept),
-        },
-    }
-
-
-def clip_figures(
-    run: TrainRun,
-    model: AttentionCnnBiLstm,
-    stills: StillSet,
-    choose: DeviceFaces,
-    leaked: Tensor,
-    report: Reporter,
-) -> dict[str, float]:
-    """Top-1 on clips made of the ``choose`` split: of the newest frame, of the window, of the frames averaged."""
-    kept, window = ~leaked, run.recipe.sequence.window
-    faces = FrameFeatures(model, run.recipe, choose.images.device)
-    clips = encode_plan(faces, stills, _judged_clips(run.recipe), report).to(choose.images.device)
-    averaged = averaged_predictions(model, clips)
-    return {
-        "clip_1": _top1(window_logits(model, clips[:, -1:]), choose, kept),
-        f"clip_{window}": _top1(window_logits(model, clips), choose, kept),
-        f"clip_averaged_{window}": float((averaged == choose.labels)[kept].float().mean()),
-    }
-
-
-def _top1(logits: Tensor, choose: DeviceFaces, kept: Tensor) -> float:
-    return float((logits.argmax(dim=1) == choose.labels)[kept].float().mean())
-
-
-@torch.no_grad()
-def _still_features(model: AttentionCnnBiLstm, faces: DeviceFaces, *, size: int = 512) -> Tensor:
-    """Features of every face as it is, in FP32: float32 (N, F)."""
-    model.eval()
-    return torch.cat([model.encoder(part)[0] for part in torch.split(faces.images, size)])
-
-
-def _judged_clips(recipe: TrainRecipe) -> ClipPlan:
-    """Clips of one window and one expression under what the head is trained on."""
-    plan = recipe.sequence.clip_plan(seed=recipe.seed)
-    return replace(plan, frames=recipe.sequence.window, changing=0.0, mirrored=0.0)

@@ -135,6 +135,7 @@ def test_easy_rows_are_left_out_and_weigh_the_more_otherwise() -> None:
     assert (weights == 1).all()
     losses = torch.where(torch.arange(1000) < 600, 0.1, 2.0)
     choice.note(torch.arange(1000), losses)
+    choice.share()
     rows, weights = choice.epoch(0.1, seeded(CPU, 2))
     easy = rows[rows < 600]
     assert sorted(rows[rows >= 600].tolist()) == list(range(600, 1000))
@@ -150,6 +151,7 @@ def test_easy_rows_are_left_out_and_weigh_the_more_otherwise() -> None:
 def test_row_choice_goes_on_from_its_state() -> None:
     first, second = (RowChoice(40, skip=0.5, device=CPU) for _ in range(2))
     first.note(torch.arange(40), torch.rand(40, generator=seeded(CPU, 4)))
+    first.share()
     second.restore(first.state())
     for ours, theirs in zip(first.epoch(0.2, seeded(CPU, 5)), second.epoch(0.2, seeded(CPU, 5)), strict=True):
         assert torch.equal(ours, theirs)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from training import StopAfter, small_dataset, small_recipe
 
 from fer_edge.data import Dataset
 from fer_edge.errors import InputError
+from fer_edge.files import claimed
 from fer_edge.train.run import TrainRun
 from fer_edge.train.trainer import train_model
 
@@ -86,24 +88,80 @@ def test_a_split_that_is_missing_is_named(dataset: Dataset, tmp_path: Path) -> N
         train_model(small_recipe(), alone, tmp_path / "run", device="cpu")
 
 
-def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
-    """Loss and gradients of a global batch, batch norm in evaluation mode, by one process and by two under gloo."""
-    script = Path(__file__).with_name("parallel_step.py")
+def _as_two_processes(script: str, *arguments: object) -> None:
+    """Run a script of this folder as torchrun would with two processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path)]
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(script)), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    subprocess.run(command, env=environment, check=True, timeout=120)
     peers = [
         subprocess.Popen(command, env={**environment, "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(2)
     ]
-    assert [peer.wait(timeout=120) for peer in peers] == [0, 0]
+    try:
+        assert [peer.wait(timeout=240) for peer in peers] == [0, 0]
+    finally:
+        for peer in peers:
+            peer.kill()
+
+
+def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
+    """Loss and gradients of a global batch, batch norm in evaluation mode, by one process and by two under gloo."""
+    script = Path(__file__).with_name("parallel_step.py")
+    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path)]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    _as_two_processes("parallel_step.py", tmp_path)
     alone, together = (load_file(tmp_path / f"step-{world}.safetensors") for world in (1, 2))
     assert alone.keys() == together.keys()
     for name, gradient in alone.items():
         assert torch.allclose(together[name], gradient, atol=1e-6), name
+
+
+def test_two_processes_train_to_the_end(tmp_path: Path) -> None:
+    _as_two_processes("parallel_run.py", tmp_path)
+    run = TrainRun.open(tmp_path / "run")
+    assert run.done
+    assert [epoch["epoch"] for epoch in run.record["history"] if epoch["stage"] == "frames"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_named_before_anything_is_begun(
+    dataset: Dataset, tmp_path: Path, device: str
+) -> None:
+    with pytest.raises(InputError, match=f"device: got '{device}'"):
+        train_model(small_recipe(), dataset, tmp_path / "run", device=device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_faces_to_choose_on_that_all_leaked_are_refused_before_anything_is_begun(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    copied = replace(dataset.split("train"), name=dataset.split("choose").name)
+    leaking = replace(dataset, splits={**dataset.splits, copied.name: copied})
+    with pytest.raises(InputError, match=r"every face of .* stands in the training split too"):
+        train_model(small_recipe(), leaking, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_training_at_a_time_works_in_a_folder(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_model(small_recipe(), dataset, tmp_path / "run", device="cpu", report=StopAfter("frames", 1))
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with claimed(tmp_path / "run"), pytest.raises(InputError, match="another process is training in"):
+        train_model(small_recipe(), dataset, tmp_path / "run", device="cpu", resume=True)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_other_votes_are_other_data(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_model(small_recipe(), dataset, tmp_path / "run", device="cpu", report=StopAfter("frames", 1))
+    train = dataset.split("train")
+    votes = np.zeros((len(train), 10), np.uint8)
+    voted = replace(dataset, splits={**dataset.splits, train.name: replace(train, votes=votes)})
+    assert voted.sha256 == dataset.sha256
+    with pytest.raises(InputError, match=r"other FER\+ votes"):
+        train_model(small_recipe(), voted, tmp_path / "run", device="cpu", resume=True)
 
 
 def test_a_run_can_start_from_and_follow_another(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
