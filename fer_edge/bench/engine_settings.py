@@ -173,6 +173,7 @@ def measure_engines(
         progress: told what is going on.
 
     Raises:
+        InputError: the data's labels mean something else than the bundle's.
         BundleError: no such variant.
         MissingPackageError: ONNX Runtime or OpenVINO is not installed.
     """
@@ -180,6 +181,8 @@ def measure_engines(
     with without_telemetry():
         require("openvino", needed_by="the engines' comparison", extra="openvino")
     require("onnx", needed_by="the engines' comparison", extra="calibrate")
+    if data is not None:
+        data.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name!r}")
     device = machine_report().to_json()
     settings = _settings(bundle, variants, threads, rounds, progress)
     return EngineReport(
@@ -391,7 +394,6 @@ def _profile_openvino(graph: bytes, face: NDArray[np.uint8], threads: int) -> It
 def _agreement(
     bundle: Bundle, variants: tuple[str, ...], data: Dataset, threads: int, progress: Progress | None
 ) -> Iterator[Agreement]:
-    data.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name!r}")
     split = data.split("choose")
     openers = _openers(threads)
 

@@ -195,7 +195,8 @@ def run_sequences(
         progress: called with (what, done, total).
 
     Raises:
-        InputError: no such split, a window below 2, nothing to choose the smoothing on, or a number out of range.
+        InputError: no such split, labels that mean something else than the bundle's, a window below 2, nothing to
+            choose the smoothing on, or a number out of range.
         BundleError, SessionError, MissingPackageError: as `Network.open`.
     """
     expect(smoothing is None or 0 <= smoothing < 1, "smoothing", smoothing, "0 to below 1")

@@ -66,6 +66,10 @@ class TestChanges:
         nearer = np.abs(grey - (60 + 70 * labels[shown])) < 0.3 * 140 + 1
         assert nearer.all(), "while it fades, a frame looks more like the still it is taken for"
 
+    def test_a_clip_of_one_frame_has_no_place_for_a_change(self, stills: tuple[np.ndarray, np.ndarray]) -> None:
+        block = whole(list(make_clips(*stills, ClipPlan(frames=1, change=(1, 0)))))
+        assert block[0].shape[1] == 1
+
     def test_there_must_be_another_expression(self) -> None:
         images = np.zeros((4, 8, 8), np.uint8)
         with pytest.raises(InputError, match="at least two expressions"):

@@ -9,6 +9,8 @@ from training import small_dataset, small_recipe
 from trees import write_cropped_ckplus
 
 from fer_edge.bench import Timing, run_bench
+from fer_edge.bench.engine_settings import measure_engines
+from fer_edge.bench.sequences import run_sequences
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.ckplus import split_by_subject
 from fer_edge.errors import InputError
@@ -62,5 +64,14 @@ def test_what_cannot_be_mixed(run: TrainRun, ours: TrainRun, official: Dataset, 
     assert ours.labels == EXPRESSIONS
     with pytest.raises(InputError, match=r"the teacher .* tells apart angry, disgust"):
         train_model(small_recipe(epochs=1), official, tmp_path / "taught", teacher=ours, device="cpu")
+    with pytest.raises(InputError, match=r"the network .* tells apart angry, disgust"):
+        train_model(small_recipe(), official, tmp_path / "head", init=ours, stage="sequence", device="cpu")
+    bundle = export_run(ours, tmp_path / "ours")
+    for judge in (run_sequences, lambda bundle, data: measure_engines(bundle, variants=("fp32",), data=data)):
+        with pytest.raises(InputError, match=r"the bundle 'ours' tells apart angry, disgust"):
+            judge(bundle, official)
+    with pytest.raises(InputError, match="sequences of CK"):
+        train_model(small_recipe(), official, tmp_path / "whole", sequences=(object(),), device="cpu")  # type: ignore[arg-type]
+    assert not (tmp_path / "whole").exists()
     with pytest.raises(InputError, match="their figures would mean nothing"):
         prune_run(run, tmp_path / "pruned", small_dataset(), target=PruneTarget(macs=0.5), device="cpu")

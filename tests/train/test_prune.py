@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -21,10 +22,13 @@ from fer_edge.export.from_torch.run import export_run
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
 from fer_edge.model.cost import encoder_macs
+from fer_edge.preprocess import prepare_stills
+from fer_edge.train import grow, temporary
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.narrow import PruneTarget
 from fer_edge.train.prune import open_parent, prune_run
+from fer_edge.train.qat import qat_run
 from fer_edge.train.recipe import OptimiserSpec, PruneRecipe, SparsitySpec
 from fer_edge.train.run import TrainRun
 from fer_edge.train.sparsity import two_of_four
@@ -209,6 +213,26 @@ def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Datas
     graph = load_graph(bundle.graph_bytes("fp32", "encoder"))
     held = {each.name for each in convolution_weights(graph) if holds_two_of_four(each.weights)}
     assert held == set(told["convolutions"])
+    for parent in (sparse, BundleOrigin(bundle=bundle)):
+        with pytest.raises(InputError, match="was pruned to 2:4 zeros, which fine-tuning would fill"):
+            qat_run(parent, tmp_path / "qat", dataset, device="cpu")
+
+
+def test_sorted_data_show_a_bundle_every_class(
+    bundle: BundleOrigin, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As class folders are read: the first faces are all of one expression."""
+    train = dataset.split("train")
+    ordered = train.subset(np.argsort(train.labels, kind="stable"))
+    by_class = replace(dataset, splits={**dataset.splits, train.name: ordered})
+    monkeypatch.setattr(temporary, "_FACES", 60)
+    classifier = temporary.temporary_classifier(bundle.load_model(), by_class, bundle.recipe)
+    assert classifier.weight.shape[0] == 7
+    monkeypatch.setattr(grow, "REFITTED_FACES", 60)
+    faces = grow.training_faces(by_class, bundle.preprocess).numpy()
+    everyone = prepare_stills(np.asarray(ordered.images), bundle.preprocess)
+    classes = {int(label) for face in faces for label in ordered.labels[(everyone == face).all(axis=(1, 2))]}
+    assert classes == set(range(7))
 
 
 def test_a_run_that_lost_its_zeros_is_not_exported(run: TrainRun, tmp_path: Path) -> None:
