@@ -173,8 +173,7 @@ def measure_engines(
         progress: told what is going on.
 
     Raises:
-        InputError: the data's labels mean something else than the bundle's.
-        BundleError: no such variant.
+        InputError, BundleError: the data's labels mean something else than the bundle's, or it has no such variant.
         MissingPackageError: ONNX Runtime or OpenVINO is not installed.
     """
     require("onnxruntime", needed_by="the engines' comparison", extra="cpu")

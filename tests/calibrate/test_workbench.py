@@ -63,10 +63,10 @@ def test_the_readme_shows_every_candidate_with_its_figures() -> None:
 def test_the_readme_shows_what_quantization_aware_training_gave() -> None:
     result = read_json(WORKBENCH / "results" / "nano-qat.json")
     parent = result["parent"]["accuracy"]["top1_without_leaked"]
-    rows = [f"| the run of `fer-edge qat`: fp32 | {100 * parent:.2f} % | – | – |"]
+    rows = [f"| the run of `fer-edge qat`: fp32 | {parent:.2%} | – | – |"]
     for form in result["forms"]:
         measured = {check["name"]: check["measured"] for check in reversed(form["gate"]["checks"])}  # T = 1 comes first
         top1 = form["accuracy"]["top1_without_leaked"]
-        figures = (top1, measured["max_top1_drop"], measured["max_flip_rate"])
-        rows.append(f"| {form['name']}, trained so | " + " | ".join(f"{100 * each:.2f} %" for each in figures) + " |")
+        drop, flips = measured["max_top1_drop"], measured["max_flip_rate"]
+        rows.append(f"| {form['name']}, trained so | {top1:.2%} | {drop:+.2%} | {flips:.2%} |")
     assert "\n".join(rows) in readme()
