@@ -324,8 +324,9 @@ class PruneRecipe:
         for name in ("round_to", "importance_rows", "steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be >= 1; got {getattr(self, name)}")
-        if self.step_epochs < 0:
-            raise InputError(f"step_epochs must be >= 0; got {self.step_epochs}")
+        for name in ("step_epochs", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be >= 0; got {getattr(self, name)}")
         _check("recurrent", self.recurrent, 0.0, 1.0)
         _check("idle_blocks", self.idle_blocks, 0.0, 1.0)
 

@@ -20,7 +20,7 @@ from fer_edge.train.faces import batches, seeded
 from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropy, soft_targets
-from fer_edge.train.recipe import AugmentSpec, LossSpec, OptimiserSpec, TrainRecipe
+from fer_edge.train.recipe import AugmentSpec, LossSpec, OptimiserSpec, PruneRecipe, TrainRecipe
 from fer_edge.train.row_choice import RowChoice, takes_all
 
 pytestmark = pytest.mark.train
@@ -212,3 +212,9 @@ def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
         load_checkpoint(path)
     with pytest.raises(InputError, match="cannot read"):
         load_checkpoint(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("recipe", [TrainRecipe, PruneRecipe])
+def test_seeds_are_not_negative(recipe: type[TrainRecipe] | type[PruneRecipe]) -> None:
+    with pytest.raises(InputError, match="seed must be"):
+        recipe(seed=-1)
