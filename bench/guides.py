@@ -50,7 +50,7 @@ def bench(path: Path, shown: str | None) -> str:
     report = _shown(path, shown)
     device, packages = report.device, report.device["packages"]
     engines = ", ".join(f"{package} {packages[package]}" for package in ("onnxruntime", "openvino"))
-    features = ", ".join(each for each in device["cpu_features"] if each in TELLING) or "no AVX-512"
+    features = ", ".join(each for each in device["cpu_features"] if each in TELLING) or "no 8-bit dot products"
     return markdown(verdict_table(report)).rstrip() + f"  \n{device['cpu']} ({features}), {engines}.\n"
 
 

@@ -33,8 +33,7 @@ def choose_target(target: str, *, gpu: bool = True) -> str:
 
     Fastest first: TensorRT where a GPU and the TensorRT of one of the targets are here, TensorRT-RTX, ONNX Runtime on
     CUDA, ONNX Runtime on the processor (INT8 is quicker there than in OpenVINO, or as quick, where it was measured),
-    OpenVINO.
-    ``"cpu"`` is ONNX Runtime on this machine's processor.
+    OpenVINO. ``"cpu"`` is ONNX Runtime on this machine's processor.
 
     Args:
         target: a shipped target's name, the path of a recipe, ``"cpu"`` or ``"auto"``.

@@ -202,8 +202,8 @@ def _made_of(made: Made, run: Path) -> bool:
     weights = run / "model.safetensors"
     if not weights.is_file() or made.run is None:
         return True
-    parent = made.run["training"].get("parent", made.run)
-    return bool(parent.get("weights_sha256") == sha256_file(weights))
+    parent = made.run["training"].get("parent", {})
+    return sha256_file(weights) in (made.run["weights_sha256"], parent.get("weights_sha256"))
 
 
 def _recipe_of(made: Made) -> TrainRecipe | None:

@@ -139,6 +139,32 @@ class TestGrid:
             variant.name for variant in Bundle.open(place / "strict/networks/run/bundles/run").manifest.variants
         ] == ["fp32"]
 
+    def test_a_training_that_diverges_is_told_and_the_rest_goes_on(self, place: Path, dataset: Dataset) -> None:
+        (place / "wild.toml").write_text(PRESET.replace("[optimiser]", "[optimiser]\nlearning_rate = 1e30"))
+        recipe = load_sweep(str(place / "grid.toml"))
+        assert recipe.grid is not None
+        presets = (str(place / "wild.toml"), str(place / "small.toml"))
+        both = replace(recipe, keep=(1.0,), precisions=("fp32",), grid=replace(recipe.grid, presets=presets))
+        report = sweep(place, both, dataset, "both", Told())
+        assert report is not None
+        assert [each.name for each in report.points] == ["small/fp32"]
+        (missing,) = report.missing
+        assert missing.startswith("wild: ")
+        assert "the loss became" in missing
+
+    def test_a_run_that_is_not_finished_is_refused_and_not_taken_for_a_failure(
+        self, place: Path, dataset: Dataset
+    ) -> None:
+        from training import small_recipe
+
+        from fer_edge.train.run import TrainRun
+
+        TrainRun.create(place / "begun", small_recipe(), dataset)
+        recipe = replace(load_sweep(str(place / "grid.toml")), grid=None, runs=(str(place / "begun"),))
+        with pytest.raises(InputError, match=r"begun is not finished; go on with it by fer-edge train --resume"):
+            sweep(place, recipe, dataset, "unfinished", Told())
+        assert not list((place / "unfinished").glob("networks/*/*.json"))
+
     def test_a_unit_in_another_process_is_left_to_it(self, place: Path, dataset: Dataset) -> None:
         recipe = load_sweep(str(place / "grid.toml"))
         (place / "shared" / "networks" / "small").mkdir(parents=True)
