@@ -21,18 +21,18 @@ import numpy as np
 import torch
 
 from fer_edge.bench.plots import PALETTE
-from fer_edge.bundle import Bundle
 from fer_edge.cli.console import emit_json, print_table, progress
 from fer_edge.cli.training import run_progress
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import FerEdgeError, InputError, require
+from fer_edge.core.files import read_json, write_atomic, write_json
+from fer_edge.core.machine import machine_report
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.metrics import accuracy_report, paired_report, softmax
+from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data import Dataset, StillSet, load_dataset
 from fer_edge.data.report import leaked_rows
-from fer_edge.errors import FerEdgeError, InputError, require
-from fer_edge.files import read_json, write_atomic, write_json
-from fer_edge.machine import machine_report
-from fer_edge.manifest import timestamp
-from fer_edge.metrics import accuracy_report, paired_report, softmax
 from fer_edge.model.cost import encoder_macs
-from fer_edge.recipes import load_recipe, override
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.distributed import Processes
 from fer_edge.train.faces import DeviceFaces

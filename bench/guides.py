@@ -20,10 +20,10 @@ import click
 
 from fer_edge.bench.result import BenchReport
 from fer_edge.bench.table import cost_table, markdown, verdict_table
-from fer_edge.bundle import Bundle
 from fer_edge.cli.console import console
-from fer_edge.errors import FerEdgeError, InputError
-from fer_edge.files import read_json, write_atomic
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import FerEdgeError, InputError
+from fer_edge.core.files import read_json, write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ("README.md", "bench/README.md", "calibrate/README.md", "export/README.md")

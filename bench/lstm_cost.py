@@ -21,14 +21,14 @@ import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 
 from fer_edge.bench.latency import Probe, Samples, measure_interleaved, ratio_over_rounds, summarise
-from fer_edge.bundle import Bundle
 from fer_edge.cli.console import print_table, progress
-from fer_edge.errors import FerEdgeError, InputError
-from fer_edge.files import write_json
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import FerEdgeError, InputError
+from fer_edge.core.files import write_json
+from fer_edge.core.machine import machine_report
+from fer_edge.core.manifest import timestamp
 from fer_edge.graph.index import GraphIndex, drop_dead_nodes, drop_unused
 from fer_edge.graph.load import dump_graph, load_graph
-from fer_edge.machine import machine_report
-from fer_edge.manifest import timestamp
 from fer_edge.runtime.providers import open_session
 
 PROVIDERS = ("cpu", "openvino")

@@ -28,14 +28,14 @@ import click
 import numpy as np
 
 from fer_edge.bench.latency import Probe, measure_interleaved, ratio_over_rounds, summarise
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate import require_packages
 from fer_edge.cli.console import print_table, progress
-from fer_edge.errors import FerEdgeError
-from fer_edge.files import sha256_bytes, write_json
-from fer_edge.machine import machine_report
-from fer_edge.manifest import timestamp
-from fer_edge.metrics import expected_calibration_error, fit_temperature, paired_report, softmax
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import FerEdgeError
+from fer_edge.core.files import sha256_bytes, write_json
+from fer_edge.core.machine import machine_report
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.metrics import expected_calibration_error, fit_temperature, paired_report, softmax
 from fer_edge.runtime.providers import open_session
 
 PROVIDERS = ("cpu", "openvino")
@@ -90,8 +90,8 @@ def dynamic_product(hoisted: Any) -> bytes:
 
 def accuracies(bundle: Bundle, graphs: dict[str, bytes], dataset: Any, rows: int) -> dict[str, Any]:
     """Top-1, flips and calibration error of every form before the float head, beside the float parent."""
+    from fer_edge.core.preprocess import prepare_stills
     from fer_edge.data.report import leaked_rows
-    from fer_edge.preprocess import prepare_stills
 
     choose = dataset.split("choose")
     kept = choose.subset(~leaked_rows(dataset, choose))
@@ -188,8 +188,8 @@ def main(bundle: str, data: str, json_file: Path | None, rows: int, rounds: int,
     """Time the forms of an INT8 encoder's LSTM and evaluate each."""
     require_packages(needed_by="bench/lstm_int8.py")
     from fer_edge.calibrate.recipe import CalibrationRecipe
+    from fer_edge.core.recipes import load_recipe
     from fer_edge.data import load_dataset
-    from fer_edge.recipes import load_recipe
 
     opened, dataset = Bundle.open(bundle), load_dataset(data)
     recipe = load_recipe(CalibrationRecipe, "default", room="calibrate")

@@ -22,13 +22,13 @@ import torch
 from fer_edge.bench.plots import PALETTE
 from fer_edge.cli.console import console, print_table, progress
 from fer_edge.cli.training import open_origin, run_progress
+from fer_edge.core.errors import FerEdgeError, InputError, require
+from fer_edge.core.files import read_json, write_atomic, write_json
+from fer_edge.core.json import encode
+from fer_edge.core.machine import machine_report
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.recipes import override
 from fer_edge.data import load_dataset
-from fer_edge.decode import encode
-from fer_edge.errors import FerEdgeError, InputError, require
-from fer_edge.files import read_json, write_atomic, write_json
-from fer_edge.machine import machine_report
-from fer_edge.manifest import timestamp
-from fer_edge.recipes import override
 from fer_edge.train.distributed import processes
 from fer_edge.train.prune_curve import CurveBudget, PruneCurve
 from fer_edge.train.recipe import Importance, PruneRecipe

@@ -21,12 +21,12 @@ import torch
 
 from fer_edge.cli.console import print_table
 from fer_edge.cli.training import run_progress
+from fer_edge.core.errors import FerEdgeError
+from fer_edge.core.files import write_json
+from fer_edge.core.machine import machine_report
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.errors import FerEdgeError
-from fer_edge.files import write_json
-from fer_edge.machine import machine_report
-from fer_edge.manifest import timestamp
-from fer_edge.recipes import load_recipe, override
 from fer_edge.train.distributed import processes
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from fer_edge.bundle import Bundle as Bundle
+    from fer_edge.core.bundle import Bundle as Bundle
     from fer_edge.runtime import Recognizer as Recognizer
 
 __version__ = "0.1.0"
@@ -18,7 +18,7 @@ __all__ = ["Bundle", "Recognizer", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "Bundle":
-        from fer_edge.bundle import Bundle
+        from fer_edge.core.bundle import Bundle
 
         return Bundle
     if name == "Recognizer":

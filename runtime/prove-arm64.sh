@@ -115,7 +115,7 @@ rm -rf x86/runs arm64/runs "$root/proof/runs"
 mkdir -p x86/runs arm64/runs "$root/proof/runs"
 variants=$(venv/bin/python -c '
 import sys
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
 print(*[variant.name for variant in Bundle.open(sys.argv[1]).manifest.variants])' "$bundle")
 for variant in $variants; do
     for name in "${!sources[@]}"; do

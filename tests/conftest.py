@@ -49,7 +49,7 @@ def _unmet(marks: set[str]) -> dict[str, str]:
     if "tensorrt" in marks and not (importlib.util.find_spec("tensorrt") or importlib.util.find_spec("tensorrt_rtx")):
         reasons["tensorrt"] = "needs TensorRT or TensorRT-RTX"
     if "gpu" in marks:
-        from fer_edge.machine import machine_report
+        from fer_edge.core.machine import machine_report
 
         if not machine_report().gpus:
             reasons["gpu"] = "needs a CUDA GPU"

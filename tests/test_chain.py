@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
 from fer_edge.data import load_dataset
 
 pytestmark = [pytest.mark.data, pytest.mark.train, pytest.mark.slow]

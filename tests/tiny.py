@@ -10,9 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fer_edge.bundle import Bundle, GraphFile, Manifest, PreprocessSpec, Provenance, SequenceSpec, Variant
-from fer_edge.files import sha256_bytes
-from fer_edge.labels import EXPRESSIONS
+from fer_edge.core.bundle import Bundle, GraphFile, Manifest, PreprocessSpec, Provenance, SequenceSpec, Variant
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.labels import EXPRESSIONS
 
 SIZE = 16
 FEATURES = 8

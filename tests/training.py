@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 
+from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.preprocess import PreprocessSpec
 from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, SequenceTraining, TrainRecipe
 
 __all__ = ["StopAfter", "small_config", "small_dataset", "small_recipe", "trained_like"]

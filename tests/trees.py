@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import CKPLUS_CODES, EXPRESSIONS
 from fer_edge.data import load_dataset
 from fer_edge.data.faces import Face, draw_face, random_face, synthetic_stills
 from fer_edge.data.faces.draws import Draws, random_units
-from fer_edge.errors import InputError
-from fer_edge.labels import CKPLUS_CODES, EXPRESSIONS
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 FACE_BOX = (200, 120, 460, 380)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tritonclient import grpc as triton
 
 from fer_edge import Bundle
-from fer_edge.preprocess import crop_face
+from fer_edge.core.preprocess import crop_face
 from fer_edge.runtime.detector import HaarDetector
 from fer_edge.runtime.sources import open_source
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT
 from fer_edge.bench.result import BenchReport, DataRead, StatedAccuracy
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.manifest import Variant
+from fer_edge.core.metrics import accuracy_report, softmax
 from fer_edge.data import Dataset, leaked_rows
 from fer_edge.data.faces import synthetic_stills
 from fer_edge.data.stills import Role
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
-from fer_edge.manifest import Variant
-from fer_edge.metrics import accuracy_report, softmax
 
 __all__ = [
     "EvaluationRows",

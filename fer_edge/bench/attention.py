@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from fer_edge.bench.accuracy import labelled_rows
 from fer_edge.bench.result import DataRead
+from fer_edge.core.files import write_json
+from fer_edge.core.json import encode
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
-from fer_edge.decode import encode
-from fer_edge.files import write_json
-from fer_edge.preprocess import prepare_stills
 from fer_edge.runtime.explain import FaceMaps, entropies, face_maps
 from fer_edge.runtime.explain.faces import Map, correlation, plain_map
 from fer_edge.runtime.network import Network, NetworkInfo

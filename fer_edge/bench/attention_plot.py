@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fer_edge.bench.attention import AttentionReport
-from fer_edge.errors import require
-from fer_edge.figures import FIGURE_STYLE, check_figure_path, write_figure
+from fer_edge.core.errors import require
+from fer_edge.core.plots import FIGURE_STYLE, check_figure_path, write_figure
 from fer_edge.runtime.explain.faces import Map
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.clips import TRAINED, UNSEEN, ClipPlan, make_clips
 from fer_edge.data.corruptions import LEVELS
-from fer_edge.preprocess import prepare_stills
 from fer_edge.runtime.network import Network
 
 __all__ = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fer_edge.errors import SessionError
+from fer_edge.core.errors import SessionError
 
 __all__ = ["ColdStart", "measure_cold_start"]
 
@@ -56,7 +56,7 @@ def measure_cold_start(bundle: Path, *, variant: str, provider: str, threads: in
 def _run_once(bundle: str, variant: str, provider: str, threads: int) -> None:
     import numpy as np
 
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
     from fer_edge.runtime.network import Network
 
     opened = Bundle.open(Path(bundle))

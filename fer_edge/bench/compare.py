@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fer_edge.bench.latency import LatencySummary
 from fer_edge.bench.result import Comparison, OwnComparison, StatedAccuracy
-from fer_edge.metrics import PairedReport, paired_report, softmax
+from fer_edge.core.metrics import PairedReport, paired_report, softmax
 
 __all__ = ["Measured", "against_original", "against_own_fp32"]
 

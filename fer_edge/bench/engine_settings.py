@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from fer_edge.bench.latency import Probe, Ratio, measure_interleaved, ratio_over_rounds
 from fer_edge.bench.probes import FACE_BOX_XYXY, camera_frame
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import require
+from fer_edge.core.json import encode
+from fer_edge.core.machine import machine_report
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.preprocess import crop_face
+from fer_edge.core.telemetry import without_telemetry
 from fer_edge.data import Dataset
-from fer_edge.decode import encode
-from fer_edge.errors import require
-from fer_edge.machine import machine_report
-from fer_edge.manifest import timestamp
-from fer_edge.preprocess import crop_face
 from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.network import Network
 from fer_edge.runtime.session import Session
-from fer_edge.telemetry import without_telemetry
 
 if TYPE_CHECKING:
     from fer_edge.runtime.openvino_session import OpenVinoSession

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 __all__ = [
     "LatencySummary",

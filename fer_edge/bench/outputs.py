@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fer_edge.bench.result import BenchReport
-from fer_edge.bundle import Bundle, zoo_names
-from fer_edge.errors import InputError, require
-from fer_edge.files import writing
+from fer_edge.core.bundle import Bundle, zoo_names
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.files import writing
 
 __all__ = ["ensure_writable", "open_bundles", "try_folders", "write_reports"]
 

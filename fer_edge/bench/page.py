@@ -11,7 +11,7 @@ from typing import Any, Final
 from fer_edge.bench.plots import accuracy_plot, latency_plot, recall_plot
 from fer_edge.bench.result import BenchReport, VariantResult
 from fer_edge.bench.table import cost_table, megabytes, percent, points, verdict_table
-from fer_edge.files import write_atomic
+from fer_edge.core.files import write_atomic
 
 __all__ = ["render_page", "write_page"]
 

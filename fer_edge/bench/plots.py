@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from fer_edge.bench.result import BenchReport, VariantResult
-from fer_edge.errors import require
+from fer_edge.core.errors import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fer_edge.errors import InputError
-from fer_edge.files import writing
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import writing
 
 __all__ = ["LOG_NAME", "PRIVATE_SPLIT", "append_private", "find_private_log", "writable_log"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fer_edge.bench.latency import LatencySummary, Probe, Samples, summarise
 from fer_edge.bench.result import Timing
+from fer_edge.core.preprocess import PreprocessSpec, crop_face
 from fer_edge.data.faces import synthetic_stills
-from fer_edge.preprocess import PreprocessSpec, crop_face
 
 if TYPE_CHECKING:
     from fer_edge.runtime.network import Network

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.bench.model_writer import Node, TensorShape, write_model
-from fer_edge.labels import EXPRESSIONS
+from fer_edge.core.labels import EXPRESSIONS
 
 __all__ = ["REFERENCE_CHANNELS", "REFERENCE_SIZE", "reference_graph", "reference_input"]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.bench.latency import LatencySummary
-from fer_edge.decode import decode, encode, expect
-from fer_edge.errors import InputError
-from fer_edge.files import read_json, write_json
-from fer_edge.metrics import AccuracyReport
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import read_json, write_json
+from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.metrics import AccuracyReport
 
 __all__ = [
     "SCHEMA",

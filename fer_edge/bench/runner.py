@@ -26,15 +26,15 @@ from fer_edge.bench.probes import FACE_BOX_XYXY, VariantProbes, camera_frame, st
 from fer_edge.bench.reference import reference_graph, reference_input
 from fer_edge.bench.result import BenchReport, ReferenceResult, Throughput, Timing, VariantResult
 from fer_edge.bench.scenarios import after_idle, cold_starts
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.json import encode
+from fer_edge.core.machine import machine_report, repository_commit
+from fer_edge.core.manifest import Variant, timestamp
+from fer_edge.core.preprocess import crop_face
 from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
-from fer_edge.decode import encode
-from fer_edge.errors import InputError
-from fer_edge.files import sha256_bytes
-from fer_edge.machine import machine_report, repository_commit
-from fer_edge.manifest import Variant, timestamp
-from fer_edge.preprocess import crop_face
 from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.network import Network
 from fer_edge.runtime.providers import open_session

@@ -13,9 +13,9 @@ from fer_edge.bench.outputs import try_folders
 from fer_edge.bench.plots import PALETTE
 from fer_edge.bench.sequences import SequenceReport
 from fer_edge.bench.table import Table, markdown, percent, points
-from fer_edge.comparison import BootstrapReport
-from fer_edge.errors import require
-from fer_edge.files import write_atomic
+from fer_edge.core.comparison import BootstrapReport
+from fer_edge.core.errors import require
+from fer_edge.core.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

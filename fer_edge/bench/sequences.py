@@ -27,14 +27,14 @@ from fer_edge.bench.clip_methods import (
 )
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.bench.result import DataRead
-from fer_edge.bundle import Bundle
-from fer_edge.comparison import BootstrapReport, paired_bootstrap
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.comparison import BootstrapReport, paired_bootstrap
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import read_json, write_json
+from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.machine import machine_report, repository_commit
+from fer_edge.core.manifest import timestamp
 from fer_edge.data import Dataset
-from fer_edge.decode import decode, encode, expect
-from fer_edge.errors import InputError
-from fer_edge.files import read_json, write_json
-from fer_edge.machine import machine_report, repository_commit
-from fer_edge.manifest import timestamp
 from fer_edge.runtime.network import Network
 
 __all__ = ["STEPS", "ConditionResult", "DelayResult", "MethodDelay", "PooledGain", "SequenceReport", "run_sequences"]

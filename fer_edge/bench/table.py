@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fer_edge.bench.result import BenchReport, Comparison, VariantResult
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 __all__ = [
     "Table",

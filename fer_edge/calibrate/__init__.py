@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fer_edge.errors import require
-from fer_edge.telemetry import without_telemetry
+from fer_edge.core.errors import require
+from fer_edge.core.telemetry import without_telemetry
 
 __all__ = ["require_packages"]
 

@@ -10,7 +10,6 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.forms import learnt_forms, make_forms
 from fer_edge.calibrate.gate import require_gates
 from fer_edge.calibrate.measure import GateRows
@@ -19,9 +18,10 @@ from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.calibrate.sample import RowSample, draw_agreement_rows
 from fer_edge.calibrate.trial import FormOutcome, Trial, open_parts, sample_of
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.data.stills import Dataset
-from fer_edge.errors import InputError
-from fer_edge.manifest import Variant, timestamp
 
 __all__ = ["CalibrationOutcome", "calibrate_bundle", "measure_forms", "outcome_of"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import CalibrationOutcome, outcome_of
 from fer_edge.calibrate.forms import learnt_forms, make_forms
 from fer_edge.calibrate.measure import GateRows, VariantLogits
@@ -18,11 +17,12 @@ from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, Form
 from fer_edge.calibrate.sample import RowSample, draw_agreement_rows
 from fer_edge.calibrate.trial import FormOutcome, Progress, Trial, open_parts, sample_of
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.json import encode
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.metrics import expected_calibration_error, softmax
 from fer_edge.data.stills import Dataset
-from fer_edge.decode import encode
-from fer_edge.errors import GateError, InputError
-from fer_edge.manifest import timestamp
-from fer_edge.metrics import expected_calibration_error, softmax
 
 __all__ = ["CandidateResult", "Comparison", "compare_candidates", "ranked"]
 

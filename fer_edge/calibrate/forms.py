@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.ptq import quantize_encoder
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form, HalfRange
-from fer_edge.errors import InputError
-from fer_edge.files import sha256_bytes
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.int8_forms import QAT_SUFFIX
+from fer_edge.core.manifest import Variant
 from fer_edge.graph.int8_storage import stored_form
 from fer_edge.graph.quantize_later import pool_before_quantizing
 from fer_edge.graph.signed import to_signed_int8
-from fer_edge.int8_forms import QAT_SUFFIX
-from fer_edge.manifest import Variant
 
 __all__ = ["FormGraphs", "form_graphs", "learnt_forms", "make_forms"]
 

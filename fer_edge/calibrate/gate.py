@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fer_edge.calibrate.recipe import GateLimits
-from fer_edge.decode import encode
-from fer_edge.errors import GateError
-from fer_edge.metrics import PairedReport
+from fer_edge.core.errors import GateError
+from fer_edge.core.json import encode
+from fer_edge.core.metrics import PairedReport
 
 __all__ = ["GateCheck", "GateReport", "check_gate", "require_gates"]
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.gate import GateReport, check_gate
 from fer_edge.calibrate.recipe import GateLimits
 from fer_edge.calibrate.sample import RowSample
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.metrics import AccuracyReport, PairedReport, accuracy_report, fit_temperature, paired_report, softmax
 from fer_edge.data.report import leaked_rows
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.errors import InputError
-from fer_edge.metrics import AccuracyReport, PairedReport, accuracy_report, fit_temperature, paired_report, softmax
 from fer_edge.runtime.evaluate import evaluate_windows
 from fer_edge.runtime.network import Network
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from fer_edge.calibrate.recipe import HalfRange, PtqRange, PtqRecipe
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
+from fer_edge.core.telemetry import quiet_nncf, without_telemetry
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.index import GraphIndex, drop_dead_nodes, drop_unused
 from fer_edge.graph.input_cast import cast_input_first
 from fer_edge.graph.layers import find_nodes
 from fer_edge.graph.lstm_forms import PRODUCT, rewrite_lstm
-from fer_edge.telemetry import quiet_nncf, without_telemetry
 
 with without_telemetry():
     import nncf

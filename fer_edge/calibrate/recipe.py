@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.int8_forms import FORMS, Form
+from fer_edge.core.json import expect
+from fer_edge.core.recipes import override
 from fer_edge.data.sample import SampleChoice, SampleRecipe
-from fer_edge.decode import expect
-from fer_edge.errors import InputError
-from fer_edge.int8_forms import FORMS, Form
-from fer_edge.recipes import override
 
 __all__ = [
     "FORMS",

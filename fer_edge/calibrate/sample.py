@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.sample import RowSample, draw_sample
 from fer_edge.data.stills import Dataset
-from fer_edge.errors import InputError
 
 __all__ = ["RowSample", "draw_agreement_rows", "draw_sample"]
 

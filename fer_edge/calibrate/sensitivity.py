@@ -12,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.forms import FormGraphs
 from fer_edge.calibrate.ptq import NNCF_VERSION, float_nodes, prepared_encoder, quantize_encoder
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
 from fer_edge.calibrate.trial import FloatParts, Progress, open_parts, sample_of, trial_bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.files import read_json
+from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.metrics import fit_temperature, paired_report, softmax
 from fer_edge.data.report import leaked_rows
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.decode import decode, encode, expect
-from fer_edge.files import read_json
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.int8_storage import STORAGE
 from fer_edge.graph.layers import layer_of
 from fer_edge.graph.load import dump_graph
 from fer_edge.graph.signed import to_signed_int8
 from fer_edge.graph.weights import store_weights_int8
-from fer_edge.manifest import timestamp
-from fer_edge.metrics import fit_temperature, paired_report, softmax
 from fer_edge.runtime.evaluate import StillOutputs, evaluate_windows
 from fer_edge.runtime.network import Network
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fer_edge.errors import require
-from fer_edge.figures import FIGURE_STYLE, check_figure_path, write_figure
+from fer_edge.core.errors import require
+from fer_edge.core.plots import FIGURE_STYLE, check_figure_path, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

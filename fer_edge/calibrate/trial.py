@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.forms import FormGraphs
 from fer_edge.calibrate.gate import GateReport
 from fer_edge.calibrate.measure import GateRows, VariantLogits, compare, logit_difference, run_variant
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, LstmStorage
 from fer_edge.calibrate.sample import RowSample, draw_sample
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.json import encode
+from fer_edge.core.manifest import Variant
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.decode import encode
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.int8_storage import STORAGE
 from fer_edge.graph.load import load_graph
-from fer_edge.manifest import Variant
-from fer_edge.preprocess import prepare_stills
 from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.network import Network
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from fer_edge import __version__
-from fer_edge.errors import FerEdgeError
+from fer_edge.core.errors import FerEdgeError
 
 __all__ = ["COMMANDS", "main"]
 

@@ -95,7 +95,7 @@ def command(
     from fer_edge.bench.outputs import ensure_writable, open_bundles, write_reports
     from fer_edge.bench.result import BenchReport
     from fer_edge.bench.table import cost_table, expect_common, ratio_table, verdict_table
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
     from fer_edge.data import load_dataset
 
     other = None if other_file is None else BenchReport.read(other_file)

@@ -14,9 +14,9 @@ import click
 from fer_edge.cli.console import console, emit_json, progress
 
 if TYPE_CHECKING:
-    from fer_edge.bundle import Bundle
     from fer_edge.calibrate.calibration import CalibrationOutcome
     from fer_edge.calibrate.recipe import CalibrationRecipe, Form
+    from fer_edge.core.bundle import Bundle
     from fer_edge.data.stills import Dataset
 
 __all__ = ["command"]
@@ -87,10 +87,10 @@ def command(
     if png_file is not None and not sensitivity:
         raise click.UsageError("--png draws what --sensitivity measures")
     require_packages(needed_by="fer-edge calibrate")
-    from fer_edge.bundle import Bundle
     from fer_edge.calibrate.recipe import CalibrationRecipe
+    from fer_edge.core.bundle import Bundle
+    from fer_edge.core.recipes import load_recipe, override
     from fer_edge.data import load_dataset
-    from fer_edge.recipes import load_recipe, override
 
     plan = override(load_recipe(CalibrationRecipe, recipe, room="calibrate"), settings)
     if forms:
@@ -147,7 +147,7 @@ def _sensitivity(
     from fer_edge.calibrate.sensitivity import sensitivity_of
     from fer_edge.calibrate.sensitivity_plot import WHAT, sensitivity_figure
     from fer_edge.cli.calibration_tables import print_sensitivity
-    from fer_edge.figures import check_figure_path
+    from fer_edge.core.plots import check_figure_path
 
     if png_file is not None:
         check_figure_path(png_file, what=WHAT)
@@ -161,14 +161,14 @@ def _sensitivity(
 
 
 def _write_sample(path: Path, outcome: CalibrationOutcome) -> None:
-    from fer_edge.files import write_json
+    from fer_edge.core.files import write_json
 
     write_json(path, outcome.sample.to_json())
 
 
 def _tell(value: dict[str, Any], json_out: str | None) -> bool:
     """Write the JSON where it is wanted; whether the tables are to be printed."""
-    from fer_edge.files import write_json
+    from fer_edge.core.files import write_json
 
     if json_out == _STDOUT:
         emit_json(value)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fer_edge.calibrate.calibration import CalibrationOutcome
     from fer_edge.calibrate.choice import Comparison
     from fer_edge.calibrate.sensitivity import LayerCost, SensitivityReport
-    from fer_edge.manifest import Variant
+    from fer_edge.core.manifest import Variant
 
 __all__ = ["print_comparison", "print_outcome", "print_sensitivity"]
 

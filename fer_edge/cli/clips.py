@@ -64,7 +64,7 @@ def command(
         write_sequence_report,
     )
     from fer_edge.bench.sequences import run_sequences
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
     from fer_edge.data import load_dataset
 
     ensure_sequence_outputs(json_file=json_file, markdown_file=markdown_file, png_file=png_file)

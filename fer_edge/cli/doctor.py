@@ -9,7 +9,7 @@ import click
 from fer_edge.cli.console import emit_json, json_flag, print_table
 
 if TYPE_CHECKING:
-    from fer_edge.machine import MachineReport
+    from fer_edge.core.machine import MachineReport
 
 __all__ = ["command"]
 
@@ -21,7 +21,7 @@ def command(as_json: bool) -> None:
 
     Every engine is tried with a small graph. Nothing is changed, and what is missing is no error.
     """
-    from fer_edge.doctor import examine
+    from fer_edge.bench.doctor import examine
 
     report = examine()
     if as_json:

@@ -35,9 +35,9 @@ def command(
     that the runtime takes.
     """
     from fer_edge.bench.engine_settings import measure_engines
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
+    from fer_edge.core.files import write_json
     from fer_edge.data import load_dataset
-    from fer_edge.files import write_json
 
     opened = Bundle.open(bundle)
     with progress("measuring") as bar:

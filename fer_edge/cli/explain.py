@@ -76,7 +76,7 @@ def command(
         check_output(target, source=source or "", overwrite=overwrite)
     if data is not None:
         from fer_edge.bench.attention_plot import WHAT, attention_figure
-        from fer_edge.figures import check_figure_path
+        from fer_edge.core.plots import check_figure_path
 
         if out is not None:
             check_figure_path(out, what=WHAT)
@@ -137,7 +137,7 @@ def _emit(found: dict[str, Any], target: Path | None, *, to_stdout: bool) -> Non
     if to_stdout:
         emit_json(found)
     elif target is not None:
-        from fer_edge.files import write_json
+        from fer_edge.core.files import write_json
 
         write_json(target, found)
 

@@ -11,8 +11,8 @@ import click
 from fer_edge.cli.console import ProgressBar, emit_json, json_flag, print_table, progress
 
 if TYPE_CHECKING:
-    from fer_edge.bundle import Bundle
-    from fer_edge.manifest import GraphFile, Variant
+    from fer_edge.core.bundle import Bundle
+    from fer_edge.core.manifest import GraphFile, Variant
 
 
 @click.command(name="export")
@@ -117,7 +117,7 @@ def command(
             )
         _show_bundle(_write_bundle(source, out, name=name, overwrite=overwrite), as_json=as_json)
         return
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
 
     bundle = Bundle.open(source)
     if parity:
@@ -217,7 +217,7 @@ def _shown_on(bar: ProgressBar) -> Callable[[str, int, int], None]:
 
 def _write_bundle(source: str, out: Path, *, name: str | None, overwrite: bool) -> Bundle:
     """A bundle of a RUN's network, or of a BUNDLE's own."""
-    from fer_edge.errors import require
+    from fer_edge.core.errors import require
 
     for package in ("torch", "onnx", "onnxruntime"):
         require(package, needed_by="fer-edge export of a training run, or of a bundle's graphs anew", extra="train")
@@ -228,7 +228,7 @@ def _write_bundle(source: str, out: Path, *, name: str | None, overwrite: bool) 
         run = TrainRun.open(Path(source))
         with progress("exporting"):
             return export_run(run, out, name=name, overwrite=overwrite)
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
     from fer_edge.export.from_torch.bundle import export_again
 
     given = Bundle.open(source)

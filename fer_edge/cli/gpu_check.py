@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from fer_edge.cli.console import emit_json, json_flag, print_table, progress
-from fer_edge.errors import FerEdgeError
+from fer_edge.core.errors import FerEdgeError
 
 if TYPE_CHECKING:
-    from fer_edge.gpu_check import GpuCheckReport, PathResult
+    from fer_edge.bench.gpu_check import GpuCheckReport, PathResult
 
 __all__ = ["command"]
 
@@ -40,9 +40,9 @@ def command(bundle: str, out: Path | None, runs: int, cycles: int, threads: int,
     Each is compared with the CPU and timed; what cannot be had here is listed with the reason. The exit status is 1
     where a path failed or there is no GPU.
     """
-    from fer_edge.bundle import Bundle
-    from fer_edge.files import write_json
-    from fer_edge.gpu_check import GpuCheckOptions, check_gpu
+    from fer_edge.bench.gpu_check import GpuCheckOptions, check_gpu
+    from fer_edge.core.bundle import Bundle
+    from fer_edge.core.files import write_json
 
     with progress("checking the GPU") as bar:
 

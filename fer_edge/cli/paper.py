@@ -116,20 +116,20 @@ def command(
     contrast normalisation are measured under noise and in poor light. Each training's look at FER2013's PrivateTest,
     which nothing is chosen on, goes on record.
     """
-    from fer_edge.errors import require
+    from fer_edge.core.errors import require
 
     data, posed = _told_apart(sources)
     for package in ("torch", "safetensors", "sklearn", "scipy"):
         require(package, needed_by="fer-edge paper", extra="train")
     require("matplotlib", needed_by="fer-edge paper", extra="report")
+    from fer_edge.core.files import writing
+    from fer_edge.core.recipes import load_recipe, override
     from fer_edge.data import load_dataset
-    from fer_edge.files import writing
     from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, load_ckplus, run_ckplus
     from fer_edge.paper.publish import measure_trained, publish_study
     from fer_edge.paper.recipe import StudyRecipe
     from fer_edge.paper.study import plan_runs, read_runs, run_study
     from fer_edge.paper.systems import SYSTEMS, chosen_systems
-    from fer_edge.recipes import load_recipe, override
 
     protocol = override(load_recipe(StudyRecipe, recipe, room="paper"), settings)
     chosen, begun = chosen_systems(only or SYSTEMS), time.monotonic()

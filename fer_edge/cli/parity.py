@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fer_edge.cli.console import ProgressBar, console, emit_json, print_table, progress
 
 if TYPE_CHECKING:
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
     from fer_edge.export.chain import TorchOutputs
     from fer_edge.export.chain_report import ChainReport
 
@@ -77,7 +77,7 @@ def _torch(run: Path | None, bar: ProgressBar) -> Iterator[TorchOutputs | None]:
     if run is None:
         yield None
         return
-    from fer_edge.errors import require
+    from fer_edge.core.errors import require
 
     require("torch", needed_by="fer-edge export --parity --run", extra="train")
     from fer_edge.export.from_torch.run import run_outputs

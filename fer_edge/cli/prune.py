@@ -63,12 +63,12 @@ def command(
     like any other.
     """
     from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
-    from fer_edge.errors import require
+    from fer_edge.core.errors import require
 
     for package in ("torch", "torch_pruning", "safetensors", "sklearn"):
         require(package, needed_by="fer-edge prune", extra="train")
+    from fer_edge.core.recipes import load_recipe, override
     from fer_edge.data import load_dataset
-    from fer_edge.recipes import load_recipe, override
     from fer_edge.train.narrow import PruneTarget
     from fer_edge.train.prune import prune_run
     from fer_edge.train.recipe import PruneRecipe

@@ -39,15 +39,15 @@ def command(
     INT8 graphs of what was learnt, and `fer-edge calibrate` of that bundle judges them.
     """
     from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
-    from fer_edge.errors import require
-    from fer_edge.telemetry import without_telemetry
+    from fer_edge.core.errors import require
+    from fer_edge.core.telemetry import without_telemetry
 
     with without_telemetry():
         require("nncf", needed_by="fer-edge qat", extra="calibrate")
     for package in ("torch", "safetensors", "sklearn"):
         require(package, needed_by="fer-edge qat", extra="train")
+    from fer_edge.core.recipes import load_recipe, override
     from fer_edge.data import load_dataset
-    from fer_edge.recipes import load_recipe, override
     from fer_edge.train.qat import qat_run
     from fer_edge.train.recipe import QatRecipe
 

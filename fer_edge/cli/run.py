@@ -72,7 +72,7 @@ def command(
     and keeps its outputs; a file's run then writes nothing. A camera that gives no more frames ends the run too, with
     status 1, and its outputs are kept.
     """
-    from fer_edge.errors import SessionError
+    from fer_edge.core.errors import SessionError
     from fer_edge.runtime.pipeline import RunOutputs, run_source
     from fer_edge.runtime.recognizer import Recognizer
     from fer_edge.runtime.sources import open_source
@@ -107,7 +107,7 @@ def command(
 
 
 def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) -> Path:
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
     from fer_edge.export.tensorrt_files import rebuild_engines
     from fer_edge.runtime.providers import default_engine_folder
 

@@ -119,7 +119,7 @@ def command(
     """
     if peers_file is not None and no_peers:
         raise click.UsageError("--peers and --no-peers exclude each other")
-    from fer_edge.errors import require
+    from fer_edge.core.errors import require
 
     if png:
         require("matplotlib", needed_by="fer-edge sweep --png", extra="report")
@@ -128,8 +128,8 @@ def command(
         return
     if data is None:
         raise click.UsageError("Missing option '--data': a sweep measures accuracy")
+    from fer_edge.core.recipes import override
     from fer_edge.data import load_dataset
-    from fer_edge.recipes import override
     from fer_edge.sweep.page import write_page
     from fer_edge.sweep.run import load_sweep, run_sweep
 
@@ -182,7 +182,7 @@ def _peers(file: Path | None) -> PeerTable:
 
 
 def _show(report: SweepReport | None, out: Path, *, as_json: bool) -> None:
-    from fer_edge.decode import encode
+    from fer_edge.core.json import encode
     from fer_edge.sweep.page import peer_table, point_table
 
     if as_json:

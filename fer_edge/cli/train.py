@@ -69,12 +69,12 @@ def command(
     encoder begins at once.
     """
     from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
-    from fer_edge.errors import require
+    from fer_edge.core.errors import require
 
     for package in ("torch", "safetensors", "sklearn"):
         require(package, needed_by="fer-edge train", extra="train")
+    from fer_edge.core.recipes import override
     from fer_edge.data import load_dataset
-    from fer_edge.recipes import override
     from fer_edge.train.trainer import train_model
 
     plan = override(_recipe(recipe), settings)
@@ -106,7 +106,7 @@ def command(
 def _recipe(given: str) -> TrainRecipe:
     """A shipped recipe by its name, one of the user's, or what a run or a bundle was trained by, in its own shape."""
     from fer_edge.cli.training import open_origin
-    from fer_edge.recipes import load_recipe, recipe_names
+    from fer_edge.core.recipes import load_recipe, recipe_names
     from fer_edge.train.recipe import TrainRecipe
 
     if given not in recipe_names("train") and Path(given).is_dir():
@@ -115,8 +115,8 @@ def _recipe(given: str) -> TrainRecipe:
 
 
 def _sequences(spec: str) -> tuple[CkPlusSequence, ...]:
+    from fer_edge.core.errors import InputError
     from fer_edge.data.ckplus import ckplus_sequences
-    from fer_edge.errors import InputError
 
     kind, _, where = spec.partition(":")
     if kind != "ckplus" or not where:

@@ -23,7 +23,7 @@ def command(ctx: click.Context, bundle: str, public_key: Path | None, as_json: b
 
     Exits 1 when a check fails. No graph is run; `fer-edge run` does that.
     """
-    from fer_edge.verify import verify_bundle
+    from fer_edge.core.verify import verify_bundle
 
     report = verify_bundle(bundle, public_key=public_key)
     if as_json:

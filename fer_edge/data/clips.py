@@ -18,8 +18,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError, require
 from fer_edge.data.corruptions import CORRUPTIONS, LEVELS, corrupt
-from fer_edge.errors import InputError, require
 
 __all__ = ["BLOCK", "TRAINED", "UNSEEN", "ClipBlock", "ClipPlan", "make_clips"]
 

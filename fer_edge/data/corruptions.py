@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fer_edge.errors import InputError, require
+from fer_edge.core.errors import InputError, require
 
 __all__ = ["CORRUPTIONS", "LEVELS", "corrupt"]
 

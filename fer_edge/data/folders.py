@@ -1,7 +1,7 @@
 """The user's own faces: one folder an expression, in ``train/``, ``val/`` and ``test/`` or in one flat set.
 
-Folder names may be any word that `fer_edge.labels.canonical_expression` knows (``anger``, ``Happiness``); the images
-are faces that are already cropped.
+Folder names may be any word that `fer_edge.core.labels.canonical_expression` knows (``anger``, ``Happiness``); the
+images are faces that are already cropped.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.preprocess import PreprocessSpec, prepare_face
 from fer_edge.data.images import class_images, counted, folder_entries, read_grey, read_stack
 from fer_edge.data.reading import Progress, Reading
 from fer_edge.data.stills import ROLES, Dataset, Role, StillSet
-from fer_edge.errors import InputError
-from fer_edge.preprocess import PreprocessSpec, prepare_face
 
 __all__ = ["FLAT", "reading"]
 

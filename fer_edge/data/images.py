@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.labels import expression_index
 from fer_edge.data.reading import Progress
-from fer_edge.errors import InputError, require
-from fer_edge.labels import expression_index
 
 __all__ = ["class_images", "counted", "decode_grey", "folder_entries", "image_files", "read_grey", "read_stack"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.json import encode
 from fer_edge.data.stills import Dataset, Role, StillSet
-from fer_edge.decode import encode
 
 __all__ = ["DatasetReport", "SplitReport", "describe", "leaked_rows"]
 

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import expect
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.decode import expect
-from fer_edge.errors import InputError
 
 __all__ = ["RowSample", "SampleChoice", "SampleRecipe", "draw_sample"]
 

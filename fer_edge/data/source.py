@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data.cache import cached, default_cache_folder
 from fer_edge.data.reading import Progress, Reading, ignore_progress
 from fer_edge.data.stills import Dataset
-from fer_edge.errors import InputError
-from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 
 __all__ = ["DataSpec", "ckplus_expressions", "load_dataset"]
 

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fer_edge.errors import InputError
-from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS, FERPLUS_VOTES
 
 __all__ = ["ROLES", "Dataset", "Role", "StillSet"]
 

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.reading import Progress, Reading
 from fer_edge.data.stills import Dataset, Role, StillSet
-from fer_edge.labels import EXPRESSIONS
 
 __all__ = ["DEFAULT_COUNT", "reading"]
 

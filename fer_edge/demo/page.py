@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import OutputError, require
-from fer_edge.files import write_atomic
-from fer_edge.labels import EXPRESSIONS
+from fer_edge.core.errors import OutputError, require
+from fer_edge.core.files import write_atomic
+from fer_edge.core.labels import EXPRESSIONS
 
 if TYPE_CHECKING:
     from fer_edge.demo.run import DemoReport

@@ -16,18 +16,18 @@ from fer_edge.bench.page import write_page
 from fer_edge.bench.result import BenchReport, Timing
 from fer_edge.bench.runner import run_bench
 from fer_edge.bench.table import cost_table, verdict_table
-from fer_edge.bundle import Bundle, zoo_names
+from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.data import load_dataset
 from fer_edge.data.faces import ClipFrame, contact_sheet, synthetic_frames, synthetic_stills
-from fer_edge.decode import encode
+from fer_edge.core.json import encode
 from fer_edge.demo.page import write_demo_page
-from fer_edge.errors import BundleError, require
+from fer_edge.core.errors import BundleError, require
 from fer_edge.export.choose import choose_target
 from fer_edge.export.recipe import load_target
 from fer_edge.export.targets import TargetReport, export_target
-from fer_edge.files import output_folder, write_json
-from fer_edge.labels import EXPRESSIONS
-from fer_edge.metrics import AccuracyReport, accuracy_report, softmax
+from fer_edge.core.files import output_folder, write_json
+from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.metrics import AccuracyReport, accuracy_report, softmax
 from fer_edge.runtime.annotate import annotate_frame, write_annotated_image
 from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.network import Network
@@ -35,7 +35,7 @@ from fer_edge.runtime.pipeline import RunOutputs, RunSummary, run_source
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.sources import SourceFrame, VideoSource
 from fer_edge.runtime.video import FrameResult
-from fer_edge.verify import VerifyReport, verify_bundle
+from fer_edge.core.verify import VerifyReport, verify_bundle
 
 __all__ = ["OUTPUTS", "ClipOutcome", "DemoOptions", "DemoProgress", "DemoReport", "SyntheticAccuracy", "run_demo"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from fer_edge.int8_forms import QAT_SUFFIX
-from fer_edge.manifest import Manifest, Variant
+from fer_edge.core.int8_forms import QAT_SUFFIX
+from fer_edge.core.manifest import Manifest, Variant
 
 __all__ = ["CARD_FILE", "INTENDED_USE", "WEIGHTS_LICENCE", "model_card"]
 

@@ -10,14 +10,14 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.bundle import Bundle
-from fer_edge.decode import expect
-from fer_edge.errors import FerEdgeError, MissingPackageError, SessionError, require
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError, require
+from fer_edge.core.json import expect
+from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.export.chain_report import ChainReport, ParityLimits, StageReport
 from fer_edge.export.diverge import Divergence, Opener, first_divergence, spread_of_difference
 from fer_edge.export.recorded import RecordedOutputs, recorded_outputs
 from fer_edge.export.writer import Part, Run
-from fer_edge.manifest import Variant, timestamp
 from fer_edge.runtime.network import suitable_variants
 from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 

@@ -10,13 +10,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import read_json
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import load_dataset
 from fer_edge.data.faces.stills import synthetic_stills
 from fer_edge.data.stills import StillSet
-from fer_edge.errors import InputError
-from fer_edge.files import read_json
-from fer_edge.preprocess import prepare_stills
 
 __all__ = ["ChainFrames", "generated_frames", "real_frames"]
 

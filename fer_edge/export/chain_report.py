@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fer_edge.decode import encode, expect
-from fer_edge.errors import GateError
+from fer_edge.core.errors import GateError
+from fer_edge.core.json import encode, expect
 from fer_edge.export.diverge import Divergence
 
 __all__ = ["ChainReport", "ParityLimits", "StageReport"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
 from fer_edge.export.chain import TargetFiles
 from fer_edge.export.preflight import require_preflight
 from fer_edge.export.targets import WRITERS, target_job

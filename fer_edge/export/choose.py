@@ -7,13 +7,13 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from fer_edge.bundle import Bundle
-from fer_edge.errors import FerEdgeError, MissingPackageError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import FerEdgeError, MissingPackageError
+from fer_edge.core.machine import GpuReport, machine_report
+from fer_edge.core.recipes import recipe_names
+from fer_edge.core.tensorrt_flavours import Package
 from fer_edge.export.recipe import Precision, TargetRecipe, load_target
-from fer_edge.machine import GpuReport, machine_report
-from fer_edge.recipes import recipe_names
 from fer_edge.runtime.network import choose_variant
-from fer_edge.tensorrt_flavours import Package
 
 __all__ = ["choose_precision", "choose_target", "target_names", "target_variant"]
 

@@ -11,7 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import MissingPackageError, SessionError, require
+from fer_edge.core.errors import MissingPackageError, SessionError, require
+from fer_edge.core.files import write_atomic
+from fer_edge.core.telemetry import without_telemetry
 from fer_edge.export.writer import (
     InputShapes,
     Part,
@@ -23,9 +25,7 @@ from fer_edge.export.writer import (
     WriterPlan,
     WrittenTarget,
 )
-from fer_edge.files import write_atomic
 from fer_edge.runtime.providers import open_session
-from fer_edge.telemetry import without_telemetry
 
 __all__ = ["OPENVINO", "ORT"]
 

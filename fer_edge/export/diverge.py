@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import SessionError
+from fer_edge.core.errors import SessionError
 from fer_edge.export.writer import Run
 
 if TYPE_CHECKING:

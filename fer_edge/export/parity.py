@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import GateError
+from fer_edge.core.errors import GateError
 
 __all__ = ["Parity", "compare_outputs", "require_parity"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fer_edge.bundle import Bundle
-from fer_edge.errors import FerEdgeError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import FerEdgeError
 from fer_edge.export.preflight import Verdict, job_findings
 from fer_edge.export.targets import WRITERS, check_job, job_samples, target_job
 from fer_edge.export.writer import PlannedFile, TargetJob

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fer_edge.bundle import Bundle
-from fer_edge.errors import GateError, InputError, require
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import GateError, InputError, require
+from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.export.prepare import Shaped, bundle_graphs, part_shapes
 from fer_edge.export.recipe import ShapeRange, Shapes
 from fer_edge.export.writer import Part, TargetJob
-from fer_edge.tensorrt_flavours import FLAVOURS
 
 if TYPE_CHECKING:
     from fer_edge.graph.preflight.finding import Finding

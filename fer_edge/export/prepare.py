@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import require
+from fer_edge.core.manifest import Manifest
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.errors import require
 from fer_edge.export.parity import Parity, compare_outputs
 from fer_edge.export.recipe import Shapes, TargetRecipe
 from fer_edge.export.writer import InputShapes, Part, Run
-from fer_edge.manifest import Manifest
-from fer_edge.preprocess import prepare_stills
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 

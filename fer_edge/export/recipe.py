@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from fer_edge.decode import expect
+from fer_edge.core.json import expect
+from fer_edge.core.recipes import load_recipe
+from fer_edge.core.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 from fer_edge.export.triton_config import TritonOptions
-from fer_edge.recipes import load_recipe
-from fer_edge.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 
 __all__ = ["EngineKind", "LstmForm", "Precision", "ShapeRange", "Shapes", "TargetRecipe", "load_target"]
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import BundleError, InputError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.json import decode
+from fer_edge.core.manifest import Manifest, Variant
+from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.decode import decode
-from fer_edge.errors import BundleError, InputError
-from fer_edge.files import sha256_bytes
-from fer_edge.manifest import Manifest, Variant
-from fer_edge.preprocess import PreprocessSpec, prepare_stills
 
 __all__ = ["RECORD", "RecordedOutputs", "generated_frames", "record_outputs", "recorded_outputs"]
 

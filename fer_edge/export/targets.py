@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fer_edge.bundle import Bundle
-from fer_edge.errors import OutputError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import OutputError
+from fer_edge.core.files import output_folder, sha256_file, write_json, writing
+from fer_edge.core.recipes import override
 from fer_edge.export.choose import choose_precision, choose_target, target_variant
 from fer_edge.export.parity import Parity, require_parity
 from fer_edge.export.preflight import require_preflight
@@ -25,8 +27,6 @@ from fer_edge.export.prepare import (
 )
 from fer_edge.export.recipe import Precision, load_target
 from fer_edge.export.writer import Part, Progress, Run, TargetJob, TargetWriter
-from fer_edge.files import output_folder, sha256_file, write_json, writing
-from fer_edge.recipes import override
 from fer_edge.runtime.providers import open_session
 
 __all__ = [

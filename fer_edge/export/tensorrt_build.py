@@ -1,7 +1,7 @@
 """One builder for TensorRT 8.5 to 11 and TensorRT-RTX: an ONNX graph to a serialized engine.
 
-What the versions do differently is asked of the library's row in `fer_edge.tensorrt_flavours`; nothing here looks at a
-version number.
+What the versions do differently is asked of the library's row in `fer_edge.core.tensorrt_flavours`; nothing here looks
+at a version number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fer_edge.errors import InputError, SessionError, require
+from fer_edge.core.errors import InputError, SessionError, require
 from fer_edge.export.writer import InputShapes, Progress
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary
 

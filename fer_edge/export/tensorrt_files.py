@@ -12,9 +12,11 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge import __version__
-from fer_edge.bundle import Bundle, timestamp
+from fer_edge.core.bundle import Bundle, timestamp
+from fer_edge.core.errors import FerEdgeError, InputError, MissingPackageError, SessionError
+from fer_edge.core.files import sha256_bytes, write_atomic, writing
+from fer_edge.core.machine import GpuReport, MachineReport, machine_report
 from fer_edge.data.cache import default_cache_folder
-from fer_edge.errors import FerEdgeError, InputError, MissingPackageError, SessionError
 from fer_edge.export.choose import target_names
 from fer_edge.export.recipe import TargetRecipe, load_target
 from fer_edge.export.targets import target_job
@@ -29,8 +31,6 @@ from fer_edge.export.writer import (
     WriterPlan,
     WrittenTarget,
 )
-from fer_edge.files import sha256_bytes, write_atomic, writing
-from fer_edge.machine import GpuReport, MachineReport, machine_report
 from fer_edge.runtime.device_memory import open_device
 from fer_edge.runtime.device_session import DeviceSession
 from fer_edge.runtime.engine_files import (

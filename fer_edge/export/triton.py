@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import SessionError, require
+from fer_edge.core.files import write_atomic
+from fer_edge.core.manifest import Manifest
+from fer_edge.core.metrics import softmax
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.errors import SessionError, require
 from fer_edge.export.parity import Parity, compare_outputs, require_parity
 from fer_edge.export.triton_config import LABELS_FILE, TritonOptions, encoder_config, recognizer_config, step_config
 from fer_edge.export.writer import PlannedFile, Progress, TargetJob, TargetWriter, WriterPlan, WrittenTarget
-from fer_edge.files import write_atomic
-from fer_edge.manifest import Manifest
-from fer_edge.metrics import softmax
-from fer_edge.preprocess import prepare_stills
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.sequence import FeatureWindow
 from fer_edge.runtime.session import Session

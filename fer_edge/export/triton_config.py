@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fer_edge.decode import expect
-from fer_edge.manifest import Manifest
+from fer_edge.core.json import expect
+from fer_edge.core.manifest import Manifest
 
 __all__ = ["TritonOptions", "encoder_config", "recognizer_config", "step_config"]
 

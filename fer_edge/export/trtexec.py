@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 from typing import Final
 
+from fer_edge.core.files import write_atomic
+from fer_edge.core.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 from fer_edge.export.writer import Part, PlannedFile, Progress, TargetJob, TargetWriter, WriterPlan, WrittenTarget
-from fer_edge.files import write_atomic
-from fer_edge.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 
 __all__ = ["SCRIPT", "SCRIPT_FILE", "build_script", "trtexec_flags"]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
 from fer_edge.export.parity import Parity
 from fer_edge.export.recipe import Precision, TargetRecipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxslim
 from onnx import ModelProto
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.info import GraphInfo, describe_graph
 
 __all__ = ["fold_constants"]

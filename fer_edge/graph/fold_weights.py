@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.index import GraphIndex, attribute, drop_unused
 
 __all__ = ["fold_weight_quantizers"]

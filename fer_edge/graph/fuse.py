@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.info import TensorInfo, describe_graph
 from fer_edge.graph.input_cast import cast_input_first
 

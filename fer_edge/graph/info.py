@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from fer_edge.bundle import GraphFile
-from fer_edge.errors import InputError
-from fer_edge.files import sha256_bytes
+from fer_edge.core.bundle import GraphFile
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import sha256_bytes
 from fer_edge.graph.index import GraphIndex, attribute
 from fer_edge.graph.load import graph_opset, load_graph
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.index import GraphIndex, attribute
 
 __all__ = ["cast_input_first"]

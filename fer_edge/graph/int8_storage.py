@@ -7,9 +7,9 @@ from typing import Final
 
 from onnx import ModelProto
 
+from fer_edge.core.int8_forms import Form
 from fer_edge.graph.load import dump_graph
 from fer_edge.graph.weights import WeightStorage, store_weights_int8
-from fer_edge.int8_forms import Form
 
 __all__ = ["STORAGE", "stored_form"]
 

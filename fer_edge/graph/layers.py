@@ -9,7 +9,7 @@ from typing import Final
 
 from onnx import ModelProto
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 __all__ = ["PATTERN", "find_nodes", "layer_of"]
 

@@ -8,8 +8,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
-from fer_edge.errors import InputError
-from fer_edge.onnx_wire import graph_faults
+from fer_edge.core.errors import InputError
+from fer_edge.core.onnx_wire import graph_faults
 
 __all__ = ["MAX_IR_VERSION", "MAX_OPSET", "dump_graph", "graph_opset", "load_graph"]
 

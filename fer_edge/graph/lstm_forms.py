@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused, is_zero
 
 __all__ = ["CELL", "PRODUCT", "LstmForm", "rewrite_lstm", "unusual_lstm"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import ModelProto
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 __all__ = ["fix_dimensions", "open_dimensions"]
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.index import GraphIndex, drop_unused
 
 __all__ = ["to_signed_int8", "unsigned_nodes"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused
 
 __all__ = ["WeightStorage", "restore_weights", "store_weights_int8"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 __all__ = ["ModelConfig"]
 

@@ -13,7 +13,7 @@ class PixelNormalisation(nn.Module):
     """x / 255, then global contrast normalisation of each image.
 
     Subtracts the image's mean and divides by its standard deviation (section 3.1 of the paper), with 1e-6 added to the
-    variance so that a constant image gives zeros. Always FP32: `fer_edge.preprocess.normalise` is the reference.
+    variance so that a constant image gives zeros. Always FP32: `fer_edge.core.preprocess.normalise` is the reference.
 
     A quotient does not change with the scale of its pixels, so contrast normalisation takes them as they come and adds
     an epsilon in their unit: three nodes of a graph, where the steps one by one are ten.

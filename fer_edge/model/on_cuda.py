@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import torch
 
-from fer_edge.errors import SessionError
+from fer_edge.core.errors import SessionError
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 

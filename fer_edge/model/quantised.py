@@ -15,8 +15,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from fer_edge.errors import InputError
-from fer_edge.int8_forms import HALF_RANGE_WEIGHTS, Form
+from fer_edge.core.errors import InputError
+from fer_edge.core.int8_forms import HALF_RANGE_WEIGHTS, Form
 from fer_edge.model.cnn import ResidualBlock
 from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import FrameEncoder

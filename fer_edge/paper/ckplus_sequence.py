@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fer_edge.core.json import encode
+from fer_edge.core.metrics import softmax
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.ckplus import PEAK_FRAMES, SequenceSet
-from fer_edge.decode import encode
-from fer_edge.metrics import softmax
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import SequenceHead
 from fer_edge.paper.network import Proposed, system_config
@@ -22,7 +23,6 @@ from fer_edge.paper.recipe import CkPlusSpec
 from fer_edge.paper.result import RunResult, SplitPredictions
 from fer_edge.paper.systems import System
 from fer_edge.paper.training import TrainedSystem, fit_on_features
-from fer_edge.preprocess import prepare_stills
 from fer_edge.train.augment import augment_faces, median_filter
 from fer_edge.train.faces import DeviceFaces, seeded
 from fer_edge.train.inference import autocast

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 
 from fer_edge.bench.table import Table
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import read_json, write_json
+from fer_edge.core.json import decode, encode
+from fer_edge.core.metrics import accuracy_report
 from fer_edge.data.ckplus import FOLDS
-from fer_edge.decode import decode, encode
-from fer_edge.errors import InputError
-from fer_edge.files import read_json, write_json
-from fer_edge.metrics import accuracy_report
 from fer_edge.paper.published import PaperFigure, published
 from fer_edge.paper.result import RunResult, SplitPredictions
 from fer_edge.paper.systems import SYSTEMS

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fer_edge.bench.plots import PALETTE
-from fer_edge.comparison import rank_groups
-from fer_edge.errors import require
-from fer_edge.labels import EXPRESSIONS
+from fer_edge.core.comparison import rank_groups
+from fer_edge.core.errors import require
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.paper.preprocessing import CONDITIONS, MEASURED
 from fer_edge.paper.summary import RankSummary, StudyReport, SystemSummary
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.bench.latency import LatencySummary, Probe, Ratio, measure_interleaved, ratio_over_rounds, summarise
-from fer_edge.comparison import BootstrapReport, Spread, paired_bootstrap
+from fer_edge.core.comparison import BootstrapReport, Spread, paired_bootstrap
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.json import expect
+from fer_edge.core.metrics import holm
+from fer_edge.core.preprocess import PreprocessSpec, normalise, prepare_face
 from fer_edge.data.corruptions import LEVELS, corrupt
-from fer_edge.decode import expect
-from fer_edge.errors import InputError, require
-from fer_edge.metrics import holm
-from fer_edge.preprocess import PreprocessSpec, normalise, prepare_face
 
 __all__ = [
     "CONDITIONS",
@@ -227,7 +227,7 @@ def measure_cost(
         spec: the complete system's preprocessing.
         encode: the network on one prepared face, uint8 (1, size, size), its own normalisation included.
         encoder: what `encode` is, in words.
-        normalisation: the same normalisation alone; `fer_edge.preprocess.normalise` by default.
+        normalisation: the same normalisation alone; `fer_edge.core.preprocess.normalise` by default.
         rounds: visits of every stage.
         per_round: samples at each visit.
         threads: that `encode` uses, for the record.

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
+from fer_edge.core.files import read_json, sha256_file, write_json
+from fer_edge.core.json import decode, encode
+from fer_edge.core.machine import machine_report, repository_commit
+from fer_edge.core.manifest import timestamp
 from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
-from fer_edge.decode import decode, encode
-from fer_edge.files import read_json, sha256_file, write_json
-from fer_edge.machine import machine_report, repository_commit
-from fer_edge.manifest import timestamp
 from fer_edge.model.normalise import PixelNormalisation
 from fer_edge.paper.ckplus_table import read_ckplus
 from fer_edge.paper.preprocessing import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fer_edge.decode import expect
+from fer_edge.core.json import expect
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 
 __all__ = ["CkPlusSpec", "StudyRecipe"]

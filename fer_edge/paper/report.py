@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.bench.table import Table, markdown
-from fer_edge.errors import OutputError
-from fer_edge.files import write_atomic
+from fer_edge.core.errors import OutputError
+from fer_edge.core.files import write_atomic
 from fer_edge.paper.ckplus_table import ckplus_table
 from fer_edge.paper.drawings import DRAWINGS, draw_study
 from fer_edge.paper.published import PAPER, WHY_THEY_DIFFER

@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.decode import decode, encode, expect
-from fer_edge.errors import InputError
-from fer_edge.files import write_atomic
-from fer_edge.labels import EXPRESSIONS
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import write_atomic
+from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.labels import EXPRESSIONS
 
 __all__ = ["RUN_SCHEMA", "RunResult", "SplitPredictions", "run_path"]
 

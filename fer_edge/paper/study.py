@@ -15,19 +15,19 @@ from typing import Any, Protocol
 import torch
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import decode
+from fer_edge.core.machine import repository_commit
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.metrics import accuracy_report
+from fer_edge.core.workers import open_workers
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.decode import decode
-from fer_edge.errors import InputError
-from fer_edge.machine import repository_commit
-from fer_edge.manifest import timestamp
-from fer_edge.metrics import accuracy_report
 from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.result import RunResult, run_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
 from fer_edge.train.distributed import compute_device
 from fer_edge.train.recipe import TrainRecipe
-from fer_edge.workers import open_workers
 
 __all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "weights_path"]
 

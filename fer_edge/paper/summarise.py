@@ -9,15 +9,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.comparison import (
+from fer_edge.core.comparison import (
     PARTS,
     Spread,
     compare_pairs,
     friedman_over_parts,
     nemenyi_critical_difference,
 )
-from fer_edge.errors import InputError
-from fer_edge.metrics import AccuracyReport, accuracy_report, confusion_matrix
+from fer_edge.core.errors import InputError
+from fer_edge.core.metrics import AccuracyReport, accuracy_report, confusion_matrix
 from fer_edge.paper.ckplus_table import CkPlusReport, ckplus_not_run
 from fer_edge.paper.preprocessing import PreprocessingReport
 from fer_edge.paper.published import published

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fer_edge.comparison import BootstrapReport, Spread
-from fer_edge.decode import decode, encode, expect
-from fer_edge.errors import InputError
-from fer_edge.files import read_json, write_json
+from fer_edge.core.comparison import BootstrapReport, Spread
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import read_json, write_json
+from fer_edge.core.json import decode, encode, expect
 from fer_edge.paper.ckplus_table import CkPlusReport
 from fer_edge.paper.preprocessing import PreprocessingReport
 from fer_edge.paper.published import PaperFigure

@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.json import encode
+from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.metrics import softmax
+from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.data import Dataset, Role, leaked_rows
-from fer_edge.decode import encode
-from fer_edge.errors import InputError, require
-from fer_edge.labels import EXPRESSIONS
-from fer_edge.metrics import softmax
 from fer_edge.paper.network import SystemNetwork, count_macs
 from fer_edge.paper.result import RunResult, SplitPredictions
 from fer_edge.paper.systems import System
-from fer_edge.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.faces import DeviceFaces, batches, seeded

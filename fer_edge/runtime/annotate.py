@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import InputError, OutputError, require
-from fer_edge.files import scratch_file, write_atomic
-from fer_edge.preprocess import check_image
+from fer_edge.core.errors import InputError, OutputError, require
+from fer_edge.core.files import scratch_file, write_atomic
+from fer_edge.core.preprocess import check_image
 from fer_edge.runtime.estimate import ExpressionEstimate
 
 __all__ = [

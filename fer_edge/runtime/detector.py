@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.cascade import CASCADE_PIXELS, load_cascade
-from fer_edge.errors import InputError
-from fer_edge.preprocess import check_image
+from fer_edge.core.cascade import CASCADE_PIXELS, load_cascade
+from fer_edge.core.errors import InputError
+from fer_edge.core.preprocess import check_image
 from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["FaceDetector", "FaceFinder", "HaarDetector"]

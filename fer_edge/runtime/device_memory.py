@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import FerEdgeError, MissingPackageError, SessionError
+from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError
 
 __all__ = ["BACKENDS", "CapturedGraph", "Device", "DeviceInfo", "HostBuffer", "TensorBuffer", "open_device"]
 

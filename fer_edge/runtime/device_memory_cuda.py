@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fer_edge.errors import SessionError
+from fer_edge.core.errors import SessionError
 from fer_edge.runtime.device_memory import Bytes, CapturedGraph, DeviceInfo, HostBuffer
 
 __all__ = ["CudaPythonDevice", "call", "driver_api"]

@@ -16,7 +16,7 @@ import numpy as np
 import pycuda
 import pycuda.driver
 
-from fer_edge.errors import SessionError
+from fer_edge.core.errors import SessionError
 from fer_edge.runtime.device_memory import Bytes, CapturedGraph, DeviceInfo, HostBuffer
 
 __all__ = ["PyCudaDevice"]

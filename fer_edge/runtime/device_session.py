@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fer_edge.errors import FerEdgeError, InputError, SessionError
+from fer_edge.core.errors import FerEdgeError, InputError, SessionError
 from fer_edge.runtime.device_memory import CapturedGraph, Device, TensorBuffer
 from fer_edge.runtime.session import Array, TensorSpec, check_feeds
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from fer_edge.decode import decode, encode, expect
-from fer_edge.errors import InputError, SessionError
-from fer_edge.files import read_json, sha256_bytes, write_atomic, write_json, writing
+from fer_edge.core.errors import InputError, SessionError
+from fer_edge.core.files import read_json, sha256_bytes, write_atomic, write_json, writing
+from fer_edge.core.json import decode, encode, expect
 from fer_edge.runtime.device_memory import DeviceInfo
 from fer_edge.runtime.session import TensorSpec
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from fer_edge.decode import encode, expect
+from fer_edge.core.json import encode, expect
 
 __all__ = ["UNKNOWN", "BoxXyxy", "ExpressionEstimate", "State"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import InputError
-from fer_edge.preprocess import PreprocessSpec, prepare_stills
+from fer_edge.core.errors import InputError
+from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 
 if TYPE_CHECKING:
     from fer_edge.runtime.network import Network

@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.bundle import Bundle, Manifest, Variant
-from fer_edge.decode import encode
-from fer_edge.errors import BundleError, FerEdgeError, InputError, SessionError
-from fer_edge.metrics import softmax
+from fer_edge.core.bundle import Bundle, Manifest, Variant
+from fer_edge.core.errors import BundleError, FerEdgeError, InputError, SessionError
+from fer_edge.core.json import encode
+from fer_edge.core.metrics import softmax
 from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
 from fer_edge.runtime.session import Array, Session, TensorSpec, all_finite
 

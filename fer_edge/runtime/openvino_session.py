@@ -13,11 +13,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from fer_edge.decode import expect
-from fer_edge.errors import SessionError
-from fer_edge.files import writing
+from fer_edge.core.errors import SessionError
+from fer_edge.core.files import writing
+from fer_edge.core.json import expect
+from fer_edge.core.telemetry import without_telemetry
 from fer_edge.runtime.session import Array, TensorSpec, check_feeds, one_line
-from fer_edge.telemetry import without_telemetry
 
 with without_telemetry():
     import openvino

@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
-from fer_edge.errors import SessionError
-from fer_edge.files import writing
+from fer_edge.core.errors import SessionError
+from fer_edge.core.files import writing
 from fer_edge.runtime.ort_session import OrtSettings, ort_options, ort_specs, require_ort_provider
 from fer_edge.runtime.session import Array, TensorSpec, check_feeds, one_line
 

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import onnxruntime
 
-from fer_edge.decode import expect
-from fer_edge.errors import SessionError
+from fer_edge.core.errors import SessionError
+from fer_edge.core.json import expect
 from fer_edge.runtime.session import Array, TensorSpec, check_feeds, one_line
 
 __all__ = ["OrtSession", "OrtSettings", "ort_options", "ort_specs", "require_ort_provider"]

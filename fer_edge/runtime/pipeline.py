@@ -14,9 +14,9 @@ from typing import Any, Final, TextIO
 
 import numpy as np
 
-from fer_edge.decode import encode
-from fer_edge.errors import InputError, OutputError
-from fer_edge.files import scratch_file, writing
+from fer_edge.core.errors import InputError, OutputError
+from fer_edge.core.files import scratch_file, writing
+from fer_edge.core.json import encode
 from fer_edge.runtime.annotate import annotate_frame, annotated_video, check_annotation_path, write_annotated_image
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.network import NetworkInfo

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fer_edge.errors import InputError, SessionError, require
-from fer_edge.files import sha256_bytes
-from fer_edge.onnx_wire import graph_faults
+from fer_edge.core.errors import InputError, SessionError, require
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.onnx_wire import graph_faults
+from fer_edge.core.telemetry import without_telemetry
+from fer_edge.core.tensorrt_flavours import Package
 from fer_edge.runtime.session import Session
-from fer_edge.telemetry import without_telemetry
-from fer_edge.tensorrt_flavours import Package
 
 __all__ = [
     "ENGINE_FOLDER",

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.bundle import Bundle, Manifest
-from fer_edge.errors import InputError, SessionError
-from fer_edge.preprocess import prepare_face
+from fer_edge.core.bundle import Bundle, Manifest
+from fer_edge.core.errors import InputError, SessionError
+from fer_edge.core.preprocess import prepare_face
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
 from fer_edge.runtime.network import Network, NetworkInfo
 from fer_edge.runtime.sequence import FeatureWindow, WindowView
@@ -55,8 +55,8 @@ class Recognizer:
     """A bundle ready to recognise; a context manager.
 
     Faces are crops of any size, uint8 (H, W) grey or (H, W, 3) BGR, cut as the bundle's preprocessing says
-    (`fer_edge.preprocess.crop_face` does that). One recognizer serves any number of streams; calls from several threads
-    are as safe as those of `Network`, a stream itself belongs to one thread.
+    (`fer_edge.core.preprocess.crop_face` does that). One recognizer serves any number of streams; calls from several
+    threads are as safe as those of `Network`, a stream itself belongs to one thread.
 
     Args:
         bundle: an open bundle, its folder, or a shipped bundle's name.

@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.bundle import SequenceSpec
-from fer_edge.errors import InputError
+from fer_edge.core.bundle import SequenceSpec
+from fer_edge.core.errors import InputError
 
 __all__ = ["FeatureWindow", "WindowView"]
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 __all__ = ["Session", "TensorSpec", "all_finite", "check_feeds", "one_line"]
 

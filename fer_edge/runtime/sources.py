@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import InputError, require
-from fer_edge.labels import EXPRESSIONS, canonical_expression
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.labels import EXPRESSIONS, canonical_expression
 from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["SourceFrame", "VideoSource", "open_source"]

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from fer_edge.errors import InputError, MissingPackageError, SessionError
-from fer_edge.tensorrt_flavours import Package, TensorRtFlavour, installed_flavour
+from fer_edge.core.errors import InputError, MissingPackageError, SessionError
+from fer_edge.core.tensorrt_flavours import Package, TensorRtFlavour, installed_flavour
 
 __all__ = ["MessageLog", "TensorRtLibrary", "load_tensorrt", "numpy_dtype"]
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fer_edge.errors import OutputError, SessionError
-from fer_edge.files import write_atomic
+from fer_edge.core.errors import OutputError, SessionError
+from fer_edge.core.files import write_atomic
+from fer_edge.core.tensorrt_flavours import Package
 from fer_edge.runtime.device_memory import Device, open_device
 from fer_edge.runtime.device_session import DeviceSession, Shape
 from fer_edge.runtime.engine_files import EngineFile, EngineLayer, find_engine
 from fer_edge.runtime.session import TensorSpec
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt, numpy_dtype
-from fer_edge.tensorrt_flavours import Package
 
 if TYPE_CHECKING:
     import tensorrt

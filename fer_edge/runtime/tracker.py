@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["FaceTrack", "FaceTracker", "TrackerOptions", "box_overlaps", "prominence"]

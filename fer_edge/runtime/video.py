@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.decode import encode
-from fer_edge.errors import InputError
-from fer_edge.preprocess import check_image, crop_face
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import encode
+from fer_edge.core.preprocess import check_image, crop_face
 from fer_edge.runtime.detector import FaceDetector, FaceFinder
 from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions

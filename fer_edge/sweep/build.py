@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.recipe import CalibrationRecipe
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import GateError, InputError, require
+from fer_edge.core.int8_forms import FORMS, Form
+from fer_edge.core.json import encode
+from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data import Dataset
-from fer_edge.decode import encode
-from fer_edge.errors import GateError, InputError, require
-from fer_edge.int8_forms import FORMS, Form
-from fer_edge.recipes import load_recipe, override
 from fer_edge.sweep.folder import Made, SweepFolder
 from fer_edge.sweep.plan import Network, Unit
 from fer_edge.sweep.recipe import SweepRecipe

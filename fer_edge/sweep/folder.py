@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import claimed, read_json, sha256_file, write_json, writing
+from fer_edge.core.json import decode, encode
 from fer_edge.data import Dataset
-from fer_edge.decode import decode, encode
-from fer_edge.errors import InputError
-from fer_edge.files import claimed, read_json, sha256_file, write_json, writing
 from fer_edge.sweep.plan import Network, Unit
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.train.recipe import TrainRecipe

@@ -9,11 +9,11 @@ from pathlib import Path
 from fer_edge.bench import run_bench
 from fer_edge.bench.reference import reference_graph
 from fer_edge.bench.result import BenchReport
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import claimed
 from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
-from fer_edge.errors import InputError
-from fer_edge.files import claimed
 from fer_edge.runtime.providers import open_session
 from fer_edge.sweep.build import Said
 from fer_edge.sweep.folder import SweepFolder

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from fer_edge.bench.table import Table, markdown, megabytes, percent
-from fer_edge.files import write_atomic
+from fer_edge.core.files import write_atomic
 from fer_edge.sweep.result import SweepReport
 
 __all__ = ["MARKDOWN_NAME", "PICTURE_NAME", "peer_table", "point_table", "render_page", "write_page"]

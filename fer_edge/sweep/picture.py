@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from fer_edge.bench.plots import PALETTE
-from fer_edge.errors import require
+from fer_edge.core.errors import require
 from fer_edge.sweep.result import SweepPoint, SweepReport
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from math import isqrt
 from pathlib import Path
 from typing import Final
 
-from fer_edge.bundle import Bundle, zoo_names
-from fer_edge.errors import InputError
+from fer_edge.core.bundle import Bundle, zoo_names
+from fer_edge.core.errors import InputError
+from fer_edge.core.recipes import load_recipe, override
 from fer_edge.model.config import ModelConfig
-from fer_edge.recipes import load_recipe, override
 from fer_edge.sweep.recipe import EVERY_BUNDLE, GridSpec, SweepRecipe
 from fer_edge.train.recipe import TrainRecipe
 

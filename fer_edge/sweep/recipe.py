@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from fer_edge.bench.result import Timing
-from fer_edge.decode import decode, expect
-from fer_edge.errors import InputError
-from fer_edge.int8_forms import FORMS
+from fer_edge.core.errors import InputError
+from fer_edge.core.int8_forms import FORMS
+from fer_edge.core.json import decode, expect
 
 __all__ = ["EVERY_BUNDLE", "FLOAT", "Distribution", "GridSpec", "SearchSpec", "SweepRecipe"]
 

@@ -10,10 +10,10 @@ from typing import Any, Final, Literal
 
 from fer_edge.bench.peers import PeerTable
 from fer_edge.bench.result import BenchReport, ReferenceResult, VariantResult
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import read_json, write_json
+from fer_edge.core.json import decode, encode, expect
 from fer_edge.data.stills import Role
-from fer_edge.decode import decode, encode, expect
-from fer_edge.errors import InputError
-from fer_edge.files import read_json, write_json
 from fer_edge.sweep.plan import Axes
 
 __all__ = [

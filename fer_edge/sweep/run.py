@@ -9,14 +9,14 @@ from pathlib import Path
 
 from fer_edge.bench.peers import PeerTable
 from fer_edge.bench.result import BenchReport
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import encode
+from fer_edge.core.machine import machine_report
+from fer_edge.core.manifest import timestamp
+from fer_edge.core.recipes import load_recipe
 from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
-from fer_edge.decode import encode
-from fer_edge.errors import InputError
-from fer_edge.machine import machine_report
-from fer_edge.manifest import timestamp
-from fer_edge.recipes import load_recipe
 from fer_edge.sweep.build import calibration_of, require_packages, unmade
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.measure import Bench, expect_providers, variants_of

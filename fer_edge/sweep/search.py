@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.files import claimed, sha256_bytes
+from fer_edge.core.json import encode
+from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data import Dataset
-from fer_edge.decode import encode
-from fer_edge.errors import InputError, require
-from fer_edge.files import claimed, sha256_bytes
-from fer_edge.recipes import load_recipe, override
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.plan import Axes, Unit, reshaped, run_unit
 from fer_edge.sweep.recipe import SearchSpec, SweepRecipe

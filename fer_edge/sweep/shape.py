@@ -8,16 +8,16 @@ from pathlib import Path
 
 from fer_edge.bench import run_bench
 from fer_edge.bench.result import Timing
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.recipe import CalibrationRecipe
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.manifest import Manifest, Provenance, SequenceSpec, Variant, timestamp
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.sample import draw_sample
-from fer_edge.files import sha256_bytes
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.load import load_graph
-from fer_edge.manifest import Manifest, Provenance, SequenceSpec, Variant, timestamp
 from fer_edge.model.config import ModelConfig
-from fer_edge.preprocess import prepare_stills
 from fer_edge.sweep.recipe import FLOAT
 from fer_edge.train.recipe import TrainRecipe
 

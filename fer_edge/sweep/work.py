@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fer_edge.core.workers import open_workers
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.sweep.build import Builder, calibration_of, unmade
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.plan import Unit, plan_units
 from fer_edge.sweep.recipe import SweepRecipe
-from fer_edge.workers import open_workers
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fer_edge.errors import InputError
-from fer_edge.files import write_atomic
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import write_atomic
 
 __all__ = ["join", "load_checkpoint", "optimiser_tensors", "restore_optimiser", "save_checkpoint", "split"]
 

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import encode as plain
+from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import StillSet
 from fer_edge.data.cache import default_cache_folder
 from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.clips import BLOCK, ClipPlan, make_clips
-from fer_edge.decode import encode as plain
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.preprocess import prepare_stills
 from fer_edge.train.inference import autocast, folded
 from fer_edge.train.kept import cache_key, keep, kept, weights_sha256
 from fer_edge.train.progress import Reporter

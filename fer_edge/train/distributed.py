@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 __all__ = ["Processes", "all_reduce_sum", "compute_device", "processes"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.data import StillSet
-from fer_edge.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.train.losses import soft_targets
 from fer_edge.train.recipe import LossSpec
 

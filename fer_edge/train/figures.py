@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fer_edge.core.metrics import accuracy_report, fit_temperature, softmax
 from fer_edge.data import StillSet
 from fer_edge.data.clips import ClipPlan
-from fer_edge.metrics import accuracy_report, fit_temperature, softmax
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.clip_bank import FrameFeatures, encode_plan
 from fer_edge.train.faces import DeviceFaces

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.checkpoint import (

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_edge.bundle import Bundle
-from fer_edge.decode import decode
-from fer_edge.decode import encode as plain
-from fer_edge.errors import InputError, require
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.json import decode
+from fer_edge.core.json import encode as plain
+from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.merged import Affine, split_attention, split_tail
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.preprocess import PreprocessSpec
 from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["BundleOrigin"]

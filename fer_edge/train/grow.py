@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.sample import draw_sample
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.preprocess import PreprocessSpec, prepare_stills
 
 __all__ = ["grown", "grows_from", "refit_batch_norm", "refit_folded", "training_faces"]
 

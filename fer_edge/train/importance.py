@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_edge.core.errors import InputError, require
 from fer_edge.data import Dataset
-from fer_edge.errors import InputError, require
 from fer_edge.train.faces import DeviceFaces, in_batches
 from fer_edge.train.inference import autocast
 from fer_edge.train.progress import Reporter

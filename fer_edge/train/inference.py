@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import FrameEncoder
 from fer_edge.train.recipe import TrainRecipe

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fer_edge.errors import InputError, OutputError
-from fer_edge.files import sha256_bytes, writing
+from fer_edge.core.errors import InputError, OutputError
+from fer_edge.core.files import sha256_bytes, writing
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 
 __all__ = ["cache_key", "keep", "kept", "weights_sha256"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer_edge.errors import InputError, require
+from fer_edge.core.errors import InputError, require
 from fer_edge.model.reconstruction import LinearDiscriminants
 
 __all__ = ["fit_discriminants"]

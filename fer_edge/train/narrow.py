@@ -15,7 +15,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from fer_edge.errors import InputError, require
+from fer_edge.core.errors import InputError, require
 from fer_edge.model.cnn import FrameCNN, ResidualBlock
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.cost import encoder_macs, parameter_count

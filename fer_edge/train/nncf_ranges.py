@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fer_edge.errors import InputError
-from fer_edge.int8_forms import ActivationRange
+from fer_edge.core.errors import InputError
+from fer_edge.core.int8_forms import ActivationRange
+from fer_edge.core.telemetry import quiet_nncf, without_telemetry
 from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import FrameEncoder
 from fer_edge.model.quantised import quantisers
-from fer_edge.telemetry import quiet_nncf, without_telemetry
 
 with without_telemetry():
     import nncf

@@ -15,9 +15,9 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import decode, encode
 from fer_edge.data import Dataset
-from fer_edge.decode import decode, encode
-from fer_edge.errors import InputError
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, split

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.int8_forms import Form
+from fer_edge.core.json import encode
+from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.telemetry import without_telemetry
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.report import leaked_rows
 from fer_edge.data.sample import RowSample, draw_sample
-from fer_edge.decode import encode
-from fer_edge.errors import InputError, require
-from fer_edge.int8_forms import Form
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
 from fer_edge.model.quantised import plain_state, quantised
-from fer_edge.preprocess import prepare_stills
-from fer_edge.telemetry import without_telemetry
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.clip_bank import encode_clips
 from fer_edge.train.distributed import Processes, processes

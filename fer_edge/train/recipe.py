@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.int8_forms import ActivationRange, Form
+from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.data.clips import TRAINED, ClipPlan
 from fer_edge.data.sample import SampleRecipe
-from fer_edge.errors import InputError
-from fer_edge.int8_forms import ActivationRange, Form
 from fer_edge.model.config import ModelConfig
-from fer_edge.preprocess import PreprocessSpec
 
 __all__ = [
     "AugmentSpec",

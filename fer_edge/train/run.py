@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from torch import nn
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import read_json, sha256_bytes, sha256_file, write_json
+from fer_edge.core.json import decode, encode
+from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.machine import repository_commit
 from fer_edge.data import Dataset, StillSet
-from fer_edge.decode import decode, encode
-from fer_edge.errors import InputError
-from fer_edge.files import read_json, sha256_bytes, sha256_file, write_json
-from fer_edge.labels import EXPRESSIONS
-from fer_edge.machine import repository_commit
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint, split
 from fer_edge.train.recipe import TrainRecipe

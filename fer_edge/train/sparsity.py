@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.train.recipe import SparsitySpec
 
 __all__ = ["WeightMasks", "two_of_four"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fer_edge.decode import encode as plain
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import encode as plain
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.inference import folded

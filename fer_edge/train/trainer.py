@@ -12,13 +12,13 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import claimed
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.report import leaked_rows
-from fer_edge.errors import InputError
-from fer_edge.files import claimed
-from fer_edge.labels import EXPRESSIONS
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.clip_bank import encode_clips, encode_sequences
 from fer_edge.train.distributed import Processes, processes

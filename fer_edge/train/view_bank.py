@@ -16,9 +16,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.json import encode as plain
 from fer_edge.data.cache import default_cache_folder
-from fer_edge.decode import encode as plain
-from fer_edge.files import sha256_bytes
 from fer_edge.train.augment import augment_faces, median_filter
 from fer_edge.train.distributed import Processes
 from fer_edge.train.faces import DeviceFaces, seeded

@@ -39,8 +39,8 @@ def draw(faces: str, clip: str) -> None:
 
 def record(bundle: str, faces: str, outputs: str) -> None:
     """Prepared faces, features and logits of every variant, with what they were computed by."""
-    from fer_edge.bundle import Bundle
-    from fer_edge.preprocess import prepare_stills
+    from fer_edge.core.bundle import Bundle
+    from fer_edge.core.preprocess import prepare_stills
     from fer_edge.runtime.network import Network
 
     opened = Bundle.open(bundle)

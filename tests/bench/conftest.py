@@ -9,9 +9,9 @@ import pytest
 from tiny import SIZE, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
 from fer_edge.bench import Timing
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.files import sha256_bytes
 from fer_edge.data import Dataset, StillSet
-from fer_edge.files import sha256_bytes
 
 ROWS = 40
 LEAKED = 5

@@ -15,9 +15,9 @@ from tiny import tiny_bundle, tiny_frames
 from fer_edge.bench.attention import AttentionReport, average_attention
 from fer_edge.bench.attention_plot import attention_figure
 from fer_edge.cli import main
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import Dataset, StillSet
-from fer_edge.errors import InputError
-from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.runtime.network import Network
 
 FIGURE = Path(__file__).parents[2] / "bench" / "results" / "attention"
@@ -105,7 +105,7 @@ def test_the_figure_depends_on_the_report_alone(report: AttentionReport, tmp_pat
 
 
 def test_the_committed_maps_are_of_the_shipped_bundle() -> None:
-    from fer_edge.bundle import Bundle
+    from fer_edge.core.bundle import Bundle
 
     held = json.loads((FIGURE / "base.json").read_text())
     shipped = Bundle.open("base")

@@ -11,8 +11,8 @@ import pytest
 from scripts import ROOT, load_script
 from training import small_dataset, small_recipe
 
-from fer_edge.errors import InputError
-from fer_edge.files import read_json
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import read_json
 
 pytestmark = pytest.mark.train
 WORKBENCH = ROOT / "bench"
@@ -26,7 +26,7 @@ def bench() -> ModuleType:
 
 
 def test_every_method_is_a_loss_that_the_shipped_student_can_be_trained_by(bench: ModuleType) -> None:
-    from fer_edge.recipes import load_recipe
+    from fer_edge.core.recipes import load_recipe
     from fer_edge.train.recipe import TrainRecipe
 
     recipe = load_recipe(TrainRecipe, str(WORKBENCH / "distillation.toml"), room="train")

@@ -8,7 +8,7 @@ from miniature import miniature_bundle, noise_dataset
 
 from fer_edge.bench.engine_settings import measure_engines
 from fer_edge.cli import main
-from fer_edge.errors import BundleError
+from fer_edge.core.errors import BundleError
 
 
 def test_every_setting_of_both_engines_is_timed_and_judged(tmp_path: Path) -> None:

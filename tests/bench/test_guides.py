@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from scripts import ROOT, load_script
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 
 @pytest.fixture

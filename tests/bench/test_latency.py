@@ -16,7 +16,7 @@ from fer_edge.bench.latency import (
     ratio_over_rounds,
     summarise,
 )
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 
 class FakeMachine:

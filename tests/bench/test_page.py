@@ -24,9 +24,9 @@ from fer_edge.bench.result import (
     VariantResult,
 )
 from fer_edge.bench.table import cost_table, expect_common, ratio_table, verdict_table
-from fer_edge.errors import InputError, MissingPackageError, OutputError
-from fer_edge.labels import EXPRESSIONS
-from fer_edge.metrics import AccuracyReport
+from fer_edge.core.errors import InputError, MissingPackageError, OutputError
+from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.metrics import AccuracyReport
 
 STAGES = ("preprocess", "encoder", "head", "head_window", "frame", "streaming_step", "end_to_end", "cold_start")
 

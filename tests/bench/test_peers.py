@@ -8,7 +8,7 @@ import pytest
 
 from fer_edge.bench import peers
 from fer_edge.bench.peers import find_peers, read_peers
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 HEAD = 'measured = "elsewhere"\ndate = ""\ndata = ""\nmachine = ""\nnote = ""\nreference_cnn_ms_min = 1.9\n'
 REPOSITORY = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fer_edge.bench.private_log import append_private, find_private_log
-from fer_edge.errors import InputError, OutputError
-from fer_edge.machine import repository_commit
+from fer_edge.core.errors import InputError, OutputError
+from fer_edge.core.machine import repository_commit
 
 
 def test_the_repository_is_found_from_inside(tmp_path: Path) -> None:

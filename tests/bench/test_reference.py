@@ -10,8 +10,8 @@ import pytest
 
 from fer_edge.bench.model_writer import Node, TensorShape, write_model
 from fer_edge.bench.reference import REFERENCE_CHANNELS, reference_graph, reference_input
-from fer_edge.errors import InputError
-from fer_edge.files import sha256_bytes
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import sha256_bytes
 
 
 def test_the_bytes_are_the_same_everywhere() -> None:

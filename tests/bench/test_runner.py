@@ -16,10 +16,10 @@ from tiny import tiny_manifest
 from fer_edge.bench import BenchReport, Timing, run_bench
 from fer_edge.bench.accuracy import record_accuracies, synthetic_rows
 from fer_edge.bench.latency import Probe, Samples
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import BundleError, InputError, OutputError, SessionError
+from fer_edge.core.metrics import accuracy_report, paired_report
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.errors import BundleError, InputError, OutputError, SessionError
-from fer_edge.metrics import accuracy_report, paired_report
 from fer_edge.runtime.network import Network
 
 from .conftest import LEAKED, ROWS, make_bundle
@@ -280,7 +280,7 @@ def test_neither_torch_nor_onnx_is_needed(bundle: Bundle) -> None:
         "import sys\n"
         "for name in ('torch', 'onnx', 'nncf', 'matplotlib', 'pyarrow'): sys.modules[name] = None\n"
         "from fer_edge.bench import Timing, run_bench\n"
-        "from fer_edge.bundle import Bundle\n"
+        "from fer_edge.core.bundle import Bundle\n"
         "timing = Timing(rounds=1, per_round=1, warm_up=0, batch=1, cold_starts=0)\n"
         "print(len(run_bench([Bundle.open(sys.argv[1])], timing=timing).variants))"
     )

@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny_bundle
 
 from fer_edge.bench.scenarios import after_idle, cold_starts
-from fer_edge.errors import SessionError
+from fer_edge.core.errors import SessionError
 
 
 def test_each_step_after_idling_is_timed_on_its_own() -> None:

@@ -27,10 +27,10 @@ from fer_edge.bench.clip_methods import (
 from fer_edge.bench.sequence_page import accuracy_table, delay_table
 from fer_edge.bench.sequences import SequenceReport, run_sequences
 from fer_edge.cli import main
+from fer_edge.core.errors import InputError
 from fer_edge.data import load_dataset
 from fer_edge.data.clips import TRAINED, UNSEEN
 from fer_edge.data.corruptions import LEVELS
-from fer_edge.errors import InputError
 
 
 class OldestWins:

@@ -13,7 +13,7 @@ from fer_edge.bench.private_log import find_private_log
 from fer_edge.bench.reference import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
 from fer_edge.bench.sequence_page import render_markdown
 from fer_edge.bench.sequences import SequenceReport
-from fer_edge.files import read_json, sha256_bytes
+from fer_edge.core.files import read_json, sha256_bytes
 from fer_edge.paper.drawings import DRAWINGS
 from fer_edge.paper.report import JSON_NAME, MARKDOWN_NAME, render_study
 from fer_edge.paper.summary import StudyReport

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from miniature import miniature_bundle, noise_dataset
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import CalibrationOutcome, calibrate_bundle, measure_forms
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, GateLimits, OverflowFixes, SampleRecipe
-from fer_edge.errors import BundleError, GateError, InputError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import BundleError, GateError, InputError
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.signed import unsigned_nodes
 from fer_edge.runtime.network import Network

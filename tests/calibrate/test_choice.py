@@ -12,7 +12,7 @@ from miniature import miniature_bundle, noise_dataset
 
 from fer_edge.calibrate.choice import CandidateResult, Comparison, compare_candidates, ranked
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, SampleRecipe
-from fer_edge.errors import GateError, InputError
+from fer_edge.core.errors import GateError, InputError
 from fer_edge.graph.load import load_graph
 
 GENEROUS = GateLimits(

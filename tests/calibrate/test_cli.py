@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner, Result
 from miniature import miniature_bundle
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.calibrate.sensitivity import LayerCost, SensitivityReport
 from fer_edge.cli import main
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.files import sha256_bytes
 from fer_edge.data.stills import Dataset
-from fer_edge.files import sha256_bytes
 
 LENIENT = """
 forms = ["int8"]

@@ -5,8 +5,8 @@ import pytest
 
 from fer_edge.calibrate.gate import check_gate, require_gates
 from fer_edge.calibrate.recipe import GateLimits
-from fer_edge.errors import GateError
-from fer_edge.metrics import PairedReport, paired_report
+from fer_edge.core.errors import GateError
+from fer_edge.core.metrics import PairedReport, paired_report
 
 LIMITS = GateLimits(max_top1_drop=0.1, max_flip_rate=0.2, max_ece_rise=0.05, min_agreement=0.9)
 

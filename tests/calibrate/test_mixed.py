@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from miniature import miniature_bundle, noise_dataset
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import CalibrationOutcome, measure_forms
 from fer_edge.calibrate.gate import GateCheck, GateReport
 from fer_edge.calibrate.mixed import gate_use
@@ -16,6 +15,7 @@ from fer_edge.calibrate.recipe import CalibrationRecipe, Form, GateLimits, Mixed
 from fer_edge.calibrate.sample import draw_sample
 from fer_edge.calibrate.sensitivity import LayerCost, layer_costs
 from fer_edge.calibrate.trial import FloatParts
+from fer_edge.core.bundle import Bundle
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.signed import unsigned_nodes

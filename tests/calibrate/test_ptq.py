@@ -13,7 +13,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from fer_edge.calibrate.ptq import float_nodes, quantize_encoder
 from fer_edge.calibrate.recipe import PtqRecipe
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.info import graph_parameters
 from fer_edge.graph.load import dump_graph

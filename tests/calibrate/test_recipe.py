@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, OverflowFixes, PtqRecipe
-from fer_edge.errors import InputError
-from fer_edge.recipes import load_recipe, override, recipe_names
+from fer_edge.core.errors import InputError
+from fer_edge.core.recipes import load_recipe, override, recipe_names
 
 
 def load(name_or_path: str = "default") -> CalibrationRecipe:

@@ -11,8 +11,8 @@ from miniature import miniature_bundle, noise_dataset
 from fer_edge.calibrate.recipe import CalibrationRecipe, PtqRecipe, SampleRecipe, SensitivityRecipe
 from fer_edge.calibrate.sensitivity import SensitivityReport, sensitive_first, sensitivity_of
 from fer_edge.calibrate.sensitivity_plot import sensitivity_figure
-from fer_edge.errors import InputError
-from fer_edge.files import sha256_file, write_json
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import sha256_file, write_json
 
 RECIPE = CalibrationRecipe(
     forms=("int8-trt",),

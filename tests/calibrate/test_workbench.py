@@ -10,8 +10,8 @@ import pytest
 from fer_edge.calibrate.choice import CandidateResult, ranked
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.calibrate.sensitivity import SensitivityReport
-from fer_edge.decode import decode
-from fer_edge.files import read_json
+from fer_edge.core.files import read_json
+from fer_edge.core.json import decode
 
 WORKBENCH = Path(__file__).parents[2] / "calibrate"
 

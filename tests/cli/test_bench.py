@@ -12,8 +12,8 @@ from tiny import tiny_bundle
 
 from fer_edge.bench import BenchReport
 from fer_edge.bench.latency import measure_interleaved
-from fer_edge.bundle import Bundle
 from fer_edge.cli import main
+from fer_edge.core.bundle import Bundle
 
 BRIEF = ("--quick", "--rounds", "1", "--batch", "2")
 

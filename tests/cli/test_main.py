@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from fer_edge import __version__
 from fer_edge.cli import COMMANDS, main
-from fer_edge.errors import FerEdgeError, GateError
+from fer_edge.core.errors import FerEdgeError, GateError
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer_edge.core.errors import InputError
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.cache import cached, default_cache_folder
 from fer_edge.data.reading import Progress, Reading, ignore_progress
-from fer_edge.errors import InputError
 
 
 class Source:

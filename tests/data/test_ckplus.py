@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from trees import FACE_BOX, read_error, write_cropped_ckplus, write_image, write_whole_ckplus
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import load_dataset
 from fer_edge.data.ckplus import ckplus_sequences, split_by_subject
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 
 WHOLE = {"S005_001": 3, "S010_002": 2, "S010_004": 7, "S011_001": None}
 CROPPED = {"S010_004": "surprise", "S010_002": "contempt", "S005_001": "disgust", "S011_006": "anger"}

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.clips import BLOCK, TRAINED, UNSEEN, ClipBlock, ClipPlan, make_clips
 from fer_edge.data.corruptions import CORRUPTIONS
-from fer_edge.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.corruptions import CORRUPTIONS, LEVELS, corrupt
-from fer_edge.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from trees import Fer2013Sample, noise, read_error, write_image
 
+from fer_edge.core.errors import InputError
 from fer_edge.data import load_dataset
-from fer_edge.errors import InputError
 
 
 def test_names_without_a_split_leave_one_test_split_that_serves_nothing(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from trees import noise, read_error, write_image
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import load_dataset
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 
 
 def write(root: Path, *folders: str, size: tuple[int, int] = (30, 20)) -> Path:

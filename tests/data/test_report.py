@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from trees import noise
 
+from fer_edge.core.errors import InputError
 from fer_edge.data import Dataset, StillSet, describe, leaked_rows
-from fer_edge.errors import InputError
 
 
 def split(name: str, faces: list[int], labels: list[int], **columns: object) -> StillSet:

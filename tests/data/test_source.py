@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from trees import read_error
 
+from fer_edge.core.errors import InputError
 from fer_edge.data import load_dataset
 from fer_edge.data.source import DataSpec
-from fer_edge.errors import InputError
 
 
 def test_a_spec_is_parsed() -> None:

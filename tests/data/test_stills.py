@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fer_edge.core.errors import InputError
 from fer_edge.data import Dataset, StillSet
-from fer_edge.errors import InputError
 
 
 def stills(name: str = "train", **replaced: object) -> StillSet:

@@ -11,12 +11,12 @@ from tiny import tiny_bundle, tiny_encoder, tiny_head, tiny_manifest, tiny_varia
 
 from fer_edge.demo import run as demo
 from fer_edge.bench import BenchReport, Timing
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
 from fer_edge.cli import main
 from fer_edge.demo.run import OUTPUTS, DemoOptions, DemoReport, run_demo
-from fer_edge.errors import BundleError, InputError, OutputError
-from fer_edge.files import sha256_bytes
-from fer_edge.labels import EXPRESSIONS
+from fer_edge.core.errors import BundleError, InputError, OutputError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.labels import EXPRESSIONS
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'fer-edge[report]'")
 

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from miniature import miniature_bundle
 
-from fer_edge.bundle import Bundle
-from fer_edge.errors import InputError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
 from fer_edge.export.targets import export_target, target_job
 from fer_edge.export.trtexec import trtexec_flags
 

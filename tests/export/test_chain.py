@@ -14,10 +14,12 @@ import pytest
 from miniature import SIZE, centred_head, miniature_bundle, miniature_encoder, miniature_frames, run_graph
 from onnx import ModelProto, helper, numpy_helper
 
-from fer_edge.bundle import Bundle
 from fer_edge.cli import main
-from fer_edge.decode import encode
-from fer_edge.errors import BundleError, GateError, InputError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import BundleError, GateError, InputError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.json import encode
+from fer_edge.core.manifest import Variant
 from fer_edge.export import chain
 from fer_edge.export.chain import check_chain, engine_opener, write_verdict
 from fer_edge.export.chain_frames import generated_frames, real_frames
@@ -26,9 +28,7 @@ from fer_edge.export.chain_target import written_target
 from fer_edge.export.diverge import first_divergence
 from fer_edge.export.recorded import RECORD, record_outputs, recorded_outputs
 from fer_edge.export.writer import Run
-from fer_edge.files import sha256_bytes
 from fer_edge.graph.info import graph_file
-from fer_edge.manifest import Variant
 from fer_edge.runtime import Network
 from fer_edge.runtime.network import choose_variant
 from fer_edge.runtime.providers import open_session

@@ -14,8 +14,9 @@ import pytest
 import torch
 from training import small_dataset, small_recipe
 
-from fer_edge.bundle import Bundle
-from fer_edge.errors import GateError, InputError, OutputError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import GateError, InputError, OutputError
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.export.card import model_card
 from fer_edge.export.chain import check_chain
 from fer_edge.export.choose import choose_target
@@ -26,7 +27,6 @@ from fer_edge.export.targets import export_target
 from fer_edge.graph.info import graph_macs
 from fer_edge.graph.load import load_graph
 from fer_edge.model.cost import encoder_macs, head_macs
-from fer_edge.preprocess import prepare_stills
 from fer_edge.runtime import Network, Recognizer
 from fer_edge.train.run import TrainRun
 from fer_edge.train.trainer import train_model

@@ -16,17 +16,17 @@ from click.testing import CliRunner
 from miniature import miniature_bundle
 from onnx import TensorProto
 
-from fer_edge.bundle import Bundle, zoo_names
 from fer_edge.cli import main
-from fer_edge.errors import BundleError, GateError, MissingPackageError, OutputError, SessionError
+from fer_edge.core.bundle import Bundle, zoo_names
+from fer_edge.core.errors import BundleError, GateError, MissingPackageError, OutputError, SessionError
+from fer_edge.core.machine import GpuReport
+from fer_edge.core.tensorrt_flavours import FLAVOURS
+from fer_edge.core.verify import verify_bundle
 from fer_edge.export import prepare, targets
 from fer_edge.export.choose import choose_target
 from fer_edge.export.plan import plan_target
 from fer_edge.export.preflight import ROWS, check_bundle
 from fer_edge.export.targets import check_job, export_target, job_samples, target_job
-from fer_edge.machine import GpuReport
-from fer_edge.tensorrt_flavours import FLAVOURS
-from fer_edge.verify import verify_bundle
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 

@@ -9,7 +9,7 @@ from fake_cuda import FakeCuda
 from onnx import TensorProto, helper
 from tiny import SIZE, tiny_encoder, tiny_head
 
-from fer_edge.errors import InputError, SessionError
+from fer_edge.core.errors import InputError, SessionError
 from fer_edge.export.tensorrt_build import BuildOptions, build_plan
 from fer_edge.export.writer import InputShapes
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt

@@ -13,13 +13,13 @@ import pytest
 from fake_cuda import FakeCuda
 from tiny import WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_manifest, tiny_variant
 
-from fer_edge.bundle import Bundle
-from fer_edge.errors import InputError, MissingPackageError, SessionError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError, MissingPackageError, SessionError
+from fer_edge.core.files import sha256_bytes, sha256_file
+from fer_edge.core.machine import GpuReport, machine_report
 from fer_edge.export import tensorrt_files
 from fer_edge.export.targets import export_target, target_job
 from fer_edge.export.tensorrt_files import TENSORRT, build_engines, rebuild_engines
-from fer_edge.files import sha256_bytes, sha256_file
-from fer_edge.machine import GpuReport, machine_report
 from fer_edge.runtime.engine_files import read_engine
 from fer_edge.runtime.network import Network
 

@@ -15,12 +15,12 @@ from miniature import SIZE, WINDOW, miniature_bundle, miniature_frames
 from scripts import load_script
 from triton_server import ServerError, TritonServer, read_config
 
-from fer_edge.bundle import Bundle
 from fer_edge.cli.export import command
-from fer_edge.errors import GateError, InputError, SessionError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import GateError, InputError, SessionError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.export.targets import export_target
 from fer_edge.export.triton_config import TritonOptions
-from fer_edge.labels import EXPRESSIONS
 from fer_edge.runtime.network import Network
 from fer_edge.runtime.sequence import FeatureWindow
 from fer_edge.runtime.sources import SourceFrame, VideoSource

@@ -6,7 +6,7 @@ import pytest
 from miniature import miniature_encoder, miniature_frames, miniature_head, run_graph
 from onnx import ModelProto, helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.info import describe_graph
 from fer_edge.graph.load import dump_graph

@@ -7,7 +7,7 @@ import pytest
 from miniature import run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.fold_weights import fold_weight_quantizers
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.load import dump_graph

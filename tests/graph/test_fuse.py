@@ -5,7 +5,7 @@ import pytest
 from miniature import miniature_encoder, miniature_frames, miniature_head, run_graph
 from onnx import ModelProto, TensorProto, helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.fuse import fuse_clip_graph
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.info import describe_graph, graph_macs

@@ -7,7 +7,7 @@ import pytest
 from miniature import CHANNELS, FEATURES, HIDDEN, TOKENS, miniature_encoder, miniature_head
 from onnx import TensorProto, helper, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.info import TensorInfo, describe_graph, graph_file, graph_macs, graph_parameters
 from fer_edge.graph.weights import store_weights_int8
 

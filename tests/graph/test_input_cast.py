@@ -5,7 +5,7 @@ import pytest
 from miniature import miniature_encoder, miniature_frames, run_graph
 from onnx import TensorProto, helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.input_cast import cast_input_first
 from fer_edge.graph.load import dump_graph
 

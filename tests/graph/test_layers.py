@@ -4,7 +4,7 @@ import pytest
 from miniature import miniature_encoder
 from onnx import ModelProto, helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.layers import find_nodes, layer_of
 
 NAMES = (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from miniature import miniature_encoder, miniature_head, run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.load import dump_graph
 from fer_edge.graph.lstm_forms import rewrite_lstm
 from fer_edge.graph.shapes import fix_dimensions

@@ -5,7 +5,7 @@ import pytest
 from miniature import run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.load import dump_graph
 from fer_edge.graph.signed import to_signed_int8, unsigned_nodes
 

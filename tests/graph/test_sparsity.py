@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from fer_edge.errors import GateError
+from fer_edge.core.errors import GateError
 from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four, require_two_of_four
 
 

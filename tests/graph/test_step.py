@@ -8,11 +8,11 @@ from miniature import FEATURES, WINDOW, miniature_head, run_graph
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from fer_edge.bundle import SequenceSpec
-from fer_edge.errors import InputError
+from fer_edge.core.bundle import SequenceSpec
+from fer_edge.core.errors import InputError
+from fer_edge.core.metrics import softmax
 from fer_edge.graph.load import dump_graph
 from fer_edge.graph.step import STEP_STATES, step_graph
-from fer_edge.metrics import softmax
 from fer_edge.runtime.sequence import FeatureWindow
 
 TEMPERATURE = 1.7

@@ -9,7 +9,7 @@ import pytest
 from miniature import miniature_encoder, miniature_frames, miniature_head, run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.graph.load import dump_graph
 from fer_edge.graph.weights import WeightStorage, restore_weights, store_weights_int8
 

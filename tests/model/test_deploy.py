@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from onnx import load_model_from_string
 from training import small_config, small_dataset, small_recipe
 
-from fer_edge.bundle import Bundle
 from fer_edge.cli import main
+from fer_edge.core.bundle import Bundle
 from fer_edge.export.from_torch.graphs import graph_files, network_graphs
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.config import ModelConfig

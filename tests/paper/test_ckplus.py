@@ -13,10 +13,11 @@ from training import small_config, small_recipe  # noqa: E402
 from trees import write_cropped_ckplus, write_drawn_ckplus  # noqa: E402
 
 from fer_edge.bench.table import markdown  # noqa: E402
+from fer_edge.core.errors import InputError  # noqa: E402
+from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS  # noqa: E402
+from fer_edge.core.recipes import load_recipe  # noqa: E402
 from fer_edge.data import load_dataset  # noqa: E402
 from fer_edge.data.ckplus import split_by_subject  # noqa: E402
-from fer_edge.errors import InputError  # noqa: E402
-from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS  # noqa: E402
 from fer_edge.paper.ckplus import plan_ckplus, run_ckplus  # noqa: E402
 from fer_edge.paper.ckplus_table import (  # noqa: E402
     NOT_RUN,
@@ -30,7 +31,6 @@ from fer_edge.paper.result import RunResult  # noqa: E402
 from fer_edge.paper.study import weights_path  # noqa: E402
 from fer_edge.paper.systems import SYSTEMS  # noqa: E402
 from fer_edge.paper.training import train_system  # noqa: E402
-from fer_edge.recipes import load_recipe  # noqa: E402
 from fer_edge.train.recipe import OptimiserSpec  # noqa: E402
 
 pytestmark = pytest.mark.train

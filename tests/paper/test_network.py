@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from training import small_config
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.merged import tail_sizes
 from fer_edge.model.network import AttentionCnnBiLstm

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from studies import made_up_run, summarised
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
+from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.paper.drawings import draw_study
 from fer_edge.paper.preprocessing import CONDITIONS, PreprocessingReport, measure_cost, measure_preprocessing
 from fer_edge.paper.report import render_study
-from fer_edge.preprocess import PreprocessSpec
 
 SIZE = 24
 

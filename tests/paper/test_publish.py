@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from training import small_dataset, small_recipe
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 
 torch = pytest.importorskip("torch")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from studies import all_runs, made_up_run, summarised
 
-from fer_edge.comparison import BootstrapReport
-from fer_edge.errors import OutputError
+from fer_edge.core.comparison import BootstrapReport
+from fer_edge.core.errors import OutputError
 from fer_edge.paper.report import render_study, verdict, write_study
 from fer_edge.paper.summary import PairSummary, StudyReport
 from fer_edge.paper.systems import SYSTEMS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_edge.errors import InputError, OutputError
+from fer_edge.core.errors import InputError, OutputError
 from fer_edge.paper.result import RunResult, SplitPredictions, run_path
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from training import small_config, small_dataset, small_recipe
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
+from fer_edge.core.recipes import load_recipe
 from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.result import RunResult
 from fer_edge.paper.study import plan_runs, read_runs, run_study, weights_path
 from fer_edge.paper.systems import SYSTEMS, chosen_systems
 from fer_edge.paper.training import TrainedSystem, train_system
-from fer_edge.recipes import load_recipe
 from fer_edge.train.recipe import AugmentSpec, OptimiserSpec
 
 pytestmark = pytest.mark.train

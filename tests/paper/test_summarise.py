@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from studies import ROWS, all_runs, made_up_run, made_up_split, summarised
 
-from fer_edge.errors import InputError
-from fer_edge.metrics import holm
+from fer_edge.core.errors import InputError
+from fer_edge.core.metrics import holm
 from fer_edge.paper.summary import StudyReport
 
 

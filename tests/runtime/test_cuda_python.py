@@ -26,7 +26,7 @@ import ctypes, json
 import numpy as np
 from fer_edge.runtime import kernel_engine
 from fer_edge.runtime.device_memory import open_device
-from fer_edge.errors import SessionError
+from fer_edge.core.errors import SessionError
 
 kernel_engine.compile_kernel = lambda capability: (b"\\x7fELF for SM%d" % capability, "nvrtc 0.0")
 library, counts = ctypes.CDLL("libcuda.so.1"), (ctypes.c_int * 7)()

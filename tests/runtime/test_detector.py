@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-import fer_edge.cascade
-from fer_edge.errors import InputError, MissingPackageError, SessionError
+import fer_edge.core.cascade
+from fer_edge.core.errors import InputError, MissingPackageError, SessionError
 from fer_edge.runtime.detector import HaarDetector
 from fer_edge.runtime.tracker import box_overlaps
 
@@ -79,8 +79,8 @@ class TestOtherOpenCvs:
         """JetPack's cv2 has no `cv2.data`; the cascades lie in /usr/share/opencv4."""
         elsewhere = Path(cv2.data.haarcascades)
         monkeypatch.delattr(cv2, "data")
-        monkeypatch.setattr(fer_edge.cascade, "_SYSTEM_FOLDERS", (Path("/nowhere"), elsewhere))
+        monkeypatch.setattr(fer_edge.core.cascade, "_SYSTEM_FOLDERS", (Path("/nowhere"), elsewhere))
         assert len(HaarDetector().detect(astronaut)) == 1
-        monkeypatch.setattr(fer_edge.cascade, "_SYSTEM_FOLDERS", (Path("/nowhere"),))
+        monkeypatch.setattr(fer_edge.core.cascade, "_SYSTEM_FOLDERS", (Path("/nowhere"),))
         with pytest.raises(SessionError, match=r"no haarcascade_frontalface_default\.xml in /nowhere.*apt-get"):
             HaarDetector()

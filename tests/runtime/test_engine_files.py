@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fer_edge.errors import InputError, SessionError
-from fer_edge.files import sha256_bytes
+from fer_edge.core.errors import InputError, SessionError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.tensorrt_flavours import installed_flavour
 from fer_edge.runtime.device_memory import DeviceInfo
 from fer_edge.runtime.engine_files import (
     EngineLayer,
@@ -20,7 +21,6 @@ from fer_edge.runtime.engine_files import (
 )
 from fer_edge.runtime.tensorrt_library import MessageLog, TensorRtLibrary
 from fer_edge.runtime.tensorrt_session import read_layers
-from fer_edge.tensorrt_flavours import installed_flavour
 
 PLAN = b"a plan"
 GRAPH = "1" * 64

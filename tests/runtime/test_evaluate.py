@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny import tiny_bundle
 
-from fer_edge.errors import InputError
-from fer_edge.preprocess import prepare_stills
+from fer_edge.core.errors import InputError
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.runtime.evaluate import evaluate, evaluate_windows
 from fer_edge.runtime.network import Network
 

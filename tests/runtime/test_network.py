@@ -11,11 +11,11 @@ import pytest
 from onnx import numpy_helper
 from tiny import FEATURES, SIZE, TOKENS, WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_variant
 
-from fer_edge.bundle import Bundle, Manifest, PreprocessSpec
-from fer_edge.errors import BundleError, InputError, SessionError
-from fer_edge.files import sha256_bytes
-from fer_edge.metrics import softmax
-from fer_edge.preprocess import normalise
+from fer_edge.core.bundle import Bundle, Manifest, PreprocessSpec
+from fer_edge.core.errors import BundleError, InputError, SessionError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.metrics import softmax
+from fer_edge.core.preprocess import normalise
 from fer_edge.runtime.network import Network, choose_variant
 from fer_edge.runtime.providers import open_session
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny import FEATURES, tiny_encoder, tiny_frames, tiny_head
 
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import OutputError, SessionError
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.errors import OutputError, SessionError
-from fer_edge.preprocess import prepare_stills
 from fer_edge.runtime.openvino_session import OpenVinoSession, OpenVinoSettings
 from fer_edge.runtime.providers import open_session
 

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from tiny import tiny_encoder, tiny_frames, tiny_head
 
-from fer_edge.errors import InputError, OutputError, SessionError
+from fer_edge.core.errors import InputError, OutputError, SessionError
 from fer_edge.runtime import ort_gpu_session
 from fer_edge.runtime.ort_gpu_session import GpuProvider, OrtGpuSession, stray_nodes
 from fer_edge.runtime.providers import open_session

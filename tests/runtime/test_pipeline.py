@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from tiny import WINDOW, tiny_bundle
 
 from fer_edge.cli import main
-from fer_edge.errors import InputError, OutputError
+from fer_edge.core.errors import InputError, OutputError
 from fer_edge.runtime import sources
 from fer_edge.runtime.annotate import annotated_video, write_annotated_image
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
@@ -274,7 +274,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from fer_edge.errors import OutputError
+from fer_edge.core.errors import OutputError
 from fer_edge.runtime.annotate import annotated_video
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tiny import SIZE, WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_variant
 
-from fer_edge.bundle import Bundle, PreprocessSpec
-from fer_edge.errors import BundleError, InputError, SessionError
-from fer_edge.files import sha256_bytes
-from fer_edge.labels import EXPRESSIONS
-from fer_edge.preprocess import prepare_face
+from fer_edge.core.bundle import Bundle, PreprocessSpec
+from fer_edge.core.errors import BundleError, InputError, SessionError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.preprocess import prepare_face
 from fer_edge.runtime.estimate import ExpressionEstimate
 from fer_edge.runtime.network import Network
 from fer_edge.runtime.recognizer import Recognizer, StreamOptions

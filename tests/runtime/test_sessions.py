@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny import FEATURES, tiny_encoder, tiny_frames, tiny_head
 
-from fer_edge.errors import InputError, MissingPackageError, SessionError
+from fer_edge.core.errors import InputError, MissingPackageError, SessionError
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import all_finite
 

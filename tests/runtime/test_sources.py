@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.runtime.sources import open_source
 
 

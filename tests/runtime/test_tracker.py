@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.runtime.tracker import FaceTracker, TrackerOptions, box_overlaps, prominence
 
 _SIZE = (640, 480)

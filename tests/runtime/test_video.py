@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tiny import SIZE, WINDOW, tiny_bundle
 
-from fer_edge.bundle import PreprocessSpec
-from fer_edge.errors import InputError
-from fer_edge.preprocess import crop_face
+from fer_edge.core.bundle import PreprocessSpec
+from fer_edge.core.errors import InputError
+from fer_edge.core.preprocess import crop_face
 from fer_edge.runtime.annotate import annotate_frame
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import Recognizer

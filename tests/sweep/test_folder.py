@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fer_edge.files import sha256_bytes
+from fer_edge.core.files import sha256_bytes
 from fer_edge.sweep.folder import Made, SweepFolder
 from fer_edge.sweep.plan import Axes, Network, Unit
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_edge.errors import InputError
-from fer_edge.recipes import load_recipe, override, recipe_names
+from fer_edge.core.errors import InputError
+from fer_edge.core.recipes import load_recipe, override, recipe_names
 from fer_edge.sweep.plan import plan_units, scaled
 from fer_edge.sweep.recipe import Distribution, SweepRecipe
 from fer_edge.sweep.run import load_sweep

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.sweep.page import peer_table, point_table, render_page, write_page
 from fer_edge.sweep.result import SweepReport, front_of
 

@@ -14,10 +14,10 @@ import pytest
 from tiny import SIZE, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
 from fer_edge.bench.result import Timing
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import BundleError, InputError
+from fer_edge.core.files import claimed, sha256_bytes
 from fer_edge.data import Dataset, StillSet
-from fer_edge.errors import BundleError, InputError
-from fer_edge.files import claimed, sha256_bytes
 from fer_edge.sweep import measure
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.result import SweepReport

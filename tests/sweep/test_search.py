@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from fer_edge.cli import main
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import claimed
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.errors import InputError
-from fer_edge.files import claimed
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.recipe import SearchSpec, SweepRecipe
 from fer_edge.sweep.result import SweepReport

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from fer_edge.bundle import Bundle
 from fer_edge.cli import main
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import claimed
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.errors import InputError
-from fer_edge.files import claimed
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.result import SweepReport
 from fer_edge.sweep.run import load_sweep, run_sweep

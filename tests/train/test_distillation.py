@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from training import small_dataset, small_recipe
 
+from fer_edge.core.errors import InputError
 from fer_edge.data import Dataset
-from fer_edge.errors import InputError
 from fer_edge.train.distributed import Processes
 from fer_edge.train.faces import DeviceFaces, seeded
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage

@@ -12,8 +12,8 @@ import pytest
 import torch
 from training import small_config, small_dataset, small_recipe
 
-from fer_edge.bundle import Bundle
-from fer_edge.errors import InputError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm

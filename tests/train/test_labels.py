@@ -11,11 +11,11 @@ from trees import write_cropped_ckplus
 from fer_edge.bench import Timing, run_bench
 from fer_edge.bench.engine_settings import measure_engines
 from fer_edge.bench.sequences import run_sequences
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.ckplus import split_by_subject
-from fer_edge.errors import InputError
 from fer_edge.export.from_torch.run import export_run
-from fer_edge.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.train.narrow import PruneTarget
 from fer_edge.train.prune import prune_run

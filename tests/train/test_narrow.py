@@ -6,7 +6,7 @@ import pytest
 import torch
 from training import small_config, small_dataset, small_recipe
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.frame_stage import FrameClassifier

@@ -10,10 +10,10 @@ import safetensors.torch
 import torch
 from scipy import stats
 
-from fer_edge.errors import InputError
-from fer_edge.labels import FERPLUS_VOTES
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import FERPLUS_VOTES
+from fer_edge.core.recipes import load_recipe, override
 from fer_edge.model.reconstruction import LinearDiscriminants
-from fer_edge.recipes import load_recipe, override
 from fer_edge.train.augment import augment_faces, mix_faces
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.faces import batches, seeded

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from training import small_dataset, small_recipe
 
 from fer_edge.cli import main
+from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
-from fer_edge.errors import GateError, InputError
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
 from fer_edge.model.cost import encoder_macs
-from fer_edge.preprocess import prepare_stills
 from fer_edge.train import grow, temporary
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.from_bundle import BundleOrigin

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from scripts import ROOT, load_script
 from training import small_config, small_dataset, small_recipe
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.prune_curve import CurveBudget, refit_statistics

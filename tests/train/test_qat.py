@@ -13,25 +13,25 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from training import StopAfter, small_config, small_dataset, small_recipe, trained_like
 
-from fer_edge.bundle import Bundle
 from fer_edge.calibrate.calibration import calibrate_bundle, measure_forms
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
 from fer_edge.cli import main
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.int8_forms import FORMS, Form
+from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.data import Dataset
 from fer_edge.data.sample import SampleRecipe
-from fer_edge.errors import GateError, InputError
 from fer_edge.export.card import model_card
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.export.preflight import check_bundle
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.signed import unsigned_nodes
-from fer_edge.int8_forms import FORMS, Form
 from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
 from fer_edge.model.quantised import Quantiser, plain_state, quantised, quantisers, set_form
 from fer_edge.runtime.network import choose_variant
-from fer_edge.tensorrt_flavours import FLAVOURS
 from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.nncf_ranges import NNCF_VERSION, calibrate_ranges
 from fer_edge.train.qat import load_quantised, qat_run

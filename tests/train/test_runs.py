@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from training import StopAfter, small_dataset, small_recipe
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import claimed
 from fer_edge.data import Dataset
-from fer_edge.errors import InputError
-from fer_edge.files import claimed
 from fer_edge.train.run import TrainRun
 from fer_edge.train.trainer import train_model
 

@@ -12,12 +12,12 @@ from tiny import tiny_bundle
 from training import small_dataset, small_recipe
 from trees import write_whole_ckplus
 
-from fer_edge.bundle import Bundle
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.ckplus import ckplus_sequences
-from fer_edge.errors import InputError
 from fer_edge.export.from_torch.run import export_run
-from fer_edge.preprocess import prepare_stills
 from fer_edge.train import clip_bank
 from fer_edge.train.clip_bank import ClipBank, FrameFeatures, encode_clips, encode_sequences
 from fer_edge.train.from_bundle import BundleOrigin

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from training import small_dataset, small_recipe
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.train.recipe import OptimiserSpec
 from fer_edge.train.sharpness import worst_nearby
 from fer_edge.train.trainer import train_model

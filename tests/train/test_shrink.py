@@ -9,7 +9,7 @@ import pytest
 import torch
 from training import small_config, small_dataset, small_recipe
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.run import TrainRun

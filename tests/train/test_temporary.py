@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
 from fer_edge.train.temporary import fit_classifier
 
 

@@ -13,9 +13,9 @@ import pytest
 import skimage.data
 
 import fer_edge
-from fer_edge.bundle import Bundle, zoo_names
 from fer_edge.cli import COMMANDS
-from fer_edge.recipes import recipe_names
+from fer_edge.core.bundle import Bundle, zoo_names
+from fer_edge.core.recipes import recipe_names
 from fer_edge.runtime.detector import HaarDetector
 
 SOURCE = Path(__file__).parents[2] / "fer_edge"

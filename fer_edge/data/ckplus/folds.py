@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.stills import Dataset
-from fer_edge.errors import InputError
 
 __all__ = ["FOLDS", "split_by_subject", "subject_folds"]
 

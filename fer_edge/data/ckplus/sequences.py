@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.cache import cached, default_cache_folder
 from fer_edge.data.ckplus.folds import FOLDS, fold_roles
 from fer_edge.data.ckplus.stills import labelled
 from fer_edge.data.ckplus.tree import CkPlusSequence, ckplus_sequences
 from fer_edge.data.reading import Progress, Reading, ignore_progress
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 
 __all__ = ["SequenceSet", "load_sequences"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.ckplus.tree import PEAK_FRAMES, CkPlusSequence, ckplus_sequences
 from fer_edge.data.reading import Progress, Reading
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 
 __all__ = ["labelled", "reading"]
 

@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.cascade import load_cascade
+from fer_edge.core.cascade import load_cascade
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import CKPLUS_CODES, canonical_expression
+from fer_edge.core.preprocess import PreprocessSpec, crop_face
 from fer_edge.data.images import folder_entries, image_files, read_grey
-from fer_edge.errors import InputError
-from fer_edge.labels import CKPLUS_CODES, canonical_expression
-from fer_edge.preprocess import PreprocessSpec, crop_face
 
 __all__ = ["CROPPED_SIDE", "FACE_SIDE", "PEAK_FRAMES", "CkPlusSequence", "ckplus_sequences"]
 

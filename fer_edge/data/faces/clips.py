@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.faces.draws import Draws, random_units
 from fer_edge.data.faces.parameters import ActionUnits, Box, Camera, Face, Pose
 from fer_edge.data.faces.render import apply_camera, draw_face, face_centre_shift
 from fer_edge.data.faces.scenes import cabin, paint_torso, random_cloth
 from fer_edge.data.faces.stills import random_face
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 
 __all__ = ["ClipFrame", "SyntheticClip", "synthetic_clip", "synthetic_frames"]
 

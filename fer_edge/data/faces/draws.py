@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.faces.parameters import (
     EXPRESSION_UNITS,
     ActionUnits,
@@ -21,7 +22,6 @@ from fer_edge.data.faces.parameters import (
     Pose,
     mixed,
 )
-from fer_edge.errors import InputError
 
 __all__ = [
     "Draws",

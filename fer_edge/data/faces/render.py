@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.faces.canvas import LEFT, TOP, Canvas
 from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.geometry import face_geometry
@@ -16,7 +17,6 @@ from fer_edge.data.faces.hair import paint_glasses
 from fer_edge.data.faces.occlusion import paint_occlusion
 from fer_edge.data.faces.paint import paint_face
 from fer_edge.data.faces.parameters import Box, Camera, Face, Light, Pose
-from fer_edge.errors import InputError
 
 __all__ = ["apply_camera", "draw_face", "face_centre_shift"]
 

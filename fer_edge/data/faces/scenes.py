@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.faces.canvas import Curve, smooth_curve
 from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.parameters import Colour, mixed
-from fer_edge.errors import InputError
 
 __all__ = ["backdrop", "cabin", "paint_torso", "random_cloth"]
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.faces.draws import (
     Draws,
     random_camera,
@@ -20,8 +22,6 @@ from fer_edge.data.faces.draws import (
 from fer_edge.data.faces.parameters import Box, Face, Identity, Light
 from fer_edge.data.faces.render import apply_camera, draw_face
 from fer_edge.data.faces.scenes import backdrop, paint_torso, random_cloth
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 
 __all__ = ["exposed_light", "face_in_scene", "random_face", "random_gaze", "synthetic_stills"]
 

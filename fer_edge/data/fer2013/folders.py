@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.fer2013.rows import ROLES_BY_USAGE, SIDE, missing_note
 from fer_edge.data.images import class_images, folder_entries, read_stack
 from fer_edge.data.reading import Progress
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.errors import InputError
 
 __all__ = ["list_files", "read"]
 

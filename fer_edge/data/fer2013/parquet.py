@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.labels import FERPLUS_VOTES
 from fer_edge.data.fer2013.rows import SIDE, Rows, emotion_label, usage_code
 from fer_edge.data.images import decode_grey
 from fer_edge.data.reading import Progress
-from fer_edge.errors import InputError, require
-from fer_edge.labels import FERPLUS_VOTES
 
 __all__ = ["read_rows"]
 

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import FER2013_ORDER
 from fer_edge.data.stills import Role, StillSet
-from fer_edge.errors import InputError
-from fer_edge.labels import FER2013_ORDER
 
 __all__ = ["ROLES_BY_USAGE", "SIDE", "USAGES", "Rows", "emotion_label", "missing_note", "usage_code"]
 

@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.errors import InputError
 from fer_edge.data.fer2013.rows import SIDE, USAGES, Rows, emotion_label, usage_code
 from fer_edge.data.reading import Progress
-from fer_edge.errors import InputError
 
 __all__ = ["is_table", "read_rows", "votes_file"]
 

@@ -11,9 +11,13 @@ import onnxruntime
 import torch
 from torch import nn
 
-from fer_edge.bundle import Bundle
-from fer_edge.decode import encode
-from fer_edge.errors import InputError
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import InputError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
+from fer_edge.core.json import encode
+from fer_edge.core.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
+from fer_edge.core.metrics import AccuracyReport
 from fer_edge.export.card import INTENDED_USE, WEIGHTS_LICENCE
 from fer_edge.export.from_torch.graphs import (
     ENCODER_SHAPES,
@@ -26,16 +30,12 @@ from fer_edge.export.from_torch.graphs import (
 )
 from fer_edge.export.parity import Parity, compare_outputs, require_parity
 from fer_edge.export.recorded import RECORD, RecordedOutputs, generated_frames, record_outputs
-from fer_edge.files import sha256_bytes
 from fer_edge.graph.fold_weights import fold_weight_quantizers
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.input_cast import cast_input_first
 from fer_edge.graph.int8_storage import STORAGE, stored_form
 from fer_edge.graph.load import dump_graph, load_graph
 from fer_edge.graph.sparsity import require_two_of_four
-from fer_edge.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
-from fer_edge.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
-from fer_edge.metrics import AccuracyReport
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.model.quantised import fixed

@@ -7,10 +7,10 @@ from typing import Final
 
 from onnx import ModelProto
 
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
+from fer_edge.core.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 from fer_edge.graph.preflight import dla, operators, quantizers, recurrent, shapes
 from fer_edge.graph.preflight.finding import Checked, Fault, Finding, Profile
-from fer_edge.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 
 __all__ = ["CHECK_TARGETS", "DLA_RULES", "RULES", "check_graph"]
 

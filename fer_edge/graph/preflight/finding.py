@@ -10,8 +10,8 @@ from typing import Any, Literal
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
+from fer_edge.core.tensorrt_flavours import TensorRtFlavour
 from fer_edge.graph.index import GraphIndex, attribute
-from fer_edge.tensorrt_flavours import TensorRtFlavour
 
 __all__ = ["Checked", "Fault", "Finding", "Profile", "Severity", "all_nodes", "label"]
 

@@ -10,9 +10,9 @@ from typing import Final
 
 from onnx import NodeProto
 
+from fer_edge.core.tensorrt_flavours import TensorRtFlavour
 from fer_edge.graph.load import graph_opset
 from fer_edge.graph.preflight.finding import Checked, Fault, all_nodes, label
-from fer_edge.tensorrt_flavours import TensorRtFlavour
 
 __all__ = ["known_operators", "opset", "restrictions", "supported"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.errors import require
+from fer_edge.core.errors import require
 from fer_edge.runtime.explain.faces import FaceExplanation, cell_edges
 from fer_edge.runtime.explain.video import FrameExplanation, WindowExplanation, WindowFace
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.decode import encode
-from fer_edge.errors import InputError
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import encode
 from fer_edge.runtime.network import Network
 
 __all__ = [

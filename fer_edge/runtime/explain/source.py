@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.decode import encode, expect
-from fer_edge.errors import InputError
-from fer_edge.preprocess import PreprocessSpec, crop_rectangle
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import encode, expect
+from fer_edge.core.preprocess import PreprocessSpec, crop_rectangle
 from fer_edge.runtime.annotate import (
     AnnotatedVideo,
     annotated_video,

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.faces import synthetic_clip, synthetic_frames
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 
 NEUTRAL = EXPRESSIONS.index("neutral")
 SMALL = (200, 150)

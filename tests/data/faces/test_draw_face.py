@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.faces import (
     EXPRESSION_UNITS,
     ActionUnits,
@@ -22,8 +24,6 @@ from fer_edge.data.faces import (
     face_in_scene,
     random_face,
 )
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 from fer_edge.runtime.detector import HaarDetector
 
 GREY = np.full((120, 120, 3), 128, np.uint8)

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_edge.core.errors import InputError
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.faces import contact_sheet, synthetic_stills
-from fer_edge.errors import InputError
-from fer_edge.labels import EXPRESSIONS
 
 
 def test_shapes_types_and_balance() -> None:

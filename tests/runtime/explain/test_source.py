@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny import WINDOW, tiny_bundle
 
-from fer_edge.errors import InputError, OutputError
-from fer_edge.preprocess import PreprocessSpec
+from fer_edge.core.errors import InputError, OutputError
+from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.runtime.explain import ExplainOptions, VideoExplainer, explain_source
 from fer_edge.runtime.explain.drawing import attention_shades, draw_frame, drop_shades
 from fer_edge.runtime.network import Network

@@ -1,0 +1,328 @@
+"""The deployment bundle: a folder with `manifest.json` and `graphs/<sha256>.onnx`, written whole or not at all.
+
+Replacing `manifest.json` is the commit: graphs are written before it and unreferenced ones dropped after it, so that a
+kill at any moment leaves the old bundle or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from fer_edge.core.errors import BundleError, InputError, OutputError
+from fer_edge.core.files import claimed, output_folder, sha256_bytes, write_atomic
+from fer_edge.core.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
+from fer_edge.core.preprocess import PreprocessSpec
+
+if TYPE_CHECKING:
+    from fer_edge.core.verify import VerifyReport
+
+__all__ = [
+    "Bundle",
+    "GraphFile",
+    "Manifest",
+    "PreprocessSpec",
+    "Provenance",
+    "SequenceSpec",
+    "Variant",
+    "timestamp",
+    "zoo_names",
+]
+
+MANIFEST_FILE: Final = "manifest.json"
+SIGNATURE_FILE: Final = "manifest.sig"
+GRAPH_FOLDER: Final = "graphs"
+
+_ZOO: Final = Path(__file__).parent / "zoo"
+_MANIFEST_LIMIT_BYTES: Final = 16 << 20
+
+Part = Literal["encoder", "head"]
+
+
+def zoo_names() -> tuple[str, ...]:
+    """Names of the shipped bundles, as `Bundle.open` takes them."""
+    return tuple(sorted(manifest.parent.name for manifest in _ZOO.glob(f"*/{MANIFEST_FILE}")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """An open bundle. It holds no file open: graphs are read, and checked against the manifest, when asked for.
+
+    Attributes:
+        path: its folder.
+        manifest: what it says about itself, validated.
+        sha256: of `manifest.json`, which names every graph by hash, so it identifies the bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    @classmethod
+    def open(cls, path_or_name: str | os.PathLike[str]) -> Bundle:
+        """Open a bundle's folder, or a shipped bundle by its bare name.
+
+        The whole manifest is validated, and every graph must be there with its size; its hash is checked when it is
+        read (`graph_bytes`) and by `verify`.
+
+        Raises:
+            BundleError: no bundle there, an unknown schema, a bad field, a graph missing or of another size.
+        """
+        bundle = cls.open_manifest(path_or_name)
+        for file in bundle.manifest.graph_files.values():
+            _check_size(bundle.path, file)
+        return bundle
+
+    @classmethod
+    def open_manifest(cls, path_or_name: str | os.PathLike[str]) -> Bundle:
+        """`open` without a look at the graphs.
+
+        Raises:
+            BundleError: no bundle there, an unknown schema or a bad field.
+        """
+        path = _locate(path_or_name)
+        file = path / MANIFEST_FILE
+        data = _read_confined(path, file, limit_bytes=_MANIFEST_LIMIT_BYTES)
+        try:
+            manifest = Manifest.from_bytes(data)
+        except BundleError as error:
+            raise BundleError(f"{file}: {error}") from error
+        return cls(path=path, manifest=manifest, sha256=sha256_bytes(data))
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        manifest: Manifest,
+        graphs: Mapping[str, bytes],
+        *,
+        overwrite: bool = False,
+    ) -> Bundle:
+        """Write a new bundle; it appears whole or not at all.
+
+        Args:
+            path: the folder to make.
+            manifest: names every graph.
+            graphs: exactly the graphs that the manifest names, by sha256.
+            overwrite: replace an existing bundle; a folder that holds anything else is never replaced.
+
+        Raises:
+            InputError: graphs and manifest do not belong together.
+            OutputError: the folder exists or cannot be written; what stood there is untouched.
+        """
+        path = Path(path)
+        if surplus := sorted(set(graphs) - set(manifest.graph_files)):
+            raise InputError(f"graphs: got {surplus[0]}, which no variant of the manifest names")
+        _check_graphs(manifest, graphs, present=set())
+        if overwrite and path.is_dir() and any(path.iterdir()) and not (path / MANIFEST_FILE).is_file():
+            raise OutputError(f"{path} holds files but no bundle, so it is not overwritten; choose another folder")
+        data = manifest.to_bytes()
+        with output_folder(path, overwrite=overwrite) as scratch:
+            (scratch / GRAPH_FOLDER).mkdir()
+            for sha256, graph in graphs.items():
+                write_atomic(_graph_path(scratch, sha256), graph)
+            write_atomic(scratch / MANIFEST_FILE, data)
+        return cls(path=path, manifest=manifest, sha256=sha256_bytes(data))
+
+    def variant(self, name: str) -> Variant:
+        """The variant called `name`.
+
+        Raises:
+            BundleError: there is none; the message lists those there are.
+        """
+        for variant in self.manifest.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join(variant.name for variant in self.manifest.variants)
+        raise BundleError(f"{self.path} has no variant {name!r}; it has {names}")
+
+    def graph_bytes(self, variant: str, part: Part) -> bytes:
+        """One graph of a variant: the very bytes whose hash was checked.
+
+        Raises:
+            BundleError: no such variant; the file is missing, outside the bundle, or not the one the manifest names.
+        """
+        if part not in ("encoder", "head"):
+            raise InputError(f"part: got {part!r}, expected 'encoder' or 'head'")
+        chosen = self.variant(variant)
+        return self.read_graph(chosen.encoder if part == "encoder" else chosen.head)
+
+    def read_graph(self, file: GraphFile) -> bytes:
+        """As `graph_bytes`, by the manifest's entry."""
+        _check_size(self.path, file)
+        path = _graph_path(self.path, file.sha256)
+        data = _read_confined(self.path, path, limit_bytes=file.size_bytes)
+        got = sha256_bytes(data)
+        if got != file.sha256:
+            raise BundleError(
+                f"{path}: the content's sha256 is {got}, expected {file.sha256}; the file was damaged or changed, "
+                "fetch or export the bundle again"
+            )
+        return data
+
+    def sign(self, private_key: Path) -> None:
+        """Write `manifest.sig`: the raw ed25519 signature of `manifest.json`, which names every graph by hash.
+
+        OpenSSL checks it too:
+        ``openssl pkeyutl -verify -rawin -in manifest.json -sigfile manifest.sig -pubin -inkey KEY.pub``.
+
+        Args:
+            private_key: PEM file, as ``openssl genpkey -algorithm ed25519`` writes it, without a pass phrase.
+
+        Raises:
+            BundleError: the manifest on disk is no longer the one that was opened.
+            InputError: the key cannot be read or is of another kind.
+            OutputError: the bundle cannot be written.
+            MissingPackageError: `cryptography` is not installed.
+        """
+        from fer_edge.core.signature import sign_bytes
+
+        data = _read_confined(self.path, self.path / MANIFEST_FILE, limit_bytes=_MANIFEST_LIMIT_BYTES)
+        if sha256_bytes(data) != self.sha256:
+            raise BundleError(f"{self.path} was changed since it was opened; open it again before signing it")
+        write_atomic(self.path / SIGNATURE_FILE, sign_bytes(data, private_key))
+
+    def verify(self, *, public_key: Path | None = None) -> VerifyReport:
+        """Check every file against the manifest, every weight for NaN, and the signature where a key is given.
+
+        Args:
+            public_key: PEM file; with it, a bundle without a valid signature fails.
+
+        Raises:
+            InputError: the key cannot be read or is of another kind.
+            MissingPackageError: a key was given and `cryptography` is not installed.
+        """
+        from fer_edge.core.verify import verify_bundle
+
+        return verify_bundle(self.path, public_key=public_key)
+
+    def updated(self, manifest: Manifest, graphs: Mapping[str, bytes] | None = None) -> Bundle:
+        """Replace the manifest, adding the graphs that are new to it; graphs no longer named are dropped after that.
+
+        A signature is dropped too, since it was made for the old manifest.
+
+        Args:
+            manifest: the new manifest.
+            graphs: new graphs by sha256; those already in the bundle need not be given.
+
+        Raises:
+            InputError: a graph that the new manifest names is neither given nor here, or is not what it says.
+            BundleError: the bundle on disk is no longer the one that was opened, or another process is updating it.
+            OutputError: it cannot be written; the old bundle is untouched.
+        """
+        given = {sha256: data for sha256, data in (graphs or {}).items() if sha256 in manifest.graph_files}
+        data = manifest.to_bytes()
+        with _update_lock(self.path):
+            if Bundle.open_manifest(self.path).sha256 != self.sha256:
+                raise BundleError(f"{self.path} was changed since it was opened; open it again and repeat the change")
+            here = {sha for sha in manifest.graph_files if _graph_path(self.path, sha).is_file()}
+            _check_graphs(manifest, given, present=here)
+            added = [_graph_path(self.path, sha256) for sha256 in given.keys() - here]
+            try:
+                for sha256, graph in given.items():
+                    write_atomic(_graph_path(self.path, sha256), graph)
+                write_atomic(self.path / MANIFEST_FILE, data)
+            except BaseException:
+                # A Ctrl-C may arrive just after the manifest was replaced: then the new graphs are in use.
+                if sha256_bytes((self.path / MANIFEST_FILE).read_bytes()) == self.sha256:
+                    _remove(added)
+                raise
+            _remove([self.path / SIGNATURE_FILE, *_orphans(self.path, manifest)])
+        return Bundle(path=self.path, manifest=manifest, sha256=sha256_bytes(data))
+
+
+def _locate(path_or_name: str | os.PathLike[str]) -> Path:
+    try:
+        return _place(path_or_name)
+    except OSError as error:  # a folder that this user may not look into, or a name that no file can have
+        raise BundleError(f"cannot read {os.fspath(path_or_name)}: {error.strerror or error}") from error
+
+
+def _place(path_or_name: str | os.PathLike[str]) -> Path:
+    text = os.fspath(path_or_name)
+    path = Path(text)
+    bare = isinstance(path_or_name, str) and bool(text) and path.name == text and text not in (".", "..")
+    if not path.exists() and bare and (_ZOO / text / MANIFEST_FILE).is_file():
+        return _ZOO / text
+    if not path.exists():
+        shipped = f"; shipped bundles: {', '.join(zoo_names())}" if bare and zoo_names() else ""
+        raise BundleError(f"no bundle at {text!r}: no such folder{shipped}")
+    if not path.is_dir():
+        raise BundleError(f"{path} is a file, expected a bundle: a folder with {MANIFEST_FILE} in it")
+    if not (path / MANIFEST_FILE).exists():
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
+    return path
+
+
+def _graph_path(folder: Path, sha256: str) -> Path:
+    return folder / GRAPH_FOLDER / f"{sha256}.onnx"
+
+
+def _check_size(folder: Path, file: GraphFile) -> None:
+    path = _graph_path(folder, file.sha256)
+    _check_confined(folder, path)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise BundleError(
+            f"{path}: {error.strerror or error}, but {MANIFEST_FILE} names it; fetch or export the bundle again "
+            "(or, where it was updated meanwhile, open it again)"
+        ) from error
+    if size != file.size_bytes:
+        raise BundleError(f"{path}: got {size} bytes, expected {file.size_bytes}; fetch or export the bundle again")
+
+
+def _check_confined(folder: Path, path: Path) -> None:
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{path} is a link to {path.resolve()}, outside the bundle; a bundle's files stand inside it")
+
+
+def _read_confined(folder: Path, path: Path, *, limit_bytes: int) -> bytes:
+    _check_confined(folder, path)
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(limit_bytes + 1)
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(data) > limit_bytes:
+        raise BundleError(f"{path}: got more than {limit_bytes} bytes, expected at most that")
+    return data
+
+
+def _check_graphs(manifest: Manifest, graphs: Mapping[str, bytes], *, present: Set[str]) -> None:
+    for sha256, file in manifest.graph_files.items():
+        if sha256 not in graphs:
+            if sha256 not in present:
+                raise InputError(f"graphs: {sha256} is missing, but the manifest names it")
+            continue
+        got = sha256_bytes(graphs[sha256])
+        if got != sha256:
+            raise InputError(f"graphs[{sha256}]: its content's sha256 is {got}")
+        if len(graphs[sha256]) != file.size_bytes:
+            raise InputError(f"graphs[{sha256}]: got {len(graphs[sha256])} bytes, the manifest says {file.size_bytes}")
+
+
+def _orphans(folder: Path, manifest: Manifest) -> list[Path]:
+    """Graphs that the manifest does not name, and what a killed writer left half-written."""
+    named = {f"{sha256}.onnx" for sha256 in manifest.graph_files}
+    graphs = [path for path in (folder / GRAPH_FOLDER).glob("*.onnx") if path.name not in named]
+    return [*graphs, *folder.glob(f".{MANIFEST_FILE}.*.part"), *(folder / GRAPH_FOLDER).glob(".*.part")]
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # the commit is done; what stays behind is never loaded
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _update_lock(folder: Path) -> Iterator[None]:
+    """One writer at a time; where the system has no such locks, the check against the opened manifest still holds."""
+    with claimed(folder) as ours:
+        if not ours:
+            raise BundleError(f"{folder} is being updated by another process; wait for it and open it again")
+        yield

@@ -1,0 +1,133 @@
+"""JSON to frozen dataclasses and back, by their type hints, with errors that name the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import reprlib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fer_edge.core.errors import InputError
+
+__all__ = ["decode", "encode", "expect"]
+
+T = TypeVar("T")
+
+
+def expect(condition: bool, field: str, got: object, expected: str) -> None:
+    """Raise `InputError` in the words ``field: got ..., expected ...`` unless `condition` holds.
+
+    Raises:
+        InputError: `condition` is false.
+    """
+    if not condition:
+        raise InputError(f"{field}: got {reprlib.repr(got)}, expected {expected}")
+
+
+def decode(kind: type[T], value: Any, *, where: str = "") -> T:
+    """Build the dataclass `kind` from parsed JSON.
+
+    Every field without a default must be there, no other key may be, and every value must have the hinted type:
+    nested dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `Literal`, `X | None`, str, int, float (finite), bool, Any.
+    A nested class with a `from_json` of its own is built by that.
+
+    Args:
+        kind: a dataclass.
+        value: what `json.loads` gave.
+        where: the field's address in the file, for messages (``"variants[0].encoder"``).
+
+    Raises:
+        InputError: naming the field, what was got and what was expected.
+    """
+    expect(isinstance(value, Mapping), where or "the document", value, "an object")
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    for key in value:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(fields)}"
+            raise InputError(f"{_join(where, str(key))}: unknown field{hint}")
+    hints = typing.get_type_hints(kind)
+    arguments = {}
+    for name, field in fields.items():
+        if name in value:
+            arguments[name] = _value(hints[name], value[name], _join(where, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{_join(where, name)}: missing")
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        raise InputError(_join(where, str(error))) from error
+
+
+def encode(value: Any) -> Any:
+    """The JSON form of a dataclass that `decode` reads back; a class with a `to_json` of its own is written by that."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if dataclasses.is_dataclass(value):
+        return encode(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in arguments if option is not type(None)]
+        return None if value is None and len(options) < len(arguments) else _value(options[0], value, where)
+    if origin is typing.Literal:
+        same = any(value == each and type(value) is type(each) for each in arguments)  # 3.0 and True are not 3 and 1
+        expect(same, where, value, "one of " + ", ".join(map(repr, arguments)))
+        return value
+    if origin is tuple:
+        expect(isinstance(value, list), where, value, "a list")
+        return tuple(_value(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        expect(isinstance(value, Mapping), where, value, "an object")
+        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hasattr(hint, "from_json"):
+        try:
+            return hint.from_json(value)
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            raise InputError(_join(where, str(error))) from error
+    if dataclasses.is_dataclass(hint):
+        return decode(typing.cast("type[Any]", hint), value, where=where)
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is bool:
+        expect(isinstance(value, bool), where, value, "true or false")
+        return value
+    if hint is int:
+        expect(isinstance(value, int) and not isinstance(value, bool), where, value, "a whole number")
+        return value
+    if hint is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        try:
+            expect(number and math.isfinite(value), where, value, "a finite number")
+        except OverflowError:  # a whole number of more than 308 digits
+            expect(False, where, value, "a finite number")
+        return float(value)
+    if hint is str:
+        expect(isinstance(value, str), where, value, "text")
+        return value
+    raise TypeError(f"{where}: decode cannot build {hint!r}")
+
+
+def _join(where: str, field: str) -> str:
+    return f"{where}.{field}" if where else field

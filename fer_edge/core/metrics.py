@@ -1,0 +1,417 @@
+"""Accuracy, calibration error, paired comparison and rank tests: the one implementation of each, on numpy alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fer_edge.core.errors import InputError
+from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.labels import EXPRESSIONS
+
+__all__ = [
+    "ECE_BINS",
+    "AccuracyReport",
+    "FriedmanReport",
+    "PairedReport",
+    "accuracy_report",
+    "chi_squared_tail",
+    "confusion_matrix",
+    "expected_calibration_error",
+    "fit_temperature",
+    "friedman_test",
+    "holm",
+    "mcnemar_p",
+    "paired_report",
+    "softmax",
+]
+
+ECE_BINS: Final = 15
+"""Equal-width confidence bins of the expected calibration error (Guo et al. 2017, arXiv 1706.04599)."""
+
+_TEMPERATURE_RANGE: Final = (0.05, 20.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyReport:
+    """How one variant did on one split; every rate is a fraction in [0, 1].
+
+    `per_class` holds the recall of each class that occurs among the labels, and the macro averages run over these
+    classes. The `*_without_leaked` pair leaves out rows whose pixels also stand in the training split; both are None
+    where that was not asked.
+    """
+
+    dataset: str
+    split: str
+    n: int
+    top1: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    per_class: Mapping[str, float]
+    ece: float
+    top1_without_leaked: float | None = None
+    n_without_leaked: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InputError(f"an accuracy report needs at least one row, got n = {self.n}")
+        rates = {
+            "top1": self.top1,
+            "macro_precision": self.macro_precision,
+            "macro_recall": self.macro_recall,
+            "macro_f1": self.macro_f1,
+            "ece": self.ece,
+            **{f"per_class.{label}": recall for label, recall in self.per_class.items()},
+        }
+        if self.top1_without_leaked is not None:
+            rates["top1_without_leaked"] = self.top1_without_leaked
+        for name, rate in rates.items():
+            _expect_fraction(name, rate)
+        if (self.top1_without_leaked is None) != (self.n_without_leaked is None):
+            raise InputError("top1_without_leaked and n_without_leaked are given together or not at all")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under the field names."""
+        return dict(encode(self))
+
+    @classmethod
+    def from_json(cls, value: Any) -> AccuracyReport:
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: a key is missing or unknown, or a value is out of range.
+        """
+        return decode(cls, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedReport:
+    """What changed between a reference and another variant on the same rows.
+
+    `flip_rate` is the share of rows whose label changed, right or wrong, and `agreement` the rest. Deltas are other
+    minus reference, as fractions. `mcnemar_p` is exact and two-sided.
+    """
+
+    n: int
+    flip_rate: float
+    agreement: float
+    only_reference_right: int
+    only_other_right: int
+    mcnemar_p: float
+    top1_delta: float
+    ece_delta: float
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InputError(f"a paired report needs at least one row, got n = {self.n}")
+        for name in ("flip_rate", "agreement", "mcnemar_p"):
+            _expect_fraction(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FriedmanReport:
+    """Friedman's rank test over methods; `mean_ranks` has one rank a method, 1 is best."""
+
+    statistic: float
+    p: float
+    mean_ranks: tuple[float, ...]
+    blocks: int
+
+
+def softmax(logits: ArrayLike, *, temperature: float = 1.0) -> NDArray[Any]:
+    """Softmax over the last axis, in the logits' own float type.
+
+    Args:
+        logits: float (..., C).
+        temperature: logits are divided by it first.
+
+    Raises:
+        InputError: the temperature is not a positive number.
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InputError(f"temperature must be a positive number, got {temperature}")
+    values = np.asarray(logits)
+    if values.dtype.kind != "f":
+        values = values.astype(np.float64)
+    scaled = values / values.dtype.type(temperature)
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def accuracy_report(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    dataset: str,
+    split: str,
+    leaked: ArrayLike | None = None,
+    classes: Sequence[str] = EXPRESSIONS,
+) -> AccuracyReport:
+    """Measure one variant on one split.
+
+    Args:
+        probabilities: float (N, C), rows sum to 1.
+        labels: int (N,), index into `classes`.
+        dataset: the data set's name, for example ``"fer2013"``.
+        split: the split's name, for example ``"PublicTest"``.
+        leaked: bool (N,), True where the same pixels also stand in the training split.
+        classes: class names in output order.
+
+    Raises:
+        InputError: shapes differ, there is no row, or the rows are no probabilities.
+    """
+    scores, truth = _check_rows(probabilities, labels, classes=len(classes))
+    predicted = scores.argmax(axis=1)
+    right = predicted == truth
+    matrix = confusion_matrix(predicted, truth, classes=len(classes))
+    precision, recall, f1 = _per_class_rates(matrix)
+    present = matrix.sum(axis=1) > 0
+    kept = None
+    if leaked is not None:
+        mask = np.asarray(leaked)
+        if mask.shape != truth.shape or mask.dtype != np.bool_:
+            raise InputError(f"leaked must be bool {truth.shape}, got {mask.dtype} {mask.shape}")
+        kept = right[~mask]
+        if kept.size == 0:
+            raise InputError(f"every one of the {truth.size} rows of {split} is leaked; nothing is left to measure")
+    return AccuracyReport(
+        dataset=dataset,
+        split=split,
+        n=int(truth.size),
+        top1=float(right.mean()),
+        macro_precision=float(precision[present].mean()),
+        macro_recall=float(recall[present].mean()),
+        macro_f1=float(f1[present].mean()),
+        per_class={name: float(recall[i]) for i, name in enumerate(classes) if present[i]},
+        ece=expected_calibration_error(scores, truth),
+        top1_without_leaked=None if kept is None else float(kept.mean()),
+        n_without_leaked=None if kept is None else int(kept.size),
+    )
+
+
+def paired_report(
+    reference_probabilities: ArrayLike, other_probabilities: ArrayLike, labels: ArrayLike
+) -> PairedReport:
+    """Compare two variants row by row.
+
+    Args:
+        reference_probabilities: float (N, C) of the variant compared against.
+        other_probabilities: float (N, C) of the variant in question.
+        labels: int (N,).
+
+    Raises:
+        InputError: shapes differ, there is no row, or the rows are no probabilities.
+    """
+    reference, truth = _check_rows(reference_probabilities, labels)
+    other, _ = _check_rows(other_probabilities, labels)
+    if reference.shape != other.shape:
+        raise InputError(f"both sides must have one shape, got {reference.shape} and {other.shape}")
+    reference_label, other_label = reference.argmax(axis=1), other.argmax(axis=1)
+    reference_right, other_right = reference_label == truth, other_label == truth
+    flips = int(np.count_nonzero(reference_label != other_label))
+    only_reference = int(np.count_nonzero(reference_right & ~other_right))
+    only_other = int(np.count_nonzero(other_right & ~reference_right))
+    rows = int(truth.size)
+    return PairedReport(
+        n=rows,
+        flip_rate=flips / rows,
+        agreement=(rows - flips) / rows,
+        only_reference_right=only_reference,
+        only_other_right=only_other,
+        mcnemar_p=mcnemar_p(only_reference, only_other),
+        top1_delta=(only_other - only_reference) / rows,
+        ece_delta=expected_calibration_error(other, truth) - expected_calibration_error(reference, truth),
+    )
+
+
+def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, *, classes: int = len(EXPRESSIONS)) -> NDArray[np.int64]:
+    """Counts, int64 (C, C): the row is the label, the column the prediction.
+
+    Raises:
+        InputError: shapes differ or an index is outside the classes.
+    """
+    guess, truth = np.asarray(predicted), np.asarray(labels)
+    if guess.shape != truth.shape or guess.ndim != 1:
+        raise InputError(f"predictions and labels must be (N,), got {guess.shape} and {truth.shape}")
+    for name, values in (("predictions", guess), ("labels", truth)):
+        if not np.issubdtype(values.dtype, np.integer):
+            raise InputError(f"{name} must be integers, got {values.dtype}")
+        if values.size and (values.min() < 0 or values.max() >= classes):
+            raise InputError(f"{name} must lie in 0..{classes - 1}, got {values.min()}..{values.max()}")
+    flat = truth.astype(np.int64) * classes + guess.astype(np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins of confidence, weighted by their rows.
+
+    Guo et al. 2017, arXiv 1706.04599, equation 3.
+
+    Args:
+        probabilities: float (N, C), rows sum to 1.
+        labels: int (N,).
+        bins: number of bins (low, high].
+
+    Raises:
+        InputError: shapes differ, there is no row, or the rows are no probabilities.
+    """
+    scores, truth = _check_rows(probabilities, labels)
+    confidence = scores.max(axis=1)
+    right = (scores.argmax(axis=1) == truth).astype(np.float64)
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(index, weights=right - confidence, minlength=bins)
+    return float(min(np.abs(gaps).sum() / truth.size, 1.0))
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature in [0.05, 20] with the least negative log-likelihood (Guo et al. 2017, arXiv 1706.04599).
+
+    The likelihood is convex in the inverse temperature, so its slope is bisected.
+
+    Args:
+        logits: float (N, C), before any temperature.
+        labels: int (N,).
+
+    Raises:
+        InputError: shapes differ, there is no row, or a logit is not finite.
+    """
+    values, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if values.ndim != 2 or truth.shape != values.shape[:1] or truth.size == 0:
+        raise InputError(f"logits must be (N, C) and labels (N,) with N >= 1, got {values.shape} and {truth.shape}")
+    if not np.isfinite(values).all():
+        raise InputError("logits hold NaN or infinity")
+    centred = values - values.max(axis=1, keepdims=True)
+    target = centred[np.arange(truth.size), truth]
+
+    def slope(inverse: float) -> float:
+        weights = softmax(centred, temperature=1.0 / inverse)
+        return float(((weights * centred).sum(axis=1) - target).mean())
+
+    low, high = 1.0 / _TEMPERATURE_RANGE[1], 1.0 / _TEMPERATURE_RANGE[0]
+    if slope(low) >= 0:
+        return _TEMPERATURE_RANGE[1]
+    if slope(high) <= 0:
+        return _TEMPERATURE_RANGE[0]
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 2.0 / (low + high)
+
+
+def mcnemar_p(only_first_right: int, only_second_right: int) -> float:
+    """Exact two-sided p of McNemar's test: could chance alone split the discordant rows this unevenly?
+
+    Raises:
+        InputError: a count is negative.
+    """
+    if only_first_right < 0 or only_second_right < 0:
+        raise InputError(f"counts must not be negative, got {only_first_right} and {only_second_right}")
+    discordant = only_first_right + only_second_right
+    term = tail = 1
+    for k in range(1, min(only_first_right, only_second_right) + 1):
+        term = term * (discordant - k + 1) // k
+        tail += term
+    return float(min(1.0, 2 * tail / 2**discordant))
+
+
+def chi_squared_tail(statistic: float, *, degrees: int) -> float:
+    """P(X >= statistic) for a chi-squared X; the finite sum for whole degrees of freedom (Abramowitz, Stegun 26.4.4-5).
+
+    Raises:
+        InputError: the statistic is negative or not finite, or there is no degree of freedom.
+    """
+    if degrees < 1 or not (math.isfinite(statistic) and statistic >= 0):
+        raise InputError(f"expected a statistic >= 0 and degrees >= 1, got {statistic} and {degrees}")
+    half = statistic / 2
+    if degrees % 2 == 0:
+        power, total, first = 0.0, 0.0, 1.0
+    else:
+        power, total, first = 0.5, math.erfc(math.sqrt(half)), math.sqrt(half) / math.gamma(1.5)
+    term = first * math.exp(-half)
+    while power < degrees / 2 - 0.25:
+        total += term
+        power += 1
+        term *= half / power
+    return min(1.0, total)
+
+
+def friedman_test(scores: ArrayLike) -> FriedmanReport:
+    """Do the methods differ, judged by their ranks within each block? With the correction for ties.
+
+    Args:
+        scores: float (blocks, methods), higher is better.
+
+    Raises:
+        InputError: fewer than two blocks or two methods, or a score is not finite.
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
+        raise InputError(f"scores must be finite (blocks >= 2, methods >= 2), got shape {table.shape}")
+    blocks, methods = table.shape
+    # Midranks: methods that beat this one, plus half of those that equal it.
+    beaten = (table[:, None, :] > table[:, :, None]).sum(axis=2)
+    equal = (table[:, None, :] == table[:, :, None]).sum(axis=2)
+    ranks = beaten + (equal + 1) / 2
+    spread = float(((ranks - (methods + 1) / 2) ** 2).sum())
+    mean_ranks = ranks.mean(axis=0)
+    if spread == 0:
+        return FriedmanReport(statistic=0.0, p=1.0, mean_ranks=tuple(mean_ranks.tolist()), blocks=blocks)
+    between = float(((mean_ranks - (methods + 1) / 2) ** 2).sum())
+    statistic = (methods - 1) * blocks**2 * between / spread
+    p = chi_squared_tail(statistic, degrees=methods - 1)
+    return FriedmanReport(statistic=statistic, p=p, mean_ranks=tuple(mean_ranks.tolist()), blocks=blocks)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Holm's step-down correction; adjusted values in the order given.
+
+    Raises:
+        InputError: a value is outside [0, 1].
+    """
+    for index, p in enumerate(p_values):
+        _expect_fraction(f"p_values[{index}]", p)
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for step, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - step) * p_values[index]))
+        adjusted[index] = highest
+    return tuple(adjusted)
+
+
+def _per_class_rates(matrix: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Precision, recall and F1 by class; 0 where the denominator is 0."""
+    hits = np.diag(matrix).astype(np.float64)
+    predicted, actual = matrix.sum(axis=0), matrix.sum(axis=1)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(actual, 1)
+    f1 = 2 * hits / np.maximum(predicted + actual, 1)
+    return precision, recall, f1
+
+
+def _check_rows(
+    probabilities: ArrayLike, labels: ArrayLike, *, classes: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    scores, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    if scores.ndim != 2 or truth.shape != scores.shape[:1] or truth.size == 0:
+        raise InputError(f"probabilities must be (N, C), labels (N,), N >= 1; got {scores.shape} and {truth.shape}")
+    if classes is not None and scores.shape[1] != classes:
+        raise InputError(f"probabilities have {scores.shape[1]} columns, expected one for each of {classes} classes")
+    if not (np.isfinite(scores).all() and scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1.0, atol=1e-3)):
+        raise InputError(
+            "rows must be probabilities (finite, not negative, summing to 1); pass logits through softmax first"
+        )
+    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= scores.shape[1]:
+        raise InputError(
+            f"labels must be integers in 0..{scores.shape[1] - 1}, got {truth.dtype} {truth.min()}..{truth.max()}"
+        )
+    return scores, truth
+
+
+def _expect_fraction(name: str, value: float) -> None:
+    expect(0.0 <= value <= 1.0, name, value, "a fraction in [0, 1]")

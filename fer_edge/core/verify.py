@@ -1,0 +1,122 @@
+"""Whether a bundle is what it says: manifest, graphs, weights, signature, each check with its own verdict."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fer_edge.core.bundle import GRAPH_FOLDER, MANIFEST_FILE, SIGNATURE_FILE, Bundle
+from fer_edge.core.errors import BundleError
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.json import encode
+from fer_edge.core.manifest import GraphFile
+from fer_edge.core.onnx_wire import graph_faults
+
+__all__ = ["Check", "VerifyReport", "verify_bundle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: what was checked.
+        verdict: ``"note"`` is something to know that does not make the bundle unfit.
+        detail: what was found.
+    """
+
+    name: str
+    verdict: Literal["ok", "failed", "note"]
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """Every check of one bundle.
+
+    Attributes:
+        path: the bundle's folder as given.
+        sha256: of its manifest, None where that cannot be read.
+        checks: in the order they were made.
+    """
+
+    path: str
+    sha256: str | None
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """No check failed."""
+        return all(check.verdict != "failed" for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """`ok`, `path`, `sha256` and the checks."""
+        return {"ok": self.ok, **encode(self)}
+
+
+def verify_bundle(path_or_name: str | os.PathLike[str], *, public_key: Path | None = None) -> VerifyReport:
+    """Check a bundle that may be damaged: a fault becomes a failed check, not an error.
+
+    Args:
+        path_or_name: as `Bundle.open` takes it.
+        public_key: PEM file of an ed25519 key; with it, a bundle without a valid signature fails.
+
+    Raises:
+        InputError: the key cannot be read or is of another kind.
+        MissingPackageError: a key was given and `cryptography` is not installed.
+    """
+    try:
+        bundle = Bundle.open_manifest(path_or_name)
+    except BundleError as error:
+        failed = Check(name="manifest", verdict="failed", detail=str(error))
+        return VerifyReport(path=os.fspath(path_or_name), sha256=None, checks=(failed,))
+    manifest = bundle.manifest
+    names = ", ".join(variant.name for variant in manifest.variants)
+    checks = [Check(name="manifest", verdict="ok", detail=f"schema {manifest.schema}, {manifest.name}: {names}")]
+    for variant in manifest.variants:
+        checks.append(_check_graph(bundle, f"{variant.name} encoder", variant.encoder))
+        checks.append(_check_graph(bundle, f"{variant.name} head", variant.head))
+    checks += _unnamed_files(bundle)
+    checks.append(_check_signature(bundle, public_key))
+    return VerifyReport(path=str(bundle.path), sha256=bundle.sha256, checks=tuple(checks))
+
+
+def _check_graph(bundle: Bundle, name: str, file: GraphFile) -> Check:
+    try:
+        data = bundle.read_graph(file)
+    except BundleError as error:
+        return Check(name=name, verdict="failed", detail=str(error))
+    if faults := graph_faults(data):
+        return Check(name=name, verdict="failed", detail="; ".join(faults))
+    return Check(name=name, verdict="ok", detail=f"sha256 {file.sha256[:12]}, {file.size_bytes:,} bytes, finite")
+
+
+def _unnamed_files(bundle: Bundle) -> list[Check]:
+    named = {f"{sha256}.onnx" for sha256 in bundle.manifest.graph_files}
+    folder = bundle.path / GRAPH_FOLDER
+    extra = sorted(path.name for path in folder.iterdir() if path.name not in named) if folder.is_dir() else []
+    if not extra:
+        return []
+    detail = f"{len(extra)} in {GRAPH_FOLDER}/ that no variant names, never loaded: {', '.join(extra[:3])}"
+    return [Check(name="other files", verdict="note", detail=detail)]
+
+
+def _check_signature(bundle: Bundle, public_key: Path | None) -> Check:
+    path = bundle.path / SIGNATURE_FILE
+    signature = path.read_bytes()[:4096] if path.is_file() else None
+    if public_key is None:
+        detail = "none" if signature is None else "there is one; give the public key to check it"
+        return Check(name="signature", verdict="note", detail=detail)
+    from fer_edge.core.signature import signature_holds
+
+    data = (bundle.path / MANIFEST_FILE).read_bytes()
+    holds = signature is not None and signature_holds(data, signature, public_key)
+    if signature is None:
+        detail = f"there is no {SIGNATURE_FILE}, expected one made with the owner's key"
+    elif sha256_bytes(data) != bundle.sha256:
+        holds, detail = False, f"{MANIFEST_FILE} changed while it was being checked"
+    else:
+        detail = "made by the owner of the key" if holds else "not made for this manifest by the owner of the key"
+    return Check(name="signature", verdict="ok" if holds else "failed", detail=detail)

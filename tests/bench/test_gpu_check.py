@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import fake_cuda
+import fake_tensorrt
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from fake_cuda import FakeCuda
+from tiny import tiny_bundle
+
+from fer_edge.bench import gpu_check
+from fer_edge.bench.gpu_check import GpuCheckOptions, GpuCheckReport, check_gpu
+from fer_edge.cli import main
+from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import MissingPackageError, SessionError
+from fer_edge.core.machine import GpuReport, machine_report
+from fer_edge.export import tensorrt_files
+from fer_edge.runtime.device_memory_cuda import CudaPythonDevice
+from fer_edge.runtime.kernel_engine import compile_kernel, open_kernel_session
+
+FEW = GpuCheckOptions(runs=10, cycles=40, threads=3)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return tiny_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCuda:
+    """A machine with a fake GPU of SM86, cuda-python and NVRTC; no TensorRT of any kind."""
+    cuda = fake_cuda.install(monkeypatch, FakeCuda())
+    report = GpuReport(name=cuda.name, compute_capability="8.6", memory_bytes=1 << 30, cuda_driver="12.6")
+    here = dataclasses.replace(machine_report(), gpus=(report,))
+    for module in (gpu_check, tensorrt_files):
+        monkeypatch.setattr(module, "machine_report", lambda: here)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(tensorrt_files.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("FER_EDGE_CACHE", str(tmp_path / "cache"))
+    return cuda
+
+
+def outcomes(report: GpuCheckReport) -> dict[str, str]:
+    return {path.name: path.outcome for path in report.paths}
+
+
+def said(report: GpuCheckReport, name: str) -> str:
+    return next(path.detail for path in report.paths if path.name == name)
+
+
+class TestWithoutAGpu:
+    def test_says_so_and_exits_with_1(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle) -> None:
+        here = dataclasses.replace(machine_report(), gpus=())
+        monkeypatch.setattr(gpu_check, "machine_report", lambda: here)
+        with pytest.raises(SessionError, match="no CUDA GPU here"):
+            check_gpu(bundle)
+        done = CliRunner().invoke(main, ["gpu-check", str(bundle.path), "--out", str(tmp_path / "result.json")])
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: there is no CUDA GPU here")
+        assert not (tmp_path / "result.json").exists()
+
+
+class TestWithoutTensorRt:
+    def test_the_kernel_stands_in(self, cuda: FakeCuda, bundle: Bundle) -> None:
+        report = check_gpu(bundle, options=FEW)
+        assert report.failed == ()
+        assert outcomes(report)["kernel"] == "ran"
+        assert outcomes(report)["tensorrt"] == outcomes(report)["rtx"] == "not available"
+        assert said(report, "tensorrt").startswith("tensorrt is not installed. It comes from NVIDIA")
+        measures = next(path.measures for path in report.paths if path.name == "kernel")
+        assert measures["copied"]["cuda_graph"] == measures["mapped"]["cuda_graph"] == "captured"
+        assert measures["copied"]["latency_ms"]["n"] == 10
+        assert measures["left_bytes"] == 0
+        assert cuda.left_behind() == {}
+
+    def test_every_path_is_told_beforehand(self, cuda: FakeCuda, bundle: Bundle) -> None:
+        steps: list[tuple[str, int, int]] = []
+        check_gpu(bundle, options=FEW, progress=lambda *step: steps.append(step))
+        names = ("torch", "cuda", "ort-tensorrt", "tensorrt", "rtx", "kernel")
+        assert steps == [(f"trying {name}", number, 6) for number, name in enumerate(names)]
+
+    def test_a_graph_that_is_not_captured_is_a_failure(self, cuda: FakeCuda, bundle: Bundle) -> None:
+        cuda.fail_capture = True
+        report = check_gpu(bundle, options=FEW)
+        assert report.failed == ("kernel",)
+        assert said(report, "kernel").startswith("no CUDA graph was captured: off: CUDA: cuStreamEndCapture failed")
+
+    def test_memory_that_is_left_behind_is_a_failure(
+        self, cuda: FakeCuda, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(CudaPythonDevice, "free", lambda self, pointer: None)
+        report = check_gpu(bundle, options=FEW)
+        assert report.failed == ("kernel",)
+        assert "40 sessions left" in said(report, "kernel")
+
+    def test_a_gpu_that_rtx_does_not_list(
+        self, cuda: FakeCuda, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        report = GpuReport(name="NVIDIA H100", compute_capability="9.0", memory_bytes=1, cuda_driver="12.6")
+        here = dataclasses.replace(machine_report(), gpus=(report,))
+        monkeypatch.setattr(gpu_check, "machine_report", lambda: here)
+        checked = check_gpu(bundle, options=FEW)
+        assert said(checked, "rtx").endswith("NVIDIA H100 is SM90")
+        assert outcomes(checked)["rtx"] == "not available"
+
+
+class TestWithTensorRt:
+    @pytest.mark.parametrize(
+        ("package", "version", "path"), [("tensorrt", "11.4.1", "tensorrt"), ("tensorrt_rtx", "1.7.1.116", "rtx")]
+    )
+    def test_builds_runs_compares_and_measures(
+        self, cuda: FakeCuda, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, package: str, version: str, path: str
+    ) -> None:
+        fake_tensorrt.install(monkeypatch, version, cuda, package=package)
+        report = check_gpu(bundle, options=dataclasses.replace(FEW, cycles=3))
+        assert report.failed == (), said(report, path)
+        result = next(each for each in report.paths if each.name == path)
+        assert result.detail.startswith(f"{package} {version}, cuda-python")
+        assert result.measures["max_abs_logit_diff"] < 0.02
+        assert result.measures["label_agreement"] == 1
+        assert result.measures["cuda_graph"] == {"encoder": "captured", "head": "captured"}
+        assert result.measures["layers"] == {"encoder": 2, "head": 2}
+        assert set(result.measures["latency_ms"]) == {"encoder", "head"}
+        assert cuda.left_behind() == {}
+
+    def test_wrong_logits_are_a_failure(self, cuda: FakeCuda, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = fake_tensorrt.install(monkeypatch, "1.7.1.116", cuda, package="tensorrt_rtx")
+        assert module.__name__ == "tensorrt_rtx"
+        logits = gpu_check._Checker._logits
+        turns = iter(range(100))
+
+        def off(self: gpu_check._Checker, network: object) -> np.ndarray:
+            return logits(self, network) + next(turns)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(gpu_check._Checker, "_logits", off)
+        report = check_gpu(bundle, options=FEW)
+        assert "rtx" in report.failed
+        assert "logits differ from the CPU's by up to" in said(report, "rtx")
+
+
+class TestCommand:
+    def test_writes_the_result(self, cuda: FakeCuda, bundle: Bundle, tmp_path: Path) -> None:
+        out = tmp_path / "device" / "gpu-check.json"
+        arguments = ["gpu-check", str(bundle.path), "--out", str(out), "--runs", "10", "--cycles", "2"]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+        assert "not available" in done.stdout
+        result = json.loads(out.read_text())
+        assert result["machine"]["gpu"] == "Fake GPU"
+        assert [path["name"] for path in result["paths"]][-1] == "kernel"
+        assert result["command"].split()[0] == "fer-edge"  # the rest is how the tests were started
+
+    def test_exits_with_1_where_a_path_failed_and_writes_it_all_the_same(
+        self, cuda: FakeCuda, bundle: Bundle, tmp_path: Path
+    ) -> None:
+        cuda.fail_capture = True
+        out = tmp_path / "gpu-check.json"
+        arguments = ["gpu-check", str(bundle.path), "--out", str(out), "--runs", "10", "--cycles", "2", "--json"]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 1
+        assert done.stderr.endswith("error: failed: kernel\n")
+        assert json.loads(done.stdout) == json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("capability", [75, 87, 90, 120])
+def test_the_kernel_compiles_without_a_gpu(capability: int) -> None:
+    try:
+        image, version = compile_kernel(capability)
+    except MissingPackageError:
+        pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc")
+    assert image.startswith(b"\x7fELF")
+    assert version.startswith("nvrtc ")
+
+
+@pytest.mark.gpu
+class TestOnARealGpu:
+    """The stand-in of an engine on whatever GPU runs these tests."""
+
+    @pytest.mark.parametrize("mapped", [False, True])
+    def test_the_kernel(self, mapped: bool) -> None:
+        pytest.importorskip("cuda.bindings.nvrtc")
+        random = np.random.default_rng(0)
+        with open_kernel_session(mapped=mapped) as session:
+            for rows in (1, 1, 1, 64, 64, 64, 3):
+                x = random.normal(size=(rows, 1024)).astype(np.float32)
+                np.testing.assert_array_equal(session.run({"x": x})["y"], 2 * x + 1)
+            assert session.cuda_graph == "captured"
+
+    def test_a_thousand_sessions_leave_nothing(self) -> None:
+        pytest.importorskip("cuda.bindings.nvrtc")
+        device = CudaPythonDevice()
+        x = np.ones((1, 1024), np.float32)
+
+        def free() -> int:
+            with device.current():
+                return device.free_memory_bytes()
+
+        with open_kernel_session() as session:
+            session.run({"x": x})
+        before = free()
+        for _ in range(1000):
+            with open_kernel_session() as session:
+                session.run({"x": x})
+        assert before - free() < 8 << 20
+        device.close()
