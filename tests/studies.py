@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_edge.paper.result import RunResult, SplitPredictions
-from fer_edge.paper.summarise import summarise_study
+from fer_edge.paper.results import RunResult, SplitPredictions
+from fer_edge.paper.statistics import summarise_study
 from fer_edge.paper.summary import Protocol, StudyReport
 from fer_edge.paper.systems import SYSTEMS
 

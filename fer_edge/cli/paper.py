@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fer_edge.cli.console import console, emit_json, json_flag, print_table, progress
 
 if TYPE_CHECKING:
-    from fer_edge.paper.result import RunResult
+    from fer_edge.paper.results import RunResult
     from fer_edge.paper.summary import StudyReport
 
 _STAGES = {"frames": "training", "features": "contexts", "classifier": "behind the LDA"}
@@ -210,7 +210,7 @@ def _rows(report: StudyReport) -> list[dict[str, Any]]:
 
 
 def _print(report: StudyReport, caption: str) -> None:
-    from fer_edge.paper.tables import change, probability, spread
+    from fer_edge.paper.report_tables import change, probability, spread
 
     pairs = {pair.system: pair for pair in report.pairs}
     rows = []

@@ -18,7 +18,7 @@ from fer_edge.cli.console import console, emit_json, json_flag, print_table, pro
 if TYPE_CHECKING:
     from fer_edge.bench.peers import PeerTable
     from fer_edge.bench.table import Table
-    from fer_edge.sweep.result import SweepReport
+    from fer_edge.sweep.report import SweepReport
 
 __all__ = ["command"]
 
@@ -166,7 +166,7 @@ def command(
 
 def _drawn_again(file: Path, out: Path, *, png: bool) -> SweepReport:
     from fer_edge.sweep.page import write_page
-    from fer_edge.sweep.result import SweepReport
+    from fer_edge.sweep.report import SweepReport
     from fer_edge.sweep.run import JSON_NAME
 
     report = SweepReport.read(file)

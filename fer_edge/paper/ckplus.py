@@ -20,10 +20,10 @@ from fer_edge.data.ckplus import SequenceSet, load_sequences, split_by_subject
 from fer_edge.data.reading import Progress
 from fer_edge.data.source import DataSpec, ckplus_expressions
 from fer_edge.paper import ckplus_table
-from fer_edge.paper.ckplus_sequence import PEAK_MEAN, SEQUENCE, peak_mean, train_on_sequences
-from fer_edge.paper.ckplus_table import STARTS, Start, ckplus_report, write_ckplus
+from fer_edge.paper.ckplus_sequences import PEAK_MEAN, SEQUENCE, peak_mean, train_on_sequences
+from fer_edge.paper.ckplus_table import STARTS, CkPlusRun, Start, ckplus_report, write_ckplus
 from fer_edge.paper.recipe import StudyRecipe
-from fer_edge.paper.result import RunResult, run_path
+from fer_edge.paper.results import RunResult, run_path
 from fer_edge.paper.study import StudyProgress, weights_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import TrainedSystem, system_recipe, train_system
@@ -38,20 +38,6 @@ CKPLUS_SYSTEMS: Final = tuple(SYSTEMS[name] for name in ckplus_table.CKPLUS_SYST
 
 _COMPLETE: Final = "complete"
 Results: TypeAlias = "dict[CkPlusRun, RunResult]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CkPlusRun:
-    """One result: a system, or the complete system on sequences, from one start, on one fold."""
-
-    system: str
-    start: Start
-    fold: int
-
-    @property
-    def name(self) -> str:
-        """As progress calls it."""
-        return f"{self.system} {self.start} fold {self.fold}"
 
 
 def plan_ckplus(recipe: StudyRecipe, *, systems: tuple[System, ...] = CKPLUS_SYSTEMS, whole: bool) -> list[CkPlusRun]:

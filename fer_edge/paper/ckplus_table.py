@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,11 +16,8 @@ from fer_edge.core.json import decode, encode
 from fer_edge.core.metrics import accuracy_report
 from fer_edge.data.ckplus import FOLDS
 from fer_edge.paper.published import PaperFigure, published
-from fer_edge.paper.result import RunResult, SplitPredictions
+from fer_edge.paper.results import RunResult, SplitPredictions
 from fer_edge.paper.systems import SYSTEMS
-
-if TYPE_CHECKING:
-    from fer_edge.paper.ckplus import CkPlusRun
 
 __all__ = [
     "CKPLUS_SYSTEMS",
@@ -28,6 +25,7 @@ __all__ = [
     "STARTS",
     "CkPlusReport",
     "CkPlusRow",
+    "CkPlusRun",
     "Start",
     "ckplus_not_run",
     "ckplus_report",
@@ -54,6 +52,20 @@ _SEQUENCES: Final[Mapping[str, tuple[str, str]]] = {
 }
 _STILLS: Final = "stills"
 _STARTS: Final = {"scratch": "random weights", "fer2013": "FER2013 weights"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CkPlusRun:
+    """One result: a system, or the complete system on sequences, from one start, on one fold."""
+
+    system: str
+    start: Start
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """As progress calls it."""
+        return f"{self.system} {self.start} fold {self.fold}"
 
 
 @dataclass(frozen=True, kw_only=True)

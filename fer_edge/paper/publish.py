@@ -21,7 +21,7 @@ from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
 from fer_edge.model.normalise import PixelNormalisation
 from fer_edge.paper.ckplus_table import read_ckplus
-from fer_edge.paper.preprocessing import (
+from fer_edge.paper.preprocessing_study import (
     MEASURED,
     PreprocessingCost,
     PreprocessingReport,
@@ -30,9 +30,9 @@ from fer_edge.paper.preprocessing import (
 )
 from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.report import write_study
-from fer_edge.paper.result import run_path
+from fer_edge.paper.results import run_path
+from fer_edge.paper.statistics import COMPLETE, summarise_study
 from fer_edge.paper.study import plan_runs, read_runs, weights_path
-from fer_edge.paper.summarise import COMPLETE, summarise_study
 from fer_edge.paper.summary import Protocol, StudyReport
 from fer_edge.paper.systems import SYSTEMS
 from fer_edge.paper.training import TrainedSystem

@@ -12,11 +12,9 @@ from fer_edge.bench.table import Table, markdown
 from fer_edge.core.errors import OutputError
 from fer_edge.core.files import write_atomic
 from fer_edge.paper.ckplus_table import ckplus_table
-from fer_edge.paper.drawings import DRAWINGS, draw_study
 from fer_edge.paper.published import PAPER, WHY_THEY_DIFFER
-from fer_edge.paper.summarise import ALPHA
-from fer_edge.paper.summary import PairSummary, StudyReport
-from fer_edge.paper.tables import (
+from fer_edge.paper.report_plots import DRAWINGS, draw_study
+from fer_edge.paper.report_tables import (
     ablation_table,
     comparison_table,
     cost_table,
@@ -28,6 +26,8 @@ from fer_edge.paper.tables import (
     robustness_table,
     size_table,
 )
+from fer_edge.paper.statistics import ALPHA
+from fer_edge.paper.summary import PairSummary, StudyReport
 
 __all__ = ["JSON_NAME", "MARKDOWN_NAME", "render_study", "verdict", "write_study"]
 

@@ -23,7 +23,7 @@ from fer_edge.core.metrics import accuracy_report
 from fer_edge.core.workers import open_workers
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.paper.recipe import StudyRecipe
-from fer_edge.paper.result import RunResult, run_path
+from fer_edge.paper.results import RunResult, run_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
 from fer_edge.train.distributed import compute_device

@@ -16,7 +16,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_json
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.paper.ckplus_table import CkPlusReport
-from fer_edge.paper.preprocessing import PreprocessingReport
+from fer_edge.paper.preprocessing_study import PreprocessingReport
 from fer_edge.paper.published import PaperFigure
 
 __all__ = [

@@ -21,8 +21,8 @@ from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.data import Dataset, Role, leaked_rows
-from fer_edge.paper.network import SystemNetwork, count_macs
-from fer_edge.paper.result import RunResult, SplitPredictions
+from fer_edge.paper.results import RunResult, SplitPredictions
+from fer_edge.paper.system_network import SystemNetwork, count_macs
 from fer_edge.paper.systems import System
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint

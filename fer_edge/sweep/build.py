@@ -14,7 +14,7 @@ from fer_edge.core.json import encode
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data import Dataset
 from fer_edge.sweep.folder import Made, SweepFolder
-from fer_edge.sweep.plan import Network, Unit
+from fer_edge.sweep.grid import Network, Unit
 from fer_edge.sweep.recipe import SweepRecipe
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import claimed, read_json, sha256_file, write_json, writing
 from fer_edge.core.json import decode, encode
 from fer_edge.data import Dataset
-from fer_edge.sweep.plan import Network, Unit
+from fer_edge.sweep.grid import Network, Unit
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.train.recipe import TrainRecipe
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from fer_edge.bench.table import Table, markdown, megabytes, percent
 from fer_edge.core.files import write_atomic
-from fer_edge.sweep.result import SweepReport
+from fer_edge.sweep.report import SweepReport
 
 __all__ = ["MARKDOWN_NAME", "PICTURE_NAME", "peer_table", "point_table", "render_page", "write_page"]
 
@@ -94,7 +94,7 @@ def write_page(report: SweepReport, folder: Path, *, picture: bool) -> None:
         MissingPackageError: the picture is wanted and matplotlib is not installed.
     """
     if picture:
-        from fer_edge.sweep.picture import draw_front
+        from fer_edge.sweep.pareto_plot import draw_front
 
         write_atomic(folder / PICTURE_NAME, draw_front(report))
     write_atomic(folder / MARKDOWN_NAME, render_page(report, picture=picture).encode())

@@ -19,10 +19,10 @@ from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
 from fer_edge.sweep.build import calibration_of, require_packages, unmade
 from fer_edge.sweep.folder import SweepFolder
+from fer_edge.sweep.grid import Axes, Unit, plan_units
 from fer_edge.sweep.measure import Bench, expect_providers, variants_of
-from fer_edge.sweep.plan import Axes, Unit, plan_units
 from fer_edge.sweep.recipe import SweepRecipe
-from fer_edge.sweep.result import SweepReport, front_of, measurement_of, peer_points, point_of
+from fer_edge.sweep.report import SweepReport, front_of, measurement_of, peer_points, point_of
 from fer_edge.sweep.work import SweepProgress, Task, build_units, builder_of, work_off
 
 __all__ = ["JSON_NAME", "load_sweep", "run_sweep"]

@@ -18,9 +18,9 @@ from fer_edge.core.json import encode
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data import Dataset
 from fer_edge.sweep.folder import SweepFolder
-from fer_edge.sweep.plan import Axes, Unit, reshaped, run_unit
+from fer_edge.sweep.grid import Axes, Unit, reshaped, run_unit
 from fer_edge.sweep.recipe import SearchSpec, SweepRecipe
-from fer_edge.sweep.shape import ShapeSpeed
+from fer_edge.sweep.shape_latency import ShapeSpeed
 from fer_edge.train.recipe import TrainRecipe
 
 if TYPE_CHECKING:

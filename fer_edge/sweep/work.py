@@ -14,7 +14,7 @@ from fer_edge.core.workers import open_workers
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.sweep.build import Builder, calibration_of, unmade
 from fer_edge.sweep.folder import SweepFolder
-from fer_edge.sweep.plan import Unit, plan_units
+from fer_edge.sweep.grid import Unit, plan_units
 from fer_edge.sweep.recipe import SweepRecipe
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _labour(task: Task, dataset: Dataset, folder: SweepFolder, progress: SweepPr
 
 def _search(task: Task, dataset: Dataset, folder: SweepFolder, study: Study, progress: SweepProgress) -> None:
     from fer_edge.sweep.search import Searcher
-    from fer_edge.sweep.shape import ShapeSpeed
+    from fer_edge.sweep.shape_latency import ShapeSpeed
 
     recipe = task.recipe
     assert recipe.search is not None

@@ -14,11 +14,11 @@ from fer_edge.bench.reference import REFERENCE_CHANNELS, REFERENCE_SIZE, referen
 from fer_edge.bench.sequence_page import render_markdown
 from fer_edge.bench.sequences import SequenceReport
 from fer_edge.core.files import read_json, sha256_bytes
-from fer_edge.paper.drawings import DRAWINGS
 from fer_edge.paper.report import JSON_NAME, MARKDOWN_NAME, render_study
+from fer_edge.paper.report_plots import DRAWINGS
 from fer_edge.paper.summary import StudyReport
 from fer_edge.sweep.page import render_page
-from fer_edge.sweep.result import SweepReport
+from fer_edge.sweep.report import SweepReport
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -27,7 +27,7 @@ from fer_edge.paper.ckplus_table import (  # noqa: E402
     read_ckplus,
 )
 from fer_edge.paper.recipe import CkPlusSpec, StudyRecipe  # noqa: E402
-from fer_edge.paper.result import RunResult  # noqa: E402
+from fer_edge.paper.results import RunResult  # noqa: E402
 from fer_edge.paper.study import weights_path  # noqa: E402
 from fer_edge.paper.systems import SYSTEMS  # noqa: E402
 from fer_edge.paper.training import train_system  # noqa: E402

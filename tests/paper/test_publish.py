@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from fer_edge.paper.publish import PREPROCESSING_NAME, measure_trained, publish_study, read_preprocessing  # noqa: E402
 from fer_edge.paper.recipe import StudyRecipe  # noqa: E402
-from fer_edge.paper.result import RunResult, run_path  # noqa: E402
+from fer_edge.paper.results import RunResult, run_path  # noqa: E402
 from fer_edge.paper.study import weights_path  # noqa: E402
 from fer_edge.paper.summary import StudyReport  # noqa: E402
 from fer_edge.paper.systems import SYSTEMS  # noqa: E402

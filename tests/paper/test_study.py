@@ -14,7 +14,7 @@ from training import small_config, small_dataset, small_recipe
 from fer_edge.core.errors import InputError
 from fer_edge.core.recipes import load_recipe
 from fer_edge.paper.recipe import StudyRecipe
-from fer_edge.paper.result import RunResult
+from fer_edge.paper.results import RunResult
 from fer_edge.paper.study import plan_runs, read_runs, run_study, weights_path
 from fer_edge.paper.systems import SYSTEMS, chosen_systems
 from fer_edge.paper.training import TrainedSystem, train_system

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fer_edge.bench.peers import Peer, PeerTable
-from fer_edge.sweep.plan import Axes
-from fer_edge.sweep.result import Measurement, SweepPoint, SweepReport, front_of, peer_points
+from fer_edge.sweep.grid import Axes
+from fer_edge.sweep.report import Measurement, SweepPoint, SweepReport, front_of, peer_points
 
 PRESET = """
 precision = "fp32"

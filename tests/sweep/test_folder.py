@@ -9,7 +9,7 @@ import pytest
 
 from fer_edge.core.files import sha256_bytes
 from fer_edge.sweep.folder import Made, SweepFolder
-from fer_edge.sweep.plan import Axes, Network, Unit
+from fer_edge.sweep.grid import Axes, Network, Unit
 
 WEIGHTS = b"weights"
 HASH = sha256_bytes(WEIGHTS)

@@ -8,7 +8,7 @@ import pytest
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.recipes import load_recipe, override, recipe_names
-from fer_edge.sweep.plan import plan_units, scaled
+from fer_edge.sweep.grid import plan_units, scaled
 from fer_edge.sweep.recipe import Distribution, SweepRecipe
 from fer_edge.sweep.run import load_sweep
 from fer_edge.sweep.search import expect_space, search_recipe

@@ -20,7 +20,7 @@ from fer_edge.core.files import claimed, sha256_bytes
 from fer_edge.data import Dataset, StillSet
 from fer_edge.sweep import measure
 from fer_edge.sweep.recipe import SweepRecipe
-from fer_edge.sweep.result import SweepReport
+from fer_edge.sweep.report import SweepReport
 from fer_edge.sweep.run import run_sweep
 
 from .conftest import Told, peer, peer_table

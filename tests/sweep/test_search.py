@@ -19,7 +19,7 @@ from fer_edge.core.files import claimed
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.recipe import SearchSpec, SweepRecipe
-from fer_edge.sweep.result import SweepReport
+from fer_edge.sweep.report import SweepReport
 from fer_edge.sweep.search import Searcher, best_units, open_study, trials_in_other_hands
 from fer_edge.train.progress import Silent
 from fer_edge.train.recipe import TrainRecipe

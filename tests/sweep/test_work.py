@@ -16,7 +16,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import claimed
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.sweep.recipe import SweepRecipe
-from fer_edge.sweep.result import SweepReport
+from fer_edge.sweep.report import SweepReport
 from fer_edge.sweep.run import load_sweep, run_sweep
 
 from .conftest import BRIEF, PRESET, Told

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_edge.core.errors import InputError, OutputError
-from fer_edge.paper.result import RunResult, SplitPredictions, run_path
+from fer_edge.paper.results import RunResult, SplitPredictions, run_path
 
 
 def predictions(rows: int = 40, **changed: Any) -> SplitPredictions:

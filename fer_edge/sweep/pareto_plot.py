@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fer_edge.bench.plots import PALETTE
 from fer_edge.core.errors import require
-from fer_edge.sweep.result import SweepPoint, SweepReport
+from fer_edge.sweep.report import SweepPoint, SweepReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ from studies import made_up_run, summarised
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import PreprocessSpec
-from fer_edge.paper.drawings import draw_study
-from fer_edge.paper.preprocessing import CONDITIONS, PreprocessingReport, measure_cost, measure_preprocessing
+from fer_edge.paper.preprocessing_study import CONDITIONS, PreprocessingReport, measure_cost, measure_preprocessing
 from fer_edge.paper.report import render_study
+from fer_edge.paper.report_plots import draw_study
 
 SIZE = 24
 

@@ -19,9 +19,9 @@ from fer_edge.core.comparison import (
 from fer_edge.core.errors import InputError
 from fer_edge.core.metrics import AccuracyReport, accuracy_report, confusion_matrix
 from fer_edge.paper.ckplus_table import CkPlusReport, ckplus_not_run
-from fer_edge.paper.preprocessing import PreprocessingReport
+from fer_edge.paper.preprocessing_study import PreprocessingReport
 from fer_edge.paper.published import published
-from fer_edge.paper.result import RunResult, SplitPredictions
+from fer_edge.paper.results import RunResult, SplitPredictions
 from fer_edge.paper.summary import (
     NotRun,
     PairSummary,

@@ -10,7 +10,7 @@ import pytest
 
 from fer_edge.core.errors import InputError
 from fer_edge.sweep.page import peer_table, point_table, render_page, write_page
-from fer_edge.sweep.result import SweepReport, front_of
+from fer_edge.sweep.report import SweepReport, front_of
 
 from .conftest import FAMILY, OTHERS, made_up, point
 
@@ -100,7 +100,7 @@ class TestPicture:
         pytest.importorskip("matplotlib")
         from matplotlib.axes import Axes
 
-        from fer_edge.sweep import picture
+        from fer_edge.sweep import pareto_plot as picture
 
         placers: list[picture.LabelPlacer] = []
         marks: list[tuple[float, float]] = []
@@ -136,7 +136,7 @@ class TestPicture:
         from matplotlib.figure import Figure
         from matplotlib.text import Text
 
-        from fer_edge.sweep.picture import LabelPlacer
+        from fer_edge.sweep.pareto_plot import LabelPlacer
 
         figure = Figure(figsize=(8, 5))
         renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
@@ -161,7 +161,7 @@ class TestPicture:
         pytest.importorskip("matplotlib")
         from PIL import Image
 
-        from fer_edge.sweep.picture import draw_front
+        from fer_edge.sweep.pareto_plot import draw_front
 
         for points in ([point("nano", 0.1, 0.6)], [point(f"n{n}", 0.1 * (n + 1), 0.6 + 0.01 * n) for n in range(16)]):
             with Image.open(io.BytesIO(draw_front(made_up(points)))) as image:

@@ -18,9 +18,9 @@ from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.ckplus import PEAK_FRAMES, SequenceSet
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import SequenceHead
-from fer_edge.paper.network import Proposed, system_config
 from fer_edge.paper.recipe import CkPlusSpec
-from fer_edge.paper.result import RunResult, SplitPredictions
+from fer_edge.paper.results import RunResult, SplitPredictions
+from fer_edge.paper.system_network import Proposed, system_config
 from fer_edge.paper.systems import System
 from fer_edge.paper.training import TrainedSystem, fit_on_features
 from fer_edge.train.augment import augment_faces, median_filter

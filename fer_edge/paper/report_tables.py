@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from fer_edge.bench.table import Table, percent, points
 from fer_edge.core.comparison import BootstrapReport, Spread
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.paper.preprocessing import CONDITIONS, MEASURED, PreprocessingReport
+from fer_edge.paper.preprocessing_study import CONDITIONS, MEASURED, PreprocessingReport
 from fer_edge.paper.published import PaperFigure
 from fer_edge.paper.summary import NotRun, PairSummary, StudyReport, SystemSummary
 

@@ -12,7 +12,7 @@ from fer_edge.bench.plots import PALETTE
 from fer_edge.core.comparison import rank_groups
 from fer_edge.core.errors import require
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.paper.preprocessing import CONDITIONS, MEASURED
+from fer_edge.paper.preprocessing_study import CONDITIONS, MEASURED
 from fer_edge.paper.summary import RankSummary, StudyReport, SystemSummary
 
 if TYPE_CHECKING:
