@@ -252,7 +252,7 @@ def driver_module(cuda: FakeCuda) -> ModuleType:
 
 
 def _launch_kernel(cuda: FakeCuda, _function: bytes, *arguments: Any) -> None:
-    """The kernel ``y = 2 x + 1`` of `fer_edge.runtime.kernel_engine`."""
+    """The kernel ``y = 2 x + 1`` of `fer_edge.bench.kernel_engine`."""
     (grid, _, _, block, _, _), (_, stream, (values, types), _) = arguments[:6], arguments[6:]
     source, target, count = values
     assert len(types) == 3
@@ -397,7 +397,7 @@ def install(patch: pytest.MonkeyPatch, cuda: FakeCuda, *, backend: str = "cuda-p
     import sys
 
     for name in ("cuda", "cuda.bindings", "cuda.cuda", "cuda.bindings.driver", "cuda.bindings.nvrtc", "pycuda",
-                 "pycuda.driver", "fer_edge.runtime.device_memory_pycuda"):  # fmt: skip
+                 "pycuda.driver", "fer_edge.runtime.pycuda_device"):  # fmt: skip
         patch.delitem(sys.modules, name, raising=False)
     if backend == "cuda-python":
         package, bindings = ModuleType("cuda"), ModuleType("cuda.bindings")

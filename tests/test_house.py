@@ -54,7 +54,7 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"__main__"}
 ALSO_MAY_IMPORT = {
     "fer_edge.bench.gpu_check": {"export", "model"},
     "fer_edge.runtime.providers": {"data"},
-    "fer_edge.runtime.sources": {"data"},
+    "fer_edge.runtime.video_source": {"data"},
 }
 # The one module of export that reads a training run also imports what made it.
 RUN_READERS = {"torch", "model", "train"}

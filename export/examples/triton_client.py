@@ -20,7 +20,7 @@ from tritonclient import grpc as triton
 from fer_edge import Bundle
 from fer_edge.core.preprocess import crop_face
 from fer_edge.runtime.detector import HaarDetector
-from fer_edge.runtime.sources import open_source
+from fer_edge.runtime.video_source import open_source
 
 PAUSE_S = 1.0  # after a longer one the server has forgotten the stream (max_sequence_idle_microseconds)
 

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.bench.accuracy import labelled_rows
+from fer_edge.bench.explain import FaceMaps, entropies, face_maps
+from fer_edge.bench.explain.faces import Map, correlation, plain_map
 from fer_edge.bench.result import DataRead
 from fer_edge.core.files import write_json
 from fer_edge.core.json import encode
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
-from fer_edge.runtime.explain import FaceMaps, entropies, face_maps
-from fer_edge.runtime.explain.faces import Map, correlation, plain_map
-from fer_edge.runtime.network import Network, NetworkInfo
+from fer_edge.runtime.inference import Network, NetworkInfo
 
 __all__ = ["AttentionReport", "AverageFace", "ExpressionAttention", "average_attention"]
 

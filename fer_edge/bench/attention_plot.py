@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fer_edge.bench.attention import AttentionReport
+from fer_edge.bench.explain.faces import Map
 from fer_edge.core.errors import require
 from fer_edge.core.plots import FIGURE_STYLE, check_figure_path, write_figure
-from fer_edge.runtime.explain.faces import Map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

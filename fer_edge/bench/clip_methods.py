@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.clips import TRAINED, UNSEEN, ClipPlan, make_clips
 from fer_edge.data.corruptions import LEVELS
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 __all__ = [
     "AVERAGED",

@@ -57,7 +57,7 @@ def _run_once(bundle: str, variant: str, provider: str, threads: int) -> None:
     import numpy as np
 
     from fer_edge.core.bundle import Bundle
-    from fer_edge.runtime.network import Network
+    from fer_edge.runtime.inference import Network
 
     opened = Bundle.open(Path(bundle))
     size = opened.manifest.preprocess.size

@@ -26,7 +26,7 @@ from fer_edge.core.preprocess import crop_face
 from fer_edge.core.telemetry import without_telemetry
 from fer_edge.data import Dataset
 from fer_edge.runtime.evaluate import evaluate
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 from fer_edge.runtime.session import Session
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.data.faces.stills import synthetic_stills
 from fer_edge.runtime.device_session import DeviceSession
-from fer_edge.runtime.network import Network, choose_variant
+from fer_edge.runtime.inference import Network, choose_variant
 
 __all__ = ["GpuCheckOptions", "GpuCheckReport", "PathResult", "check_gpu"]
 
@@ -267,7 +267,7 @@ class _Checker:
 
     def _kernel(self) -> tuple[str, dict[str, Any]]:
         """Buffers, streams, CUDA graphs, threads and cycles, with a kernel where an engine would be."""
-        from fer_edge.runtime.kernel_engine import open_kernel_session
+        from fer_edge.bench.kernel_engine import open_kernel_session
 
         measures: dict[str, Any] = {}
         detail = ""
@@ -299,7 +299,7 @@ class _Checker:
         Raises:
             SessionError: more than another process's ups and downs would explain.
         """
-        from fer_edge.runtime.device_memory import open_device
+        from fer_edge.runtime.cuda_device import open_device
 
         device = open_device()
         try:

@@ -16,7 +16,7 @@ from fer_edge.core.preprocess import PreprocessSpec, crop_face
 from fer_edge.data.faces import synthetic_stills
 
 if TYPE_CHECKING:
-    from fer_edge.runtime.network import Network
+    from fer_edge.runtime.inference import Network
 
 __all__ = ["FACE_BOX_XYXY", "VariantProbes", "camera_frame", "streaming_step"]
 

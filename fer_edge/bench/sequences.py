@@ -35,7 +35,7 @@ from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.machine import machine_report, repository_commit
 from fer_edge.core.manifest import timestamp
 from fer_edge.data import Dataset
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 __all__ = ["STEPS", "ConditionResult", "DelayResult", "MethodDelay", "PooledGain", "SequenceReport", "run_sequences"]
 

@@ -17,7 +17,7 @@ from fer_edge.core.metrics import AccuracyReport, PairedReport, accuracy_report,
 from fer_edge.data.report import leaked_rows
 from fer_edge.data.stills import Dataset, StillSet
 from fer_edge.runtime.evaluate import evaluate_windows
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 __all__ = ["GateRows", "LogitDifference", "VariantLogits", "compare", "logit_difference", "run_variant"]
 

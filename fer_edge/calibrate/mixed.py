@@ -18,7 +18,7 @@ from fer_edge.calibrate.sensitivity import layer_costs, sensitive_first
 from fer_edge.calibrate.trial import FormOutcome, Trial, trial_bundle
 from fer_edge.graph.index import GraphIndex
 from fer_edge.runtime.evaluate import evaluate
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 __all__ = ["gate_use", "restore_accuracy"]
 

@@ -30,7 +30,7 @@ from fer_edge.graph.load import dump_graph
 from fer_edge.graph.signed import to_signed_int8
 from fer_edge.graph.weights import store_weights_int8
 from fer_edge.runtime.evaluate import StillOutputs, evaluate_windows
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 __all__ = ["LayerCost", "SensitivityReport", "layer_costs", "sensitive_first", "sensitivity_of"]
 

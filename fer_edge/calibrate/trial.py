@@ -29,7 +29,7 @@ from fer_edge.graph.info import graph_file
 from fer_edge.graph.int8_storage import STORAGE
 from fer_edge.graph.load import load_graph
 from fer_edge.runtime.evaluate import evaluate
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 __all__ = ["FloatParts", "FormOutcome", "Progress", "Trial", "open_parts", "sample_of", "trial_bundle"]
 

@@ -14,10 +14,10 @@ from fer_edge.cli.console import console, emit_json, print_table, progress
 
 if TYPE_CHECKING:
     from fer_edge.bench.attention import AttentionReport
+    from fer_edge.bench.explain import ExplainOptions, FrameExplanation, SourceExplanation
     from fer_edge.data import Dataset
-    from fer_edge.runtime.explain import ExplainOptions, FrameExplanation, SourceExplanation
-    from fer_edge.runtime.network import Network
-    from fer_edge.runtime.sources import VideoSource
+    from fer_edge.runtime.inference import Network
+    from fer_edge.runtime.video_source import VideoSource
 
 __all__ = ["command"]
 
@@ -66,10 +66,10 @@ def command(
         raise click.UsageError("give either an image or a video to explain, or --data.")
     if data is not None and (whole_frame or until_s is not None):
         raise click.UsageError("--whole-frame and --until belong to an image or a video, not to --data.")
-    from fer_edge.runtime.explain import ExplainOptions
-    from fer_edge.runtime.network import Network
+    from fer_edge.bench.explain import ExplainOptions
+    from fer_edge.runtime.inference import Network
     from fer_edge.runtime.pipeline import check_output
-    from fer_edge.runtime.sources import open_source
+    from fer_edge.runtime.video_source import open_source
 
     target = Path(records) if records is not None and records != "-" else None
     if target is not None:
@@ -121,7 +121,7 @@ def _average(network: Network, dataset: Dataset, occlusion: bool) -> AttentionRe
 
 
 def _explain(network: Network, frames: VideoSource, options: ExplainOptions) -> SourceExplanation:
-    from fer_edge.runtime.explain import explain_source
+    from fer_edge.bench.explain import explain_source
 
     info = network.info
     console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")

@@ -12,7 +12,7 @@ from fer_edge.cli.console import ProgressBar, console, print_table, progress
 
 if TYPE_CHECKING:
     from fer_edge.runtime.pipeline import RunSummary
-    from fer_edge.runtime.video import FrameResult
+    from fer_edge.runtime.video_recognizer import FrameResult
 
 
 @click.command(name="run")
@@ -75,7 +75,7 @@ def command(
     from fer_edge.core.errors import SessionError
     from fer_edge.runtime.pipeline import RunOutputs, run_source
     from fer_edge.runtime.recognizer import Recognizer
-    from fer_edge.runtime.sources import open_source
+    from fer_edge.runtime.video_source import open_source
 
     to_stdout = records == "-"
     outputs = RunOutputs(

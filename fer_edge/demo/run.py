@@ -30,11 +30,11 @@ from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import AccuracyReport, accuracy_report, softmax
 from fer_edge.runtime.annotate import annotate_frame, write_annotated_image
 from fer_edge.runtime.evaluate import evaluate
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 from fer_edge.runtime.pipeline import RunOutputs, RunSummary, run_source
 from fer_edge.runtime.recognizer import Recognizer
-from fer_edge.runtime.sources import SourceFrame, VideoSource
-from fer_edge.runtime.video import FrameResult
+from fer_edge.runtime.video_source import SourceFrame, VideoSource
+from fer_edge.runtime.video_recognizer import FrameResult
 from fer_edge.core.verify import VerifyReport, verify_bundle
 
 __all__ = ["OUTPUTS", "ClipOutcome", "DemoOptions", "DemoProgress", "DemoReport", "SyntheticAccuracy", "run_demo"]

@@ -18,7 +18,7 @@ from fer_edge.export.chain_report import ChainReport, ParityLimits, StageReport
 from fer_edge.export.diverge import Divergence, Opener, first_divergence, spread_of_difference
 from fer_edge.export.recorded import RecordedOutputs, recorded_outputs
 from fer_edge.export.writer import Part, Run
-from fer_edge.runtime.network import suitable_variants
+from fer_edge.runtime.inference import suitable_variants
 from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 
 __all__ = ["TargetFiles", "TorchOutputs", "check_chain", "engine_opener", "engines_at_hand", "write_verdict"]

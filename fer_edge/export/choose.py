@@ -13,7 +13,7 @@ from fer_edge.core.machine import GpuReport, machine_report
 from fer_edge.core.recipes import recipe_names
 from fer_edge.core.tensorrt_flavours import Package
 from fer_edge.export.recipe import Precision, TargetRecipe, load_target
-from fer_edge.runtime.network import choose_variant
+from fer_edge.runtime.inference import choose_variant
 
 __all__ = ["choose_precision", "choose_target", "target_names", "target_variant"]
 

@@ -31,7 +31,7 @@ from fer_edge.export.writer import (
     WriterPlan,
     WrittenTarget,
 )
-from fer_edge.runtime.device_memory import open_device
+from fer_edge.runtime.cuda_device import open_device
 from fer_edge.runtime.device_session import DeviceSession
 from fer_edge.runtime.engine_files import (
     EngineFile,
@@ -43,7 +43,7 @@ from fer_edge.runtime.engine_files import (
     write_engine,
     write_sidecar,
 )
-from fer_edge.runtime.network import choose_variant
+from fer_edge.runtime.inference import choose_variant
 from fer_edge.runtime.providers import ENGINE_PROVIDERS
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
 from fer_edge.runtime.tensorrt_session import TensorRtEngine, open_engine

@@ -33,7 +33,7 @@ _OLDEST_OPSET: Final = 13  # Squeeze and Unsqueeze take their axes as an input f
 def step_graph(head: ModelProto, *, window: int, temperature: float) -> ModelProto:
     """One frame's feature and the window so far, to the next window and the probabilities.
 
-    The window is what `fer_edge.runtime.sequence` gives for frames at the model's own rate: the newest feature comes
+    The window is that of `fer_edge.runtime.feature_window` for frames at the model's own rate: the newest feature is
     last, the oldest of `window` is dropped, and a window that is not full repeats its oldest feature in front.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fer_edge.core.errors import FerEdgeError, InputError, SessionError
-from fer_edge.runtime.device_memory import CapturedGraph, Device, TensorBuffer
+from fer_edge.runtime.cuda_device import CapturedGraph, Device, TensorBuffer
 from fer_edge.runtime.session import Array, TensorSpec, check_feeds
 
 __all__ = ["DeviceEngine", "DeviceProgram", "DeviceSession", "Shape"]

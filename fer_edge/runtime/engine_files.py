@@ -18,7 +18,7 @@ import numpy as np
 from fer_edge.core.errors import InputError, SessionError
 from fer_edge.core.files import read_json, sha256_bytes, write_atomic, write_json, writing
 from fer_edge.core.json import decode, encode, expect
-from fer_edge.runtime.device_memory import DeviceInfo
+from fer_edge.runtime.cuda_device import DeviceInfo
 from fer_edge.runtime.session import TensorSpec
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary
 

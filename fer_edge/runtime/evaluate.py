@@ -13,7 +13,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 
 if TYPE_CHECKING:
-    from fer_edge.runtime.network import Network
+    from fer_edge.runtime.inference import Network
 
 __all__ = ["StillOutputs", "evaluate", "evaluate_windows"]
 

@@ -19,10 +19,10 @@ from fer_edge.core.files import scratch_file, writing
 from fer_edge.core.json import encode
 from fer_edge.runtime.annotate import annotate_frame, annotated_video, check_annotation_path, write_annotated_image
 from fer_edge.runtime.detector import FaceDetector
-from fer_edge.runtime.network import NetworkInfo
+from fer_edge.runtime.inference import NetworkInfo
 from fer_edge.runtime.recognizer import Recognizer
-from fer_edge.runtime.sources import SourceFrame, VideoSource
-from fer_edge.runtime.video import FrameResult, VideoRecognizer
+from fer_edge.runtime.video_recognizer import FrameResult, VideoRecognizer
+from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
 __all__ = ["RunOutputs", "RunSummary", "check_output", "run_source"]
 

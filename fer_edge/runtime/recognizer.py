@@ -21,8 +21,8 @@ from fer_edge.core.bundle import Bundle, Manifest
 from fer_edge.core.errors import InputError, SessionError
 from fer_edge.core.preprocess import prepare_face
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
-from fer_edge.runtime.network import Network, NetworkInfo
-from fer_edge.runtime.sequence import FeatureWindow, WindowView
+from fer_edge.runtime.feature_window import FeatureWindow, WindowView
+from fer_edge.runtime.inference import Network, NetworkInfo
 
 __all__ = ["ExpressionStream", "Recognizer", "StreamOptions"]
 
@@ -296,7 +296,7 @@ class ExpressionStream:
     """One face over time; `Recognizer.stream` makes it, one thread uses it.
 
     Each `update` costs one encoder pass and one pass of the head over the cached features of the window
-    (`fer_edge.runtime.sequence` says which).
+    (`fer_edge.runtime.feature_window` says which).
     """
 
     def __init__(self, recognizer: Recognizer, *, clock: Callable[[], float] | None, options: StreamOptions) -> None:

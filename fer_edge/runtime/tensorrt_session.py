@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fer_edge.core.errors import OutputError, SessionError
 from fer_edge.core.files import write_atomic
 from fer_edge.core.tensorrt_flavours import Package
-from fer_edge.runtime.device_memory import Device, open_device
+from fer_edge.runtime.cuda_device import Device, open_device
 from fer_edge.runtime.device_session import DeviceSession, Shape
 from fer_edge.runtime.engine_files import EngineFile, EngineLayer, find_engine
 from fer_edge.runtime.session import TensorSpec

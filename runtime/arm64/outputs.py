@@ -41,7 +41,7 @@ def record(bundle: str, faces: str, outputs: str) -> None:
     """Prepared faces, features and logits of every variant, with what they were computed by."""
     from fer_edge.core.bundle import Bundle
     from fer_edge.core.preprocess import prepare_stills
-    from fer_edge.runtime.network import Network
+    from fer_edge.runtime.inference import Network
 
     opened = Bundle.open(bundle)
     window = opened.manifest.sequence.window

@@ -11,8 +11,8 @@ import argparse
 import time
 
 from fer_edge.runtime import Recognizer
-from fer_edge.runtime.sources import open_source
-from fer_edge.runtime.video import VideoRecognizer
+from fer_edge.runtime.video_recognizer import VideoRecognizer
+from fer_edge.runtime.video_source import open_source
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from fer_edge.cli import main
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import Dataset, StillSet
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 FIGURE = Path(__file__).parents[2] / "bench" / "results" / "attention"
 

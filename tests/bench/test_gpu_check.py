@@ -15,13 +15,13 @@ from tiny import tiny_bundle
 
 from fer_edge.bench import gpu_check
 from fer_edge.bench.gpu_check import GpuCheckOptions, GpuCheckReport, check_gpu
+from fer_edge.bench.kernel_engine import compile_kernel, open_kernel_session
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import MissingPackageError, SessionError
 from fer_edge.core.machine import GpuReport, machine_report
 from fer_edge.export import tensorrt_files
-from fer_edge.runtime.device_memory_cuda import CudaPythonDevice
-from fer_edge.runtime.kernel_engine import compile_kernel, open_kernel_session
+from fer_edge.runtime.cuda_python_device import CudaPythonDevice
 
 FEW = GpuCheckOptions(runs=10, cycles=40, threads=3)
 

@@ -20,7 +20,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, InputError, OutputError, SessionError
 from fer_edge.core.metrics import accuracy_report, paired_report
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 from .conftest import LEAKED, ROWS, make_bundle
 

@@ -15,7 +15,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, GateError, InputError
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.signed import unsigned_nodes
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 GENEROUS = GateLimits(
     max_top1_drop=0.2, max_flip_rate=0.2, max_ece_rise=0.2, min_agreement=0.8, agreement_rows=60, agreement_seed=1

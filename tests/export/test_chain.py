@@ -30,7 +30,7 @@ from fer_edge.export.recorded import RECORD, record_outputs, recorded_outputs
 from fer_edge.export.writer import Run
 from fer_edge.graph.info import graph_file
 from fer_edge.runtime import Network
-from fer_edge.runtime.network import choose_variant
+from fer_edge.runtime.inference import choose_variant
 from fer_edge.runtime.providers import open_session
 
 FRAMES = miniature_frames(64, seed=3)

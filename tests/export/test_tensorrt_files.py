@@ -21,7 +21,7 @@ from fer_edge.export import tensorrt_files
 from fer_edge.export.targets import export_target, target_job
 from fer_edge.export.tensorrt_files import TENSORRT, build_engines, rebuild_engines
 from fer_edge.runtime.engine_files import read_engine
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 TARGETS = {"8.6.2": "8.6", "10.3.0": "10.3", "10.13.2.6": "10.13", "11.4.1": "11"}
 

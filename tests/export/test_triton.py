@@ -21,9 +21,9 @@ from fer_edge.core.errors import GateError, InputError, SessionError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.export.targets import export_target
 from fer_edge.export.triton_config import TritonOptions
-from fer_edge.runtime.network import Network
-from fer_edge.runtime.sequence import FeatureWindow
-from fer_edge.runtime.sources import SourceFrame, VideoSource
+from fer_edge.runtime.feature_window import FeatureWindow
+from fer_edge.runtime.inference import Network
+from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
 
 @pytest.fixture(scope="module")

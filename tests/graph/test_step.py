@@ -13,7 +13,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.metrics import softmax
 from fer_edge.graph.load import dump_graph
 from fer_edge.graph.step import STEP_STATES, step_graph
-from fer_edge.runtime.sequence import FeatureWindow
+from fer_edge.runtime.feature_window import FeatureWindow
 
 TEMPERATURE = 1.7
 Array = NDArray[np.generic]

@@ -13,7 +13,7 @@ import pytest
 from fake_cuda import FakeCuda
 
 from fer_edge.core.errors import InputError, MissingPackageError, SessionError
-from fer_edge.runtime.device_memory import BACKENDS, Device, TensorBuffer, open_device
+from fer_edge.runtime.cuda_device import BACKENDS, Device, TensorBuffer, open_device
 from fer_edge.runtime.device_session import DeviceSession, Shape
 from fer_edge.runtime.session import TensorSpec
 

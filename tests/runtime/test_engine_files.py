@@ -9,7 +9,7 @@ import pytest
 from fer_edge.core.errors import InputError, SessionError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.tensorrt_flavours import installed_flavour
-from fer_edge.runtime.device_memory import DeviceInfo
+from fer_edge.runtime.cuda_device import DeviceInfo
 from fer_edge.runtime.engine_files import (
     EngineLayer,
     EngineSidecar,

@@ -11,7 +11,7 @@ from tiny import tiny_bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.runtime.evaluate import evaluate, evaluate_windows
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 
 @pytest.fixture

@@ -19,14 +19,14 @@ from tiny import WINDOW, tiny_bundle
 
 from fer_edge.cli import main
 from fer_edge.core.errors import InputError, OutputError
-from fer_edge.runtime import sources
+from fer_edge.runtime import video_source
 from fer_edge.runtime.annotate import annotated_video, write_annotated_image
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
-from fer_edge.runtime.network import NetworkInfo
+from fer_edge.runtime.inference import NetworkInfo
 from fer_edge.runtime.pipeline import RunOutputs, _Tally, run_source
 from fer_edge.runtime.recognizer import Recognizer
-from fer_edge.runtime.sources import SourceFrame, VideoSource, open_source
-from fer_edge.runtime.video import FrameResult
+from fer_edge.runtime.video_recognizer import FrameResult
+from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ class TestRun:
             source = _own(frames(), kind="camera")
             return source
 
-        monkeypatch.setattr(sources, "open_source", lost)
+        monkeypatch.setattr(video_source, "open_source", lost)
         done = _command("run", tmp_path / "bundle", "--source", 0, "--whole-frame", "--json", tmp_path / "seen.jsonl")
         assert done.exit_code == 1
         assert done.stderr.splitlines()[-1].startswith("error: the camera '0' gives no more frames; what came before")

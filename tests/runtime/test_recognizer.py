@@ -17,7 +17,7 @@ from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.preprocess import prepare_face
 from fer_edge.runtime.estimate import ExpressionEstimate
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 from fer_edge.runtime.recognizer import Recognizer, StreamOptions
 
 

@@ -31,7 +31,7 @@ from fer_edge.graph.signed import unsigned_nodes
 from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
 from fer_edge.model.quantised import Quantiser, plain_state, quantised, quantisers, set_form
-from fer_edge.runtime.network import choose_variant
+from fer_edge.runtime.inference import choose_variant
 from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.nncf_ranges import NNCF_VERSION, calibrate_ranges
 from fer_edge.train.qat import load_quantised, qat_run

@@ -180,13 +180,13 @@ class TensorBuffer:
 
 
 def _cuda_python(ordinal: int) -> Device:
-    from fer_edge.runtime.device_memory_cuda import CudaPythonDevice
+    from fer_edge.runtime.cuda_python_device import CudaPythonDevice
 
     return CudaPythonDevice(ordinal)
 
 
 def _pycuda(ordinal: int) -> Device:
-    from fer_edge.runtime.device_memory_pycuda import PyCudaDevice
+    from fer_edge.runtime.pycuda_device import PyCudaDevice
 
     return PyCudaDevice(ordinal)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_edge.core.errors import InputError
-from fer_edge.runtime.sources import open_source
+from fer_edge.runtime.video_source import open_source
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge.core.errors import MissingPackageError, SessionError
-from fer_edge.runtime.device_memory_cuda import CudaPythonDevice, call, driver_api
+from fer_edge.runtime.cuda_python_device import CudaPythonDevice, call, driver_api
 from fer_edge.runtime.device_session import DeviceSession, Shape
 from fer_edge.runtime.session import TensorSpec
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.bench.explain.faces import FaceExplanation, cell_edges
+from fer_edge.bench.explain.video import FrameExplanation, WindowExplanation, WindowFace
 from fer_edge.core.errors import require
-from fer_edge.runtime.explain.faces import FaceExplanation, cell_edges
-from fer_edge.runtime.explain.video import FrameExplanation, WindowExplanation, WindowFace
 
 __all__ = ["attention_shades", "draw_frame", "draw_panel", "draw_strip", "drop_shades"]
 

@@ -15,7 +15,7 @@ from fer_edge.core.preprocess import crop_face
 from fer_edge.runtime.annotate import annotate_frame
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import Recognizer
-from fer_edge.runtime.video import VideoRecognizer
+from fer_edge.runtime.video_recognizer import VideoRecognizer
 
 _LEFT = (10.0, 20.0, 42.0, 52.0)
 _RIGHT = (80.0, 10.0, 140.0, 70.0)

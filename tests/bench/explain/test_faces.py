@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from tiny import SIZE, tiny_bundle, tiny_encoder, tiny_frames
 
+from fer_edge.bench.explain import entropies, face_maps
+from fer_edge.bench.explain.faces import cell_edges, correlation, explain_face
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import softmax
-from fer_edge.runtime.explain import entropies, face_maps
-from fer_edge.runtime.explain.faces import cell_edges, correlation, explain_face
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 
 @pytest.fixture(scope="module")

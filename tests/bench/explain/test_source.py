@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from tiny import WINDOW, tiny_bundle
 
+from fer_edge.bench.explain import ExplainOptions, VideoExplainer, explain_source
+from fer_edge.bench.explain.drawing import attention_shades, draw_frame, drop_shades
 from fer_edge.core.errors import InputError, OutputError
 from fer_edge.core.preprocess import PreprocessSpec
-from fer_edge.runtime.explain import ExplainOptions, VideoExplainer, explain_source
-from fer_edge.runtime.explain.drawing import attention_shades, draw_frame, drop_shades
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.feature_window import FeatureWindow
+from fer_edge.runtime.inference import Network
 from fer_edge.runtime.recognizer import Recognizer
-from fer_edge.runtime.sequence import FeatureWindow
-from fer_edge.runtime.sources import VideoSource, open_source
-from fer_edge.runtime.video import VideoRecognizer
+from fer_edge.runtime.video_recognizer import VideoRecognizer
+from fer_edge.runtime.video_source import VideoSource, open_source
 
 BOX = (10.0, 10.0, 58.0, 58.0)
 OTHER = (80.0, 10.0, 128.0, 58.0)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.bench.explain.faces import FaceExplanation, entropies, explain_face, face_maps
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import check_image, crop_face
 from fer_edge.runtime.detector import FaceDetector, FaceFinder
 from fer_edge.runtime.estimate import BoxXyxy
-from fer_edge.runtime.explain.faces import FaceExplanation, entropies, explain_face, face_maps
-from fer_edge.runtime.network import Network
-from fer_edge.runtime.sequence import FeatureWindow
+from fer_edge.runtime.feature_window import FeatureWindow
+from fer_edge.runtime.inference import Network
 from fer_edge.runtime.tracker import FaceTracker, prominence
 
 __all__ = ["FrameExplanation", "VideoExplainer", "WindowExplanation", "WindowFace"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode
-from fer_edge.runtime.network import Network
+from fer_edge.runtime.inference import Network
 
 __all__ = [
     "FaceExplanation",

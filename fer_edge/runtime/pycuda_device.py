@@ -17,7 +17,7 @@ import pycuda
 import pycuda.driver
 
 from fer_edge.core.errors import SessionError
-from fer_edge.runtime.device_memory import Bytes, CapturedGraph, DeviceInfo, HostBuffer
+from fer_edge.runtime.cuda_device import Bytes, CapturedGraph, DeviceInfo, HostBuffer
 
 __all__ = ["PyCudaDevice"]
 
@@ -36,7 +36,7 @@ def _primary_context(ordinal: int) -> Any:
 
 
 class PyCudaDevice:
-    """A device through PyCUDA: see `fer_edge.runtime.device_memory.Device`.
+    """A device through PyCUDA: see `fer_edge.runtime.cuda_device.Device`.
 
     Args:
         ordinal: which device.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fer_edge.core.bundle import SequenceSpec
 from fer_edge.core.errors import InputError
-from fer_edge.runtime.sequence import FeatureWindow
+from fer_edge.runtime.feature_window import FeatureWindow
 
 _SPEC = SequenceSpec(window=4, feature_size=1, frame_rate=10.0)
 

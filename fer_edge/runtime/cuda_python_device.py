@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge.core.errors import SessionError
-from fer_edge.runtime.device_memory import Bytes, CapturedGraph, DeviceInfo, HostBuffer
+from fer_edge.runtime.cuda_device import Bytes, CapturedGraph, DeviceInfo, HostBuffer
 
 __all__ = ["CudaPythonDevice", "call", "driver_api"]
 
@@ -63,7 +63,7 @@ class _Graph:
 
 
 class CudaPythonDevice:
-    """A device through cuda-python: see `fer_edge.runtime.device_memory.Device`.
+    """A device through cuda-python: see `fer_edge.runtime.cuda_device.Device`.
 
     Args:
         ordinal: which device.

@@ -9,9 +9,9 @@ asks the latter.
 
 from __future__ import annotations
 
-from fer_edge.runtime.explain.faces import FaceExplanation, FaceMaps, entropies, face_maps
-from fer_edge.runtime.explain.source import ExplainOptions, SourceExplanation, explain_source
-from fer_edge.runtime.explain.video import FrameExplanation, VideoExplainer, WindowExplanation
+from fer_edge.bench.explain.faces import FaceExplanation, FaceMaps, entropies, face_maps
+from fer_edge.bench.explain.source import ExplainOptions, SourceExplanation, explain_source
+from fer_edge.bench.explain.video import FrameExplanation, VideoExplainer, WindowExplanation
 
 __all__ = [
     "ExplainOptions",

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.bench.explain.drawing import draw_frame, draw_panel, draw_strip
+from fer_edge.bench.explain.video import FrameExplanation, VideoExplainer
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode, expect
 from fer_edge.core.preprocess import PreprocessSpec, crop_rectangle
@@ -23,11 +25,9 @@ from fer_edge.runtime.annotate import (
 )
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.estimate import BoxXyxy
-from fer_edge.runtime.explain.drawing import draw_frame, draw_panel, draw_strip
-from fer_edge.runtime.explain.video import FrameExplanation, VideoExplainer
-from fer_edge.runtime.network import Network, NetworkInfo
+from fer_edge.runtime.inference import Network, NetworkInfo
 from fer_edge.runtime.pipeline import check_output
-from fer_edge.runtime.sources import SourceFrame, VideoSource
+from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
 __all__ = ["ExplainOptions", "SourceExplanation", "explain_source"]
 
