@@ -131,7 +131,9 @@ def main(bundles: tuple[str, ...], json_file: Path | None, rounds: int, per_roun
     ]
     device = machine_report()
     with progress("timing", total=rounds) as bar:
-        samples = measure_interleaved(probes, rounds=rounds, warm_up=20, progress=bar)
+        samples = measure_interleaved(
+            probes, rounds=rounds, warm_up=20, progress=lambda done, total: bar("timing", done, total)
+        )
     result = {
         "schema": 1,
         "what": "LSTM cost",

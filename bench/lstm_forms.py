@@ -102,7 +102,9 @@ def main(bundle: str, json_file: Path | None, rounds: int, per_round: int) -> No
     probes = [Probe(name="/".join(key), stages={"run": run(key)}, per_round=per_round) for key in keys]
     device = machine_report()
     with progress("timing", total=rounds) as bar:
-        samples = measure_interleaved(probes, rounds=rounds, warm_up=20, progress=bar)
+        samples = measure_interleaved(
+            probes, rounds=rounds, warm_up=20, progress=lambda done, total: bar("timing", done, total)
+        )
     result = {
         "schema": 1,
         "what": "LSTM forms",

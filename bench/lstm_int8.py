@@ -158,7 +158,9 @@ def latencies(
 
     probes = [Probe(name="/".join(key), stages={"run": run(key)}, per_round=per_round) for key in sessions]
     with progress("timing", total=rounds) as bar:
-        samples = measure_interleaved(probes, rounds=rounds, warm_up=20, progress=bar)
+        samples = measure_interleaved(
+            probes, rounds=rounds, warm_up=20, progress=lambda done, total: bar("timing", done, total)
+        )
     found: dict[str, Any] = {}
     for provider in PROVIDERS:
         found[provider] = {}

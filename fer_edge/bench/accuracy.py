@@ -18,6 +18,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.manifest import Variant
 from fer_edge.core.metrics import accuracy_report, softmax
+from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.data import Dataset, leaked_rows
 from fer_edge.data.faces import synthetic_stills
 from fer_edge.data.stills import Role
@@ -49,8 +50,8 @@ class EvaluationRows:
         expressions: what the labels mean.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
+    images: Uint8
+    labels: Int64 | None
     leaked: NDArray[np.bool_] | None
     dataset: str
     split: str
@@ -102,9 +103,7 @@ def synthetic_rows(count: int = 28) -> EvaluationRows:
     )
 
 
-def measured_accuracy(
-    logits: NDArray[np.float32], rows: EvaluationRows, *, temperature: float
-) -> StatedAccuracy | None:
+def measured_accuracy(logits: Float32, rows: EvaluationRows, *, temperature: float) -> StatedAccuracy | None:
     """Accuracy of logits float32 (N, 7) on labelled rows; None on rows without labels."""
     if rows.labels is None:
         return None

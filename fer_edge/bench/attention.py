@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fer_edge.bench.result import DataRead
 from fer_edge.core.files import write_json
 from fer_edge.core.json import encode
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Float32, Progress, Uint8
 from fer_edge.data import Dataset
 from fer_edge.runtime.inference import Network, NetworkInfo
 
@@ -132,7 +133,7 @@ def average_attention(
     *,
     occlusion: bool = False,
     command: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> AttentionReport:
     """Average the spatial attention over the split that serves to choose (FER2013's PublicTest), by true label.
 
@@ -157,7 +158,7 @@ def average_attention(
         frames = prepare_stills(np.asarray(rows.images[start : start + _BATCH]), network.manifest.preprocess)
         parts.append(face_maps(network, frames, occlusion=occlusion))
         if progress is not None:
-            progress(start + len(frames), len(rows.images))
+            progress("explaining faces", start + len(frames), len(rows.images))
     attention = np.concatenate([part.attention for part in parts])
     lost = [part.occlusion_drop for part in parts if part.occlusion_drop is not None]
     drops = np.concatenate(lost) if lost else None
@@ -184,9 +185,9 @@ def average_attention(
 
 def _expression(
     network: Network,
-    images: NDArray[np.uint8],
-    attention: NDArray[np.float32],
-    drops: NDArray[np.float32] | None,
+    images: Uint8,
+    attention: Float32,
+    drops: Float32 | None,
     spread: NDArray[np.float64],
     chosen: NDArray[np.bool_],
 ) -> ExpressionAttention:
@@ -208,10 +209,10 @@ def _expression(
     )
 
 
-def _faithfulness(attention: NDArray[np.float32], drops: NDArray[np.float32]) -> Faithfulness:
+def _faithfulness(attention: Float32, drops: Float32) -> Faithfulness:
     others = np.roll(attention, -1, axis=0)
 
-    def agreement(weights: NDArray[np.float32]) -> tuple[float, float]:
+    def agreement(weights: Float32) -> tuple[float, float]:
         found = [correlation(one, drop) for one, drop in zip(weights, drops, strict=True)]
         peaks = weights.reshape(len(weights), -1).argmax(axis=1) == drops.reshape(len(drops), -1).argmax(axis=1)
         known = [value for value in found if value is not None]

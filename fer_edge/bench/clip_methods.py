@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.data.clips import TRAINED, UNSEEN, ClipPlan, make_clips
 from fer_edge.data.corruptions import LEVELS
 from fer_edge.runtime.inference import Network
@@ -32,7 +33,6 @@ __all__ = [
     "streamed",
 ]
 
-Float32: TypeAlias = NDArray[np.float32]
 
 SINGLE: Final = "single frame"
 AVERAGED: Final = "averaged"
@@ -77,8 +77,8 @@ class ClipFeatures:
 
     features: Float32
     singles: Float32
-    stills: NDArray[np.int64]
-    changed: NDArray[np.int64]
+    stills: Int64
+    changed: Int64
 
 
 def constant_conditions(window: int) -> Iterator[Condition]:
@@ -108,8 +108,8 @@ def changing_conditions(window: int) -> Iterator[Condition]:
 
 def encode_condition(
     network: Network,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    images: Uint8,
+    labels: Int64,
     condition: Condition,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -147,7 +147,7 @@ def encode_condition(
     )
 
 
-def last_window(network: Network, clips: ClipFeatures, steps: int, smoothing: float) -> dict[str, NDArray[np.int64]]:
+def last_window(network: Network, clips: ClipFeatures, steps: int, smoothing: float) -> dict[str, Int64]:
     """What each method reports at the end of the clips' last `steps` frames: int64 (N,) by method."""
     singles = clips.singles[:, -steps:]
     window = np.ascontiguousarray(clips.features[:, -steps:])
@@ -160,7 +160,7 @@ def last_window(network: Network, clips: ClipFeatures, steps: int, smoothing: fl
     return {method: score.argmax(axis=-1) for method, score in scores.items()}
 
 
-def streamed(network: Network, clips: ClipFeatures, window: int, smoothing: float) -> dict[str, NDArray[np.int64]]:
+def streamed(network: Network, clips: ClipFeatures, window: int, smoothing: float) -> dict[str, Int64]:
     """What each method reports at every frame of a stream: int64 (N, T) by method."""
     count, steps = clips.singles.shape[:2]
     total = np.cumsum(clips.singles, axis=1)
@@ -188,6 +188,6 @@ def smooth(singles: Float32, constant: float) -> Float32:
     return smoothed
 
 
-def _head(network: Network, windows: Float32, length: NDArray[np.int64], *, size: int = 512) -> Float32:
+def _head(network: Network, windows: Float32, length: Int64, *, size: int = 512) -> Float32:
     starts: Sequence[int] = range(0, len(windows), size)
     return np.concatenate([network.logits(windows[at : at + size], length[at : at + size]) for at in starts])

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.bench.latency import LatencySummary
 from fer_edge.bench.result import Comparison, OwnComparison, StatedAccuracy
 from fer_edge.core.metrics import PairedReport, paired_report, softmax
+from fer_edge.core.types import Float32, Int64
 
 __all__ = ["Measured", "against_original", "against_own_fp32"]
 
@@ -31,8 +31,8 @@ class Measured:
     latency_ms: Mapping[str, LatencySummary]
     graph_bytes: int
     temperature: float
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64] | None
+    logits: Float32
+    labels: Int64 | None
     accuracy: StatedAccuracy | None
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.bench.latency import Probe, Ratio, measure_interleaved, ratio_over_rounds
 from fer_edge.bench.probes import FACE_BOX_XYXY, camera_frame
@@ -24,6 +23,7 @@ from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.preprocess import crop_face
 from fer_edge.core.telemetry import without_telemetry
+from fer_edge.core.types import Array, Float32, Progress, Uint8
 from fer_edge.data import Dataset
 from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.inference import Network
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Agreement", "EngineReport", "IntegerRate", "OperatorTime", "SettingTime", "measure_engines"]
 
-Progress: TypeAlias = Callable[[str, int, int], None]
 Opener: TypeAlias = Callable[[bytes], Session]
 
 _STAGES: Final = ("encoder", "head", "head_window")
@@ -236,7 +235,7 @@ def _open_shapes(graph: bytes, *, threads: int) -> OpenVinoSession:
             compiled = openvino_core().compile_model(self._model, "CPU", self._settings)
             self._request = compiled.create_infer_request()
 
-        def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
             self._request.infer(dict(feeds), share_inputs=True)
             got = self._request.get_output_tensor
             return {spec.name: got(index).data.copy() for index, spec in enumerate(self.outputs)}
@@ -351,7 +350,7 @@ def _operators(bundle: Bundle, variant: str, threads: int) -> Iterator[OperatorT
                 )
 
 
-def _profile_ort(graph: bytes, face: NDArray[np.uint8], threads: int) -> Iterator[tuple[str, list[float]]]:
+def _profile_ort(graph: bytes, face: Uint8, threads: int) -> Iterator[tuple[str, list[float]]]:
     import onnxruntime
 
     from fer_edge.runtime.ort_session import OrtSettings, ort_options
@@ -372,7 +371,7 @@ def _profile_ort(graph: bytes, face: NDArray[np.uint8], threads: int) -> Iterato
         yield kind, runs
 
 
-def _profile_openvino(graph: bytes, face: NDArray[np.uint8], threads: int) -> Iterator[tuple[str, list[float]]]:
+def _profile_openvino(graph: bytes, face: Uint8, threads: int) -> Iterator[tuple[str, list[float]]]:
     from fer_edge.runtime.openvino_session import openvino_core
 
     core = openvino_core()
@@ -396,7 +395,7 @@ def _agreement(
     split = data.split("choose")
     openers = _openers(threads)
 
-    def logits(engine: str, setting: str, variant: str) -> NDArray[np.float32]:
+    def logits(engine: str, setting: str, variant: str) -> Float32:
         def report(done: int, total: int) -> None:
             if progress is not None:
                 progress(f"{variant} in {engine}, {setting}", done, total)

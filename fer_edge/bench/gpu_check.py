@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.bench.latency import Probe, measure_interleaved, summarise
 from fer_edge.core.bundle import Bundle, timestamp
@@ -23,6 +22,7 @@ from fer_edge.core.json import encode
 from fer_edge.core.machine import GpuReport, MachineReport, machine_report
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.tensorrt_flavours import FLAVOURS
+from fer_edge.core.types import Float32, Progress
 from fer_edge.data.faces.stills import synthetic_stills
 from fer_edge.runtime.device_session import DeviceSession
 from fer_edge.runtime.inference import Network, choose_variant
@@ -30,7 +30,6 @@ from fer_edge.runtime.inference import Network, choose_variant
 __all__ = ["GpuCheckOptions", "GpuCheckReport", "PathResult", "check_gpu"]
 
 Outcome = Literal["ran", "failed", "not available"]
-Progress = Callable[[str, int, int], None]
 
 _SCHEMA: Final = 1
 _TOLERANCES: Final[Mapping[str, float]] = {"fp32": 0.01, "fp16": 0.05, "int8": 0.25, "int8-fp16": 0.25}
@@ -156,7 +155,7 @@ class _Checker:
         self._bundle, self._gpu, self._options = bundle, gpu, options
         window = bundle.manifest.sequence.window
         self._frames = prepare_stills(synthetic_stills(2 * window, seed=0)[0], bundle.manifest.preprocess)
-        self._expected: dict[str, NDArray[np.float32]] = {}
+        self._expected: dict[str, Float32] = {}
         self.paths: dict[str, Callable[[], tuple[str, dict[str, Any]]]] = {
             "torch": self._torch,
             "cuda": lambda: self._graph_provider("cuda"),
@@ -235,13 +234,13 @@ class _Checker:
             )
         return detail, measures
 
-    def _on_cpu(self, variant: str) -> NDArray[np.float32]:
+    def _on_cpu(self, variant: str) -> Float32:
         if variant not in self._expected:
             with Network.open(self._bundle, variant=variant) as network:
                 self._expected[variant] = self._logits(network)
         return self._expected[variant]
 
-    def _logits(self, network: Network) -> NDArray[np.float32]:
+    def _logits(self, network: Network) -> Float32:
         window = network.window
         features = network.encode(self._frames)
         windows = np.stack([features[start : start + window] for start in range(len(features) - window + 1)])

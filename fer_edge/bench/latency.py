@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Int64
 
 __all__ = [
     "LatencySummary",
@@ -50,9 +50,9 @@ class Probe:
 class Samples:
     """Times of one probe's stages in nanoseconds, each int64 (rounds, per_round)."""
 
-    stages: Mapping[str, NDArray[np.int64]]
+    stages: Mapping[str, Int64]
 
-    def total(self, *names: str) -> NDArray[np.int64]:
+    def total(self, *names: str) -> Int64:
         """The named stages added up sample by sample; all of them where none is named. int64 (rounds, per_round)."""
         chosen = [self.stages[name] for name in names or self.stages]
         return np.asarray(np.sum(chosen, axis=0), dtype=np.int64)
@@ -148,7 +148,7 @@ def measure_interleaved(
     }  # fmt: skip
 
 
-def _time_probe(probe: Probe, out: NDArray[np.int64], clock: Clock) -> None:
+def _time_probe(probe: Probe, out: Int64, clock: Clock) -> None:
     calls = tuple(probe.stages.values())
     for repeat in range(probe.per_round):
         for stage, call in enumerate(calls):
@@ -157,7 +157,7 @@ def _time_probe(probe: Probe, out: NDArray[np.int64], clock: Clock) -> None:
             out[stage, repeat] = clock() - start
 
 
-def summarise(times_ns: NDArray[np.int64], *, batch: int, t: int | None, threads: int) -> LatencySummary:
+def summarise(times_ns: Int64, *, batch: int, t: int | None, threads: int) -> LatencySummary:
     """Summary in milliseconds of nanosecond samples of any shape.
 
     Raises:
@@ -184,7 +184,7 @@ def summarise(times_ns: NDArray[np.int64], *, batch: int, t: int | None, threads
     )
 
 
-def ratio_over_rounds(times_ns: NDArray[np.int64], reference_ns: NDArray[np.int64]) -> Ratio:
+def ratio_over_rounds(times_ns: Int64, reference_ns: Int64) -> Ratio:
     """Median of each round's times over the median of the reference's in the same round, then over the rounds.
 
     Args:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Float32
 
 __all__ = ["Node", "TensorShape", "write_model"]
 
@@ -44,7 +44,7 @@ def write_model(
     name: str,
     *,
     nodes: Sequence[Node],
-    weights: Mapping[str, NDArray[np.float32]],
+    weights: Mapping[str, Float32],
     graph_input: TensorShape,
     graph_output: TensorShape,
     opset: int = 17,
@@ -88,7 +88,7 @@ def _attribute(name: str, value: int | Sequence[int]) -> bytes:
     return _text(1, name) + b"".join(_integer(8, entry) for entry in value) + _integer(20, _ATTRIBUTE_INTS)
 
 
-def _tensor(name: str, values: NDArray[np.float32]) -> bytes:
+def _tensor(name: str, values: Float32) -> bytes:
     if values.dtype != np.float32:
         raise InputError(f"weight {name!r} must be float32, got {values.dtype}")
     raw = np.ascontiguousarray(values).astype("<f4", copy=False).tobytes()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.bench.latency import LatencySummary, Probe, Samples, summarise
 from fer_edge.bench.result import Timing
 from fer_edge.core.preprocess import PreprocessSpec, crop_face
+from fer_edge.core.types import Int64, Uint8
 from fer_edge.data.faces import synthetic_stills
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ FACE_BOX_XYXY: Final = (240.0, 160.0, 400.0, 320.0)
 
 
 @functools.cache
-def camera_frame() -> NDArray[np.uint8]:
+def camera_frame() -> Uint8:
     """A made-up face of 160x160 pixels at `FACE_BOX_XYXY` in an even grey frame; read-only uint8 (480, 640, 3) BGR."""
     left, top, right, bottom = (int(edge) for edge in FACE_BOX_XYXY)
     (face,), _ = synthetic_stills(1, seed=0, size=right - left)
@@ -35,7 +35,7 @@ def camera_frame() -> NDArray[np.uint8]:
     return frame
 
 
-def streaming_step(network: Network, face: NDArray[np.uint8], *, window: int) -> Callable[[], object]:
+def streaming_step(network: Network, face: Uint8, *, window: int) -> Callable[[], object]:
     """One step of live video: the encoder on one new face, uint8 (S, S), then the head on a full window."""
     frames = np.ascontiguousarray(face[None])
     features = np.repeat(network.encode(frames)[:, None], window, axis=1)
@@ -98,7 +98,7 @@ class VariantProbes:
     def latencies(self, times: dict[str, Samples]) -> dict[str, LatencySummary]:
         """Summaries by the names of `VariantResult.latency_ms`; each at batch 1."""
         frame, streaming = self.samples(times, "frame"), self.samples(times, "streaming")
-        taken: dict[str, tuple[NDArray[np.int64], int | None]] = {
+        taken: dict[str, tuple[Int64, int | None]] = {
             "preprocess": (self.samples(times, "preprocess").total(), None),
             "encoder": (frame.total("encoder"), None),
             "head": (frame.total("head"), 1),

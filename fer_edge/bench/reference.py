@@ -12,10 +12,10 @@ import math
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.bench.model_writer import Node, TensorShape, write_model
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.types import Float32
 
 __all__ = ["REFERENCE_CHANNELS", "REFERENCE_SIZE", "reference_graph", "reference_input"]
 
@@ -30,7 +30,7 @@ def reference_graph(*, seed: int = _SEED) -> bytes:
     # RandomState's stream is frozen, and uniform draws are exact: the same bytes with every numpy.
     generator = np.random.RandomState(seed)
     nodes: list[Node] = []
-    weights: dict[str, NDArray[np.float32]] = {}
+    weights: dict[str, Float32] = {}
     tensor, width = "faces", 1
     for layer, channels in enumerate(REFERENCE_CHANNELS, start=1):
         weights[f"conv{layer}.weight"] = _he_uniform(generator, (channels, width, 3, 3))
@@ -73,13 +73,13 @@ def reference_graph(*, seed: int = _SEED) -> bytes:
     )
 
 
-def reference_input(*, batch: int = 1) -> NDArray[np.float32]:
+def reference_input(*, batch: int = 1) -> Float32:
     """Seeded input for the reference CNN, float32 (batch, 1, 48, 48) in [-1, 1)."""
     generator = np.random.RandomState(_SEED)
     return generator.uniform(-1, 1, (batch, 1, REFERENCE_SIZE, REFERENCE_SIZE)).astype(np.float32)
 
 
-def _he_uniform(generator: np.random.RandomState, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _he_uniform(generator: np.random.RandomState, shape: tuple[int, ...]) -> Float32:
     """Uniform with He's variance (He et al. 2015, arXiv 1502.01852): activations keep their scale, so no denormals."""
     bound = math.sqrt(6.0 / math.prod(shape[1:]))
     return generator.uniform(-bound, bound, shape).astype(np.float32)

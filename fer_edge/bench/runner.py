@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from fer_edge.core.json import encode
 from fer_edge.core.machine import machine_report, repository_commit
 from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.preprocess import crop_face
+from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
 from fer_edge.runtime.evaluate import evaluate
@@ -40,10 +41,8 @@ from fer_edge.runtime.inference import Network
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 
-__all__ = ["BenchProgress", "run_bench"]
+__all__ = ["run_bench"]
 
-BenchProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is going on, steps done, steps in all)."""
 
 _REFERENCE: Final = "reference"
 
@@ -78,7 +77,7 @@ def run_bench(
     timing: Timing | None = None,
     private_log: Path | None = None,
     command: str | None = None,
-    progress: BenchProgress | None = None,
+    progress: Progress | None = None,
 ) -> BenchReport:
     """Measure every variant of every bundle on every provider, beside the reference CNN.
 
@@ -198,7 +197,7 @@ def _open(
     return _Entry(bundle=bundle, variant=variant, network=network, probes=probes)
 
 
-def _time(entries: Sequence[_Entry], reference: Session, timing: Timing, say: BenchProgress) -> dict[str, Samples]:
+def _time(entries: Sequence[_Entry], reference: Session, timing: Timing, say: Progress) -> dict[str, Samples]:
     """All probes of all variants and the reference's, interleaved."""
     feeds = {"faces": reference_input()}
     yardstick = Probe(name=_REFERENCE, stages={_REFERENCE: lambda: reference.run(feeds)}, per_round=timing.per_round)
@@ -213,7 +212,7 @@ def _time(entries: Sequence[_Entry], reference: Session, timing: Timing, say: Be
     )
 
 
-def _after_idle(entry: _Entry, timing: Timing, say: BenchProgress) -> dict[str, LatencySummary]:
+def _after_idle(entry: _Entry, timing: Timing, say: Progress) -> dict[str, LatencySummary]:
     if timing.idle_s is None:
         return {}
     say(f"idling before {entry.probes.key}", 0, 1)
@@ -225,7 +224,7 @@ def _after_idle(entry: _Entry, timing: Timing, say: BenchProgress) -> dict[str, 
 
 
 def _evaluate(
-    entry: _Entry, rows: EvaluationRows, split: Role, latencies: dict[str, LatencySummary], say: BenchProgress
+    entry: _Entry, rows: EvaluationRows, split: Role, latencies: dict[str, LatencySummary], say: Progress
 ) -> Measured:
     logits = evaluate(
         entry.network,

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.bench.cold_start import ColdStart, measure_cold_start
 from fer_edge.bench.latency import Clock, gc_paused
+from fer_edge.core.types import Int64
 
 __all__ = ["after_idle", "cold_starts"]
 
@@ -22,7 +22,7 @@ def after_idle(
     repeats: int,
     sleep: Callable[[float], None] = time.sleep,
     clock: Clock = time.perf_counter_ns,
-) -> NDArray[np.int64]:
+) -> Int64:
     """Time single steps, each after `idle_s` seconds in which nothing ran; int64 (repeats,) nanoseconds.
 
     Processors clock down, caches are given to others and thread pools fall asleep: what a car sees after a pause.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -34,6 +34,7 @@ from fer_edge.core.files import read_json, write_json
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.machine import machine_report, repository_commit
 from fer_edge.core.manifest import timestamp
+from fer_edge.core.types import Int64, Progress, Uint8
 from fer_edge.data import Dataset
 from fer_edge.runtime.inference import Network
 
@@ -45,8 +46,7 @@ STEPS: Final = (1, 4, 8, 16)
 SMOOTHINGS: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 """Constants of the exponential smoothing that the best one is chosen from."""
 
-Progress: TypeAlias = Callable[[str, int, int], None]
-Labels: TypeAlias = NDArray[np.int64]
+Labels: TypeAlias = Int64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +244,7 @@ def run_sequences(
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Judge:
     network: Network
-    images: NDArray[np.uint8]
+    images: Uint8
     labels: Labels
     say: Progress
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from fer_edge.calibrate.trial import FormOutcome, Trial, open_parts, sample_of
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.manifest import Variant, timestamp
+from fer_edge.core.types import Progress
 from fer_edge.data.stills import Dataset
 
 __all__ = ["CalibrationOutcome", "calibrate_bundle", "measure_forms", "outcome_of"]
@@ -112,7 +113,7 @@ def calibrate_bundle(
     *,
     recipe: CalibrationRecipe,
     threads: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> CalibrationOutcome:
     """Add the recipe's INT8 forms to a bundle, if all of them pass the gate.
 
@@ -143,7 +144,7 @@ def measure_forms(
     *,
     recipe: CalibrationRecipe,
     threads: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> CalibrationOutcome:
     """As `calibrate_bundle`, but nothing is written and a form that lost too much is an outcome like any other."""
     if recipe.candidates:

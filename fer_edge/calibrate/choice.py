@@ -16,12 +16,13 @@ from fer_edge.calibrate.measure import GateRows, VariantLogits
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, Form
 from fer_edge.calibrate.sample import RowSample, draw_agreement_rows
-from fer_edge.calibrate.trial import FormOutcome, Progress, Trial, open_parts, sample_of
+from fer_edge.calibrate.trial import FormOutcome, Trial, open_parts, sample_of
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import expected_calibration_error, softmax
+from fer_edge.core.types import Progress
 from fer_edge.data.stills import Dataset
 
 __all__ = ["CandidateResult", "Comparison", "compare_candidates", "ranked"]

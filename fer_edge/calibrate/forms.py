@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from fer_edge.calibrate.ptq import quantize_encoder
@@ -16,6 +13,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.int8_forms import QAT_SUFFIX
 from fer_edge.core.manifest import Variant
+from fer_edge.core.types import Progress, Uint8
 from fer_edge.graph.int8_storage import stored_form
 from fer_edge.graph.quantize_later import pool_before_quantizing
 from fer_edge.graph.signed import to_signed_int8
@@ -83,10 +81,10 @@ def learnt_forms(bundle: Bundle, recipe: CalibrationRecipe) -> tuple[FormGraphs,
 def make_forms(
     encoder: ModelProto,
     head: ModelProto,
-    frames: NDArray[np.uint8],
+    frames: Uint8,
     *,
     recipe: CalibrationRecipe,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FormGraphs, ...]:
     """Quantize a float encoder and head into every form of the recipe.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from fer_edge.calibrate.sample import RowSample
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.metrics import AccuracyReport, PairedReport, accuracy_report, fit_temperature, paired_report, softmax
+from fer_edge.core.types import Float32, Int64, Progress, Uint8
 from fer_edge.data.report import leaked_rows
 from fer_edge.data.stills import Dataset, StillSet
 from fer_edge.runtime.evaluate import evaluate_windows
@@ -21,7 +22,7 @@ from fer_edge.runtime.inference import Network
 
 __all__ = ["GateRows", "LogitDifference", "VariantLogits", "compare", "logit_difference", "run_variant"]
 
-Logits = NDArray[np.float32]
+Logits = Float32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,8 +40,8 @@ class GateRows:
 
     dataset: str
     choose: str
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    images: Uint8
+    labels: Int64
     leaked: NDArray[np.bool_]
     outside: RowSample
 
@@ -119,7 +120,7 @@ def run_variant(
     rows: GateRows,
     *,
     threads: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> VariantLogits:
     """Run a variant on the gate's rows, in ONNX Runtime on the CPU.
 
@@ -131,7 +132,7 @@ def run_variant(
     """
     spec = bundle.manifest.preprocess
 
-    def outputs(images: NDArray[np.uint8], windows: list[int], what: str) -> Mapping[int, Logits]:
+    def outputs(images: Uint8, windows: list[int], what: str) -> Mapping[int, Logits]:
         def report(done: int, total: int) -> None:
             if progress is not None:
                 progress(f"{variant} on {what}", done, total)
@@ -161,7 +162,7 @@ def compare(reference: VariantLogits, other: VariantLogits, rows: GateRows, limi
     """Hold one form against its parent."""
     kept = ~rows.leaked
 
-    def paired(first: Logits, second: Logits, labels: NDArray[np.int64]) -> PairedReport:
+    def paired(first: Logits, second: Logits, labels: Int64) -> PairedReport:
         return paired_report(
             softmax(first, temperature=reference.temperature), softmax(second, temperature=other.temperature), labels
         )

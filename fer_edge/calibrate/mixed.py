@@ -16,6 +16,7 @@ from fer_edge.calibrate.ptq import float_nodes, prepared_encoder, quantize_encod
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
 from fer_edge.calibrate.sensitivity import layer_costs, sensitive_first
 from fer_edge.calibrate.trial import FormOutcome, Trial, trial_bundle
+from fer_edge.core.types import Float32, Uint8
 from fer_edge.graph.index import GraphIndex
 from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.inference import Network
@@ -25,9 +26,7 @@ __all__ = ["gate_use", "restore_accuracy"]
 _ITEM = 64  # rows that NNCF ranks by at once
 
 
-def restore_accuracy(
-    trial: Trial, frames: NDArray[np.uint8], failed: FormOutcome, recipe: CalibrationRecipe
-) -> FormOutcome:
+def restore_accuracy(trial: Trial, frames: Uint8, failed: FormOutcome, recipe: CalibrationRecipe) -> FormOutcome:
     """Leave layers of a form float until it passes the gate, or until the recipe allows no more.
 
     Args:
@@ -62,9 +61,7 @@ def gate_use(gate: GateReport) -> float:
     return max(shares)
 
 
-def _by_sensitivity(
-    trial: Trial, frames: NDArray[np.uint8], failed: FormOutcome, recipe: CalibrationRecipe
-) -> FormOutcome:
+def _by_sensitivity(trial: Trial, frames: Uint8, failed: FormOutcome, recipe: CalibrationRecipe) -> FormOutcome:
     form, parts = failed.graphs.form, trial.parts
     costs = layer_costs(
         parts, trial.rows.kept, frames, recipe=recipe, form=form, threads=trial.threads, progress=trial.progress
@@ -86,7 +83,7 @@ def _by_sensitivity(
     return best
 
 
-def _controlled(trial: Trial, frames: NDArray[np.uint8], form: Form, recipe: CalibrationRecipe) -> FormOutcome:
+def _controlled(trial: Trial, frames: Uint8, form: Form, recipe: CalibrationRecipe) -> FormOutcome:
     """NNCF's search; every graph that it looks at is made into the form first, so that what is judged is what ships."""
     parts = trial.parts
     images, logits = trial.rows.images, trial.reference.by_window[1]
@@ -122,9 +119,7 @@ def _controlled(trial: Trial, frames: NDArray[np.uint8], form: Form, recipe: Cal
     return trial.judge(form_graphs(form, encoder, parts.head, recipe=recipe), recipe, mixed=account)
 
 
-def _logits(
-    trial: Trial, graphs: FormGraphs, recipe: CalibrationRecipe, images: NDArray[np.uint8]
-) -> NDArray[np.float32]:
+def _logits(trial: Trial, graphs: FormGraphs, recipe: CalibrationRecipe, images: Uint8) -> Float32:
     with (
         trial_bundle(trial.parts, graphs, recipe) as bundle,
         Network.open(bundle, variant=graphs.form, provider="cpu", threads=trial.threads) as network,
@@ -132,7 +127,7 @@ def _logits(
         return evaluate(network, images, bundle.manifest.preprocess)
 
 
-def _noise(logits: NDArray[np.float32], exact: NDArray[np.float32]) -> NDArray[np.float64]:
+def _noise(logits: Float32, exact: Float32) -> NDArray[np.float64]:
     """float64 (N,): mean squared difference of each row's logits."""
     return np.asarray(((logits.astype(np.float64) - exact) ** 2).mean(axis=1))
 

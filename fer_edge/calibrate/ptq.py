@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from fer_edge.calibrate.recipe import HalfRange, PtqRange, PtqRecipe
 from fer_edge.core.errors import InputError
 from fer_edge.core.telemetry import quiet_nncf, without_telemetry
+from fer_edge.core.types import Uint8
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.index import GraphIndex, drop_dead_nodes, drop_unused
 from fer_edge.graph.input_cast import cast_input_first
@@ -39,7 +38,7 @@ _SEQUENTIAL: Final = ("LSTM", "MatMul")
 
 def quantize_encoder(
     encoder: ModelProto,
-    frames: NDArray[np.uint8],
+    frames: Uint8,
     *,
     recipe: PtqRecipe,
     overflow_fix: HalfRange,
@@ -83,7 +82,7 @@ def quantize_encoder(
 
 def quantize_until(
     encoder: ModelProto,
-    frames: NDArray[np.uint8],
+    frames: Uint8,
     *,
     recipe: PtqRecipe,
     overflow_fix: HalfRange,
@@ -212,7 +211,7 @@ def _advanced(recipe: PtqRecipe, overflow_fix: HalfRange) -> Any:
     )
 
 
-def _batches(frames: NDArray[np.uint8], recipe: PtqRecipe) -> list[NDArray[np.uint8]]:
+def _batches(frames: Uint8, recipe: PtqRecipe) -> list[Uint8]:
     if not len(frames):
         raise InputError("no frame to calibrate on")
     return [frames[start : start + recipe.batch] for start in range(0, len(frames), recipe.batch)]
@@ -241,7 +240,7 @@ class _Fed:
         self._done = 0
         self._progress = progress
 
-    def __call__(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+    def __call__(self, batch: Uint8) -> dict[str, Uint8]:
         self._done = min(self._done + 1, self._total)
         if self._progress is not None:
             self._progress(self._done, self._total)

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from fer_edge.calibrate.forms import FormGraphs
 from fer_edge.calibrate.ptq import NNCF_VERSION, float_nodes, prepared_encoder, quantize_encoder
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
-from fer_edge.calibrate.trial import FloatParts, Progress, open_parts, sample_of, trial_bundle
+from fer_edge.calibrate.trial import FloatParts, open_parts, sample_of, trial_bundle
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.files import read_json
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import fit_temperature, paired_report, softmax
+from fer_edge.core.types import Float32, Progress, Uint8
 from fer_edge.data.report import leaked_rows
 from fer_edge.data.stills import Dataset, StillSet
 from fer_edge.graph.index import GraphIndex
@@ -206,7 +206,7 @@ def sensitivity_of(
 def layer_costs(
     parts: FloatParts,
     kept: StillSet,
-    frames: NDArray[np.uint8],
+    frames: Uint8,
     *,
     recipe: CalibrationRecipe,
     form: Form,
@@ -241,7 +241,7 @@ def _scale(
 def _costs(
     parts: FloatParts,
     scale: _Scale,
-    frames: NDArray[np.uint8],
+    frames: Uint8,
     *,
     recipe: CalibrationRecipe,
     form: Form,
@@ -317,7 +317,7 @@ def _told(progress: Progress | None, what: str) -> Any:
     return None if progress is None else lambda done, total: progress(f"{what} alone", done, total)
 
 
-def _sqnr_db(exact: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def _sqnr_db(exact: Float32, other: Float32) -> float:
     """Signal over noise, in decibels: variance of the exact values over the mean squared difference."""
     noise = float(((other.astype(np.float64) - exact) ** 2).mean())
     signal = float(exact.astype(np.float64).var())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from fer_edge.calibrate.forms import FormGraphs
@@ -24,6 +23,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Float32, Progress, Uint8
 from fer_edge.data.stills import Dataset, StillSet
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.int8_storage import STORAGE
@@ -31,15 +31,13 @@ from fer_edge.graph.load import load_graph
 from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.inference import Network
 
-__all__ = ["FloatParts", "FormOutcome", "Progress", "Trial", "open_parts", "sample_of", "trial_bundle"]
+__all__ = ["FloatParts", "FormOutcome", "Trial", "open_parts", "sample_of", "trial_bundle"]
 
 _SEQUENCE: Final[dict[LstmStorage, str]] = {
     "weights": "sequence weights stored as int8, computed in float",
     "float": "the encoder's LSTM float, other sequence weights stored as int8, computed in float",
     "projection": "the product of its LSTM's input too; other sequence weights stored as int8, computed in float",
 }
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +88,7 @@ class FloatParts:
         )
         return cls(bundle=bundle, variant=variant, encoder=encoder, head=head)
 
-    def frames(self, stills: StillSet) -> NDArray[np.uint8]:
+    def frames(self, stills: StillSet) -> Uint8:
         """uint8 (N, S, S): the stills, prepared as the bundle says."""
         return prepare_stills(stills.images, self.bundle.manifest.preprocess)
 
@@ -192,9 +190,7 @@ def sample_of(
     )
 
 
-def _label_margins(
-    parts: FloatParts, stills: StillSet, *, threads: int, progress: Progress | None
-) -> NDArray[np.float32]:
+def _label_margins(parts: FloatParts, stills: StillSet, *, threads: int, progress: Progress | None) -> Float32:
     """float32 (N,): how far the parent's best logit lies above its second best."""
 
     def report(done: int, total: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -107,7 +106,7 @@ def command(
     with _still_progress() as say:
         report = run_bench(
             opened,
-            data=None if data is None else load_dataset(data, progress=functools.partial(say, f"reading {data}")),
+            data=None if data is None else load_dataset(data, progress=say),
             split=split,
             original=None if original is None else Bundle.open(original),
             variants=variants or None,

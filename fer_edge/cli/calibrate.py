@@ -184,7 +184,6 @@ def _steps() -> Iterator[Callable[[str, int, int], None]]:
     with progress("calibrating") as bar:
 
         def report(what: str, done: int, total: int) -> None:
-            bar.describe(what)
-            bar(done, total)
+            bar(what, done, total)
 
         yield report

@@ -73,8 +73,7 @@ def command(
         dataset = load_dataset(data, progress=bar)
 
         def say(text: str, done: int, total: int) -> None:
-            bar.describe(text)
-            bar(done, total)
+            bar(text, done, total)
 
         report = run_sequences(
             opened,

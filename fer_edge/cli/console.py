@@ -74,17 +74,17 @@ def print_table(
 
 
 class ProgressBar:
-    """Called with (done, total) it moves the bar; what the library functions' `progress` argument expects."""
+    """A `fer_edge.core.types.Progress` that moves the bar: what the library functions' `progress` expects."""
 
     def __init__(self, display: Progress, task: TaskID) -> None:
         self._display = display
         self._task = task
 
-    def __call__(self, done: int, total: int) -> None:
-        self._display.update(self._task, completed=done, total=total)
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._display.update(self._task, description=what, completed=done, total=total)
 
     def describe(self, text: str) -> None:
-        """Name what is going on now."""
+        """Replace the text beside the bar."""
         self._display.update(self._task, description=text)
 
 

@@ -43,8 +43,7 @@ def command(
     with progress("measuring") as bar:
 
         def report(what: str, done: int, total: int) -> None:
-            bar.describe(what)
-            bar(done, total)
+            bar(what, done, total)
 
         found = measure_engines(
             opened,

@@ -128,7 +128,7 @@ def _explain(network: Network, frames: VideoSource, options: ExplainOptions) -> 
     with progress(f"explaining {frames.name}", total=frames.frames) as bar:
 
         def step(frame: FrameExplanation) -> None:
-            bar(frame.index + 1, frames.frames or frame.index + 1)
+            bar(f"explaining {frames.name}", frame.index + 1, frames.frames or frame.index + 1)
 
         return explain_source(network, frames, options=options, on_frame=step)
 

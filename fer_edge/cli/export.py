@@ -209,8 +209,7 @@ def _show_targets(*, as_json: bool) -> None:
 
 def _shown_on(bar: ProgressBar) -> Callable[[str, int, int], None]:
     def show(text: str, done: int, total: int) -> None:
-        bar.describe(text)
-        bar(done, total)
+        bar(text, done, total)
 
     return show
 

@@ -47,8 +47,7 @@ def command(bundle: str, out: Path | None, runs: int, cycles: int, threads: int,
     with progress("checking the GPU") as bar:
 
         def tell(text: str, done: int, total: int) -> None:
-            bar.describe(text)
-            bar(done, total)
+            bar(text, done, total)
 
         report = check_gpu(
             Bundle.open(bundle),

@@ -41,8 +41,7 @@ def check_parity(
     with progress("checking parity") as bar:
 
         def say(what: str, done: int, total: int) -> None:
-            bar.describe(what)
-            bar(done, total)
+            bar(what, done, total)
 
         found = generated_frames(bundle) if data is None else real_frames(bundle, data, rows=rows, progress=bar)
         one = variants[0] if variants else None

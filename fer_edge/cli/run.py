@@ -115,8 +115,7 @@ def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) 
     with progress("building engines") as bar:
 
         def tell(text: str, done: int, total: int) -> None:
-            bar.describe(text)
-            bar(done, total)
+            bar(text, done, total)
 
         rebuild_engines(Bundle.open(bundle), folder, variant=variant, provider=provider, progress=tell)
     return folder
@@ -124,9 +123,8 @@ def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) 
 
 def _show(bar: ProgressBar, result: FrameResult, total: int | None) -> None:
     done = result.index + 1
-    bar(done, total or done)
-    if result.driver is not None:
-        bar.describe(f"driver: {result.driver.label} {result.driver.probability:.0%}")
+    driver = result.driver
+    bar("no driver" if driver is None else f"driver: {driver.label} {driver.probability:.0%}", done, total or done)
 
 
 def _print_summary(summary: RunSummary) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.json import expect
 from fer_edge.core.metrics import FriedmanReport, friedman_test, holm
+from fer_edge.core.types import Int64
 
 __all__ = [
     "PARTS",
@@ -167,7 +168,7 @@ def compare_pairs(
     )
 
 
-def stratified_parts(labels: ArrayLike, *, parts: int = PARTS) -> NDArray[np.int64]:
+def stratified_parts(labels: ArrayLike, *, parts: int = PARTS) -> Int64:
     """Deal the rows of a split out into parts: by class, then by row number, one part after the other.
 
     It depends on nothing but the labels, so it is the same for every method. Each class, and the whole, is spread over

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.types import Array, Int64
 
 __all__ = [
     "ECE_BINS",
@@ -124,7 +125,7 @@ class FriedmanReport:
     blocks: int
 
 
-def softmax(logits: ArrayLike, *, temperature: float = 1.0) -> NDArray[Any]:
+def softmax(logits: ArrayLike, *, temperature: float = 1.0) -> Array:
     """Softmax over the last axis, in the logits' own float type.
 
     Args:
@@ -230,7 +231,7 @@ def paired_report(
     )
 
 
-def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, *, classes: int = len(EXPRESSIONS)) -> NDArray[np.int64]:
+def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, *, classes: int = len(EXPRESSIONS)) -> Int64:
     """Counts, int64 (C, C): the row is the label, the column the prediction.
 
     Raises:
@@ -384,7 +385,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def _per_class_rates(matrix: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _per_class_rates(matrix: Int64) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Precision, recall and F1 by class; 0 where the denominator is 0."""
     hits = np.diag(matrix).astype(np.float64)
     predicted, actual = matrix.sum(axis=0), matrix.sum(axis=1)
@@ -396,7 +397,7 @@ def _per_class_rates(matrix: NDArray[np.int64]) -> tuple[NDArray[np.float64], ND
 
 def _check_rows(
     probabilities: ArrayLike, labels: ArrayLike, *, classes: int | None = None
-) -> tuple[NDArray[np.float64], NDArray[Any]]:
+) -> tuple[NDArray[np.float64], Array]:
     scores, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     if scores.ndim != 2 or truth.shape != scores.shape[:1] or truth.size == 0:
         raise InputError(f"probabilities must be (N, C), labels (N,), N >= 1; got {scores.shape} and {truth.shape}")

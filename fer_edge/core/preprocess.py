@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.types import Float32, Uint8
 
 __all__ = [
     "GCN_EPSILON",
@@ -31,8 +32,6 @@ __all__ = [
 
 GCN_EPSILON: Final = 1e-6
 """Added to the variance of a frame (pixels in 0..1), so that a constant frame becomes zeros."""
-
-Uint8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +192,7 @@ def prepare_stills(images: Uint8, spec: PreprocessSpec) -> Uint8:
     return prepared
 
 
-def normalise(frames: Uint8, spec: PreprocessSpec) -> NDArray[np.float32]:
+def normalise(frames: Uint8, spec: PreprocessSpec) -> Float32:
     """What the exported graph does first, in FP32: x / 255, then global contrast normalisation frame by frame.
 
     Args:

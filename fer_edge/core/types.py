@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Float32", "Int64", "Progress", "Uint8"]
+__all__ = ["Array", "Float32", "Int64", "Progress", "Uint8", "no_progress"]
 
 Array: TypeAlias = NDArray[Any]
 Uint8: TypeAlias = NDArray[np.uint8]
@@ -17,3 +17,7 @@ Int64: TypeAlias = NDArray[np.int64]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in total); the CLI draws it as a bar."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Ignore the progress: the default callback."""

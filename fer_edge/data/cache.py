@@ -17,7 +17,8 @@ import numpy as np
 from fer_edge.core.errors import FerEdgeError, InputError
 from fer_edge.core.files import output_folder, read_json, sha256_bytes, sha256_file, write_json
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.data.reading import Progress, Reading
+from fer_edge.core.types import Progress
+from fer_edge.data.reading import Reading
 from fer_edge.data.stills import Dataset, StillSet
 
 __all__ = ["cached", "default_cache_folder"]

@@ -11,21 +11,19 @@ making; CK+ sequences have that.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError, require
+from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8
 from fer_edge.data.corruptions import CORRUPTIONS, LEVELS, corrupt
 
 __all__ = ["BLOCK", "TRAINED", "UNSEEN", "ClipBlock", "ClipPlan", "make_clips"]
 
-Uint8: TypeAlias = NDArray[np.uint8]
-Int64: TypeAlias = NDArray[np.int64]
-Float: TypeAlias = NDArray[np.float32]
 
 TRAINED: Final = ("poor_light", "blur", "noise", "compression", "hand", "steering_wheel")
 """The corruptions that the sequence head is trained on."""
@@ -106,7 +104,7 @@ def make_clips(
     plan: ClipPlan,
     *,
     begin: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[ClipBlock]:
     """A clip of every still, in blocks.
 
@@ -134,7 +132,7 @@ def make_clips(
     for start in range(begin, len(images), BLOCK):
         yield _block(images, labels, plan, start, min(start + BLOCK, len(images)))
         if progress is not None:
-            progress(min(start + BLOCK, len(images)), len(images))
+            progress("making clips", min(start + BLOCK, len(images)), len(images))
 
 
 def _block(images: Uint8, labels: Int64, plan: ClipPlan, start: int, stop: int) -> ClipBlock:
@@ -175,7 +173,7 @@ def _changes(labels: Int64, first: Int64, plan: ClipPlan, generator: np.random.G
     return second, np.where(changes, when, plan.frames)
 
 
-def _moved(faces: Uint8, share: Float, generator: np.random.Generator) -> Uint8:
+def _moved(faces: Uint8, share: Float32, generator: np.random.Generator) -> Uint8:
     """Pairs of stills (n, 2, H, W), mixed by the second's share (n, T), under a smoothly moving pose: (n, T, H, W)."""
     cv2 = require("cv2", needed_by="making clips", extra="cpu")
     count, steps = share.shape
@@ -221,5 +219,5 @@ def _smooth(count: int, steps: int, generator: np.random.Generator) -> NDArray[n
     period = generator.uniform(12, 60, (2, count, 1))
     phase = generator.uniform(0, 2 * math.pi, (2, count, 1))
     weight = generator.uniform(0, 1, (2, count, 1))
-    waves: NDArray[Any] = np.sin(2 * math.pi * np.arange(steps) / period + phase) * weight
+    waves: Array = np.sin(2 * math.pi * np.arange(steps) / period + phase) * weight
     return np.asarray(waves.sum(axis=0) / np.maximum(weight.sum(axis=0), 1.0))

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fer_edge.core.errors import InputError, require
+from fer_edge.core.types import Array, Float32, Uint8
 
 __all__ = ["CORRUPTIONS", "LEVELS", "corrupt"]
 
-Uint8: TypeAlias = NDArray[np.uint8]
-Float: TypeAlias = NDArray[np.float32]
 
 LEVELS: Final = (1, 2, 3)
 """Light, middle, heavy. Levels between them, and below one down to none at all at 0, are interpolated."""
@@ -59,7 +58,7 @@ def corrupt(images: Uint8, name: str, *, level: ArrayLike, generator: np.random.
     return CORRUPTIONS[name](clips, per_frame.reshape(clips.shape[:2]), generator).reshape(images.shape)
 
 
-def _poor_light(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _poor_light(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """Under-exposed, dark tones crushed, a shadow across the face from a side that stays the same."""
     gamma, gain, shadow = (
         _at(level, 1.0, 1.3, 1.7, 2.2),
@@ -73,7 +72,7 @@ def _poor_light(frames: Uint8, level: Float, generator: np.random.Generator) -> 
     return _pixels(light * (1 - shadow * ramp[:, None]))
 
 
-def _blur(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _blur(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """Out of focus: a Gaussian, sigma relative to the face."""
     cv2, sigma = _cv2(), _at(level, 0, 0.02, 0.035, 0.055)[..., 0, 0] * frames.shape[-1]
     result = frames.copy()
@@ -82,13 +81,13 @@ def _blur(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
     return result
 
 
-def _noise(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _noise(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """Additive Gaussian noise, new in every frame; the deviation in grey levels."""
     grain = generator.standard_normal(frames.shape, dtype=np.float32)
     return _pixels(frames + grain * _at(level, 0, 10, 20, 35))
 
 
-def _compression(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _compression(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """Encoded as JPEG and back."""
     cv2, quality = _cv2(), np.rint(_at(level, 95, 25, 12, 6)[..., 0, 0]).astype(int)
     result = frames.copy()
@@ -98,14 +97,14 @@ def _compression(frames: Uint8, level: Float, generator: np.random.Generator) ->
     return result
 
 
-def _salt_and_pepper(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _salt_and_pepper(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """A share of the pixels is black or white, others in every frame."""
     share = _at(level, 0, 0.02, 0.06, 0.12)
     draw = generator.random(frames.shape, dtype=np.float32)
     return np.where(draw < share, np.where(draw < share / 2, np.uint8(0), np.uint8(255)), frames)
 
 
-def _low_resolution(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _low_resolution(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """As if the face were far away: shrunk by area, brought back by linear interpolation."""
     cv2, factor = _cv2(), _at(level, 1, 2, 3, 4)[..., 0, 0]
     height, width = frames.shape[-2:]
@@ -117,7 +116,7 @@ def _low_resolution(frames: Uint8, level: Float, generator: np.random.Generator)
     return result
 
 
-def _hand(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _hand(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """A hand comes in from the left, the right or below, and goes out again; skin about as light as the face."""
     angle = generator.choice(np.radians([-90.0, 90.0, 0.0]), len(frames)) + generator.uniform(-0.5, 0.5, len(frames))
     tone = frames.mean(axis=(1, 2, 3)) * generator.uniform(0.8, 1.3, len(frames))
@@ -125,7 +124,7 @@ def _hand(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
     return _passing(frames, level, _hand_template(), angle=angle, tone=tone, reach=reach, generator=generator)
 
 
-def _steering_wheel(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _steering_wheel(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """The dark rim of a steering wheel rises in front of the face and sinks again."""
     angle = generator.uniform(-0.5, 0.5, len(frames))
     tone = generator.uniform(20, 60, len(frames))
@@ -133,7 +132,7 @@ def _steering_wheel(frames: Uint8, level: Float, generator: np.random.Generator)
     return _passing(frames, level, _rim_template(), angle=angle, tone=tone, reach=reach, generator=generator)
 
 
-def _sun_flicker(frames: Uint8, level: Float, generator: np.random.Generator) -> Uint8:
+def _sun_flicker(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
     """Low sun through trees: glaring bands and shade that cross the face two to four times a second at 10 Hz."""
     count, steps = frames.shape[:2]
     x, y = _places(frames)
@@ -148,7 +147,7 @@ def _sun_flicker(frames: Uint8, level: Float, generator: np.random.Generator) ->
     return _pixels(frames * (1 - shade * (1 - band)) + glare * band)
 
 
-CORRUPTIONS: Final[Mapping[str, Callable[[Uint8, Float, np.random.Generator], Uint8]]] = {
+CORRUPTIONS: Final[Mapping[str, Callable[[Uint8, Float32, np.random.Generator], Uint8]]] = {
     "poor_light": _poor_light,
     "blur": _blur,
     "noise": _noise,
@@ -162,31 +161,31 @@ CORRUPTIONS: Final[Mapping[str, Callable[[Uint8, Float, np.random.Generator], Ui
 """Every corruption by name; called by `corrupt`, which checks what it is given."""
 
 
-def _at(level: Float, *knots: float) -> Float:
+def _at(level: Float32, *knots: float) -> Float32:
     """Values at levels 0, 1, 2, 3, interpolated: (N, T) -> float32 (N, T, 1, 1)."""
-    values: Float = np.interp(level, range(len(knots)), knots).astype(np.float32)[..., None, None]
+    values: Float32 = np.interp(level, range(len(knots)), knots).astype(np.float32)[..., None, None]
     return values
 
 
-def _places(frames: Uint8) -> tuple[Float, Float]:
+def _places(frames: Uint8) -> tuple[Float32, Float32]:
     """Pixels' x (W,) and y (H,), -1 to 1."""
     height, width = frames.shape[-2:]
     return np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
 
 
-def _pixels(light: NDArray[Any]) -> Uint8:
+def _pixels(light: Array) -> Uint8:
     grey: Uint8 = np.clip(np.rint(light), 0, 255).astype(np.uint8)
     return grey
 
 
 def _passing(
     frames: Uint8,
-    level: Float,
-    template: Float,
+    level: Float32,
+    template: Float32,
     *,
     angle: NDArray[np.float64],
     tone: NDArray[np.float64],
-    reach: Float,
+    reach: Float32,
     generator: np.random.Generator,
 ) -> Uint8:
     """Move something into the picture and out again, at a time of its own in every clip.
@@ -224,7 +223,7 @@ def _passing(
     return result
 
 
-def _hand_template(side: int = 192) -> Float:
+def _hand_template(side: int = 192) -> Float32:
     """Four fingers and a palm, seen from the back."""
     cv2 = _cv2()
     opacity, shading = np.zeros((side, side), np.float32), np.full((side, side), 1.0, np.float32)
@@ -238,7 +237,7 @@ def _hand_template(side: int = 192) -> Float:
     return np.stack((opacity, shading))
 
 
-def _rim_template(side: int = 192) -> Float:
+def _rim_template(side: int = 192) -> Float32:
     """The upper arc of a wheel much larger than the face, with a dull highlight."""
     cv2 = _cv2()
     opacity, shading = np.zeros((side, side), np.float32), np.full((side, side), 1.0, np.float32)

@@ -14,8 +14,9 @@ import numpy as np
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import PreprocessSpec, prepare_face
+from fer_edge.core.types import Progress
 from fer_edge.data.images import class_images, counted, folder_entries, read_grey, read_stack
-from fer_edge.data.reading import Progress, Reading
+from fer_edge.data.reading import Reading
 from fer_edge.data.stills import ROLES, Dataset, Role, StillSet
 
 __all__ = ["FLAT", "reading"]

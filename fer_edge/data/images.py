@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.labels import expression_index
-from fer_edge.data.reading import Progress
+from fer_edge.core.types import Progress, Uint8
 
 __all__ = ["class_images", "counted", "decode_grey", "folder_entries", "image_files", "read_grey", "read_stack"]
 
@@ -20,7 +19,7 @@ _SYSTEM_FILES: Final = ("Thumbs.db", "desktop.ini", "__MACOSX")
 _PROGRESS_STEP = 256
 
 
-def decode_grey(data: bytes, *, where: str) -> NDArray[np.uint8]:
+def decode_grey(data: bytes, *, where: str) -> Uint8:
     """Decode an encoded image, colour or grey, to uint8 (H, W) grey.
 
     Raises:
@@ -33,11 +32,11 @@ def decode_grey(data: bytes, *, where: str) -> NDArray[np.uint8]:
         raise InputError(f"{where}: cannot be decoded as an image ({error.err})") from error
     if image is None:
         raise InputError(f"{where}: {len(data):,} bytes that cannot be decoded as an image; it may be cut short")
-    grey: NDArray[np.uint8] = image
+    grey: Uint8 = image
     return grey
 
 
-def read_grey(path: Path) -> NDArray[np.uint8]:
+def read_grey(path: Path) -> Uint8:
     """Read an image file to uint8 (H, W) grey.
 
     Raises:
@@ -50,7 +49,7 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     return decode_grey(data, where=str(path))
 
 
-def read_stack(paths: Sequence[Path], *, side: int | None = None, cure: str, progress: Progress) -> NDArray[np.uint8]:
+def read_stack(paths: Sequence[Path], *, side: int | None = None, cure: str, progress: Progress) -> Uint8:
     """Read image files of one size to uint8 (N, H, W) grey.
 
     Args:
@@ -80,9 +79,9 @@ def counted(paths: Sequence[Path], progress: Progress) -> Iterator[Path]:
     """Iterate over `paths`, telling `progress` how far it is."""
     for done, path in enumerate(paths):
         if done % _PROGRESS_STEP == 0:
-            progress(done, len(paths))
+            progress("reading images", done, len(paths))
         yield path
-    progress(len(paths), len(paths))
+    progress("reading images", len(paths), len(paths))
 
 
 def folder_entries(folder: Path) -> list[Path]:

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
+from fer_edge.core.types import Progress
 from fer_edge.data.stills import Dataset
 
-__all__ = ["Progress", "Reading", "ignore_progress"]
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (images done, images in all) now and then while decoding."""
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """A `Progress` that shows nothing."""
+__all__ = ["Reading"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import expect
+from fer_edge.core.types import Int64
 from fer_edge.data.stills import Dataset, StillSet
 
 __all__ = ["RowSample", "SampleChoice", "SampleRecipe", "draw_sample"]
@@ -116,7 +117,7 @@ def draw_sample(
     return RowSample(dataset=dataset.name, dataset_sha256=dataset.sha256, seed=seed, stills=rows)
 
 
-def _by_class(train: StillSet, counts: Sequence[int], random: np.random.Generator) -> NDArray[np.int64]:
+def _by_class(train: StillSet, counts: Sequence[int], random: np.random.Generator) -> Int64:
     chosen = [
         random.choice(np.flatnonzero(train.labels == label), count, replace=False)
         for label, count in enumerate(counts)
@@ -125,7 +126,7 @@ def _by_class(train: StillSet, counts: Sequence[int], random: np.random.Generato
     return np.sort(np.concatenate(chosen))
 
 
-def _even(counts: NDArray[np.int64], size: int) -> list[int]:
+def _even(counts: Int64, size: int) -> list[int]:
     """`size` dealt out to the classes one by one, as long as each has rows left."""
     given = [0] * len(counts)
     while sum(given) < size:
@@ -135,7 +136,7 @@ def _even(counts: NDArray[np.int64], size: int) -> list[int]:
     return given
 
 
-def _shares(counts: NDArray[np.int64], size: int) -> list[int]:
+def _shares(counts: Int64, size: int) -> list[int]:
     """`size` split by the classes' shares; what rounding leaves goes to the largest remainders."""
     exact = counts * size / counts.sum()
     whole = np.floor(exact).astype(int)

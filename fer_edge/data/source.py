@@ -11,8 +11,9 @@ from typing import Final
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
+from fer_edge.core.types import Progress, no_progress
 from fer_edge.data.cache import cached, default_cache_folder
-from fer_edge.data.reading import Progress, Reading, ignore_progress
+from fer_edge.data.reading import Reading
 from fer_edge.data.stills import Dataset
 
 __all__ = ["DataSpec", "ckplus_expressions", "load_dataset"]
@@ -104,7 +105,7 @@ def load_dataset(spec: str, *, cache: Path | None = None, progress: Progress | N
         MissingPackageError: OpenCV (images) or pyarrow (parquet) is not installed.
     """
     parsed = DataSpec.parse(spec)
-    dataset = cached(_reading(parsed), folder=cache or default_cache_folder(), progress=progress or ignore_progress)
+    dataset = cached(_reading(parsed), folder=cache or default_cache_folder(), progress=progress or no_progress)
     if (fold := parsed.options.get("fold")) is not None:
         from fer_edge.data.ckplus import split_by_subject
 

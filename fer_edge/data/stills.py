@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.types import Array, Int64, Uint8
 
 __all__ = ["ROLES", "Dataset", "Role", "StillSet"]
 
@@ -40,10 +41,10 @@ class StillSet:
     """
 
     name: str
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    votes: npt.NDArray[np.uint8] | None = None
+    images: Uint8
+    labels: Int64
+    rows: Int64
+    votes: Uint8 | None = None
     groups: npt.NDArray[np.str_] | None = None
     expressions: tuple[str, ...] = EXPRESSIONS
 
@@ -87,7 +88,7 @@ class StillSet:
             digest.update(np.ascontiguousarray(array).data if array.size else b"")
         return digest.hexdigest()
 
-    def subset(self, index: npt.NDArray[Any]) -> StillSet:
+    def subset(self, index: Array) -> StillSet:
         """The stills at `index` (int positions or a bool mask, (N,)), copied into memory."""
         return StillSet(
             name=self.name,

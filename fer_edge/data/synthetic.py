@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.data.reading import Progress, Reading
+from fer_edge.core.types import Int64, Progress, Uint8
+from fer_edge.data.reading import Reading
 from fer_edge.data.stills import Dataset, Role, StillSet
 
 __all__ = ["DEFAULT_COUNT", "reading"]
@@ -52,12 +52,12 @@ def _read(count: int, seed: int, size: int, progress: Progress) -> Dataset:
     for place, (name, wanted) in enumerate(counts.items()):
         drawn = []
         for chunk, start in enumerate(range(0, wanted, _CHUNK)):
-            progress(done, total)
+            progress("drawing faces", done, total)
             drawn.append(_draw(min(_CHUNK, wanted - start), (len(counts) * seed + place) * _CHUNKS + chunk, size))
             done += len(drawn[-1][0])
         images, labels = (np.concatenate(arrays) for arrays in zip(*drawn, strict=True))
         splits[name] = StillSet(name=name, images=images, labels=labels, rows=np.arange(wanted))
-    progress(total, total)
+    progress("drawing faces", total, total)
     return Dataset(
         name="synthetic",
         source=f"synthetic:{count}@{seed}",
@@ -68,7 +68,7 @@ def _read(count: int, seed: int, size: int, progress: Progress) -> Dataset:
     )
 
 
-def _draw(count: int, seed: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _draw(count: int, seed: int, size: int) -> tuple[Uint8, Int64]:
     from fer_edge.data.faces import synthetic_stills
 
     return synthetic_stills(count, seed=seed, size=size)

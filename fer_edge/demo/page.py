@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fer_edge.core.types import Uint8
+
 import base64
 import html
 from collections.abc import Iterable, Sequence
@@ -37,7 +39,7 @@ Block: TypeAlias = tuple[Sequence[str], Sequence[Row], str]
 
 
 def write_demo_page(
-    report: DemoReport, *, measured: Sequence[Block], strip: Sequence[NDArray[np.uint8]], path: Path
+    report: DemoReport, *, measured: Sequence[Block], strip: Sequence[Uint8], path: Path
 ) -> None:
     """Write the page.
 
@@ -47,7 +49,7 @@ def write_demo_page(
     write_atomic(path, render_demo_page(report, measured=measured, strip=strip).encode())
 
 
-def render_demo_page(report: DemoReport, *, measured: Sequence[Block], strip: Sequence[NDArray[np.uint8]]) -> str:
+def render_demo_page(report: DemoReport, *, measured: Sequence[Block], strip: Sequence[Uint8]) -> str:
     """The page's HTML.
 
     Args:
@@ -94,7 +96,7 @@ def _measured(blocks: Sequence[Block]) -> list[str]:
     return [*parts, '<p>Plots, tails and the machine: <a href="bench.html">bench.html</a>.</p>']
 
 
-def _clip(report: DemoReport, strip: Sequence[NDArray[np.uint8]]) -> list[str]:
+def _clip(report: DemoReport, strip: Sequence[Uint8]) -> list[str]:
     outcome = report.clip
     info, summary = outcome.summary.info, outcome.summary
     figures = "".join(
@@ -144,7 +146,7 @@ def _verified(report: DemoReport) -> list[str]:
     ]
 
 
-def _data_uri(image: NDArray[np.uint8]) -> str:
+def _data_uri(image: Uint8) -> str:
     cv2 = require("cv2", needed_by="the demonstration's report", extra="cpu")
     encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 88])
     if not encoded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fer_edge.core.types import Progress, Uint8
+
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,10 +39,8 @@ from fer_edge.runtime.video_source import SourceFrame, VideoSource
 from fer_edge.runtime.video_recognizer import FrameResult
 from fer_edge.core.verify import VerifyReport, verify_bundle
 
-__all__ = ["OUTPUTS", "ClipOutcome", "DemoOptions", "DemoProgress", "DemoReport", "SyntheticAccuracy", "run_demo"]
+__all__ = ["OUTPUTS", "ClipOutcome", "DemoOptions", "DemoReport", "SyntheticAccuracy", "run_demo"]
 
-DemoProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is going on, steps done, steps in all)."""
 
 OUTPUTS: Final = ("report.html", "bench.html", "bench.json", "demo.json", "clip.mp4", "faces.png", "targets")
 """What a demonstration leaves in its folder."""
@@ -125,7 +125,7 @@ def run_demo(
     data: str | None = None,
     options: DemoOptions | None = None,
     overwrite: bool = False,
-    progress: DemoProgress | None = None,
+    progress: Progress | None = None,
 ) -> DemoReport:
     """Verify, export, measure and run bundles, and write the report, the measurements and an annotated video.
 
@@ -172,7 +172,7 @@ def _is_earlier_demo(out: Path) -> bool:
     return {path.name for path in out.iterdir()} <= set(OUTPUTS)
 
 
-def _verify(names: Sequence[str], say: DemoProgress) -> tuple[VerifyReport, ...]:
+def _verify(names: Sequence[str], say: Progress) -> tuple[VerifyReport, ...]:
     reports = []
     for done, name in enumerate(names):
         say(f"verifying {name}", done, len(names))
@@ -184,7 +184,7 @@ def _verify(names: Sequence[str], say: DemoProgress) -> tuple[VerifyReport, ...]
     return tuple(reports)
 
 
-def _export(bundles: Sequence[Bundle], folder: Path, say: DemoProgress) -> tuple[TargetReport, ...]:
+def _export(bundles: Sequence[Bundle], folder: Path, say: Progress) -> tuple[TargetReport, ...]:
     target, reports = choose_target("auto", gpu=False), []
     for number, bundle in enumerate(bundles):
         name = bundle.manifest.name
@@ -195,11 +195,11 @@ def _export(bundles: Sequence[Bundle], folder: Path, say: DemoProgress) -> tuple
     return tuple(reports)
 
 
-def _measure(bundles: Sequence[Bundle], data: str | None, options: DemoOptions, say: DemoProgress) -> BenchReport:
+def _measure(bundles: Sequence[Bundle], data: str | None, options: DemoOptions, say: Progress) -> BenchReport:
     engine = load_target(choose_target("auto", gpu=False)).provider
     return run_bench(
         bundles,
-        data=None if data is None else load_dataset(data, progress=lambda done, of: say(f"reading {data}", done, of)),
+        data=None if data is None else load_dataset(data, progress=say),
         split="choose",
         variants=_shown_variants(bundles),
         providers=("cpu",) if engine == "cpu" else ("cpu", engine),
@@ -218,7 +218,7 @@ def _shown_variants(bundles: Sequence[Bundle]) -> tuple[str, ...] | None:
 
 
 def _synthetic_accuracies(
-    bundles: Sequence[Bundle], options: DemoOptions, say: DemoProgress
+    bundles: Sequence[Bundle], options: DemoOptions, say: Progress
 ) -> tuple[SyntheticAccuracy, ...]:
     say(f"drawing {options.stills} faces", 0, options.stills)
     images, labels = synthetic_stills(options.stills, seed=options.seed)
@@ -252,7 +252,7 @@ class _Witness:
         self._latest: ClipFrame | None = None
         self.judged = 0
         self.agreeing = 0
-        self.strip: list[NDArray[np.uint8]] = []
+        self.strip: list[Uint8] = []
 
     def source(self) -> VideoSource:
         """All expressions, one after the other; the faces have to be found in the frames."""
@@ -282,8 +282,8 @@ class _Witness:
 
 
 def _recognise_clip(
-    bundle: Bundle, video: Path, options: DemoOptions, say: DemoProgress
-) -> tuple[ClipOutcome, list[NDArray[np.uint8]]]:
+    bundle: Bundle, video: Path, options: DemoOptions, say: Progress
+) -> tuple[ClipOutcome, list[Uint8]]:
     witness = _Witness(options)
 
     def on_result(result: FrameResult) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError, require
 from fer_edge.core.json import expect
 from fer_edge.core.manifest import Variant, timestamp
+from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8
 from fer_edge.export.chain_report import ChainReport, ParityLimits, StageReport
 from fer_edge.export.diverge import Divergence, Opener, first_divergence, spread_of_difference
 from fer_edge.export.recorded import RecordedOutputs, recorded_outputs
@@ -23,8 +24,6 @@ from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 
 __all__ = ["TargetFiles", "TorchOutputs", "check_chain", "engine_opener", "engines_at_hand", "write_verdict"]
 
-Array: TypeAlias = NDArray[Any]
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 _TRUSTED: Final = "cpu"  # ONNX Runtime computes every operator as ONNX defines it: what the engines are held against
 _BATCH: Final = 64
@@ -34,10 +33,10 @@ _SEARCHED: Final = 8  # frames that the search for the first diverging layer loo
 class TorchOutputs(Protocol):
     """Torch's network, open: given a run, the chain begins with what torch computes now."""
 
-    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def encode(self, frames: Uint8) -> Float32:
         """Features float32 (N, F) of uint8 (N, S, S)."""
 
-    def logits(self, features: NDArray[np.float32], length: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits(self, features: Float32, length: Int64) -> Float32:
         """Logits float32 (B, C) of features float32 (B, T, F) and lengths int64 (B,)."""
 
 
@@ -71,13 +70,13 @@ class _Logits:
     """What one way of computing makes of the frames: each on its own, and in full windows; and of each its features'
     mean and standard deviation, which tell whether the encoder or the head is to blame."""
 
-    single: NDArray[np.float32]
-    windows: NDArray[np.float32]
+    single: Float32
+    windows: Float32
     feature_mean: NDArray[np.float64] | None = None
     feature_spread: NDArray[np.float64] | None = None
 
     @property
-    def all(self) -> NDArray[np.float32]:
+    def all(self) -> Float32:
         return np.concatenate([self.single, self.windows])
 
 
@@ -121,7 +120,7 @@ def engines_at_hand() -> tuple[dict[str, Opener], dict[str, str]]:
 
 def check_chain(
     bundle: Bundle,
-    frames: NDArray[np.uint8],
+    frames: Uint8,
     *,
     described: str,
     variants: Sequence[str] = (),
@@ -198,7 +197,7 @@ def write_verdict(bundle: Bundle, report: ChainReport) -> Bundle:
 class _Chain:
     """One run of the chain: frames, limits, and the logits that were computed already."""
 
-    def __init__(self, bundle: Bundle, frames: NDArray[np.uint8], limits: ParityLimits, progress: Progress) -> None:
+    def __init__(self, bundle: Bundle, frames: Uint8, limits: ParityLimits, progress: Progress) -> None:
         window = bundle.manifest.sequence.window
         expect(len(frames) >= window, "frames", len(frames), f"at least {window}, the length of a window")
         self.bundle, self.frames, self.limits, self._progress = bundle, frames, limits, progress
@@ -285,9 +284,9 @@ class _Chain:
 
     def _logits(
         self,
-        encoder: Callable[[NDArray[np.uint8]], Array],
+        encoder: Callable[[Uint8], Array],
         head: Callable[[Array, Array], Array],
-        frames: NDArray[np.uint8] | None = None,
+        frames: Uint8 | None = None,
         *,
         what: str = "",
     ) -> _Logits:

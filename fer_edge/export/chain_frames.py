@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Progress, Uint8
 from fer_edge.data import load_dataset
 from fer_edge.data.faces.stills import synthetic_stills
 from fer_edge.data.stills import StillSet
@@ -28,7 +27,7 @@ _REAL: Final = 512
 class ChainFrames:
     """Frames, uint8 (N, S, S), and what they are in words."""
 
-    frames: NDArray[np.uint8]
+    frames: Uint8
     described: str
 
 
@@ -42,7 +41,7 @@ def generated_frames(bundle: Bundle) -> ChainFrames:
 
 
 def real_frames(
-    bundle: Bundle, data: str, *, rows: Path | None = None, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle, data: str, *, rows: Path | None = None, progress: Progress | None = None
 ) -> ChainFrames:
     """Rows of a data set, prepared as the bundle says.
 

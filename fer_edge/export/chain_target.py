@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.types import Progress
 from fer_edge.export.chain import TargetFiles
 from fer_edge.export.preflight import require_preflight
 from fer_edge.export.targets import WRITERS, target_job
-from fer_edge.export.writer import Progress
 
 __all__ = ["written_target"]
 

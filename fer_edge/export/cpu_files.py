@@ -6,19 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import MissingPackageError, SessionError, require
 from fer_edge.core.files import write_atomic
 from fer_edge.core.telemetry import without_telemetry
+from fer_edge.core.types import Array, Progress
 from fer_edge.export.writer import (
     InputShapes,
     Part,
     PlannedFile,
-    Progress,
     Run,
     TargetJob,
     TargetWriter,
@@ -122,7 +121,7 @@ def _write_openvino(job: TargetJob, folder: Path, progress: Progress) -> Written
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         compiled = openvino_core().compile_model(folder / f"{part}.xml", "CPU", settings)
 
-        def run(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
             found = compiled(dict(feeds))
             return {output.any_name: np.array(found[output]) for output in compiled.outputs}
 

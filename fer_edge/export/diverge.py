@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import SessionError
+from fer_edge.core.types import Array
 from fer_edge.export.writer import Run
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ __all__ = ["Divergence", "Opener", "first_divergence", "spread_of_difference"]
 
 Opener: TypeAlias = Callable[[bytes], AbstractContextManager[Run]]
 """Opens an ONNX graph in one engine."""
-
-Array: TypeAlias = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

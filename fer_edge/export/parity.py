@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import GateError
+from fer_edge.core.types import Array
 
 __all__ = ["Parity", "compare_outputs", "require_parity"]
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

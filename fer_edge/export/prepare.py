@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import require
 from fer_edge.core.manifest import Manifest
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Array
 from fer_edge.data.faces.stills import synthetic_stills
 from fer_edge.export.parity import Parity, compare_outputs
 from fer_edge.export.recipe import Shapes, TargetRecipe
@@ -45,8 +45,8 @@ Shaped = Mapping[Part, Mapping[str, InputShapes]]
 class Sample:
     """One run of one graph: what goes in, and what the bundle's own graph makes of it."""
 
-    feeds: Mapping[str, NDArray[Any]]
-    expected: Mapping[str, NDArray[Any]]
+    feeds: Mapping[str, Array]
+    expected: Mapping[str, Array]
 
 
 def bundle_graphs(bundle: Bundle, variant: str, *, clip: bool) -> dict[Part, bytes]:
@@ -202,7 +202,7 @@ def reference_samples(
     count = max(shapes["encoder"]["frames"].max[0], windows * time)
     drawn = prepare_stills(synthetic_stills(min(count, _FACES), seed=0)[0], manifest.preprocess)
     samples: dict[Part, tuple[Sample, ...]] = {}
-    features: NDArray[Any] = np.empty((0,))
+    features: Array = np.empty((0,))
     for part, graph in graphs.items():
         with open_session(graph, provider=provider) as session:
             if part == "encoder":
@@ -212,11 +212,11 @@ def reference_samples(
     return samples
 
 
-def _feeds(part: Part, shapes: Mapping[str, InputShapes], given: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+def _feeds(part: Part, shapes: Mapping[str, InputShapes], given: Array) -> list[dict[str, Array]]:
     """`given` at every shape, its rows repeated where there are too few."""
     name = "features" if part == "head" else "frames"
     leading = 1 if part == "encoder" else 2
-    feeds: list[dict[str, NDArray[Any]]] = []
+    feeds: list[dict[str, Array]] = []
     for shape in dict.fromkeys(getattr(shapes[name], edge) for edge in _EDGES):
         count = int(np.prod(shape[:leading]))
         feed = {name: np.resize(given, (count, *given.shape[1:])).reshape(shape)}

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import BundleError, InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import decode
 from fer_edge.core.manifest import Manifest, Variant
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
+from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.data.faces.stills import synthetic_stills
 
 __all__ = ["RECORD", "RecordedOutputs", "generated_frames", "record_outputs", "recorded_outputs"]
@@ -23,8 +23,6 @@ RECORD: Final = "torch"
 
 _FACES: Final = 32
 _SEED: Final = 0
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class RecordedOutputs:
     logits: tuple[tuple[float, ...], ...]
     window_logits: tuple[tuple[float, ...], ...]
 
-    def frames(self, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    def frames(self, spec: PreprocessSpec) -> Uint8:
         """The frames: uint8 (faces, S, S).
 
         Raises:
@@ -65,8 +63,8 @@ class RecordedOutputs:
 
 
 def record_outputs(
-    encoder: Callable[[NDArray[np.uint8]], Float32],
-    head: Callable[[Float32, NDArray[np.int64]], Float32],
+    encoder: Callable[[Uint8], Float32],
+    head: Callable[[Float32, Int64], Float32],
     spec: PreprocessSpec,
     *,
     window: int,
@@ -109,7 +107,7 @@ def recorded_outputs(manifest: Manifest, variant: Variant) -> RecordedOutputs | 
         raise BundleError(f"{manifest.name}: variant {variant.name}: parity.{RECORD}: {error}") from error
 
 
-def generated_frames(count: int, spec: PreprocessSpec, *, seed: int = _SEED) -> NDArray[np.uint8]:
+def generated_frames(count: int, spec: PreprocessSpec, *, seed: int = _SEED) -> Uint8:
     """Frames of faces of nobody: uint8 (count, S, S)."""
     return prepare_stills(synthetic_stills(count, seed=seed)[0], spec)
 

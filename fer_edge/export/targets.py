@@ -13,6 +13,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import OutputError
 from fer_edge.core.files import output_folder, sha256_file, write_json, writing
 from fer_edge.core.recipes import override
+from fer_edge.core.types import Progress
 from fer_edge.export.choose import choose_precision, choose_target, target_variant
 from fer_edge.export.parity import Parity, require_parity
 from fer_edge.export.preflight import require_preflight
@@ -26,7 +27,7 @@ from fer_edge.export.prepare import (
     running,
 )
 from fer_edge.export.recipe import Precision, load_target
-from fer_edge.export.writer import Part, Progress, Run, TargetJob, TargetWriter
+from fer_edge.export.writer import Part, Run, TargetJob, TargetWriter
 from fer_edge.runtime.providers import open_session
 
 __all__ = [

@@ -13,20 +13,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import SessionError, require
 from fer_edge.core.files import write_atomic
 from fer_edge.core.manifest import Manifest
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Array, Float32, Progress
 from fer_edge.data.faces.stills import synthetic_stills
 from fer_edge.export.parity import Parity, compare_outputs, require_parity
 from fer_edge.export.triton_config import LABELS_FILE, TritonOptions, encoder_config, recognizer_config, step_config
-from fer_edge.export.writer import PlannedFile, Progress, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.export.writer import PlannedFile, TargetJob, TargetWriter, WriterPlan, WrittenTarget
 from fer_edge.runtime.feature_window import FeatureWindow
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
@@ -44,8 +44,6 @@ _FACES: Final = 14  # different ones, in any order: two of each expression
 _FOREIGN: Final = 1e6  # what no feature comes near
 _SCRIPT: Final = "build-plans.sh"
 _MODELS: Final = ("encoder", "step", "recognizer")
-
-Array = NDArray[Any]
 
 
 def _plan(job: TargetJob) -> WriterPlan:
@@ -210,9 +208,7 @@ def _parity(job: TargetJob, graphs: Mapping[str, bytes]) -> tuple[Parity, str]:
         return parity, step.provider_version
 
 
-def compare_step(
-    step: Session, head: Session, features: NDArray[np.float32], *, manifest: Manifest, temperature: float
-) -> Parity:
+def compare_step(step: Session, head: Session, features: Float32, *, manifest: Manifest, temperature: float) -> Parity:
     """Feed streams through the step as a server would, and through the runtime's own window and head.
 
     The first stream goes on without a break. The others miss every seventh frame and start over half-way, upon a state

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from numpy.typing import NDArray
-
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.types import Array, Progress
 from fer_edge.export.parity import Parity
 from fer_edge.export.recipe import Precision, TargetRecipe
 
@@ -18,7 +17,6 @@ __all__ = [
     "InputShapes",
     "Part",
     "PlannedFile",
-    "Progress",
     "Run",
     "TargetJob",
     "TargetWriter",
@@ -27,10 +25,8 @@ __all__ = [
 ]
 
 Part = Literal["encoder", "head", "clip"]
-Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """Named arrays in, named arrays out: one run of one graph."""
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps of it are done, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Array
 from fer_edge.graph.index import GraphIndex, attribute, drop_unused
 
 __all__ = ["fold_weight_quantizers"]
@@ -41,7 +39,7 @@ def fold_weight_quantizers(model: ModelProto) -> ModelProto:
     return result
 
 
-def _quantized(node: NodeProto, value: NDArray[Any], index: GraphIndex) -> NDArray[Any]:
+def _quantized(node: NodeProto, value: Array, index: GraphIndex) -> Array:
     scale = index.constant(node.input[1])
     zero_point = index.constant(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)
     if scale is None or zero_point is None:

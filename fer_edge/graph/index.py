@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from fer_edge.core.types import Array
 
 __all__ = ["GraphIndex", "attribute", "constant_value", "drop_dead_nodes", "drop_unused", "is_zero"]
 
@@ -38,7 +39,7 @@ class GraphIndex:
         """The nodes that read `tensor`."""
         return list(self._consumers.get(tensor, ()))
 
-    def constant(self, tensor: str) -> NDArray[Any] | None:
+    def constant(self, tensor: str) -> Array | None:
         """Value of an initialiser or a Constant node (through Identity); None for anything computed."""
         if tensor in self.initializers:
             return np.asarray(numpy_helper.to_array(self.initializers[tensor]))
@@ -87,7 +88,7 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
 
 
-def constant_value(index: GraphIndex, tensor: str) -> NDArray[Any] | None:
+def constant_value(index: GraphIndex, tensor: str) -> Array | None:
     """Value of a constant, looked for through what stores weights as int8: Cast, Mul, DequantizeLinear, Reshape.
 
     None for anything that an input has a part in, or that another operator computes.
@@ -114,7 +115,7 @@ def constant_value(index: GraphIndex, tensor: str) -> NDArray[Any] | None:
     return np.asarray(whole.astype(np.float32) * _along(rest[0], first, axis))
 
 
-def _along(value: NDArray[Any], whole: NDArray[Any], axis: int) -> NDArray[Any]:
+def _along(value: Array, whole: Array, axis: int) -> Array:
     """`value`, one number a slice of `whole` along `axis`, shaped to broadcast against it."""
     if value.size == 1:
         return value.reshape(())

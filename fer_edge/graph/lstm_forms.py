@@ -18,10 +18,10 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Array, Float32
 from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused, is_zero
 
 __all__ = ["CELL", "PRODUCT", "LstmForm", "rewrite_lstm", "unusual_lstm"]
@@ -128,9 +128,9 @@ def _known_steps(model: ModelProto) -> dict[str, int]:
 class _Weights:
     """An LSTM's numbers: `product` (I, D·4H), `bias` (D·4H,), `recurrent` (D, H, 4H)."""
 
-    product: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    recurrent: NDArray[np.float32]
+    product: Float32
+    bias: Float32
+    recurrent: Float32
 
 
 class _Writer:
@@ -192,7 +192,7 @@ class _Writer:
         return inside
 
     def _read_weights(self) -> _Weights:
-        def read(position: int) -> NDArray[Any] | None:
+        def read(position: int) -> Array | None:
             name = self._inputs[position]
             return None if not name else constant_value(self._index, name)
 
@@ -313,7 +313,7 @@ class _Writer:
     def _floats(self, name: str, values: Any) -> str:
         return self._constant(name, np.asarray(values, np.float32))
 
-    def _constant(self, name: str, values: NDArray[Any]) -> str:
+    def _constant(self, name: str, values: Array) -> str:
         full = f"{self._base}/constant/{name}"
         if all(tensor.name != full for tensor in self.constants):
             self.constants.append(numpy_helper.from_array(values, full))

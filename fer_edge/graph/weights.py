@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Array, Float32
 from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused
 
 __all__ = ["WeightStorage", "restore_weights", "store_weights_int8"]
@@ -88,7 +89,7 @@ def restore_weights(model: ModelProto) -> ModelProto:
     result = ModelProto()
     result.CopyFrom(model)
     index = GraphIndex(result)
-    known: dict[str, NDArray[Any]] = {}
+    known: dict[str, Array] = {}
     for node, position, _ in _weight_inputs(result.graph.node):
         name = node.input[position]
         source = index.producer(node.input[0])
@@ -118,13 +119,13 @@ def _weight_inputs(nodes: Any) -> Iterator[tuple[NodeProto, int, int]]:
 
 
 def _stored(
-    weight: NDArray[np.float32], name: str, axis: int, *, index: GraphIndex, storage: WeightStorage
+    weight: Float32, name: str, axis: int, *, index: GraphIndex, storage: WeightStorage
 ) -> tuple[list[TensorProto], list[NodeProto]]:
     """The initialisers that hold `weight`, and the nodes that give it back; the last node makes it."""
     quantized, scale = _int8(weight, axis)
     stored, factor, floats, back = (index.free_name(f"{name}_{part}") for part in ("int8", "scale", "float", "weight"))
     if storage == "cast":
-        tensors: dict[str, NDArray[Any]] = {stored: quantized, factor: scale}
+        tensors: dict[str, Array] = {stored: quantized, factor: scale}
         nodes = [
             helper.make_node("Cast", [stored], [floats], floats, to=TensorProto.FLOAT),
             helper.make_node("Mul", [floats, factor], [back], back),
@@ -142,7 +143,7 @@ def _stored(
     return [numpy_helper.from_array(value, key) for key, value in tensors.items()], nodes
 
 
-def _int8(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _int8(weight: Float32, axis: int) -> tuple[NDArray[np.int8], Float32]:
     """Values in -127 .. 127 and their scales, which broadcast against them."""
     peak = np.abs(weight).max(axis=axis, keepdims=True)
     scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)

@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_edge.core.json import encode
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Float32, Int64
 from fer_edge.data.ckplus import PEAK_FRAMES, SequenceSet
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import SequenceHead
@@ -55,7 +55,7 @@ def train_on_sequences(
     trained: TrainedSystem,
     system: System,
     sequences: SequenceSet,
-    rows: dict[str, NDArray[np.int64]],
+    rows: dict[str, Int64],
     recipe: TrainRecipe,
     spec: CkPlusSpec,
     *,
@@ -119,9 +119,7 @@ def train_on_sequences(
     )
 
 
-def peak_mean(
-    trained: TrainedSystem, stills: RunResult, sequences: SequenceSet, rows: dict[str, NDArray[np.int64]]
-) -> RunResult:
+def peak_mean(trained: TrainedSystem, stills: RunResult, sequences: SequenceSet, rows: dict[str, Int64]) -> RunResult:
     """What the stills' training says of the same sequences: its mean probabilities over the last three frames."""
 
     def predictions(name: str) -> SplitPredictions:
@@ -136,7 +134,7 @@ def peak_mean(
 
 
 def _windows(
-    sequences: SequenceSet, rows: NDArray[np.int64], recipe: TrainRecipe, spec: CkPlusSpec, device: torch.device
+    sequences: SequenceSet, rows: Int64, recipe: TrainRecipe, spec: CkPlusSpec, device: torch.device
 ) -> _Windows:
     frames, lengths = sequences.windows(spec.window, rows=rows)
     unfiltered = dataclasses.replace(recipe.preprocess, median=0)
@@ -202,9 +200,7 @@ def _fit(
     head.eval()
 
 
-def _predictions(
-    sequences: SequenceSet, rows: NDArray[np.int64], name: str, probabilities: NDArray[np.float32]
-) -> SplitPredictions:
+def _predictions(sequences: SequenceSet, rows: Int64, name: str, probabilities: Float32) -> SplitPredictions:
     return SplitPredictions(
         split=name,
         labels=sequences.labels[rows],

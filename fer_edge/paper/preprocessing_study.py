@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from fer_edge.core.errors import InputError, require
 from fer_edge.core.json import expect
 from fer_edge.core.metrics import holm
 from fer_edge.core.preprocess import PreprocessSpec, normalise, prepare_face
+from fer_edge.core.types import Float32, Int64, Progress, Uint8
 from fer_edge.data.corruptions import LEVELS, corrupt
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "measure_preprocessing",
 ]
 
-Uint8: TypeAlias = NDArray[np.uint8]
 
 MEASURED: Final[Mapping[str, str]] = {
     "complete": "median filter and normalisation",
@@ -59,7 +59,7 @@ _CROP_PIXELS: Final = 160
 class Predictor(Protocol):
     """A trained system. It does its own preprocessing: the faces come as a camera gave them."""
 
-    def predict(self, faces: Uint8) -> NDArray[np.float32]:
+    def predict(self, faces: Uint8) -> Float32:
         """uint8 (N, S, S) grey, neither filtered nor normalised -> probabilities float32 (N, C)."""
         ...
 
@@ -143,14 +143,14 @@ class PreprocessingReport:
 def measure_preprocessing(
     systems: Mapping[str, Mapping[int, Predictor]],
     faces: Uint8,
-    labels: NDArray[np.int64],
+    labels: Int64,
     *,
     split: str,
     dataset: str = "fer2013",
     seed: int = 0,
     weights: Mapping[str, str] | None = None,
     cost: PreprocessingCost | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PreprocessingReport:
     """Measure the systems of `MEASURED` on clean faces, under salt-and-pepper noise and in poor light.
 
@@ -190,7 +190,7 @@ def measure_preprocessing(
                 right[name][number] = np.asarray(network.predict(shown)).argmax(axis=1) == truth
                 done += 1
                 if progress is not None:
-                    progress(done, total)
+                    progress("evaluating networks", done, total)
             top1 = Spread.of([float(rows.mean()) for rows in right[name].values()])
             accuracies.append(ConditionAccuracy(system=name, corruption=corruption, level=level, top1=top1))
         gains += _gains(right, corruption, level)
@@ -218,7 +218,6 @@ def measure_cost(
     rounds: int = 40,
     per_round: int = 10,
     threads: int = 1,
-    progress: Callable[[int, int], None] | None = None,
 ) -> PreprocessingCost:
     """Time median filter and normalisation beside all that a face passes through.
 
@@ -231,7 +230,6 @@ def measure_cost(
         rounds: visits of every stage.
         per_round: samples at each visit.
         threads: that `encode` uses, for the record.
-        progress: called with (rounds done, rounds).
 
     Raises:
         InputError: no face, or the system has no median filter to time.
@@ -252,7 +250,7 @@ def measure_cost(
         Probe(name="median", stages={"median": lambda: cv2.medianBlur(unfiltered, spec.median)}, per_round=per_round),
         Probe(name="normalisation", stages={"normalisation": lambda: alone(prepared)}, per_round=per_round),
     ]
-    samples = measure_interleaved(probes, rounds=rounds, warm_up=2 * per_round, progress=progress)
+    samples = measure_interleaved(probes, rounds=rounds, warm_up=2 * per_round)
     stages = {name: times for probe in samples.values() for name, times in probe.stages.items()}
     whole = samples["whole"].total()
     return PreprocessingCost(

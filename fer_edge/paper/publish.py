@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.core.files import read_json, sha256_file, write_json
 from fer_edge.core.json import decode, encode
 from fer_edge.core.machine import machine_report, repository_commit
 from fer_edge.core.manifest import timestamp
+from fer_edge.core.types import Progress, Uint8
 from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
 from fer_edge.model.normalise import PixelNormalisation
@@ -103,7 +103,7 @@ def measure_trained(
     dataset: Dataset,
     *,
     private_log: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PreprocessingReport | None:
     """Measure the preprocessing on the networks that a study has left in its folder, and keep the result there.
 
@@ -177,10 +177,10 @@ def _weights(folder: Path, recipe: StudyRecipe) -> dict[str, dict[int, Path]]:
     return found
 
 
-def _cost(complete: TrainedSystem, faces: NDArray[np.uint8]) -> PreprocessingCost:
+def _cost(complete: TrainedSystem, faces: Uint8) -> PreprocessingCost:
     alone = PixelNormalisation("gcn")
 
-    def normalisation(prepared: NDArray[np.uint8]) -> object:
+    def normalisation(prepared: Uint8) -> object:
         with torch.inference_mode():
             return alone(torch.from_numpy(prepared))
 

@@ -21,6 +21,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import write_atomic
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.types import Array, Float32, Int64
 
 __all__ = ["RUN_SCHEMA", "RunResult", "SplitPredictions", "run_path"]
 
@@ -47,8 +48,8 @@ class SplitPredictions:
     """
 
     split: str
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
+    labels: Int64
+    probabilities: Float32
     leaked: NDArray[np.bool_]
     dataset: str = "fer2013"
     classes: tuple[str, ...] = EXPRESSIONS
@@ -71,7 +72,7 @@ class SplitPredictions:
         object.__setattr__(self, "classes", tuple(self.classes))
 
     @property
-    def predicted(self) -> NDArray[np.int64]:
+    def predicted(self) -> Int64:
         """int64 (N,): the most probable class of each row."""
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
@@ -122,7 +123,7 @@ class RunResult:
             OutputError: it cannot be written; what stood there is untouched.
         """
         facts: dict[str, Any] = {"schema": RUN_SCHEMA}
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, Array] = {}
         for name in self.__dataclass_fields__:
             if name not in _PARTS:
                 facts[name] = encode(getattr(self, name))
@@ -188,7 +189,7 @@ class _RunFacts:
         expect(self.schema == RUN_SCHEMA, "schema", self.schema, str(RUN_SCHEMA))
 
 
-def _run(facts: Any, arrays: Mapping[str, NDArray[Any]]) -> RunResult:
+def _run(facts: Any, arrays: Mapping[str, Array]) -> RunResult:
     known = decode(_RunFacts, facts)
     choose = _split("choose", known.choose, arrays)
     report = None if known.report is None else _split("report", known.report, arrays)
@@ -199,6 +200,6 @@ def _run(facts: Any, arrays: Mapping[str, NDArray[Any]]) -> RunResult:
     )
 
 
-def _split(part: str, facts: _SplitFacts, arrays: Mapping[str, NDArray[Any]]) -> SplitPredictions:
+def _split(part: str, facts: _SplitFacts, arrays: Mapping[str, Array]) -> SplitPredictions:
     held = {name: arrays[f"{part}_{name}"] for name in _ARRAYS}
     return SplitPredictions(split=facts.split, dataset=facts.dataset, classes=facts.classes, **held)

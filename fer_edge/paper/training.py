@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_edge.core.errors import InputError, require
@@ -20,6 +19,7 @@ from fer_edge.core.json import encode
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
+from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.data import Dataset, Role, leaked_rows
 from fer_edge.paper.results import RunResult, SplitPredictions
 from fer_edge.paper.system_network import SystemNetwork, count_macs
@@ -71,13 +71,13 @@ class TrainedSystem:
     machine: Any = None
     expressions: tuple[str, ...] = EXPRESSIONS
 
-    def predict(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, faces: Uint8) -> Float32:
         """uint8 (N, H, W) grey faces -> probabilities float32 (N, classes), computed in FP32."""
         prepared = torch.from_numpy(np.array(prepare_stills(np.asarray(faces), self.preprocess)))
         return self.predict_prepared(prepared)
 
     @torch.no_grad()
-    def predict_prepared(self, prepared: Tensor) -> NDArray[np.float32]:
+    def predict_prepared(self, prepared: Tensor) -> Float32:
         """uint8 (N, S, S), resized and filtered -> probabilities float32 (N, classes)."""
         device = next(self.network.parameters()).device
         found = []
@@ -340,7 +340,7 @@ def _step(value: Tensor, optimiser: torch.optim.Optimizer, moving: list[nn.Param
     optimiser.step()
 
 
-def _support_vectors(contexts: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+def _support_vectors(contexts: Float32, labels: Int64) -> Any:
     """A radial-basis support vector machine on standardised contexts, scikit-learn's defaults."""
     svm = require("sklearn.svm", needed_by="the system CNN-SVM", extra="train")
     pipeline = require("sklearn.pipeline", needed_by="the system CNN-SVM", extra="train")

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fer_edge.core.errors import InputError, OutputError, require
 from fer_edge.core.files import scratch_file, write_atomic
 from fer_edge.core.preprocess import check_image
+from fer_edge.core.types import Uint8
 from fer_edge.runtime.estimate import ExpressionEstimate
 
 __all__ = [
@@ -24,7 +22,6 @@ __all__ = [
     "write_annotated_image",
 ]
 
-Uint8 = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 _COLOURS: Final[dict[str, Colour]] = {"OK": (80, 200, 60), "DEGRADED": (40, 180, 240), "FAILED": (60, 60, 230)}

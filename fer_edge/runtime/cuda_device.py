@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError
+from fer_edge.core.types import Array, Uint8
 
 __all__ = ["BACKENDS", "CapturedGraph", "Device", "DeviceInfo", "HostBuffer", "TensorBuffer", "open_device"]
 
-Bytes = NDArray[np.uint8]
+Bytes = Uint8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class TensorBuffer:
         assert self._own is not None
         return self._own
 
-    def view(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    def view(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
         """The host's side as an array; it stays in place and changes with the next run."""
         count = int(np.prod(shape, dtype=np.int64))
         return self._host.array[: count * dtype.itemsize].view(dtype).reshape(shape)

@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fer_edge.core.cascade import CASCADE_PIXELS, load_cascade
 from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import check_image
+from fer_edge.core.types import Uint8
 from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["FaceDetector", "FaceFinder", "HaarDetector"]
@@ -20,7 +18,7 @@ __all__ = ["FaceDetector", "FaceFinder", "HaarDetector"]
 class FaceDetector(Protocol):
     """Anything that finds faces; give your own to `VideoRecognizer`."""
 
-    def detect(self, image: NDArray[np.uint8]) -> Sequence[BoxXyxy]:
+    def detect(self, image: Uint8) -> Sequence[BoxXyxy]:
         """Boxes (left, top, right, bottom) in pixels of uint8 (H, W) grey or (H, W, 3) BGR."""
 
 
@@ -58,7 +56,7 @@ class HaarDetector:
         self._min_neighbours = min_neighbours
         self._cascade = load_cascade()
 
-    def detect(self, image: NDArray[np.uint8]) -> tuple[BoxXyxy, ...]:
+    def detect(self, image: Uint8) -> tuple[BoxXyxy, ...]:
         """Faces in one image, largest first.
 
         Args:
@@ -103,7 +101,7 @@ class FaceFinder:
     def __init__(self, detector: FaceDetector | None = None) -> None:
         self._detector = detector
 
-    def find(self, image: NDArray[np.uint8], boxes: Sequence[BoxXyxy] | None = None) -> tuple[BoxXyxy, ...]:
+    def find(self, image: Uint8, boxes: Sequence[BoxXyxy] | None = None) -> tuple[BoxXyxy, ...]:
         """The boxes given, or where there are none those that the detector finds, less any that is not finite.
 
         Args:

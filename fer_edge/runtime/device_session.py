@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from fer_edge.core.errors import FerEdgeError, InputError, SessionError
+from fer_edge.core.types import Array
 from fer_edge.runtime.cuda_device import CapturedGraph, Device, TensorBuffer
-from fer_edge.runtime.session import Array, TensorSpec, check_feeds
+from fer_edge.runtime.session import TensorSpec, check_feeds
 
 __all__ = ["DeviceEngine", "DeviceProgram", "DeviceSession", "Shape"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
+from fer_edge.core.types import Array, Float32, Uint8
 
 if TYPE_CHECKING:
     from fer_edge.runtime.inference import Network
@@ -27,19 +27,19 @@ class StillOutputs:
         by_window: window T -> float32 (N, C), logits before temperature.
     """
 
-    features: NDArray[np.float32]
-    by_window: Mapping[int, NDArray[np.float32]]
+    features: Float32
+    by_window: Mapping[int, Float32]
 
 
 def evaluate(
     network: Network,
-    stills: NDArray[np.uint8],
+    stills: Uint8,
     spec: PreprocessSpec,
     *,
     batch: int = 64,
     window: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.float32]:
+) -> Float32:
     """Logits of every still, before temperature.
 
     Args:
@@ -63,7 +63,7 @@ def evaluate(
 
 def evaluate_windows(
     network: Network,
-    stills: NDArray[np.uint8],
+    stills: Uint8,
     spec: PreprocessSpec,
     *,
     batch: int = 64,
@@ -75,11 +75,11 @@ def evaluate_windows(
         raise InputError(f"batch and window must be at least 1, got {batch} and {', '.join(map(str, windows))}")
     if len(stills) == 0:
         raise InputError("no still to evaluate")
-    encoded: list[NDArray[np.float32]] = []
-    parts: dict[int, list[NDArray[np.float32]]] = {window: [] for window in windows}
+    encoded: list[Float32] = []
+    parts: dict[int, list[Float32]] = {window: [] for window in windows}
     for start in range(0, len(stills), batch):
         frames = prepare_stills(np.asarray(stills[start : start + batch]), spec)
-        features: NDArray[Any] = network.encode(frames)
+        features: Array = network.encode(frames)
         encoded.append(features)
         for window, found in parts.items():
             repeated = np.repeat(features[:, None, :], window, axis=1)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fer_edge.core.bundle import SequenceSpec
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Float32
 
 __all__ = ["FeatureWindow", "WindowView"]
 
@@ -40,7 +41,7 @@ class WindowView:
         times_s: float64 (T,), when the frame of each slot's feature was taken.
     """
 
-    features: NDArray[np.float32]
+    features: Float32
     length: int
     largest_gap_s: float
     times_s: NDArray[np.float64]
@@ -104,7 +105,7 @@ class FeatureWindow:
                 "start a new stream for a new recording"
             )
 
-    def push(self, feature: NDArray[np.float32], *, timestamp_s: float, encoder: str = "") -> None:
+    def push(self, feature: Float32, *, timestamp_s: float, encoder: str = "") -> None:
         """Add one frame's feature.
 
         Args:

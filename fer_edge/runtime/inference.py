@@ -10,18 +10,17 @@ from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.bundle import Bundle, Manifest, Variant
 from fer_edge.core.errors import BundleError, FerEdgeError, InputError, SessionError
 from fer_edge.core.json import encode
 from fer_edge.core.metrics import softmax
+from fer_edge.core.types import Array, Float32, Int64, Uint8
 from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
-from fer_edge.runtime.session import Array, Session, TensorSpec, all_finite
+from fer_edge.runtime.session import Session, TensorSpec, all_finite
 
 __all__ = ["Network", "NetworkInfo", "choose_variant", "suitable_variants"]
 
-Float32 = NDArray[np.float32]
 
 _BATCH_LIMIT: Final = 256  # frames or windows an engine gets at once: bounds the memory of its activations
 _ANSWERS: Final[Mapping[str, str]] = {"encoder": "features", "head": "logits"}
@@ -208,7 +207,7 @@ class Network:
         """Frames T of a full window."""
         return self.manifest.sequence.window
 
-    def encode(self, frames: NDArray[np.uint8]) -> Float32:
+    def encode(self, frames: Uint8) -> Float32:
         """Features of frames.
 
         Args:
@@ -224,7 +223,7 @@ class Network:
         """
         return self.encode_with_attention(frames)[0]
 
-    def encode_with_attention(self, frames: NDArray[np.uint8]) -> tuple[Float32, Float32]:
+    def encode_with_attention(self, frames: Uint8) -> tuple[Float32, Float32]:
         """As `encode`, with the weight of each region token: float32 (N, F) and float32 (N, tokens)."""
         limit = self._most_frames
         if isinstance(frames, np.ndarray) and frames.ndim and len(frames) > limit:
@@ -232,7 +231,7 @@ class Network:
         outputs = self._run("encoder", self.encoder, {"frames": frames})
         return outputs["features"], outputs["attention"]
 
-    def logits(self, features: Float32, length: NDArray[np.int64]) -> Float32:
+    def logits(self, features: Float32, length: Int64) -> Float32:
         """Scores of windows, before temperature.
 
         Args:
@@ -249,7 +248,7 @@ class Network:
         """
         return self.logits_with_attention(features, length)[0]
 
-    def logits_with_attention(self, features: Float32, length: NDArray[np.int64]) -> tuple[Float32, Float32]:
+    def logits_with_attention(self, features: Float32, length: Int64) -> tuple[Float32, Float32]:
         """As `logits`, with the weight of each frame: float32 (B, classes) and float32 (B, T)."""
         limit = self._most_windows
         if isinstance(features, np.ndarray) and features.ndim == 3:
@@ -262,7 +261,7 @@ class Network:
         outputs = self._run("head", self.head, {"features": features, "length": length})
         return outputs["logits"], outputs["attention"]
 
-    def probabilities(self, features: Float32, length: NDArray[np.int64]) -> Float32:
+    def probabilities(self, features: Float32, length: Int64) -> Float32:
         """Softmax of `logits` over the variant's temperature: float32 (B, classes), rows of sum 1."""
         return softmax(self.logits(features, length), temperature=self.variant.temperature)
 
@@ -279,7 +278,7 @@ class Network:
     ) -> None:
         self.close()
 
-    def _short(self, features: Float32, length: NDArray[np.int64], steps: int) -> tuple[Float32, Float32]:
+    def _short(self, features: Float32, length: Int64, steps: int) -> tuple[Float32, Float32]:
         """A window shorter than the engine's: its oldest feature is repeated, and gets the repetitions' weight."""
         missing = steps - features.shape[1]
         filled = np.concatenate([np.repeat(features[:, :1], missing, axis=1), features], axis=1)

@@ -17,7 +17,8 @@ from fer_edge.core.errors import SessionError
 from fer_edge.core.files import writing
 from fer_edge.core.json import expect
 from fer_edge.core.telemetry import without_telemetry
-from fer_edge.runtime.session import Array, TensorSpec, check_feeds, one_line
+from fer_edge.core.types import Array
+from fer_edge.runtime.session import TensorSpec, check_feeds, one_line
 
 with without_telemetry():
     import openvino

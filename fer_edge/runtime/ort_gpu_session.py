@@ -17,8 +17,9 @@ import onnxruntime
 
 from fer_edge.core.errors import SessionError
 from fer_edge.core.files import writing
+from fer_edge.core.types import Array
 from fer_edge.runtime.ort_session import OrtSettings, ort_options, ort_specs, require_ort_provider
-from fer_edge.runtime.session import Array, TensorSpec, check_feeds, one_line
+from fer_edge.runtime.session import TensorSpec, check_feeds, one_line
 
 __all__ = ["GPU_PROVIDERS", "OrtGpuSession", "stray_nodes"]
 

@@ -12,7 +12,8 @@ import onnxruntime
 
 from fer_edge.core.errors import SessionError
 from fer_edge.core.json import expect
-from fer_edge.runtime.session import Array, TensorSpec, check_feeds, one_line
+from fer_edge.core.types import Array
+from fer_edge.runtime.session import TensorSpec, check_feeds, one_line
 
 __all__ = ["OrtSession", "OrtSettings", "ort_options", "ort_specs", "require_ort_provider"]
 

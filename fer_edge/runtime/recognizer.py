@@ -12,22 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.bundle import Bundle, Manifest
 from fer_edge.core.errors import InputError, SessionError
 from fer_edge.core.preprocess import prepare_face
+from fer_edge.core.types import Array, Uint8
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
 from fer_edge.runtime.feature_window import FeatureWindow, WindowView
 from fer_edge.runtime.inference import Network, NetworkInfo
 
 __all__ = ["ExpressionStream", "Recognizer", "StreamOptions"]
-
-Uint8 = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +263,7 @@ class Recognizer:
     def _estimate(
         self,
         network: Network,
-        row: NDArray[Any],
+        row: Array,
         *,
         age_ms: float,
         window_fill: float,
@@ -325,7 +321,7 @@ class ExpressionStream:
         self._window.clear()
 
     def _given(
-        self, network: Network, row: NDArray[Any], view: WindowView, timestamp_s: float, started_ns: int
+        self, network: Network, row: Array, view: WindowView, timestamp_s: float, started_ns: int
     ) -> ExpressionEstimate:
         sequence = self._recognizer.manifest.sequence
         age_ms = self._age_ms(timestamp_s, started_ns)

@@ -9,13 +9,11 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Array
 
 __all__ = ["Session", "TensorSpec", "all_finite", "check_feeds", "one_line"]
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

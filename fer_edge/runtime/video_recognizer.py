@@ -8,20 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode
 from fer_edge.core.preprocess import check_image, crop_face
+from fer_edge.core.types import Uint8
 from fer_edge.runtime.detector import FaceDetector, FaceFinder
 from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions
 from fer_edge.runtime.tracker import FaceTrack, FaceTracker, TrackerOptions, prominence
 
 __all__ = ["FrameResult", "VideoRecognizer"]
-
-Uint8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)

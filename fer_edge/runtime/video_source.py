@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.labels import EXPRESSIONS, canonical_expression
+from fer_edge.core.types import Uint8
 from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["SourceFrame", "VideoSource", "open_source"]
@@ -44,7 +44,7 @@ class SourceFrame:
         boxes: the faces' boxes where the source knows them, else None.
     """
 
-    image: NDArray[np.uint8]
+    image: Uint8
     timestamp_s: float
     boxes: tuple[BoxXyxy, ...] | None = None
 

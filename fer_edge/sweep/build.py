@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
@@ -12,6 +12,7 @@ from fer_edge.core.errors import GateError, InputError, require
 from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.json import encode
 from fer_edge.core.recipes import load_recipe, override
+from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
 from fer_edge.sweep.folder import Made, SweepFolder
 from fer_edge.sweep.grid import Network, Unit
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
     from fer_edge.train.progress import Reporter
     from fer_edge.train.run import TrainRun
 
-__all__ = ["Builder", "Said", "calibration_of", "require_packages", "unmade"]
-
-Said: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is going on, steps done, steps in all)."""
+__all__ = ["Builder", "calibration_of", "require_packages", "unmade"]
 
 
 def require_packages(recipe: SweepRecipe) -> None:
@@ -87,7 +85,7 @@ class Builder:
     dataset: Dataset
     device: str
     reporter: Callable[[str], Reporter]
-    say: Said
+    say: Progress
 
     def build(self, unit: Unit) -> None:
         """Make what of a unit is not there yet; what cannot be made is recorded with the reason.

@@ -12,10 +12,10 @@ from fer_edge.bench.result import BenchReport
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import claimed
+from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
 from fer_edge.runtime.providers import open_session
-from fer_edge.sweep.build import Said
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.recipe import SweepRecipe
 
@@ -62,7 +62,7 @@ class Bench:
     private_log: Path | None
     command: str | None
     again: bool
-    say: Said
+    say: Progress
 
     def measure(self, provider: str, bundles: Sequence[Bundle]) -> BenchReport:
         """Every point of one provider, in one process and interleaved with the reference CNN.

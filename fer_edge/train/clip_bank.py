@@ -11,13 +11,13 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode as plain
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Uint8
 from fer_edge.data import StillSet
 from fer_edge.data.cache import default_cache_folder
 from fer_edge.data.ckplus import CkPlusSequence
@@ -74,7 +74,7 @@ class FrameFeatures:
         self._device = device
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8], *, size: int = 128) -> Tensor:
+    def __call__(self, images: Uint8, *, size: int = 128) -> Tensor:
         """Features of stills or clips as the data set has them: uint8 (..., H, W) -> float32 (..., F) on the CPU."""
         frames = prepare_stills(images.reshape(-1, *images.shape[-2:]), self._recipe.preprocess)
         parts = []

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.int8_forms import ActivationRange
 from fer_edge.core.telemetry import quiet_nncf, without_telemetry
+from fer_edge.core.types import Uint8
 from fer_edge.model.fold import fold_batch_norm
 from fer_edge.model.network import FrameEncoder
 from fer_edge.model.quantised import quantisers
@@ -47,7 +47,7 @@ _FLOAT: Final = (r"normalise/.*", r"(bilstm|shortcut|attention|output)/.*", r"/(
 def calibrate_ranges(
     encoder: FrameEncoder,
     rounding: FrameEncoder,
-    frames: NDArray[np.uint8],
+    frames: Uint8,
     *,
     activation_range: ActivationRange,
     batch: int,

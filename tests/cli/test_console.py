@@ -15,8 +15,7 @@ from fer_edge.cli.console import console, emit_json, print_table, progress
 def test_json_goes_to_stdout_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("reading", total=2) as bar:
         console.print("half done")
-        bar(1, 2)
-        bar.describe("writing")
+        bar("writing", 1, 2)
         emit_json({"label": "überrascht", "top1": 0.5})
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"label": "überrascht", "top1": 0.5}
@@ -47,7 +46,7 @@ def test_messages_keep_their_brackets_and_are_not_broken(capsys: pytest.CaptureF
 
 def test_a_terminal_shows_a_bar() -> None:
     controller, terminal = pty.openpty()
-    code = "from fer_edge.cli.console import progress\nwith progress('reading') as bar: bar(3, 7)"
+    code = "from fer_edge.cli.console import progress\nwith progress('reading') as bar: bar('reading', 3, 7)"
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     subprocess.run([sys.executable, "-c", code], stderr=terminal, env=environment, timeout=60, check=True)
     os.close(terminal)

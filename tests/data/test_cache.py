@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Progress, no_progress
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.cache import cached, default_cache_folder
-from fer_edge.data.reading import Progress, Reading, ignore_progress
+from fer_edge.data.reading import Reading
 
 
 class Source:
@@ -62,7 +63,7 @@ def source(tmp_path: Path) -> Source:
 
 
 def load(source: Source, cache: Path, **replaced: object) -> Dataset:
-    return cached(source.reading(**replaced), folder=cache, progress=ignore_progress)
+    return cached(source.reading(**replaced), folder=cache, progress=no_progress)
 
 
 def test_the_second_opening_maps_what_the_first_decoded(source: Source, cache: Path) -> None:
@@ -72,7 +73,7 @@ def test_the_second_opening_maps_what_the_first_decoded(source: Source, cache: P
     assert (second.cache, second.layout, second.note) == (first.cache, "csv", "Only one split.")
     for column in ("images", "labels", "rows", "votes", "groups"):
         assert np.array_equal(getattr(first.split("train"), column), getattr(second.split("train"), column))
-    assert second.sha256 == source.reading().read(ignore_progress).sha256
+    assert second.sha256 == source.reading().read(no_progress).sha256
 
 
 def test_a_changed_source_reader_or_option_is_decoded_anew(source: Source, cache: Path) -> None:
@@ -193,7 +194,7 @@ def test_an_error_while_decoding_leaves_no_cache(source: Source, cache: Path) ->
 def test_a_source_file_that_went_away_is_named(source: Source, cache: Path) -> None:
     reading = source.reading(files=[source.path.with_name("gone.csv")])
     with pytest.raises(InputError, match=r"cannot read .*gone\.csv"):
-        cached(reading, folder=cache, progress=ignore_progress)
+        cached(reading, folder=cache, progress=no_progress)
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def check(dataset: Dataset, sample: Fer2013Sample) -> None:
 def test_each_shape_gives_the_official_rows(sample: Fer2013Sample, tmp_path: Path, cache: Path, shape: str) -> None:
     path = write(sample, shape, tmp_path)
     steps: list[tuple[int, int]] = []
-    dataset = load_dataset(f"fer2013:{path}", cache=cache, progress=lambda done, total: steps.append((done, total)))
+    dataset = load_dataset(
+        f"fer2013:{path}", cache=cache, progress=lambda what, done, total: steps.append((done, total))
+    )
     check(dataset, sample)
     assert dataset.layout == shape
     assert steps[-1] == (35, 35)

@@ -68,13 +68,13 @@ class TestMeasureTrained:
     def test_is_kept_until_weights_change(self, study: Path) -> None:
         first = measure_trained(study, RECIPE, small_dataset())
         told: list[int] = []
-        again = measure_trained(study, RECIPE, small_dataset(), progress=lambda done, total: told.append(done))
+        again = measure_trained(study, RECIPE, small_dataset(), progress=lambda what, done, total: told.append(done))
         assert (again, told) == (first, [])
         path = study / PREPROCESSING_NAME
         kept = json.loads(path.read_text("utf-8"))
         kept["weights"]["complete-seed0.safetensors"] = "another"
         path.write_text(json.dumps(kept))
-        renewed = measure_trained(study, RECIPE, small_dataset(), progress=lambda done, total: told.append(done))
+        renewed = measure_trained(study, RECIPE, small_dataset(), progress=lambda what, done, total: told.append(done))
         assert renewed is not None
         assert first is not None
         assert dataclasses.replace(renewed, cost=None) == dataclasses.replace(first, cost=None)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from fer_edge.bench.explain.faces import FaceExplanation, cell_edges
 from fer_edge.bench.explain.video import FrameExplanation, WindowExplanation, WindowFace
 from fer_edge.core.errors import require
+from fer_edge.core.types import Uint8
 
 __all__ = ["attention_shades", "draw_frame", "draw_panel", "draw_strip", "drop_shades"]
 
-Uint8 = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 """Left, top, width, height in pixels."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode
+from fer_edge.core.types import Float32, Uint8
 from fer_edge.runtime.inference import Network
 
 __all__ = [
@@ -26,8 +27,6 @@ __all__ = [
     "plain_map",
 ]
 
-Uint8 = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
 Map = tuple[tuple[float, ...], ...]
 """One value a region, row by row from the top."""
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fer_edge.bench.explain.drawing import draw_frame, draw_panel, draw_strip
 from fer_edge.bench.explain.video import FrameExplanation, VideoExplainer
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode, expect
 from fer_edge.core.preprocess import PreprocessSpec, crop_rectangle
+from fer_edge.core.types import Uint8
 from fer_edge.runtime.annotate import (
     AnnotatedVideo,
     annotated_video,
@@ -30,8 +28,6 @@ from fer_edge.runtime.pipeline import check_output
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
 __all__ = ["ExplainOptions", "SourceExplanation", "explain_source"]
-
-Uint8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)

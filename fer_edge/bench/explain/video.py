@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.bench.explain.faces import FaceExplanation, entropies, explain_face, face_maps
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import check_image, crop_face
+from fer_edge.core.types import Float32, Uint8
 from fer_edge.runtime.detector import FaceDetector, FaceFinder
 from fer_edge.runtime.estimate import BoxXyxy
 from fer_edge.runtime.feature_window import FeatureWindow
@@ -21,8 +21,6 @@ from fer_edge.runtime.inference import Network
 from fer_edge.runtime.tracker import FaceTracker, prominence
 
 __all__ = ["FrameExplanation", "VideoExplainer", "WindowExplanation", "WindowFace"]
-
-Uint8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ class WindowFace:
     """What the encoder saw of one frame: crop uint8 (S, S) grey, attention float32 (G, G)."""
 
     crop: Uint8
-    attention: NDArray[np.float32]
+    attention: Float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +163,7 @@ class VideoExplainer:
         self.window_faces = (WindowFace(crop=crop, attention=maps.attention[0]),)
         return self._result(0.0, len(found), box, explain_face(maps, 0, manifest.labels))
 
-    def _weigh(self, track_id: int) -> tuple[NDArray[np.float32], WindowExplanation]:
+    def _weigh(self, track_id: int) -> tuple[Float32, WindowExplanation]:
         """Probabilities over the track's window, float32 (C,), and which of its frames counted."""
         view, looks = self._windows[track_id].view(), self._looks[track_id]
         times_s = [float(time_s) for time_s in view.times_s[-view.length :]]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Array, Int64
 from fer_edge.data.stills import Dataset
 
 __all__ = ["FOLDS", "split_by_subject", "subject_folds"]
@@ -17,7 +18,7 @@ FOLDS: Final = 10
 """Folds of CK+'s usual protocol."""
 
 
-def subject_folds(subjects: NDArray[np.str_], *, folds: int = FOLDS) -> NDArray[np.int64]:
+def subject_folds(subjects: NDArray[np.str_], *, folds: int = FOLDS) -> Int64:
     """The fold of every row, by its subject.
 
     Subjects in the order of their ids are dealt out to the folds in turn, as is usual for CK+ (Liu et al. 2014, "Facial
@@ -64,7 +65,7 @@ def split_by_subject(dataset: Dataset, *, fold: int, folds: int = FOLDS) -> Data
     (whole,) = dataset.splits.values()
     if whole.groups is None:
         raise InputError(f"{dataset.source} does not name its subjects, so it cannot be parted by them")
-    masks: dict[str, NDArray[Any]] = dict(fold_roles(whole.groups, fold=fold, folds=folds))
+    masks: dict[str, Array] = dict(fold_roles(whole.groups, fold=fold, folds=folds))
     return replace(
         dataset,
         splits={name: replace(whole.subset(mask), name=name) for name, mask in masks.items()},

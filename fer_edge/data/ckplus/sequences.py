@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.types import Int64, Progress, Uint8, no_progress
 from fer_edge.data.cache import cached, default_cache_folder
 from fer_edge.data.ckplus.folds import FOLDS, fold_roles
 from fer_edge.data.ckplus.stills import labelled
 from fer_edge.data.ckplus.tree import CkPlusSequence, ckplus_sequences
-from fer_edge.data.reading import Progress, Reading, ignore_progress
+from fer_edge.data.reading import Reading
 from fer_edge.data.stills import Dataset, StillSet
 
 __all__ = ["SequenceSet", "load_sequences"]
@@ -37,9 +38,9 @@ class SequenceSet:
         sha256: of the frames, labels and places of the whole set, whatever part of it this is.
     """
 
-    frames: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    frames: Uint8
+    starts: Int64
+    labels: Int64
     subjects: NDArray[np.str_]
     expressions: tuple[str, ...]
     sha256: str
@@ -47,9 +48,7 @@ class SequenceSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def windows(
-        self, steps: int, *, rows: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def windows(self, steps: int, *, rows: Int64 | None = None) -> tuple[Uint8, Int64]:
         """Every sequence brought to `steps` frames.
 
         Of a longer sequence frames are taken evenly from the first to the last; a shorter one repeats its first frame
@@ -77,7 +76,7 @@ class SequenceSet:
             found[place] = self.frames[np.concatenate((np.full(steps - len(taken), first), taken))]
         return found, lengths
 
-    def fold(self, fold: int, *, folds: int = FOLDS) -> dict[str, NDArray[np.int64]]:
+    def fold(self, fold: int, *, folds: int = FOLDS) -> dict[str, Int64]:
         """Rows to train, to choose and to report on (``train``, ``val``, ``test``), none of which share a subject.
 
         The subjects are parted as `split_by_subject` parts those of the stills.
@@ -125,7 +124,7 @@ def load_sequences(
         options=f"size={side},labels={'+'.join(expressions)}",
         read=partial(_read, root, sequences, side, expressions),
     )
-    held = cached(plan, folder=cache or default_cache_folder(), progress=progress or ignore_progress)
+    held = cached(plan, folder=cache or default_cache_folder(), progress=progress or no_progress)
     return _sequence_set(held.splits["all"])
 
 
@@ -136,13 +135,13 @@ def _read(
     used = labelled(path, sequences, expressions)
     faces, labels, subjects, rows = [], [], [], []
     for done, (sequence, expression) in enumerate(used):
-        progress(done, len(used))
+        progress("reading images", done, len(used))
         count = len(sequence.frames)
         faces.append(sequence.read_faces(size=side))
         labels += [expressions.index(expression)] * count
         subjects += [sequence.subject] * count
         rows += [done] * count
-    progress(len(used), len(used))
+    progress("reading images", len(used), len(used))
     frames = StillSet(
         name="all",
         images=np.concatenate(faces),

@@ -10,8 +10,9 @@ import numpy as np
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.types import Progress
 from fer_edge.data.ckplus.tree import PEAK_FRAMES, CkPlusSequence, ckplus_sequences
-from fer_edge.data.reading import Progress, Reading
+from fer_edge.data.reading import Reading
 from fer_edge.data.stills import Dataset, StillSet
 
 __all__ = ["labelled", "reading"]
@@ -64,7 +65,7 @@ def _read(
     used = labelled(path, sequences, expressions)
     faces, labels, subjects = [], [], []
     for done, (sequence, expression) in enumerate(used):
-        progress(done, len(used))
+        progress("reading images", done, len(used))
         frames = list(range(len(sequence.frames)))
         shown = [expression] * len(frames)
         if not sequence.cropped:
@@ -74,7 +75,7 @@ def _read(
         faces.append(sequence.read_faces(frames, size=side))
         labels += [expressions.index(each) for each in shown]
         subjects += [sequence.subject] * len(frames)
-    progress(len(used), len(used))
+    progress("reading images", len(used), len(used))
     stills = StillSet(
         name="all",
         images=np.concatenate(faces),

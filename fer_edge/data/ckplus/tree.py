@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.cascade import load_cascade
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_CODES, canonical_expression
 from fer_edge.core.preprocess import PreprocessSpec, crop_face
+from fer_edge.core.types import Uint8
 from fer_edge.data.images import folder_entries, image_files, read_grey
 
 __all__ = ["CROPPED_SIDE", "FACE_SIDE", "PEAK_FRAMES", "CkPlusSequence", "ckplus_sequences"]
@@ -63,7 +63,7 @@ class CkPlusSequence:
         """Every file that decides what the sequence is."""
         return self.frames if self.label_file is None else (*self.frames, self.label_file)
 
-    def read_faces(self, frames: Sequence[int] | None = None, *, size: int = FACE_SIDE) -> NDArray[np.uint8]:
+    def read_faces(self, frames: Sequence[int] | None = None, *, size: int = FACE_SIDE) -> Uint8:
         """Decode frames and crop them to the face, by one box for the whole sequence.
 
         Args:
@@ -204,7 +204,7 @@ def _frame_name(file: Path, *, suffix: str = "") -> tuple[str, str, int]:
     return match[1], match[2], int(match[3])
 
 
-def _largest_face(image: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+def _largest_face(image: Uint8) -> tuple[int, int, int, int] | None:
     """Box xyxy in pixels of the largest frontal face, at least a quarter of the image high."""
     smallest = min(image.shape) // 4
     found = load_cascade().detectMultiScale(image, scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest))

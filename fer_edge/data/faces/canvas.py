@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.types import Float32
+
 __all__ = ["BOTTOM", "LEFT", "RIGHT", "TOP", "Canvas", "Curve", "Mask", "Slices", "ribbon", "smooth_curve", "stretched"]
 
 LEFT, TOP, RIGHT, BOTTOM = -1.45, -1.65, 1.45, 1.6
@@ -21,7 +23,7 @@ _SHIFT = 4  # fractional bits of cv2's polygon coordinates
 
 Curve: TypeAlias = NDArray[np.float64]
 """Points of a line, (N, 2), in face units."""
-Mask: TypeAlias = NDArray[np.float32]
+Mask: TypeAlias = Float32
 """Coverage 0..1 of a part of a canvas, (H, W)."""
 Slices: TypeAlias = tuple[slice, slice]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.data.faces.draws import Draws, random_units
 from fer_edge.data.faces.parameters import ActionUnits, Box, Camera, Face, Pose
 from fer_edge.data.faces.render import apply_camera, draw_face, face_centre_shift
@@ -37,7 +38,7 @@ class ClipFrame:
         box_xyxy: the square face box in pixels.
     """
 
-    image: NDArray[np.uint8]
+    image: Uint8
     time_s: float
     label: int
     intensity: float
@@ -56,11 +57,11 @@ class SyntheticClip:
         boxes_xyxy: float32 (T, 4), the square face box in pixels.
     """
 
-    frames: NDArray[np.uint8]
+    frames: Uint8
     frame_rate: float
-    labels: NDArray[np.int64]
-    intensities: NDArray[np.float32]
-    boxes_xyxy: NDArray[np.float32]
+    labels: Int64
+    intensities: Float32
+    boxes_xyxy: Float32
 
     @property
     def timestamps_s(self) -> NDArray[np.float64]:
@@ -158,7 +159,7 @@ def _check(shown: tuple[str, ...], frames: int, frame_rate: float, seed: int, si
         raise InputError(f"size is {size}, expected (width, height) of 96 to 4096 pixels each")
 
 
-def _rise_and_fall(count: int) -> NDArray[np.float32]:
+def _rise_and_fall(count: int) -> Float32:
     """float32 (count,): 0, a smooth onset, the apex at 1, a smooth offset, 0."""
     share = np.linspace(0.0, 1.0, count)
     ramp = np.interp(share, (0.0, 0.12, 0.3, 0.75, 0.92, 1.0), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.types import Uint8
 from fer_edge.data.faces.draws import Draws, random_identity, random_pose, random_units
 from fer_edge.data.faces.parameters import Face
 from fer_edge.data.faces.render import draw_face
@@ -19,7 +19,7 @@ __all__ = ["contact_sheet"]
 _CAPTION = 24  # pixels
 
 
-def contact_sheet(people: int, *, seed: int, cell: int = 160) -> NDArray[np.uint8]:
+def contact_sheet(people: int, *, seed: int, cell: int = 160) -> Uint8:
     """Draw the seven expressions of several people, with the expressions' names above.
 
     Args:
@@ -47,7 +47,7 @@ def contact_sheet(people: int, *, seed: int, cell: int = 160) -> NDArray[np.uint
     return sheet
 
 
-def _picture(seed: int, person: int, expression: str, cell: int) -> NDArray[np.uint8]:
+def _picture(seed: int, person: int, expression: str, cell: int) -> Uint8:
     identity = random_identity(Draws(seed, 3, person))
     draws = Draws(seed, 3, person, EXPRESSIONS.index(expression))
     face = Face(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Float32
 from fer_edge.data.faces.parameters import (
     EXPRESSION_UNITS,
     ActionUnits,
@@ -65,7 +65,7 @@ class Draws:
         """A whole number in [0, stop)."""
         return int(float(self._generator.random()) * stop)
 
-    def field(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def field(self, shape: tuple[int, ...]) -> Float32:
         """float32 `shape`, triangular noise of mean 0 and standard deviation 1."""
         pair = self._generator.random((2, *shape), dtype=np.float32)
         return np.asarray((pair[0] + pair[1] - np.float32(1.0)) * np.float32(6.0**0.5))

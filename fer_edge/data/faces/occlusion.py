@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_edge.core.types import Uint8
 from fer_edge.data.faces.parameters import Colour, Occlusion
 
 __all__ = ["paint_occlusion"]
@@ -16,7 +17,7 @@ _SHIFT = 4
 
 
 def paint_occlusion(
-    picture: NDArray[np.uint8], occlusion: Occlusion, skin: Colour, *, centre: tuple[float, float], half: float
+    picture: Uint8, occlusion: Occlusion, skin: Colour, *, centre: tuple[float, float], half: float
 ) -> None:
     """Paint into `picture`, uint8 (H, W, 3) BGR, in place. `half` is half the box side in pixels."""
     where = np.array([centre[0] + occlusion.x * half, centre[1] + occlusion.y * half])
@@ -30,7 +31,7 @@ def paint_occlusion(
 
 
 def _line(
-    picture: NDArray[np.uint8],
+    picture: Uint8,
     start: NDArray[np.float64],
     end: NDArray[np.float64],
     thickness: float,
@@ -41,7 +42,7 @@ def _line(
 
 
 def _hand(
-    picture: NDArray[np.uint8],
+    picture: Uint8,
     where: NDArray[np.float64],
     size: float,
     angle_deg: float,
@@ -62,7 +63,7 @@ def _hand(
         _line(picture, palm, palm + np.array([-inward * 0.5 * size, 1.6 * size]), 1.05 * size + extra, colour)
 
 
-def _bar(picture: NDArray[np.uint8], where: NDArray[np.float64], size: float, angle_deg: float, half: float) -> None:
+def _bar(picture: Uint8, where: NDArray[np.float64], size: float, angle_deg: float, half: float) -> None:
     """The rim of a steering wheel, dark with a dull highlight."""
     turn = math.radians(angle_deg)
     along = 2.2 * half * np.array([math.cos(turn), math.sin(turn)])
@@ -71,7 +72,7 @@ def _bar(picture: NDArray[np.uint8], where: NDArray[np.float64], size: float, an
     _line(picture, where - along + up, where + along + up, 0.3 * size, (74.0, 70.0, 70.0))
 
 
-def _glare(picture: NDArray[np.uint8], where: NDArray[np.float64], size: float) -> None:
+def _glare(picture: Uint8, where: NDArray[np.float64], size: float) -> None:
     """A patch of low sun."""
     height, width = picture.shape[:2]
     x = np.exp(-0.5 * ((np.arange(width, dtype=np.float32) - np.float32(where[0])) / np.float32(0.5 * size)) ** 2)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Float32, Uint8
 from fer_edge.data.faces.canvas import LEFT, TOP, Canvas
 from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.geometry import face_geometry
@@ -25,7 +26,7 @@ _REACH = 1.75
 """Half side of the square that a turned and tilted head may cover, in face units."""
 
 
-def draw_face(face: Face, background: NDArray[np.uint8], *, box_xyxy: Box) -> NDArray[np.uint8]:
+def draw_face(face: Face, background: Uint8, *, box_xyxy: Box) -> Uint8:
     """Draw a head in front of a picture.
 
     Args:
@@ -104,7 +105,7 @@ def _shade(canvas: Canvas, light: Light, pose: Pose) -> None:
     np.clip(canvas.colour, 0.0, 255.0, out=canvas.colour)
 
 
-def _head_direction(direction: NDArray[np.float64], pose: Pose) -> NDArray[np.float32]:
+def _head_direction(direction: NDArray[np.float64], pose: Pose) -> Float32:
     """A direction given in the picture, as the turned head sees it (x right, y down, z to the viewer)."""
     yaw, pitch, roll = math.radians(pose.yaw_deg), math.radians(pose.pitch_deg), math.radians(pose.roll_deg)
     x, y, z = direction
@@ -131,7 +132,7 @@ def face_centre_shift(pose: Pose) -> tuple[float, float]:
 
 def _turned(
     canvas: Canvas, face: Face, *, origin: tuple[float, float], pixels: tuple[int, int], half: float, finest: int
-) -> NDArray[np.float32]:
+) -> Float32:
     """The canvas after the head has turned: premultiplied float32 (H, W, 4) BGRA, 0..255.
 
     `origin` is the upper left corner of the wanted part in face units from the middle of the face, `pixels` its width
@@ -172,13 +173,13 @@ def _lopsided(x: _Grid, y: _Grid, seed: int) -> tuple[_Grid, _Grid]:
     )
 
 
-def _composite(view: NDArray[np.uint8], head: NDArray[np.float32]) -> None:
+def _composite(view: Uint8, head: Float32) -> None:
     """Lay a premultiplied head over a part of a picture, in place."""
     blended = view * (1 - head[..., 3:] * np.float32(1 / 255.0)) + head[..., :3]
     view[...] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
 
 
-def apply_camera(picture: NDArray[np.uint8], camera: Camera, *, box_side: float, draws: Draws) -> NDArray[np.uint8]:
+def apply_camera(picture: Uint8, camera: Camera, *, box_side: float, draws: Draws) -> Uint8:
     """Blur and noise of a camera.
 
     Args:

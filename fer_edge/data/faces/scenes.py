@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Uint8
 from fer_edge.data.faces.canvas import Curve, smooth_curve
 from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.parameters import Colour, mixed
@@ -16,13 +16,13 @@ __all__ = ["backdrop", "cabin", "paint_torso", "random_cloth"]
 _SHIFT = 4
 
 
-def _empty(width: int, height: int) -> NDArray[np.uint8]:
+def _empty(width: int, height: int) -> Uint8:
     if width < 16 or height < 16:
         raise InputError(f"picture size is {width}x{height}, expected at least 16x16 pixels")
     return np.zeros((height, width, 3), np.uint8)
 
 
-def _fill(picture: NDArray[np.uint8], points: Curve, colour: Colour) -> None:
+def _fill(picture: Uint8, points: Curve, colour: Colour) -> None:
     fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
     cv2.fillPoly(picture, [fixed], colour, cv2.LINE_AA, _SHIFT)
 
@@ -38,7 +38,7 @@ def random_cloth(draws: Draws) -> Colour:
     return _colour(draws, 45, 175, tint=0.35)
 
 
-def backdrop(width: int, height: int, draws: Draws, *, clutter: float = 0.5) -> NDArray[np.uint8]:
+def backdrop(width: int, height: int, draws: Draws, *, clutter: float = 0.5) -> Uint8:
     """A wall with a light gradient, and out-of-focus things before it: uint8 (H, W, 3) BGR. `clutter` 0..1."""
     picture = _empty(width, height)
     first, second = _colour(draws, 40, 200), _colour(draws, 40, 200)
@@ -57,7 +57,7 @@ def backdrop(width: int, height: int, draws: Draws, *, clutter: float = 0.5) -> 
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), max(0.5, 0.008 * height)), dtype=np.uint8)
 
 
-def cabin(width: int, height: int, draws: Draws) -> NDArray[np.uint8]:
+def cabin(width: int, height: int, draws: Draws) -> Uint8:
     """The inside of a car as a camera on the dashboard sees it, driver left out: uint8 (H, W, 3) BGR."""
     picture = _empty(width, height)
     size = np.array([width, height], dtype=np.float64)
@@ -94,9 +94,7 @@ def cabin(width: int, height: int, draws: Draws) -> NDArray[np.uint8]:
     return np.clip(blurred * (0.85 + 0.3 * glow), 0, 255).astype(np.uint8)
 
 
-def paint_torso(
-    picture: NDArray[np.uint8], *, centre: tuple[float, float], half: float, cloth: Colour, belt: bool
-) -> None:
+def paint_torso(picture: Uint8, *, centre: tuple[float, float], half: float, cloth: Colour, belt: bool) -> None:
     """Shoulders under a head, in place. `centre` and `half` are those of the face box, in pixels."""
 
     def place(points: Curve) -> Curve:

@@ -6,10 +6,10 @@ import dataclasses
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.types import Int64, Uint8
 from fer_edge.data.faces.draws import (
     Draws,
     random_camera,
@@ -62,7 +62,7 @@ def random_gaze(draws: Draws, expression: str) -> tuple[float, float]:
     return across, 0.45 if expression == "sad" else draws.between(-0.1, 0.15)
 
 
-def face_in_scene(face: Face, background: NDArray[np.uint8], draws: Draws, *, box_xyxy: Box) -> NDArray[np.uint8]:
+def face_in_scene(face: Face, background: Uint8, draws: Draws, *, box_xyxy: Box) -> Uint8:
     """A clothed person, seen by a random camera: uint8 (H, W, 3) BGR.
 
     Raises:
@@ -77,7 +77,7 @@ def face_in_scene(face: Face, background: NDArray[np.uint8], draws: Draws, *, bo
     return apply_camera(picture, random_camera(draws), box_side=2 * half, draws=draws)
 
 
-def synthetic_stills(count: int, *, seed: int, size: int = 48) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def synthetic_stills(count: int, *, seed: int, size: int = 48) -> tuple[Uint8, Int64]:
     """Tight grey face crops of people who do not exist, framed like FER2013.
 
     Image `i` depends on `seed` and `i` alone, so a longer set begins with the shorter one. Every run of seven images
@@ -116,7 +116,7 @@ def _shuffled_labels(seed: int, run: int) -> list[int]:
     return labels
 
 
-def _still(draws: Draws, expression: str, size: int) -> NDArray[np.uint8]:
+def _still(draws: Draws, expression: str, size: int) -> Uint8:
     face = random_face(draws, expression)
     side = size * draws.between(0.95, 1.08)
     middle = (size / 2 + size * draws.between(-0.03, 0.03), size / 2 + size * draws.between(-0.03, 0.03))

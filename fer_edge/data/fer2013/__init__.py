@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Progress
 from fer_edge.data.fer2013.rows import ROLES_BY_USAGE, Rows, missing_note
-from fer_edge.data.reading import Progress, Reading
+from fer_edge.data.reading import Reading
 from fer_edge.data.stills import Dataset
 
 __all__ = ["reading"]

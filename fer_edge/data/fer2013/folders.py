@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Progress
 from fer_edge.data.fer2013.rows import ROLES_BY_USAGE, SIDE, missing_note
 from fer_edge.data.images import class_images, folder_entries, read_stack
-from fer_edge.data.reading import Progress
 from fer_edge.data.stills import Dataset, StillSet
 
 __all__ = ["list_files", "read"]
@@ -67,8 +67,8 @@ def read(root: Path, progress: Progress) -> Dataset:
     return Dataset(name="fer2013", source=f"fer2013:{root}", layout="folders", splits=splits, roles=roles, note=note)
 
 
-def _tell(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    progress(before + done, total)
+def _tell(progress: Progress, before: int, total: int, what: str, done: int, _: int) -> None:
+    progress(what, before + done, total)
 
 
 def _splits(root: Path) -> dict[str, list[_Still]]:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.labels import FERPLUS_VOTES
+from fer_edge.core.types import Int64, Progress, Uint8
 from fer_edge.data.fer2013.rows import SIDE, Rows, emotion_label, usage_code
 from fer_edge.data.images import decode_grey
-from fer_edge.data.reading import Progress
 
 __all__ = ["read_rows"]
 
@@ -62,7 +61,7 @@ def _read_rows(files: Sequence[Path], progress: Progress) -> Rows:
         if rows.votes is not None:
             rows.votes[done:stop] = _vote_counts(batch, where)
         done = stop
-        progress(done, total)
+        progress("reading images", done, total)
     if not done:
         raise InputError(f"{', '.join(map(str, files))}: no rows")
     return rows
@@ -85,7 +84,7 @@ def _batches(files: Sequence[Path], tables: Sequence[Any], with_votes: bool) -> 
             yield batch, str(file)
 
 
-def _integers(batch: Any, name: str, where: str) -> NDArray[np.int64]:
+def _integers(batch: Any, name: str, where: str) -> Int64:
     values = np.asarray(batch.column(name).to_pylist())
     if values.dtype.kind not in "iu":
         raise InputError(
@@ -94,7 +93,7 @@ def _integers(batch: Any, name: str, where: str) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def _image(data: object, where: str) -> NDArray[np.uint8]:
+def _image(data: object, where: str) -> Uint8:
     if not isinstance(data, bytes):
         raise InputError(f"{where}: image is {type(data).__name__}, expected the bytes of an encoded image")
     image = decode_grey(data, where=where)
@@ -103,7 +102,7 @@ def _image(data: object, where: str) -> NDArray[np.uint8]:
     return image
 
 
-def _vote_counts(batch: Any, where: str) -> NDArray[np.uint8]:
+def _vote_counts(batch: Any, where: str) -> Uint8:
     votes = batch.column(_VOTES).to_pylist()
     complete = all(row is not None and len(row) == len(FERPLUS_VOTES) and None not in row for row in votes)
     counts = np.asarray(votes) if complete else np.empty(0)

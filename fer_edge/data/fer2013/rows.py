@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import FER2013_ORDER
+from fer_edge.core.types import Int64, Uint8
 from fer_edge.data.stills import Role, StillSet
 
 __all__ = ["ROLES_BY_USAGE", "SIDE", "USAGES", "Rows", "emotion_label", "missing_note", "usage_code"]
@@ -68,11 +68,11 @@ class Rows:
         votes: uint8 (N, 10) FER+ votes, or None.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    numbers: NDArray[np.int64]
-    usages: NDArray[np.int64]
-    votes: NDArray[np.uint8] | None
+    images: Uint8
+    labels: Int64
+    numbers: Int64
+    usages: Int64
+    votes: Uint8 | None
 
     def splits(self, source: Path) -> dict[str, StillSet]:
         """The splits there are, each ordered by row number.

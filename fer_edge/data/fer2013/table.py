@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.types import Int64, Progress, Uint8
 from fer_edge.data.fer2013.rows import SIDE, USAGES, Rows, emotion_label, usage_code
-from fer_edge.data.reading import Progress
 
 __all__ = ["is_table", "read_rows", "votes_file"]
 
@@ -69,10 +68,10 @@ def read_rows(path: Path, progress: Progress) -> Rows:
         images[done] = _pixels(fields[columns["pixels"]], where)
         done += 1
         if done % _PROGRESS_STEP == 0:
-            progress(done, total)
+            progress("reading images", done, total)
     if not done:
         raise InputError(f"{path} has a header and no rows")
-    progress(done, done)
+    progress("reading images", done, done)
     votes = [_votes(file, usages[:done]) for file in votes_file(path)]
     return Rows(
         images=images[:done].reshape(-1, SIDE, SIDE),
@@ -114,7 +113,7 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
     return {name: names.index(name) for name in _COLUMNS}
 
 
-def _pixels(text: str, where: str) -> NDArray[np.int64]:
+def _pixels(text: str, where: str) -> Int64:
     """The 2,304 pixels of a row, int64, checked to lie in 0..255."""
     text = text.strip()
     if not text.isascii() or text.encode().translate(None, b"0123456789 "):
@@ -144,7 +143,7 @@ def _count_rows(path: Path) -> int:
     return max(0, count - (last in (b"\n", b"\r")))
 
 
-def _votes(path: Path, usages: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _votes(path: Path, usages: Int64) -> Uint8:
     """FER+ votes, uint8 (N, 10), of the table's rows, which the votes' file follows row by row."""
     lines = _lines(path)
     if tuple(_names(next(lines, (1, []))[1])) != _VOTES_HEADER:

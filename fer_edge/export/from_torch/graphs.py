@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_edge.core.manifest import GraphFile
+from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.export.parity import Parity, compare_outputs, require_parity
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.info import graph_file
@@ -140,12 +140,12 @@ class TorchNetwork:
         self._model = model.eval().cpu()
 
     @torch.no_grad()
-    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def encode(self, frames: Uint8) -> Float32:
         """Features float32 (N, F) of uint8 (N, S, S)."""
         return np.asarray(self._model.encoder(torch.from_numpy(np.ascontiguousarray(frames)))[0].numpy())
 
     @torch.no_grad()
-    def logits(self, features: NDArray[np.float32], length: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits(self, features: Float32, length: Int64) -> Float32:
         """Logits float32 (B, C) of features float32 (B, T, F) and lengths int64 (B,)."""
         windows = torch.from_numpy(np.ascontiguousarray(features))
         return np.asarray(self._model.head(windows, torch.from_numpy(length))[0].numpy())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto
 
+from fer_edge.core.types import Array
 from fer_edge.graph.index import attribute
 from fer_edge.graph.preflight.finding import Checked, Fault, label
 
@@ -116,7 +116,7 @@ def _stored_type(node: NodeProto, checked: Checked) -> str:
 
 def _stores_weights(node: NodeProto, checked: Checked) -> bool:
     """The quantizer, or what stands before it, begins with a constant."""
-    value: NDArray[Any] | None = checked.index.constant(node.input[0])
+    value: Array | None = checked.index.constant(node.input[0])
     source = checked.index.producer(node.input[0])
     if value is not None or source is None:
         return value is not None
