@@ -22,7 +22,7 @@ import torch
 
 from fer_edge.bench.plots import PALETTE
 from fer_edge.cli.console import emit_json, print_table, progress
-from fer_edge.cli.training import run_progress
+from fer_edge.cli.training_output import run_progress
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError, InputError, require
 from fer_edge.core.files import read_json, write_atomic, write_json

@@ -21,7 +21,7 @@ import torch
 
 from fer_edge.bench.plots import PALETTE
 from fer_edge.cli.console import console, print_table, progress
-from fer_edge.cli.training import open_origin, run_progress
+from fer_edge.cli.training_output import open_origin, run_progress
 from fer_edge.core.errors import FerEdgeError, InputError, require
 from fer_edge.core.files import read_json, write_atomic, write_json
 from fer_edge.core.json import encode

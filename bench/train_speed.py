@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from fer_edge.cli.console import print_table
-from fer_edge.cli.training import run_progress
+from fer_edge.cli.training_output import run_progress
 from fer_edge.core.errors import FerEdgeError
 from fer_edge.core.files import write_json
 from fer_edge.core.machine import machine_report

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fer_edge.core.bundle import Bundle
     from fer_edge.data.stills import Dataset
 
-__all__ = ["command"]
+__all__ = ["calibration_progress", "command", "tell_json"]
 
 _STDOUT: Final = "-"
 
@@ -33,17 +33,6 @@ _STDOUT: Final = "-"
 )
 @click.option(
     "--form", "forms", multiple=True, type=click.Choice(["int8", "int8-trt"]), help="Only this form; may be repeated."
-)
-@click.option(
-    "--sensitivity",
-    is_flag=True,
-    help="Measure what each layer costs when quantized alone, for the first form; BUNDLE stays as it is.",
-)
-@click.option(
-    "--png",
-    "png_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="With --sensitivity: draw the costs here (.png, .svg or .pdf).",
 )
 @click.option(
     "--sample-out",
@@ -66,8 +55,6 @@ def command(
     recipe: str,
     settings: tuple[str, ...],
     forms: tuple[Form, ...],
-    sensitivity: bool,
-    png_file: Path | None,
     sample_out: Path | None,
     threads: int,
     dry_run: bool,
@@ -84,8 +71,6 @@ def command(
 
     from fer_edge.calibrate import require_packages
 
-    if png_file is not None and not sensitivity:
-        raise click.UsageError("--png draws what --sensitivity measures")
     require_packages(needed_by="fer-edge calibrate")
     from fer_edge.calibrate.recipe import CalibrationRecipe
     from fer_edge.core.bundle import Bundle
@@ -98,9 +83,6 @@ def command(
     opened = Bundle.open(bundle)
     with progress(f"reading {data}") as bar:
         dataset = load_dataset(data, progress=bar)
-    if sensitivity:
-        _sensitivity(opened, dataset, plan, threads=threads, json_out=json_out, png_file=png_file)
-        return
     outcome = _measure(opened, dataset, plan, threads=threads, json_out=json_out)
     if sample_out is not None:
         _write_sample(sample_out, outcome)
@@ -121,43 +103,18 @@ def _measure(
     from fer_edge.cli.calibration_tables import print_comparison, print_outcome
 
     if not plan.candidates:
-        with _steps() as report:
+        with calibration_progress() as report:
             outcome = measure_forms(bundle, dataset, recipe=plan, threads=threads, progress=report)
-        if _tell(outcome.to_json(), json_out):
+        if tell_json(outcome.to_json(), json_out):
             print_outcome(outcome)
         return outcome
-    with _steps() as report:
+    with calibration_progress() as report:
         comparison = compare_candidates(bundle, dataset, recipe=plan, threads=threads, progress=report)
-    if _tell(comparison.to_json(), json_out):
+    if tell_json(comparison.to_json(), json_out):
         print_comparison(comparison)
         print_outcome(comparison.outcome)
     comparison.require_chosen()
     return comparison.outcome
-
-
-def _sensitivity(
-    bundle: Bundle,
-    dataset: Dataset,
-    plan: CalibrationRecipe,
-    *,
-    threads: int,
-    json_out: str | None,
-    png_file: Path | None,
-) -> None:
-    from fer_edge.calibrate.sensitivity import sensitivity_of
-    from fer_edge.calibrate.sensitivity_plot import WHAT, sensitivity_figure
-    from fer_edge.cli.calibration_tables import print_sensitivity
-    from fer_edge.core.plots import check_figure_path
-
-    if png_file is not None:
-        check_figure_path(png_file, what=WHAT)
-    with _steps() as report:
-        found = sensitivity_of(bundle, dataset, recipe=plan, threads=threads, progress=report)
-    if _tell(found.to_json(), json_out):
-        print_sensitivity(found)
-    if png_file is not None:
-        sensitivity_figure(found, png_file)
-        console.print(f"written: {png_file}")
 
 
 def _write_sample(path: Path, outcome: CalibrationOutcome) -> None:
@@ -166,7 +123,7 @@ def _write_sample(path: Path, outcome: CalibrationOutcome) -> None:
     write_json(path, outcome.sample.to_json())
 
 
-def _tell(value: dict[str, Any], json_out: str | None) -> bool:
+def tell_json(value: dict[str, Any], json_out: str | None) -> bool:
     """Write the JSON where it is wanted; whether the tables are to be printed."""
     from fer_edge.core.files import write_json
 
@@ -180,7 +137,7 @@ def _tell(value: dict[str, Any], json_out: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def _steps() -> Iterator[Callable[[str, int, int], None]]:
+def calibration_progress() -> Iterator[Callable[[str, int, int], None]]:
     with progress("calibrating") as bar:
 
         def report(what: str, done: int, total: int) -> None:

@@ -62,7 +62,7 @@ def command(
     the next, and what the fine-tuning's loss and augmentation are where they are not the parent's. The result is a run
     like any other.
     """
-    from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
+    from fer_edge.cli.training_output import open_origin, print_run, run_progress, run_summary
     from fer_edge.core.errors import require
 
     for package in ("torch", "torch_pruning", "safetensors", "sklearn"):

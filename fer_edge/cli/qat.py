@@ -38,7 +38,7 @@ def command(
     are then learnt together, with the float network as teacher. `fer-edge export` of the result makes a bundle with the
     INT8 graphs of what was learnt, and `fer-edge calibrate` of that bundle judges them.
     """
-    from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
+    from fer_edge.cli.training_output import open_origin, print_run, run_progress, run_summary
     from fer_edge.core.errors import require
     from fer_edge.core.telemetry import without_telemetry
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fer_edge.bench.table import Table
     from fer_edge.sweep.report import SweepReport
 
-__all__ = ["command"]
+__all__ = ["command", "show_report"]
 
 _REDRAW_EVERY_S = 0.2
 
@@ -60,7 +60,9 @@ def _view() -> Iterator[_View]:
 
 @click.command(name="sweep")
 @click.argument("recipe")
-@click.option("--data", metavar="SPEC", help="Train, calibrate and measure on this data, for example fer2013:PATH.")
+@click.option(
+    "--data", required=True, metavar="SPEC", help="Train, calibrate and measure on this data, for example fer2013:PATH."
+)
 @click.option(
     "--out",
     required=True,
@@ -96,7 +98,7 @@ def _view() -> Iterator[_View]:
 @json_flag
 def command(
     recipe: str,
-    data: str | None,
+    data: str,
     out: Path,
     settings: tuple[str, ...],
     jobs: int,
@@ -114,8 +116,7 @@ def command(
     """Train, prune, export, calibrate and measure the networks of RECIPE, and draw the front of accuracy against x.
 
     RECIPE is zoo (the shipped bundles, nothing trained), widths (a grid), search (Optuna), or a TOML file of your own.
-    The same command goes on where it was broken off; several of them may share --out. A sweep's pareto.json as RECIPE
-    is drawn again into --out, and nothing is measured.
+    The same command goes on where it was broken off; several of them may share --out.
     """
     if peers_file is not None and no_peers:
         raise click.UsageError("--peers and --no-peers exclude each other")
@@ -123,11 +124,6 @@ def command(
 
     if png:
         require("matplotlib", needed_by="fer-edge sweep --png", extra="report")
-    if recipe.endswith(".json"):
-        _show(_drawn_again(Path(recipe), out, png=png), out, as_json=as_json)
-        return
-    if data is None:
-        raise click.UsageError("Missing option '--data': a sweep measures accuracy")
     from fer_edge.core.recipes import override
     from fer_edge.data import load_dataset
     from fer_edge.sweep.page import write_page
@@ -161,18 +157,7 @@ def command(
         raise
     if report is not None:
         write_page(report, out, picture=png)
-    _show(report, out, as_json=as_json)
-
-
-def _drawn_again(file: Path, out: Path, *, png: bool) -> SweepReport:
-    from fer_edge.sweep.page import write_page
-    from fer_edge.sweep.report import SweepReport
-    from fer_edge.sweep.run import JSON_NAME
-
-    report = SweepReport.read(file)
-    report.write(out / JSON_NAME)
-    write_page(report, out, picture=png)
-    return report
+    show_report(report, out, as_json=as_json)
 
 
 def _peers(file: Path | None) -> PeerTable:
@@ -181,7 +166,7 @@ def _peers(file: Path | None) -> PeerTable:
     return read_peers(file or find_peers())
 
 
-def _show(report: SweepReport | None, out: Path, *, as_json: bool) -> None:
+def show_report(report: SweepReport | None, out: Path, *, as_json: bool) -> None:
     from fer_edge.core.json import encode
     from fer_edge.sweep.page import peer_table, point_table
 

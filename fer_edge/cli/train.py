@@ -68,7 +68,7 @@ def command(
     head is trained on clips made of the stills; their features are kept there too, so that another head on the same
     encoder begins at once.
     """
-    from fer_edge.cli.training import open_origin, print_run, run_progress, run_summary
+    from fer_edge.cli.training_output import open_origin, print_run, run_progress, run_summary
     from fer_edge.core.errors import require
 
     for package in ("torch", "safetensors", "sklearn"):
@@ -105,7 +105,7 @@ def command(
 
 def _recipe(given: str) -> TrainRecipe:
     """A shipped recipe by its name, one of the user's, or what a run or a bundle was trained by, in its own shape."""
-    from fer_edge.cli.training import open_origin
+    from fer_edge.cli.training_output import open_origin
     from fer_edge.core.recipes import load_recipe, recipe_names
     from fer_edge.train.recipe import TrainRecipe
 

@@ -106,7 +106,7 @@ def require_preflight(job: TargetJob) -> Verdict:
         errors = [finding for finding in verdict.findings if finding.severity == "error"]
         named = "; ".join(f"{each.part} {each.node}: {each.found} ({each.cure})" for each in errors[:_SHOWN])
         more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-        command = f"fer-edge export {job.bundle.manifest.name} --target {job.name} --variant {job.variant} --check"
+        command = f"fer-edge check {job.bundle.manifest.name} --target {job.name} --variant {job.variant}"
         raise GateError(
             f"the target {job.name!r} would not take {job.variant}: {named}{more}. `{command}` shows all; nothing was "
             "written"

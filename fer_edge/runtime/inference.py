@@ -44,7 +44,7 @@ def choose_variant(manifest: Manifest, *, variant: str = "auto", provider: str =
 
     On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there; on
     ``"ort-tensorrt"`` it is int8-trt, whose activations are signed. ``"auto"`` passes over a variant that
-    ``fer-edge export --parity`` found wrong in this engine, on whatever machine that was.
+    ``fer-edge parity`` found wrong in this engine, on whatever machine that was.
 
     Raises:
         BundleError: the bundle has no such variant, or ``"auto"`` none that passed.

@@ -313,7 +313,7 @@ class TestCommand:
     def run(self, monkeypatch: pytest.MonkeyPatch, *arguments: object, engines: dict[str, object] | None = None) -> int:
         monkeypatch.setattr(chain, "engines_at_hand", lambda: (engines or {}, {"cuda": "no GPU here"}))
         with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in ("export", *arguments)])
+            main([str(argument) for argument in ("parity", *arguments)])
         return int(exit_.value.code or 0)
 
     def test_prints_writes_and_fails(
@@ -321,11 +321,11 @@ class TestCommand:
     ) -> None:
         bundle = miniature_bundle(tmp_path / "bundle")
         before = bundle.sha256
-        assert self.run(monkeypatch, bundle.path, "--parity", "--dry-run", "--json") == 0
+        assert self.run(monkeypatch, bundle.path, "--dry-run", "--json") == 0
         said = json.loads(capsys.readouterr().out)
         assert said["passed"] is True
         assert Bundle.open(bundle.path).sha256 == before
-        assert self.run(monkeypatch, bundle.path, "--parity") == 0
+        assert self.run(monkeypatch, bundle.path) == 0
         out, err = capsys.readouterr()
         assert "fp32 in cuda" in out
         assert "not run: fp32 in cuda: no GPU here" in err
@@ -333,7 +333,7 @@ class TestCommand:
 
         broken = with_variant(Bundle.open(bundle.path), "int8", with_pairs(miniature_encoder(), ("last_active",)))
         monkeypatch.setattr(chain, "suitable_variants", lambda manifest, provider: ("int8",))
-        assert self.run(monkeypatch, broken.path, "--parity", engines={"openvino": uint8_read_as_int8}) == 1
+        assert self.run(monkeypatch, broken.path, engines={"openvino": uint8_read_as_int8}) == 1
         out, err = capsys.readouterr()
         assert "FAILED" in out
         assert "DequantizeLinear/last_active" in err
@@ -344,17 +344,14 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--data", "synthetic"], "belong to --parity"),
-            (["--parity", "--check"], "give one of them"),
-            (["--parity", "--rows", __file__], "--rows needs --data"),
-            (["--parity", "--out", "bundle"], "no --out, --clip or --tolerance"),
-            (["--parity", "--clip"], "no --out, --clip or --tolerance"),
+            (["--rows", __file__], "--rows needs --data"),
+            (["--set", "opset=17"], "--set needs --target"),
         ],
     )
     def test_options_that_do_not_go_together(
         self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
     ) -> None:
         with pytest.raises(SystemExit) as exit_:
-            main(["export", "base", *arguments])
+            main(["parity", "base", *arguments])
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err

@@ -105,7 +105,7 @@ class TestGrid:
 
     def test_its_json_can_be_drawn_elsewhere(self, place: Path, tmp_path: Path) -> None:
         file = place / "out" / "pareto.json"
-        result = CliRunner().invoke(main, ["sweep", str(file), "--out", str(tmp_path / "page"), "--json"])
+        result = CliRunner().invoke(main, ["pareto", str(file), "--out", str(tmp_path / "page"), "--json"])
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout) == json.loads(file.read_text())
         assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["pareto.json", "pareto.md"]
