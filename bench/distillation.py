@@ -33,16 +33,16 @@ from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data import Dataset, StillSet, load_dataset
 from fer_edge.data.report import leaked_rows
 from fer_edge.model.cost import encoder_macs
+from fer_edge.train.batches import DeviceFaces
+from fer_edge.train.bundle_weights import BundleOrigin
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
+from fer_edge.train.distillation import Teachers
 from fer_edge.train.distributed import Processes
-from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
-from fer_edge.train.from_bundle import BundleOrigin
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
-from fer_edge.train.run import TrainRun, data_facts
-from fer_edge.train.teacher import Teachers
-from fer_edge.train.view_bank import ViewBank
+from fer_edge.train.run_folder import TrainRun, data_facts
+from fer_edge.train.teacher_cache import ViewBank
 
 FIRST = "labels alone"
 METHODS: dict[str, dict[str, Any] | None] = {

@@ -27,12 +27,12 @@ from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.train.batches import DeviceFaces
 from fer_edge.train.distributed import processes
-from fer_edge.train.faces import DeviceFaces
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage
+from fer_edge.train.instance_selection import takes_all
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
-from fer_edge.train.row_choice import takes_all
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run_folder import TrainRun
 
 ROWS = {"Training": 28_709, "PublicTest": 3_589}
 

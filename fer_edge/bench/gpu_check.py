@@ -167,7 +167,7 @@ class _Checker:
 
     def _torch(self) -> tuple[str, dict[str, Any]]:
         torch = require("torch", needed_by="the path 'torch'", extra="train")
-        from fer_edge.model.on_cuda import cuda_difference, cuda_fault
+        from fer_edge.model.cuda_check import cuda_difference, cuda_fault
 
         if fault := cuda_fault():
             raise _NotAvailableError(fault)

@@ -112,7 +112,7 @@ def _write_bundle(source: str, out: Path, *, name: str | None, overwrite: bool) 
         require(package, needed_by="fer-edge export of a bundle", extra="train")
     if (Path(source) / "run.json").is_file():
         from fer_edge.export.from_torch.run import export_run
-        from fer_edge.train.run import TrainRun
+        from fer_edge.train.run_folder import TrainRun
 
         run = TrainRun.open(Path(source))
         with progress("exporting"):

@@ -105,7 +105,7 @@ def _torch(run: Path | None, bar: ProgressBar) -> Iterator[TorchOutputs | None]:
 
     require("torch", needed_by="fer-edge parity --run", extra="train")
     from fer_edge.export.from_torch.run import run_outputs
-    from fer_edge.train.run import TrainRun
+    from fer_edge.train.run_folder import TrainRun
 
     bar.describe(f"opening {run}")
     yield run_outputs(TrainRun.open(run))

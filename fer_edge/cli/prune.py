@@ -69,9 +69,9 @@ def command(
         require(package, needed_by="fer-edge prune", extra="train")
     from fer_edge.core.recipes import load_recipe, override
     from fer_edge.data import load_dataset
-    from fer_edge.train.narrow import PruneTarget
     from fer_edge.train.prune import prune_run
     from fer_edge.train.recipe import PruneRecipe
+    from fer_edge.train.structured_pruning import PruneTarget
 
     plan = PruneRecipe() if recipe is None else load_recipe(PruneRecipe, recipe, room="train")
     plan = override(plan, settings)

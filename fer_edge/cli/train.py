@@ -75,7 +75,7 @@ def command(
         require(package, needed_by="fer-edge train", extra="train")
     from fer_edge.core.recipes import override
     from fer_edge.data import load_dataset
-    from fer_edge.train.trainer import train_model
+    from fer_edge.train.train import train_model
 
     plan = override(_recipe(recipe), settings)
     with progress("reading the data set") as bar:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fer_edge.cli.console import console, print_table
 
 if TYPE_CHECKING:
-    from fer_edge.train.trainer import Origin
+    from fer_edge.train.train import Origin
 
 __all__ = ["open_origin", "print_run", "run_progress", "run_summary"]
 
@@ -29,7 +29,7 @@ _STAGES = {
 
 def open_origin(name: str) -> Origin:
     """A run's folder, or else a bundle's folder or a shipped bundle's name."""
-    from fer_edge.train import trainer
+    from fer_edge.train import train as trainer
 
     return trainer.open_origin(name)
 

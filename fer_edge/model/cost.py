@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from fer_edge.model.config import ModelConfig
-from fer_edge.model.merged import tail_sizes
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.weight_fusion import tail_sizes
 
 __all__ = ["encoder_macs", "head_macs", "parameter_count"]
 

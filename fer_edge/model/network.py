@@ -11,12 +11,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fer_edge.model.attention import PointMultiplicationAttention
 from fer_edge.model.cnn import FrameCNN
 from fer_edge.model.config import ModelConfig
-from fer_edge.model.normalise import PixelNormalisation
-from fer_edge.model.reconstruction import DenseNetBlock, LinearDiscriminants
-from fer_edge.model.recurrent import BiLSTM
+from fer_edge.model.layers import (
+    BiLSTM,
+    DenseNetBlock,
+    LinearDiscriminants,
+    PixelNormalisation,
+    PointMultiplicationAttention,
+)
 
 __all__ = ["AttentionCnnBiLstm", "FrameEncoder", "SequenceHead"]
 

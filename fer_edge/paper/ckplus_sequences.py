@@ -24,13 +24,13 @@ from fer_edge.paper.system_network import Proposed, system_config
 from fer_edge.paper.systems import System
 from fer_edge.paper.training import TrainedSystem, fit_on_features
 from fer_edge.train.augment import augment_faces, median_filter
-from fer_edge.train.faces import DeviceFaces, seeded
-from fer_edge.train.inference import autocast
+from fer_edge.train.batches import DeviceFaces, seeded
+from fer_edge.train.distributed import autocast
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import soft_targets
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import TrainRecipe
-from fer_edge.train.run import versions
+from fer_edge.train.run_folder import versions
 
 __all__ = ["PEAK_MEAN", "SEQUENCE", "peak_mean", "train_on_sequences"]
 

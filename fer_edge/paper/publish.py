@@ -19,7 +19,7 @@ from fer_edge.core.manifest import timestamp
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.data import Dataset
 from fer_edge.data.stills import Role
-from fer_edge.model.normalise import PixelNormalisation
+from fer_edge.model.layers import PixelNormalisation
 from fer_edge.paper.ckplus_table import read_ckplus
 from fer_edge.paper.preprocessing_study import (
     MEASURED,
@@ -36,7 +36,7 @@ from fer_edge.paper.study import plan_runs, read_runs, weights_path
 from fer_edge.paper.summary import Protocol, StudyReport
 from fer_edge.paper.systems import SYSTEMS
 from fer_edge.paper.training import TrainedSystem
-from fer_edge.train.run import data_facts
+from fer_edge.train.run_folder import data_facts
 
 __all__ = ["PREPROCESSING_NAME", "measure_trained", "publish_study", "read_preprocessing", "study_protocol"]
 

@@ -7,12 +7,10 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from fer_edge.model.attention import PointMultiplicationAttention
 from fer_edge.model.cnn import FrameCNN
 from fer_edge.model.config import ModelConfig
+from fer_edge.model.layers import DenseNetBlock, LinearDiscriminants, PixelNormalisation, PointMultiplicationAttention
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.model.normalise import PixelNormalisation
-from fer_edge.model.reconstruction import DenseNetBlock, LinearDiscriminants
 from fer_edge.paper.systems import System
 
 __all__ = ["Proposed", "SystemNetwork", "Tail", "count_macs", "system_config"]

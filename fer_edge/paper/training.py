@@ -25,15 +25,15 @@ from fer_edge.paper.results import RunResult, SplitPredictions
 from fer_edge.paper.system_network import SystemNetwork, count_macs
 from fer_edge.paper.systems import System
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
+from fer_edge.train.batches import DeviceFaces, batches, seeded
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
-from fer_edge.train.faces import DeviceFaces, batches, seeded
+from fer_edge.train.distributed import autocast
 from fer_edge.train.frame_stage import scheduled_rate
-from fer_edge.train.inference import autocast
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import CentreLoss, class_weights, soft_cross_entropy
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
-from fer_edge.train.run import data_facts, versions
+from fer_edge.train.run_folder import data_facts, versions
 
 __all__ = ["TrainedSystem", "fit_on_features", "system_recipe", "train_system"]
 

@@ -20,7 +20,7 @@ from fer_edge.sweep.recipe import SweepRecipe
 
 if TYPE_CHECKING:
     from fer_edge.train.progress import Reporter
-    from fer_edge.train.run import TrainRun
+    from fer_edge.train.run_folder import TrainRun
 
 __all__ = ["Builder", "calibration_of", "require_packages", "unmade"]
 
@@ -112,7 +112,7 @@ class Builder:
                 self.folder.record(unit, network, self._calibrated(unit, network, made, missing))
 
     def _expect_own(self, unit: Unit) -> None:
-        from fer_edge.train.run import TrainRun
+        from fer_edge.train.run_folder import TrainRun
 
         place = self.folder.place(unit) / "run"
         if unit.run is not None and not TrainRun.open(unit.run).done:
@@ -123,8 +123,8 @@ class Builder:
             )
 
     def _trained(self, unit: Unit) -> TrainRun:
-        from fer_edge.train.run import TrainRun
-        from fer_edge.train.trainer import open_origin, train_model
+        from fer_edge.train.run_folder import TrainRun
+        from fer_edge.train.train import open_origin, train_model
 
         if unit.recipe is None:
             assert unit.run is not None
@@ -152,9 +152,9 @@ class Builder:
         return Made(network=network.name, recipe=told, run=pruned.identity)
 
     def _pruned(self, unit: Unit, network: Network, run: TrainRun) -> TrainRun:
-        from fer_edge.train.narrow import PruneTarget
         from fer_edge.train.prune import prune_run
         from fer_edge.train.recipe import PruneRecipe
+        from fer_edge.train.structured_pruning import PruneTarget
 
         share = network.axes.keep
         if share is None or share == 1:

@@ -160,7 +160,7 @@ def _checked(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
     units = plan_units(recipe)
     for spec in (recipe.grid, recipe.search):
         if spec is not None and spec.teachers:
-            from fer_edge.train.trainer import open_origin
+            from fer_edge.train.train import open_origin
 
             for name in spec.teachers:
                 open_origin(name)

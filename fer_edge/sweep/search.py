@@ -218,7 +218,7 @@ class Searcher:
         from optuna import TrialPruned
         from optuna.trial import TrialState
 
-        from fer_edge.train.trainer import open_origin, train_model
+        from fer_edge.train.train import open_origin, train_model
 
         place = self.folder.trial_place(trial.number)
         try:

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fer_edge.core.errors import InputError
-from fer_edge.core.files import write_atomic
+from fer_edge.core.errors import InputError, OutputError
+from fer_edge.core.files import sha256_bytes, write_atomic, writing
 
-__all__ = ["join", "load_checkpoint", "optimiser_tensors", "restore_optimiser", "save_checkpoint", "split"]
+__all__ = [
+    "cache_key",
+    "join",
+    "keep",
+    "kept",
+    "load_checkpoint",
+    "optimiser_tensors",
+    "restore_optimiser",
+    "save_checkpoint",
+    "split",
+    "weights_sha256",
+]
 
 _KEY = "fer_edge"
+_log = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -93,3 +106,45 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         for name, value in values.items():
             if value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def cache_key(facts: Mapping[str, Any]) -> str:
+    """A folder's name that changes with any of the facts (plain JSON values)."""
+    return sha256_bytes(json.dumps(facts, sort_keys=True).encode())[:16]
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Hash of a module's tensors and their names."""
+    return sha256_bytes(b"".join(_bytes(module)))
+
+
+def _bytes(module: nn.Module) -> Iterator[bytes]:
+    for name, tensor in module.state_dict().items():
+        yield name.encode()
+        yield tensor.detach().cpu().contiguous().numpy().tobytes()
+
+
+def kept(path: Path, *, what: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and facts that `keep` wrote, or None where there are none, or none that can be read.
+
+    Args:
+        path: the file.
+        what: what is in it, for the warning.
+    """
+    if not path.exists():
+        return None
+    try:
+        return load_checkpoint(path)
+    except InputError as error:
+        _log.warning("%s are computed anew: %s", what, error)
+        return None
+
+
+def keep(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, what: str) -> None:
+    """Write tensors and facts for the next time, atomically."""
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(path, tensors, facts)
+    except OutputError as error:
+        _log.warning("%s are not kept for the next time: %s", what, error)

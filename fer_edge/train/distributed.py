@@ -6,13 +6,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fer_edge.core.errors import InputError
+from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["Processes", "all_reduce_sum", "compute_device", "processes"]
+__all__ = ["Processes", "all_reduce_sum", "autocast", "compute_device", "processes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +87,13 @@ def all_reduce_sum(value: Tensor) -> None:
     """Sum `value` over all processes, in place."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(value)
+
+
+def autocast(recipe: TrainRecipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bf16 where the recipe allows it and the device computes it natively; else FP32."""
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if recipe.precision == "bf16" and not native:
+        raise InputError(f"precision = 'bf16', but {device} has no native bf16; use 'auto' or 'fp32'")
+    if recipe.precision == "fp32" or not native:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fer_edge.core.errors import InputError
+from fer_edge.model.deploy import folded
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
+from fer_edge.train.batches import DeviceFaces, in_batches, seeded
 from fer_edge.train.checkpoint import (
     join,
     load_checkpoint,
@@ -27,9 +29,9 @@ from fer_edge.train.checkpoint import (
     save_checkpoint,
     split,
 )
-from fer_edge.train.distributed import Processes
-from fer_edge.train.faces import DeviceFaces, in_batches, seeded
-from fer_edge.train.inference import autocast, folded
+from fer_edge.train.distillation import Lesson, Sight, StudentSight, Teachers, followed_logits, taught_parts
+from fer_edge.train.distributed import Processes, autocast
+from fer_edge.train.instance_selection import RowChoice
 from fer_edge.train.losses import (
     CentreLoss,
     class_weights,
@@ -41,11 +43,9 @@ from fer_edge.train.losses import (
 )
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import LossSpec, OptimiserSpec, TrainRecipe
-from fer_edge.train.row_choice import RowChoice
-from fer_edge.train.run import TrainRun
-from fer_edge.train.sharpness import worst_nearby
-from fer_edge.train.teacher import Lesson, Sight, StudentSight, Teachers, followed_logits, taught_parts
-from fer_edge.train.view_bank import View, ViewBank
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.sam import worst_nearby
+from fer_edge.train.teacher_cache import View, ViewBank
 
 __all__ = [
     "Batch",

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from fer_edge.core.errors import InputError, require
 from fer_edge.data import Dataset
-from fer_edge.train.faces import DeviceFaces, in_batches
-from fer_edge.train.inference import autocast
+from fer_edge.train.batches import DeviceFaces, in_batches
+from fer_edge.train.distributed import autocast
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import Importance, PruneRecipe, TrainRecipe
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fer_edge.core.errors import InputError, require
-from fer_edge.model.reconstruction import LinearDiscriminants
+from fer_edge.model.layers import LinearDiscriminants
 
 __all__ = ["fit_discriminants"]
 

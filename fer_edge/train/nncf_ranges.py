@@ -1,8 +1,7 @@
-"""Where NNCF would quantize the frame encoder in torch, and the ranges that it calibrates there.
+"""Calibration ranges for quantization-aware training, from NNCF's torch backend.
 
-NNCF places and calibrates. The rounding itself, in training and after it, is `fer_edge.model.quantised`: NNCF's own
-kernels for training are compiled on first use (by nvcc on a GPU), its `strip` needs torchao, and its torch backend has
-no half-range weights.
+NNCF places and calibrates the quantizers. `fer_edge.model.fake_quantization` rounds: NNCF's own training kernels
+are compiled on first use (by nvcc on a GPU), its `strip` needs torchao, and it has no half-range weights.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.int8_forms import ActivationRange
 from fer_edge.core.telemetry import quiet_nncf, without_telemetry
 from fer_edge.core.types import Uint8
-from fer_edge.model.fold import fold_batch_norm
+from fer_edge.model.deploy import fold_batch_norm
+from fer_edge.model.fake_quantization import quantisers
 from fer_edge.model.network import FrameEncoder
-from fer_edge.model.quantised import quantisers
 
 with without_telemetry():
     import nncf

@@ -20,20 +20,20 @@ from fer_edge.core.json import decode, encode
 from fer_edge.data import Dataset
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.train.batch_norm import refit_folded, training_faces
+from fer_edge.train.block_pruning import block_activities, without_blocks
 from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, split
+from fer_edge.train.distillation import Teachers
 from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.frame_stage import FrameClassifier, StillClassifier
-from fer_edge.train.grow import refit_folded, training_faces
-from fer_edge.train.idle_blocks import block_activities, without_blocks
 from fer_edge.train.importance import measure_ranking, ranking_faces
-from fer_edge.train.narrow import Limits, PrunedModel, PruneTarget, prune_model
+from fer_edge.train.linear_probe import temporary_classifier
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import PruneRecipe, TrainRecipe
-from fer_edge.train.run import TrainRun, expect_no_run
+from fer_edge.train.run_folder import TrainRun, expect_no_run
 from fer_edge.train.sparsity import WeightMasks, two_of_four
-from fer_edge.train.teacher import Teachers
-from fer_edge.train.temporary import temporary_classifier
-from fer_edge.train.trainer import (
+from fer_edge.train.structured_pruning import Limits, PrunedModel, PruneTarget, prune_model
+from fer_edge.train.train import (
     Origin,
     finish_untrained,
     fit_stages,

@@ -21,16 +21,15 @@ from fer_edge.data import Dataset
 from fer_edge.data.report import leaked_rows
 from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.distributed import Processes
-from fer_edge.train.faces import DeviceFaces, in_batches
+from fer_edge.train.batches import DeviceFaces, in_batches
+from fer_edge.train.distributed import Processes, autocast
 from fer_edge.train.importance import Ranking, measure_ranking, ranking_faces
-from fer_edge.train.inference import autocast
-from fer_edge.train.narrow import PruneTarget, prune_model
+from fer_edge.train.linear_probe import face_contexts, fit_classifier
 from fer_edge.train.progress import Reporter
 from fer_edge.train.prune import open_parent
 from fer_edge.train.recipe import Importance, PruneRecipe
-from fer_edge.train.temporary import face_contexts, fit_classifier
-from fer_edge.train.trainer import Origin, fit_stages, open_run
+from fer_edge.train.structured_pruning import PruneTarget, prune_model
+from fer_edge.train.train import Origin, fit_stages, open_run
 
 __all__ = ["CurveBudget", "CurvePoint", "PruneCurve", "refit_statistics"]
 

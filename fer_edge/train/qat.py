@@ -1,9 +1,9 @@
-"""Quantization-aware training: a trained network learns, under its own eyes as they were, to be INT8.
+"""Quantization-aware training: fine-tune a trained network with its encoder rounding as INT8 does.
 
-The encoder begins with the ranges that NNCF calibrates, and is fine-tuned while it rounds as the INT8 graph will
-(`fer_edge.model.quantised`). Batch normalisations stay folded and the one behind the attention keeps its statistics:
-weights and ranges then are those of the graph, and what a few epochs learn is not undone by new statistics. The network
-as it was is the teacher. The result is a run like any other, with the learnt ranges beside its weights.
+The encoder starts with the ranges that NNCF calibrates and rounds as the INT8 graph will
+(`fer_edge.model.fake_quantization`). Batch normalisations stay folded, and the one behind the attention keeps its
+statistics, so that weights and ranges are those of the graph. The float network is the teacher. The result is a run
+like any other, with the learnt ranges beside its weights.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from fer_edge.core.telemetry import without_telemetry
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.report import leaked_rows
 from fer_edge.data.sample import RowSample, draw_sample
+from fer_edge.model.fake_quantization import plain_state, quantised
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
-from fer_edge.model.quantised import plain_state, quantised
+from fer_edge.train.batches import DeviceFaces
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
-from fer_edge.train.clip_bank import encode_clips
+from fer_edge.train.distillation import Teachers
 from fer_edge.train.distributed import Processes, processes
-from fer_edge.train.faces import DeviceFaces
-from fer_edge.train.figures import final_figures
+from fer_edge.train.evaluation import final_figures
+from fer_edge.train.feature_cache import encode_clips
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier, single_contexts
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.prune import open_parent
 from fer_edge.train.recipe import QatRecipe, TrainRecipe
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run_folder import TrainRun
 from fer_edge.train.sequence_stage import Guide, fit_head
-from fer_edge.train.teacher import Teachers
-from fer_edge.train.trainer import Origin, finish_run, open_run
+from fer_edge.train.train import Origin, finish_run, open_run
 
 __all__ = ["QUANTISED_FILE", "load_quantised", "qat_run"]
 

@@ -87,7 +87,7 @@ class OptimiserSpec:
         clip_norm: gradients are scaled down to this norm.
         skip_easy: chance that a row whose last loss lay below the mean is left out of an epoch; it weighs the more
             when it is not (InfoBatch, arXiv 2303.04947). A third of the time is saved at 0.5.
-        sam_radius: a step goes by the gradient at the worst place so near by (`fer_edge.train.sharpness`), which takes
+        sam_radius: a step goes by the gradient at the worst place so near by (`fer_edge.train.sam`), which takes
             twice the time; 0 goes by the one where it stands. Published settings lie between 0.5 and 2.
     """
 
@@ -295,7 +295,7 @@ class PruneRecipe:
         round_to: channel counts stay multiples of this, as vector units like them: 8, 16 or 32.
         recurrent: share of the target that the BiLSTMs' hidden width follows; 0 keeps it.
         idle_blocks: residual blocks go before any filter does where what they add strays less than this share of what
-            their shortcut does (`fer_edge.train.idle_blocks`); 0 keeps them all.
+            their shortcut does (`fer_edge.train.block_pruning`); 0 keeps them all.
         sparsity: zeros that the last step leaves in what it keeps.
         optimiser: fine-tuning after each step.
         fine_tune: without it the network stays as pruning left it, head and all; for idle blocks alone.

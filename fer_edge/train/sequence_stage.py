@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
-from fer_edge.train.clip_bank import ClipBank
-from fer_edge.train.faces import batches, seeded
+from fer_edge.train.batches import batches, seeded
+from fer_edge.train.feature_cache import ClipBank
 from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import class_weights, soft_cross_entropy

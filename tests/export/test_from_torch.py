@@ -28,8 +28,8 @@ from fer_edge.graph.info import graph_macs
 from fer_edge.graph.load import load_graph
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.runtime import Network, Recognizer
-from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import train_model
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 SPLIT = small_dataset().split("choose").name

@@ -20,8 +20,8 @@ from fer_edge.model.config import ModelConfig
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.deploy import deployed_encoder, deployed_head
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.from_bundle import BundleOrigin
-from fer_edge.train.trainer import train_model
+from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 

@@ -13,8 +13,8 @@ from fer_edge.core.preprocess import PreprocessSpec, normalise
 from fer_edge.core.recipes import load_recipe
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.cost import encoder_macs, head_macs
+from fer_edge.model.layers import PixelNormalisation
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.model.normalise import PixelNormalisation
 from fer_edge.train.augment import median_filter
 from fer_edge.train.recipe import TrainRecipe
 

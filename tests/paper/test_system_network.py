@@ -11,8 +11,8 @@ from training import small_config
 
 from fer_edge.core.errors import InputError
 from fer_edge.model.cost import encoder_macs, head_macs
-from fer_edge.model.merged import tail_sizes
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.weight_fusion import tail_sizes
 from fer_edge.paper.system_network import SystemNetwork, count_macs, system_config
 from fer_edge.paper.systems import SYSTEMS, System, chosen_systems
 

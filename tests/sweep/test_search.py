@@ -75,7 +75,7 @@ class Speed:
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     stand_in = Trainings()
-    monkeypatch.setattr("fer_edge.train.trainer.train_model", stand_in)
+    monkeypatch.setattr("fer_edge.train.train.train_model", stand_in)
     return stand_in
 
 

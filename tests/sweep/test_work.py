@@ -157,7 +157,7 @@ class TestGrid:
     ) -> None:
         from training import small_recipe
 
-        from fer_edge.train.run import TrainRun
+        from fer_edge.train.run_folder import TrainRun
 
         TrainRun.create(place / "begun", small_recipe(), dataset)
         recipe = replace(load_sweep(str(place / "grid.toml")), grid=None, runs=(str(place / "begun"),))

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from training import small_dataset, small_recipe
 
-from fer_edge.train.trainer import train_model
+from fer_edge.train.train import train_model
 
 if __name__ == "__main__":
     train_model(small_recipe(epochs=3), small_dataset(), Path(sys.argv[1]) / "run", device="cpu")

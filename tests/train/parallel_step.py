@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from training import small_dataset, small_recipe
 
 from fer_edge.train.augment import augment_faces
+from fer_edge.train.batches import DeviceFaces, seeded
 from fer_edge.train.distributed import all_reduce_sum, processes
-from fer_edge.train.faces import DeviceFaces, seeded
 from fer_edge.train.frame_stage import Batch, FrameClassifier, FrameStage
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run_folder import TrainRun
 
 
 def main(folder: Path) -> None:

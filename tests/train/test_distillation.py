@@ -14,16 +14,16 @@ from training import small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.data import Dataset
+from fer_edge.train.batches import DeviceFaces, seeded
+from fer_edge.train.distillation import ALL_PARTS, Teachers, joined_lesson, look
 from fer_edge.train.distributed import Processes
-from fer_edge.train.faces import DeviceFaces, seeded
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage
 from fer_edge.train.losses import decoupled_losses, distillation_losses, feature_losses, region_losses
 from fer_edge.train.progress import Silent
 from fer_edge.train.recipe import LossSpec, TrainRecipe
-from fer_edge.train.run import TrainRun
-from fer_edge.train.teacher import ALL_PARTS, Teachers, joined_lesson, look
-from fer_edge.train.trainer import train_model
-from fer_edge.train.view_bank import ViewBank, make_view
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.teacher_cache import ViewBank, make_view
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 ALONE = Processes(rank=0, world=1, device=torch.device("cpu"))

@@ -17,10 +17,11 @@ from fer_edge.core.errors import InputError
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.from_bundle import BundleOrigin
-from fer_edge.train.grow import grown, grows_from, refit_batch_norm
-from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import train_model
+from fer_edge.train.batch_norm import refit_batch_norm
+from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.train import train_model
+from fer_edge.train.weight_transfer import grown, grows_from
 
 pytestmark = pytest.mark.train
 

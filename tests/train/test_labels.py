@@ -17,10 +17,10 @@ from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.ckplus import split_by_subject
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.runtime.recognizer import Recognizer
-from fer_edge.train.narrow import PruneTarget
 from fer_edge.train.prune import prune_run
-from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import train_model
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.structured_pruning import PruneTarget
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 

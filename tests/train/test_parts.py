@@ -13,15 +13,15 @@ from scipy import stats
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import FERPLUS_VOTES
 from fer_edge.core.recipes import load_recipe, override
-from fer_edge.model.reconstruction import LinearDiscriminants
+from fer_edge.model.layers import LinearDiscriminants
 from fer_edge.train.augment import augment_faces, mix_faces
+from fer_edge.train.batches import batches, seeded
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
-from fer_edge.train.faces import batches, seeded
 from fer_edge.train.frame_stage import scheduled_rate
+from fer_edge.train.instance_selection import RowChoice, takes_all
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropy, soft_targets
 from fer_edge.train.recipe import AugmentSpec, LossSpec, OptimiserSpec, PruneRecipe, TrainRecipe
-from fer_edge.train.row_choice import RowChoice, takes_all
 
 pytestmark = pytest.mark.train
 CPU = torch.device("cpu")

@@ -23,17 +23,17 @@ from fer_edge.export.from_torch.run import export_run
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
 from fer_edge.model.cost import encoder_macs
-from fer_edge.train import grow, temporary
-from fer_edge.train.faces import DeviceFaces
-from fer_edge.train.from_bundle import BundleOrigin
-from fer_edge.train.narrow import PruneTarget
+from fer_edge.train import batch_norm, linear_probe
+from fer_edge.train.batches import DeviceFaces
+from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.linear_probe import face_contexts
 from fer_edge.train.prune import open_parent, prune_run
 from fer_edge.train.qat import qat_run
 from fer_edge.train.recipe import OptimiserSpec, PruneRecipe, SparsitySpec
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run_folder import TrainRun
 from fer_edge.train.sparsity import two_of_four
-from fer_edge.train.temporary import face_contexts
-from fer_edge.train.trainer import train_model
+from fer_edge.train.structured_pruning import PruneTarget
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 
@@ -225,11 +225,11 @@ def test_sorted_data_show_a_bundle_every_class(
     train = dataset.split("train")
     ordered = train.subset(np.argsort(train.labels, kind="stable"))
     by_class = replace(dataset, splits={**dataset.splits, train.name: ordered})
-    monkeypatch.setattr(temporary, "_FACES", 60)
-    classifier = temporary.temporary_classifier(bundle.load_model(), by_class, bundle.recipe)
+    monkeypatch.setattr(linear_probe, "_FACES", 60)
+    classifier = linear_probe.temporary_classifier(bundle.load_model(), by_class, bundle.recipe)
     assert classifier.weight.shape[0] == 7
-    monkeypatch.setattr(grow, "REFITTED_FACES", 60)
-    faces = grow.training_faces(by_class, bundle.preprocess).numpy()
+    monkeypatch.setattr(batch_norm, "REFITTED_FACES", 60)
+    faces = batch_norm.training_faces(by_class, bundle.preprocess).numpy()
     everyone = prepare_stills(np.asarray(ordered.images), bundle.preprocess)
     classes = {int(label) for face in faces for label in ordered.labels[(everyone == face).all(axis=(1, 2))]}
     assert classes == set(range(7))

@@ -14,10 +14,10 @@ from training import small_config, small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.faces import DeviceFaces
+from fer_edge.train.batches import DeviceFaces
 from fer_edge.train.prune_curve import CurveBudget, refit_statistics
-from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import train_model
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 

@@ -28,16 +28,16 @@ from fer_edge.export.preflight import check_bundle
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.load import load_graph
 from fer_edge.graph.signed import unsigned_nodes
-from fer_edge.model.fold import fold_batch_norm
+from fer_edge.model.deploy import fold_batch_norm
+from fer_edge.model.fake_quantization import Quantiser, plain_state, quantised, quantisers, set_form
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
-from fer_edge.model.quantised import Quantiser, plain_state, quantised, quantisers, set_form
 from fer_edge.runtime.inference import choose_variant
-from fer_edge.train.from_bundle import BundleOrigin
+from fer_edge.train.bundle_weights import BundleOrigin
 from fer_edge.train.nncf_ranges import NNCF_VERSION, calibrate_ranges
 from fer_edge.train.qat import load_quantised, qat_run
 from fer_edge.train.recipe import LossSpec, OptimiserSpec, QatRecipe, SequenceTraining
-from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import train_model
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 

@@ -19,18 +19,18 @@ from fer_edge.export.from_torch.run import export_run
 from fer_edge.graph.info import graph_macs
 from fer_edge.graph.load import load_graph
 from fer_edge.model.cost import encoder_macs, parameter_count
+from fer_edge.model.fake_quantization import plain_state, quantised, quantisers
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.model.quantised import plain_state, quantised, quantisers
 from fer_edge.runtime import Network
-from fer_edge.train.from_bundle import BundleOrigin
+from fer_edge.train.bundle_weights import BundleOrigin
 from fer_edge.train.importance import Ranking
-from fer_edge.train.narrow import PruneTarget, prune_model
 from fer_edge.train.nncf_ranges import calibrate_ranges
 from fer_edge.train.recipe import PruneRecipe, SparsitySpec
-from fer_edge.train.run import TrainRun
-from fer_edge.train.shrink import shrinks_to, shrunk
+from fer_edge.train.run_folder import TrainRun
 from fer_edge.train.sparsity import two_of_four
-from fer_edge.train.trainer import train_model
+from fer_edge.train.structured_pruning import PruneTarget, prune_model
+from fer_edge.train.train import train_model
+from fer_edge.train.weight_transfer import shrinks_to, shrunk
 
 pytestmark = pytest.mark.train
 

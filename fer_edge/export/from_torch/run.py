@@ -37,11 +37,11 @@ from fer_edge.graph.int8_storage import STORAGE, stored_form
 from fer_edge.graph.load import dump_graph, load_graph
 from fer_edge.graph.sparsity import require_two_of_four
 from fer_edge.model.cost import encoder_macs, head_macs
+from fer_edge.model.fake_quantization import fixed
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.model.quantised import fixed
 from fer_edge.train.qat import load_quantised
 from fer_edge.train.recipe import TrainRecipe
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run_folder import TrainRun
 
 __all__ = ["export_run", "run_outputs", "untrained_graphs"]
 

@@ -1,9 +1,8 @@
-"""A trained network as the beginning of a deeper or wider one: the same function first, then more to learn with."""
+"""Statistics of batch normalisations, estimated on training faces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -13,55 +12,12 @@ from torch import Tensor, nn
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.sample import draw_sample
-from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 
-__all__ = ["grown", "grows_from", "refit_batch_norm", "refit_folded", "training_faces"]
+__all__ = ["refit_batch_norm", "refit_folded", "training_faces"]
 
 REFITTED_FACES: Final = 2048
 """Training faces that a network is measured on: the batch normalisations of a bundle's are fitted to them."""
-
-
-def grows_from(config: ModelConfig, smaller: ModelConfig) -> bool:
-    """Whether `config` is `smaller` with further residual blocks or a wider CNN, or with neither."""
-    stages = zip(config.blocks, smaller.blocks, strict=True)
-    return (
-        replace(config, channels=smaller.channels, blocks=smaller.blocks) == smaller
-        and all(map(int.__ge__, config.channels, smaller.channels))
-        and all(len(large) >= len(small) and all(map(int.__ge__, large, small)) for large, small in stages)
-    )
-
-
-@torch.no_grad()
-def grown(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
-    """The same function in a network with further residual blocks or a wider CNN.
-
-    As in Net2Net (Chen et al. 2016, arXiv 1511.05641). Behind a ReLU, a residual block whose last batch normalisation
-    scales by zero passes its input on. A new filter begins as in a fresh network, and what was there before weighs it
-    by zero until training finds a use for it: unlike a filter that was copied it has no twin to tell itself from.
-
-    Args:
-        model: the trained network.
-        config: a shape that `grows_from` the network's own.
-    """
-    if config == model.config:
-        return model
-    larger = AttentionCnnBiLstm(config, normalisation=model.normalisation)
-    state = larger.state_dict()
-    for name, value in model.state_dict().items():
-        state[name] = _padded(value, state[name])
-    larger.load_state_dict(state)
-    return larger
-
-
-def _padded(value: Tensor, fresh: Tensor) -> Tensor:
-    """A tensor in the place of a larger one: the rows that it has weigh inputs that it has not by zero."""
-    if value.shape == fresh.shape:
-        return value
-    padded = fresh.clone()
-    padded[: len(value)] = 0
-    padded[tuple(map(slice, value.shape))] = value
-    return padded
 
 
 def refit_folded(model: AttentionCnnBiLstm, dataset: Dataset, preprocess: PreprocessSpec) -> None:

@@ -12,9 +12,9 @@ from training import small_config, small_dataset, small_recipe
 from fer_edge.core.errors import InputError
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.run import TrainRun
-from fer_edge.train.shrink import shrinks_to, shrunk
-from fer_edge.train.trainer import train_model
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.train import train_model
+from fer_edge.train.weight_transfer import shrinks_to, shrunk
 
 pytestmark = pytest.mark.train
 

@@ -1,8 +1,8 @@
-"""A trained network as the beginning of a narrower one of a given shape: its strongest filters, units and columns.
+"""Initial weights from a trained network of another shape: deeper, wider or narrower.
 
-Pruning (`fer_edge.train.narrow`) finds a shape; here the shape is the recipe's. Filters are ranked by the scale of
-their batch normalisations (Liu et al. 2017, arXiv 1708.06519). The function is not kept, what it is made of is: the
-training that follows begins with filters that see and gates that open and close.
+Larger: as in Net2Net (Chen et al. 2016, arXiv 1511.05641), the new network computes the old one's function. Narrower:
+keeps the filters with the largest batch normalisation scale (Liu et al. 2017, arXiv 1708.06519), the strongest hidden
+units and attention columns; the function changes, the training that follows starts from trained filters.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fer_edge.model.cnn import FrameCNN, ResidualBlock
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.importance import Ranking
-from fer_edge.train.narrow import PrunedModel, carry_over
+from fer_edge.train.structured_pruning import PrunedModel, carry_over
 
-__all__ = ["shrinks_to", "shrunk"]
+__all__ = ["grown", "grows_from", "shrinks_to", "shrunk"]
 
 
 def shrinks_to(config: ModelConfig, larger: ModelConfig) -> bool:
@@ -107,3 +107,45 @@ def shrunk(model: AttentionCnnBiLstm, temporary: nn.Linear, config: ModelConfig)
             _copy(block.reduce, narrower.reduce, inner, kept)
         seen = kept
     return carry_over(model, temporary, config, cnn=cnn, filters=seen, ranking=Ranking(importance="bn-scale"))
+
+
+def grows_from(config: ModelConfig, smaller: ModelConfig) -> bool:
+    """Whether `config` is `smaller` with further residual blocks or a wider CNN, or with neither."""
+    stages = zip(config.blocks, smaller.blocks, strict=True)
+    return (
+        replace(config, channels=smaller.channels, blocks=smaller.blocks) == smaller
+        and all(map(int.__ge__, config.channels, smaller.channels))
+        and all(len(large) >= len(small) and all(map(int.__ge__, large, small)) for large, small in stages)
+    )
+
+
+@torch.no_grad()
+def grown(model: AttentionCnnBiLstm, config: ModelConfig) -> AttentionCnnBiLstm:
+    """The same function in a network with further residual blocks or a wider CNN.
+
+    As in Net2Net (Chen et al. 2016, arXiv 1511.05641). Behind a ReLU, a residual block whose last batch normalisation
+    scales by zero passes its input on. A new filter begins as in a fresh network, and what was there before weighs it
+    by zero until training finds a use for it: unlike a filter that was copied it has no twin to tell itself from.
+
+    Args:
+        model: the trained network.
+        config: a shape that `grows_from` the network's own.
+    """
+    if config == model.config:
+        return model
+    larger = AttentionCnnBiLstm(config, normalisation=model.normalisation)
+    state = larger.state_dict()
+    for name, value in model.state_dict().items():
+        state[name] = _padded(value, state[name])
+    larger.load_state_dict(state)
+    return larger
+
+
+def _padded(value: Tensor, fresh: Tensor) -> Tensor:
+    """A tensor in the place of a larger one: the rows that it has weigh inputs that it has not by zero."""
+    if value.shape == fresh.shape:
+        return value
+    padded = fresh.clone()
+    padded[: len(value)] = 0
+    padded[tuple(map(slice, value.shape))] = value
+    return padded

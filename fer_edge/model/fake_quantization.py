@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fer_edge.core.errors import InputError
 from fer_edge.core.int8_forms import HALF_RANGE_WEIGHTS, Form
 from fer_edge.model.cnn import ResidualBlock
-from fer_edge.model.fold import fold_batch_norm
+from fer_edge.model.deploy import fold_batch_norm
 from fer_edge.model.network import FrameEncoder
 
 __all__ = [
@@ -166,7 +166,7 @@ def _quantised_layer(layer: nn.Module) -> nn.Module:
 def _unknown(layer: nn.Module) -> InputError:
     return InputError(
         f"quantization-aware training does not know the layer {type(layer).__name__} of this network; calibrate the "
-        "bundle instead (fer-edge calibrate), or teach fer_edge.model.quantised where to round"
+        "bundle instead (fer-edge calibrate), or teach fer_edge.model.fake_quantization where to round"
     )
 
 

@@ -24,8 +24,8 @@ from fer_edge.core.json import decode
 from fer_edge.core.json import encode as plain
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.model.config import ModelConfig
-from fer_edge.model.merged import Affine, split_attention, split_tail
 from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.weight_fusion import Affine, split_attention, split_tail
 from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["BundleOrigin"]

@@ -13,11 +13,11 @@ from fer_edge.core.metrics import accuracy_report, fit_temperature, softmax
 from fer_edge.data import StillSet
 from fer_edge.data.clips import ClipPlan
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.clip_bank import FrameFeatures, encode_plan
-from fer_edge.train.faces import DeviceFaces
+from fer_edge.train.batches import DeviceFaces
+from fer_edge.train.feature_cache import FrameFeatures, encode_plan
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run_folder import TrainRun
 from fer_edge.train.sequence_stage import averaged_predictions, window_logits
 
 __all__ = ["clip_figures", "final_figures"]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from training import small_config
 
-from fer_edge.model.attention import PointMultiplicationAttention
 from fer_edge.model.config import ModelConfig
-from fer_edge.model.merged import merged_attention, merged_tail, split_attention, split_tail, tail_sizes
+from fer_edge.model.layers import PointMultiplicationAttention
 from fer_edge.model.network import SequenceHead
+from fer_edge.model.weight_fusion import merged_attention, merged_tail, split_attention, split_tail, tail_sizes
 
 CONFIGS = {
     "small": small_config(),

@@ -14,9 +14,9 @@ from torch.nn.functional import normalize
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode as plain
 from fer_edge.model.config import ModelConfig
+from fer_edge.model.deploy import folded
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.inference import folded
-from fer_edge.train.kept import cache_key, weights_sha256
+from fer_edge.train.checkpoint import cache_key, weights_sha256
 from fer_edge.train.recipe import LossSpec
 
 __all__ = [

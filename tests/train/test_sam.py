@@ -14,8 +14,8 @@ from training import small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.train.recipe import OptimiserSpec
-from fer_edge.train.sharpness import worst_nearby
-from fer_edge.train.trainer import train_model
+from fer_edge.train.sam import worst_nearby
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 

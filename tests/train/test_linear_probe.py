@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fer_edge.core.errors import InputError
-from fer_edge.train.temporary import fit_classifier
+from fer_edge.train.linear_probe import fit_classifier
 
 
 def _contexts(classes: int) -> tuple[Tensor, Tensor]:

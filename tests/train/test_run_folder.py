@@ -18,8 +18,8 @@ from training import StopAfter, small_dataset, small_recipe
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import claimed
 from fer_edge.data import Dataset
-from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import train_model
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 

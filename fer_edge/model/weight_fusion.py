@@ -12,8 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from fer_edge.model.attention import PointMultiplicationAttention
 from fer_edge.model.config import ModelConfig
+from fer_edge.model.layers import PointMultiplicationAttention
 from fer_edge.model.network import SequenceHead
 
 __all__ = ["Affine", "merged_attention", "merged_tail", "split_attention", "split_tail", "tail_sizes"]

@@ -15,9 +15,9 @@ from training import small_config, small_dataset, small_recipe, trained_like
 from fer_edge.cli import main
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.idle_blocks import block_activities, without_blocks
-from fer_edge.train.run import TrainRun
-from fer_edge.train.trainer import train_model
+from fer_edge.train.block_pruning import block_activities, without_blocks
+from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 

@@ -20,13 +20,12 @@ from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode as plain
 from fer_edge.data.cache import default_cache_folder
 from fer_edge.train.augment import augment_faces, median_filter
-from fer_edge.train.distributed import Processes
-from fer_edge.train.faces import DeviceFaces, seeded
-from fer_edge.train.inference import autocast
-from fer_edge.train.kept import cache_key, keep, kept
+from fer_edge.train.batches import DeviceFaces, seeded
+from fer_edge.train.checkpoint import cache_key, keep, kept
+from fer_edge.train.distillation import ALL_PARTS, Lesson, Part, Teachers, followed_logits, joined_lesson, taught_parts
+from fer_edge.train.distributed import Processes, autocast
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import AugmentSpec, TrainRecipe
-from fer_edge.train.teacher import ALL_PARTS, Lesson, Part, Teachers, followed_logits, joined_lesson, taught_parts
 
 __all__ = ["View", "ViewBank", "make_view"]
 

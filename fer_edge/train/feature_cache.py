@@ -22,9 +22,10 @@ from fer_edge.data import StillSet
 from fer_edge.data.cache import default_cache_folder
 from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.clips import BLOCK, ClipPlan, make_clips
+from fer_edge.model.deploy import folded
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.inference import autocast, folded
-from fer_edge.train.kept import cache_key, keep, kept, weights_sha256
+from fer_edge.train.checkpoint import cache_key, keep, kept, weights_sha256
+from fer_edge.train.distributed import autocast
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
 

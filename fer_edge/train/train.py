@@ -20,20 +20,20 @@ from fer_edge.data import Dataset, StillSet
 from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.report import leaked_rows
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.clip_bank import encode_clips, encode_sequences
+from fer_edge.train.batch_norm import refit_folded
+from fer_edge.train.batches import DeviceFaces
+from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.distillation import Teachers
 from fer_edge.train.distributed import Processes, processes
-from fer_edge.train.faces import DeviceFaces
-from fer_edge.train.figures import clip_figures, final_figures
+from fer_edge.train.evaluation import clip_figures, final_figures
+from fer_edge.train.feature_cache import encode_clips, encode_sequences
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
-from fer_edge.train.from_bundle import BundleOrigin
-from fer_edge.train.grow import grown, grows_from, refit_folded
+from fer_edge.train.linear_probe import classifier_of_features, temporary_classifier
 from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
-from fer_edge.train.run import TrainRun, data_facts
+from fer_edge.train.run_folder import TrainRun, data_facts
 from fer_edge.train.sequence_stage import Guide, fit_head, tune_head
-from fer_edge.train.shrink import shrinks_to, shrunk
-from fer_edge.train.teacher import Teachers
-from fer_edge.train.temporary import classifier_of_features, temporary_classifier
+from fer_edge.train.weight_transfer import grown, grows_from, shrinks_to, shrunk
 
 __all__ = [
     "Origin",

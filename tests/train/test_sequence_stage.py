@@ -18,14 +18,14 @@ from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.ckplus import ckplus_sequences
 from fer_edge.export.from_torch.run import export_run
-from fer_edge.train import clip_bank
-from fer_edge.train.clip_bank import ClipBank, FrameFeatures, encode_clips, encode_sequences
-from fer_edge.train.from_bundle import BundleOrigin
+from fer_edge.train import feature_cache
+from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.feature_cache import ClipBank, FrameFeatures, encode_clips, encode_sequences
+from fer_edge.train.linear_probe import face_contexts
 from fer_edge.train.progress import Silent
-from fer_edge.train.run import TrainRun
+from fer_edge.train.run_folder import TrainRun
 from fer_edge.train.sequence_stage import Guide, Windows, draw_windows
-from fer_edge.train.temporary import face_contexts
-from fer_edge.train.trainer import train_model
+from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 
@@ -133,7 +133,7 @@ class TestTheBank:
         self, run: TrainRun, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("FER_EDGE_CACHE", str(tmp_path))
-        monkeypatch.setattr(clip_bank, "_PART", 64)
+        monkeypatch.setattr(feature_cache, "_PART", 64)
         model, _ = run.load_model()
         stills, device = dataset.split("train"), torch.device("cpu")
         first = encode_clips(model, stills, run.recipe, device, Silent())
@@ -190,7 +190,7 @@ class TestFromABundle:
         assert bool(got.head.lda.fitted)
 
     def test_other_weights_are_refused(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("fer_edge.train.from_bundle._GATES", (0, 1, 2, 3))
+        monkeypatch.setattr("fer_edge.train.bundle_weights._GATES", (0, 1, 2, 3))
         with pytest.raises(InputError, match="differ from the graph's by"):
             BundleOrigin(bundle=bundle).load_model()
 

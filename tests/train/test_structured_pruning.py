@@ -11,9 +11,9 @@ from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.frame_stage import FrameClassifier
 from fer_edge.train.importance import Ranking, measure_ranking, ranking_faces
-from fer_edge.train.narrow import Limits, PrunedModel, PruneTarget, prune_model
 from fer_edge.train.progress import Silent
 from fer_edge.train.recipe import Importance, PruneRecipe
+from fer_edge.train.structured_pruning import Limits, PrunedModel, PruneTarget, prune_model
 
 pytestmark = pytest.mark.train
 
