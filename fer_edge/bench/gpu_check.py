@@ -192,7 +192,7 @@ class _Checker:
         return self._engine_provider("rtx")
 
     def _engine_provider(self, provider: str) -> tuple[str, dict[str, Any]]:
-        from fer_edge.export.tensorrt_files import rebuild_engines
+        from fer_edge.export.tensorrt_backend import rebuild_engines
 
         with tempfile.TemporaryDirectory(prefix="fer-edge-gpu-check-") as folder:
             place = Path(folder)

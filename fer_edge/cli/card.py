@@ -14,7 +14,7 @@ def command(bundle: str, out: Path | None) -> None:
     """Draw the model card of BUNDLE (a folder, or a shipped bundle's name) from its manifest, as Markdown."""
     from fer_edge.core.bundle import Bundle
     from fer_edge.core.files import write_atomic
-    from fer_edge.export.card import model_card
+    from fer_edge.export.model_card import model_card
 
     text = model_card(Bundle.open(bundle).manifest)
     if out is None:

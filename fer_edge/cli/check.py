@@ -47,7 +47,7 @@ def command(
             rows = ROWS if target is None else (target,)
             verdicts = check_bundle(opened, rows=rows, variants=(variant,) if variant else ())
         else:
-            from fer_edge.export.targets import target_job
+            from fer_edge.export.job import target_job
 
             job = target_job(opened, target=target, variant=variant, settings=settings, clip=clip)
             verdicts = (job_findings(job),)

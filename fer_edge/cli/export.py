@@ -14,9 +14,9 @@ from fer_edge.cli.console import ProgressBar, emit_json, json_flag, print_table,
 if TYPE_CHECKING:
     from fer_edge.core.bundle import Bundle
     from fer_edge.core.manifest import GraphFile, Variant
-    from fer_edge.export.parity import Parity
-    from fer_edge.export.plan import TargetPlan
-    from fer_edge.export.targets import TargetReport
+    from fer_edge.export.dry_run import TargetPlan
+    from fer_edge.export.parity.outputs import Parity
+    from fer_edge.export.target import TargetReport
 
 __all__ = ["command"]
 
@@ -71,9 +71,9 @@ def command(
     if (Path(source) / "run.json").is_file():
         raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, without --target")
     from fer_edge.core.bundle import Bundle
-    from fer_edge.export.choose import choose_target
-    from fer_edge.export.plan import plan_target
-    from fer_edge.export.targets import export_target
+    from fer_edge.export.dry_run import plan_target
+    from fer_edge.export.selection import choose_target
+    from fer_edge.export.target import export_target
 
     bundle = Bundle.open(source)
     if dry_run:
@@ -118,7 +118,7 @@ def _write_bundle(source: str, out: Path, *, name: str | None, overwrite: bool) 
         with progress("exporting"):
             return export_run(run, out, name=name, overwrite=overwrite)
     from fer_edge.core.bundle import Bundle
-    from fer_edge.export.from_torch.bundle import export_again
+    from fer_edge.export.from_torch.reexport import export_again
 
     given = Bundle.open(source)
     with progress("exporting"):

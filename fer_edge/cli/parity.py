@@ -12,8 +12,8 @@ import click
 from fer_edge.cli.console import ProgressBar, console, emit_json, json_flag, print_table, progress
 
 if TYPE_CHECKING:
-    from fer_edge.export.chain import TorchOutputs
-    from fer_edge.export.chain_report import ChainReport
+    from fer_edge.export.parity.report import ChainReport
+    from fer_edge.export.parity.stages import TorchOutputs
 
 __all__ = ["command"]
 
@@ -56,10 +56,10 @@ def command(
     if settings and not target:
         raise click.UsageError("--set needs --target, whose recipe it changes")
     from fer_edge.core.bundle import Bundle
-    from fer_edge.export.chain import check_chain, write_verdict
-    from fer_edge.export.chain_frames import generated_frames, real_frames
-    from fer_edge.export.chain_report import ParityLimits
-    from fer_edge.export.chain_target import written_target
+    from fer_edge.export.parity.frames import generated_frames, real_frames
+    from fer_edge.export.parity.report import ParityLimits
+    from fer_edge.export.parity.stages import check_chain, write_verdict
+    from fer_edge.export.parity.target_files import written_target
 
     opened = Bundle.open(bundle)
     with progress("checking parity") as bar:

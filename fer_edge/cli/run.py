@@ -108,7 +108,7 @@ def command(
 
 def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) -> Path:
     from fer_edge.core.bundle import Bundle
-    from fer_edge.export.tensorrt_files import rebuild_engines
+    from fer_edge.export.tensorrt_backend import rebuild_engines
     from fer_edge.runtime.providers import default_engine_folder
 
     folder = engines or default_engine_folder()

@@ -13,8 +13,8 @@ __all__ = ["command"]
 @json_flag
 def command(as_json: bool) -> None:
     """List the targets of `fer-edge export --target`."""
-    from fer_edge.export.choose import target_names
     from fer_edge.export.recipe import load_target
+    from fer_edge.export.selection import target_names
 
     recipes = {name: load_target(name) for name in target_names()}
     if as_json:

@@ -11,15 +11,12 @@ import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import claimed, output_folder, sha256_bytes, write_atomic
 from fer_edge.core.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
 from fer_edge.core.preprocess import PreprocessSpec
-
-if TYPE_CHECKING:
-    from fer_edge.core.verify import VerifyReport
 
 __all__ = [
     "Bundle",
@@ -37,7 +34,7 @@ MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "manifest.sig"
 GRAPH_FOLDER: Final = "graphs"
 
-_ZOO: Final = Path(__file__).parent / "zoo"
+_ZOO: Final = Path(__file__).parent.parent / "zoo"
 _MANIFEST_LIMIT_BYTES: Final = 16 << 20
 
 Part = Literal["encoder", "head"]
@@ -185,20 +182,6 @@ class Bundle:
         if sha256_bytes(data) != self.sha256:
             raise BundleError(f"{self.path} was changed since it was opened; open it again before signing it")
         write_atomic(self.path / SIGNATURE_FILE, sign_bytes(data, private_key))
-
-    def verify(self, *, public_key: Path | None = None) -> VerifyReport:
-        """Check every file against the manifest, every weight for NaN, and the signature where a key is given.
-
-        Args:
-            public_key: PEM file; with it, a bundle without a valid signature fails.
-
-        Raises:
-            InputError: the key cannot be read or is of another kind.
-            MissingPackageError: a key was given and `cryptography` is not installed.
-        """
-        from fer_edge.core.verify import verify_bundle
-
-        return verify_bundle(self.path, public_key=public_key)
 
     def updated(self, manifest: Manifest, graphs: Mapping[str, bytes] | None = None) -> Bundle:
         """Replace the manifest, adding the graphs that are new to it; graphs no longer named are dropped after that.

@@ -24,9 +24,9 @@ from fer_edge.data.faces import ClipFrame, contact_sheet, synthetic_frames, synt
 from fer_edge.core.json import encode
 from fer_edge.demo.page import write_demo_page
 from fer_edge.core.errors import BundleError, require
-from fer_edge.export.choose import choose_target
+from fer_edge.export.selection import choose_target
 from fer_edge.export.recipe import load_target
-from fer_edge.export.targets import TargetReport, export_target
+from fer_edge.export.target import TargetReport, export_target
 from fer_edge.core.files import output_folder, write_json
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import AccuracyReport, accuracy_report, softmax

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError, require
 from fer_edge.core.tensorrt_flavours import FLAVOURS
-from fer_edge.export.prepare import Shaped, bundle_graphs, part_shapes
+from fer_edge.export.backend import Part, TargetJob
+from fer_edge.export.graph_passes import Shaped, bundle_graphs, part_shapes
 from fer_edge.export.recipe import ShapeRange, Shapes
-from fer_edge.export.writer import Part, TargetJob
 
 if TYPE_CHECKING:
     from fer_edge.graph.preflight.finding import Finding

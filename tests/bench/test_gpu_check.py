@@ -20,7 +20,7 @@ from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import MissingPackageError, SessionError
 from fer_edge.core.machine import GpuReport, machine_report
-from fer_edge.export import tensorrt_files
+from fer_edge.export import tensorrt_backend
 from fer_edge.runtime.cuda_python_device import CudaPythonDevice
 
 FEW = GpuCheckOptions(runs=10, cycles=40, threads=3)
@@ -37,11 +37,11 @@ def cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCuda:
     cuda = fake_cuda.install(monkeypatch, FakeCuda())
     report = GpuReport(name=cuda.name, compute_capability="8.6", memory_bytes=1 << 30, cuda_driver="12.6")
     here = dataclasses.replace(machine_report(), gpus=(report,))
-    for module in (gpu_check, tensorrt_files):
+    for module in (gpu_check, tensorrt_backend):
         monkeypatch.setattr(module, "machine_report", lambda: here)
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(tensorrt_files.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(tensorrt_backend.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setenv("FER_EDGE_CACHE", str(tmp_path / "cache"))
     return cuda
 

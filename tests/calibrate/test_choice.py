@@ -13,6 +13,7 @@ from miniature import miniature_bundle, noise_dataset
 from fer_edge.calibrate.choice import CandidateResult, Comparison, compare_candidates, ranked
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, SampleRecipe
 from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.verify import verify_bundle
 from fer_edge.graph.load import load_graph
 
 GENEROUS = GateLimits(
@@ -61,7 +62,7 @@ def test_the_chosen_go_through_the_whole_gate_and_can_be_written(comparison: Com
     assert comparison.chosen == {"int8": best.name, "int8-trt": "plain"}
     assert comparison.outcome.passed
     bundle = comparison.outcome.write()
-    assert bundle.verify().ok
+    assert verify_bundle(bundle.path).ok
     assert bundle.manifest.provenance.calibration["int8"]["choice"]["chosen"] == comparison.chosen
     assert bundle.variant("int8").how_made["recipe"]["candidates"] == []
 

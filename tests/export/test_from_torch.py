@@ -17,13 +17,13 @@ from training import small_dataset, small_recipe
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError, OutputError
 from fer_edge.core.preprocess import prepare_stills
-from fer_edge.export.card import model_card
-from fer_edge.export.chain import check_chain
-from fer_edge.export.choose import choose_target
 from fer_edge.export.from_torch.graphs import TRACED_FRAMES
 from fer_edge.export.from_torch.run import export_run, run_outputs
-from fer_edge.export.parity import compare_outputs, require_parity
-from fer_edge.export.targets import export_target
+from fer_edge.export.model_card import model_card
+from fer_edge.export.parity.outputs import compare_outputs, require_parity
+from fer_edge.export.parity.stages import check_chain
+from fer_edge.export.selection import choose_target
+from fer_edge.export.target import export_target
 from fer_edge.graph.info import graph_macs
 from fer_edge.graph.load import load_graph
 from fer_edge.model.cost import encoder_macs, head_macs

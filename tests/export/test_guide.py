@@ -9,8 +9,8 @@ import pytest
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.files import read_json
-from fer_edge.export.choose import target_names
 from fer_edge.export.preflight import ROWS, check_bundle
+from fer_edge.export.selection import target_names
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ import pytest
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.recipes import override
-from fer_edge.export.choose import choose_target, target_names
 from fer_edge.export.recipe import ShapeRange, Shapes, TargetRecipe, load_target
-from fer_edge.export.targets import WRITERS
+from fer_edge.export.selection import choose_target, target_names
+from fer_edge.export.target import WRITERS
 
 SHIPPED = {
     "cpu-arm", "cpu-x86", "cuda", "desktop-tensorrt", "jetpack5", "jetson-orin-agx", "jetson-orin-nano", "jetson-thor",

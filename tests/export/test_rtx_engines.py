@@ -15,10 +15,10 @@ from fer_edge.core.errors import SessionError
 from fer_edge.core.files import sha256_bytes, sha256_file
 from fer_edge.core.machine import machine_report
 from fer_edge.core.tensorrt_flavours import FLAVOURS
-from fer_edge.export.targets import target_job
-from fer_edge.export.tensorrt_build import BuildOptions, build_plan
-from fer_edge.export.tensorrt_files import TENSORRT
-from fer_edge.export.writer import InputShapes
+from fer_edge.export.backend import InputShapes
+from fer_edge.export.job import target_job
+from fer_edge.export.tensorrt_backend import TENSORRT
+from fer_edge.export.tensorrt_builder import BuildOptions, build_plan
 from fer_edge.runtime.engine_files import read_engine
 from fer_edge.runtime.tensorrt_library import load_tensorrt
 

@@ -20,10 +20,11 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError
 from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.tensorrt_flavours import FLAVOURS
+from fer_edge.core.verify import verify_bundle
 from fer_edge.data import Dataset
 from fer_edge.data.sample import SampleRecipe
-from fer_edge.export.card import model_card
 from fer_edge.export.from_torch.run import export_run
+from fer_edge.export.model_card import model_card
 from fer_edge.export.preflight import check_bundle
 from fer_edge.graph.index import GraphIndex
 from fer_edge.graph.load import load_graph
@@ -296,7 +297,7 @@ class TestWayOut:
             assert variant.how_made["method"].startswith("quantization-aware training")
             assert variant.how_made["trained_under"] == "int8"
             assert variant.how_made["gate"]["passed"] is True
-        assert judged.verify().ok
+        assert verify_bundle(judged.path).ok
         assert choose_variant(judged.manifest) == "int8"
         with pytest.raises(InputError, match="has no variant 'int8-qat'"):
             measure_forms(judged, dataset, recipe=replace(RECIPE, method="qat"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fer_edge.core.manifest import GraphFile
 from fer_edge.core.types import Float32, Int64, Uint8
-from fer_edge.export.parity import Parity, compare_outputs, require_parity
+from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
 from fer_edge.graph.fold import fold_constants
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.lean import lean

@@ -18,7 +18,6 @@ from fer_edge.core.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
 from fer_edge.core.metrics import AccuracyReport
-from fer_edge.export.card import INTENDED_USE, WEIGHTS_LICENCE
 from fer_edge.export.from_torch.graphs import (
     ENCODER_SHAPES,
     OPSET,
@@ -28,8 +27,9 @@ from fer_edge.export.from_torch.graphs import (
     graph_files,
     network_graphs,
 )
-from fer_edge.export.parity import Parity, compare_outputs, require_parity
-from fer_edge.export.recorded import RECORD, RecordedOutputs, generated_frames, record_outputs
+from fer_edge.export.model_card import INTENDED_USE, WEIGHTS_LICENCE
+from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
+from fer_edge.export.parity.torch_record import RECORD, RecordedOutputs, generated_frames, record_outputs
 from fer_edge.graph.fold_weights import fold_weight_quantizers
 from fer_edge.graph.info import graph_file
 from fer_edge.graph.input_cast import cast_input_first

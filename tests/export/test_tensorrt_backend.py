@@ -17,9 +17,10 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError, MissingPackageError, SessionError
 from fer_edge.core.files import sha256_bytes, sha256_file
 from fer_edge.core.machine import GpuReport, machine_report
-from fer_edge.export import tensorrt_files
-from fer_edge.export.targets import export_target, target_job
-from fer_edge.export.tensorrt_files import TENSORRT, build_engines, rebuild_engines
+from fer_edge.export import tensorrt_backend
+from fer_edge.export.job import target_job
+from fer_edge.export.target import export_target
+from fer_edge.export.tensorrt_backend import TENSORRT, build_engines, rebuild_engines
 from fer_edge.runtime.engine_files import read_engine
 from fer_edge.runtime.inference import Network
 
@@ -33,10 +34,10 @@ class Machine:
         self.cuda = FakeCuda()
         fake_cuda.install(patch, self.cuda)
         self.module = fake_tensorrt.install(patch, version, self.cuda, package=package)
-        patch.setattr(tensorrt_files.importlib.util, "find_spec", lambda name: object())
+        patch.setattr(tensorrt_backend.importlib.util, "find_spec", lambda name: object())
         report = GpuReport(name=self.cuda.name, compute_capability="8.6", memory_bytes=1 << 30, cuda_driver="12.6")
         here = dataclasses.replace(machine_report(), gpus=(report,) if gpu else ())
-        patch.setattr(tensorrt_files, "machine_report", lambda: here)
+        patch.setattr(tensorrt_backend, "machine_report", lambda: here)
 
 
 @pytest.fixture

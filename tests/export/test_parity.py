@@ -20,14 +20,14 @@ from fer_edge.core.errors import BundleError, GateError, InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
-from fer_edge.export import chain
-from fer_edge.export.chain import check_chain, engine_opener, write_verdict
-from fer_edge.export.chain_frames import generated_frames, real_frames
-from fer_edge.export.chain_report import ChainReport, ParityLimits, StageReport
-from fer_edge.export.chain_target import written_target
-from fer_edge.export.diverge import first_divergence
-from fer_edge.export.recorded import RECORD, record_outputs, recorded_outputs
-from fer_edge.export.writer import Run
+from fer_edge.export.backend import Run
+from fer_edge.export.parity import stages
+from fer_edge.export.parity.frames import generated_frames, real_frames
+from fer_edge.export.parity.layer_search import first_divergence
+from fer_edge.export.parity.report import ChainReport, ParityLimits, StageReport
+from fer_edge.export.parity.stages import check_chain, engine_opener, write_verdict
+from fer_edge.export.parity.target_files import written_target
+from fer_edge.export.parity.torch_record import RECORD, record_outputs, recorded_outputs
 from fer_edge.graph.info import graph_file
 from fer_edge.runtime import Network
 from fer_edge.runtime.inference import choose_variant
@@ -311,7 +311,7 @@ def test_the_shipped_bundle_on_its_own_calibration_images(fer2013_path: Path) ->
 
 class TestCommand:
     def run(self, monkeypatch: pytest.MonkeyPatch, *arguments: object, engines: dict[str, object] | None = None) -> int:
-        monkeypatch.setattr(chain, "engines_at_hand", lambda: (engines or {}, {"cuda": "no GPU here"}))
+        monkeypatch.setattr(stages, "engines_at_hand", lambda: (engines or {}, {"cuda": "no GPU here"}))
         with pytest.raises(SystemExit) as exit_:
             main([str(argument) for argument in ("parity", *arguments)])
         return int(exit_.value.code or 0)
@@ -332,7 +332,7 @@ class TestCommand:
         assert Bundle.open(bundle.path).variant("fp32").parity["chain"]["passed"] is True
 
         broken = with_variant(Bundle.open(bundle.path), "int8", with_pairs(miniature_encoder(), ("last_active",)))
-        monkeypatch.setattr(chain, "suitable_variants", lambda manifest, provider: ("int8",))
+        monkeypatch.setattr(stages, "suitable_variants", lambda manifest, provider: ("int8",))
         assert self.run(monkeypatch, broken.path, engines={"openvino": uint8_read_as_int8}) == 1
         out, err = capsys.readouterr()
         assert "FAILED" in out

@@ -8,9 +8,10 @@ from typing import Any
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError
+from fer_edge.export.backend import PlannedFile, TargetJob
+from fer_edge.export.job import target_job
 from fer_edge.export.preflight import Verdict, job_findings
-from fer_edge.export.targets import WRITERS, check_job, job_samples, target_job
-from fer_edge.export.writer import PlannedFile, TargetJob
+from fer_edge.export.target import WRITERS, check_job, job_samples
 
 __all__ = ["TargetPlan", "plan_target"]
 

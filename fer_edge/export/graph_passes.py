@@ -15,9 +15,9 @@ from fer_edge.core.manifest import Manifest
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Array
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.export.parity import Parity, compare_outputs
+from fer_edge.export.backend import InputShapes, Part, Run
+from fer_edge.export.parity.outputs import Parity, compare_outputs
 from fer_edge.export.recipe import Shapes, TargetRecipe
-from fer_edge.export.writer import InputShapes, Part, Run
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_edge.core.errors import InputError, SessionError, require
 from fer_edge.core.types import Progress
-from fer_edge.export.writer import InputShapes
+from fer_edge.export.backend import InputShapes
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary
 
 if TYPE_CHECKING:

@@ -22,11 +22,13 @@ from fer_edge.core.errors import BundleError, GateError, MissingPackageError, Ou
 from fer_edge.core.machine import GpuReport
 from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.core.verify import verify_bundle
-from fer_edge.export import prepare, targets
-from fer_edge.export.choose import choose_target
-from fer_edge.export.plan import plan_target
+from fer_edge.export import graph_passes
+from fer_edge.export import target as target_module
+from fer_edge.export.dry_run import plan_target
+from fer_edge.export.job import target_job
 from fer_edge.export.preflight import ROWS, check_bundle
-from fer_edge.export.targets import check_job, export_target, job_samples, target_job
+from fer_edge.export.selection import choose_target
+from fer_edge.export.target import check_job, export_target, job_samples
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 
@@ -101,7 +103,7 @@ class TestPrepared:
     def test_a_pass_that_changes_what_is_computed_is_caught(
         self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        honest = prepare._rewritten
+        honest = graph_passes._rewritten
 
         def wrong(model: onnx.ModelProto, *rest: object, **named: object) -> tuple[onnx.ModelProto, list[str]]:
             made, said = honest(model, *rest, **named)  # type: ignore[arg-type]
@@ -111,7 +113,7 @@ class TestPrepared:
                     tensor.CopyFrom(onnx.numpy_helper.from_array(values + np.ones_like(values), tensor.name))
             return made, said
 
-        monkeypatch.setattr(prepare, "_rewritten", wrong)
+        monkeypatch.setattr(graph_passes, "_rewritten", wrong)
         with pytest.raises(GateError, match=r"the graphs of fp32 after .*LSTM unrolled.*nothing was written"):
             export_target(bundle, target="jetpack5", variant="fp32", settings=SMALL, out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
@@ -157,7 +159,7 @@ class TestRefusals:
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(targets, "write_json", full)
+        monkeypatch.setattr(target_module, "write_json", full)
         with pytest.raises(OutputError, match="No space left on device"):
             export_target(bundle, target="cpu-x86", out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
@@ -178,7 +180,7 @@ class TestRefusals:
             path.write_bytes(data)
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-        monkeypatch.setattr("fer_edge.export.cpu_files.write_atomic", write)
+        monkeypatch.setattr("fer_edge.export.ort_backend.write_atomic", write)
         wanted, words = (OutputError, "No space left") if full else (SessionError, "ONNX Runtime refuses encoder")
         with pytest.raises(wanted, match=words):
             export_target(bundle, target="cpu-x86", out=tmp_path / "out")
@@ -317,7 +319,7 @@ def test_auto_finds_the_target_of_the_gpu_and_of_its_tensorrt(
 
     gpu = GpuReport(name="GPU", compute_capability=capability, memory_bytes=1 << 30, cuda_driver="12.6")
     machine = SimpleNamespace(cpu=board, gpus=(gpu,))
-    monkeypatch.setattr("fer_edge.export.choose.machine_report", lambda: machine)
+    monkeypatch.setattr("fer_edge.export.selection.machine_report", lambda: machine)
     monkeypatch.setattr("fer_edge.runtime.tensorrt_library.load_tensorrt", load)
     assert choose_target("auto") == (expected or choose_target("auto", gpu=False))
 

@@ -14,7 +14,7 @@ from fer_edge.core.errors import MissingPackageError, SessionError, require
 from fer_edge.core.files import write_atomic
 from fer_edge.core.telemetry import without_telemetry
 from fer_edge.core.types import Array, Progress
-from fer_edge.export.writer import (
+from fer_edge.export.backend import (
     InputShapes,
     Part,
     PlannedFile,

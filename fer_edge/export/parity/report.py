@@ -7,7 +7,7 @@ from typing import Any
 
 from fer_edge.core.errors import GateError
 from fer_edge.core.json import encode, expect
-from fer_edge.export.diverge import Divergence
+from fer_edge.export.parity.layer_search import Divergence
 
 __all__ = ["ChainReport", "ParityLimits", "StageReport"]
 

@@ -24,9 +24,9 @@ from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Array, Float32, Progress
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.export.parity import Parity, compare_outputs, require_parity
+from fer_edge.export.backend import PlannedFile, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
 from fer_edge.export.triton_config import LABELS_FILE, TritonOptions, encoder_config, recognizer_config, step_config
-from fer_edge.export.writer import PlannedFile, TargetJob, TargetWriter, WriterPlan, WrittenTarget
 from fer_edge.runtime.feature_window import FeatureWindow
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session

@@ -18,11 +18,11 @@ from fer_edge.core.files import sha256_bytes, write_atomic, writing
 from fer_edge.core.machine import GpuReport, MachineReport, machine_report
 from fer_edge.core.types import Progress
 from fer_edge.data.cache import default_cache_folder
-from fer_edge.export.choose import target_names
+from fer_edge.export.backend import Part, PlannedFile, Run, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.export.job import target_job
 from fer_edge.export.recipe import TargetRecipe, load_target
-from fer_edge.export.targets import target_job
-from fer_edge.export.tensorrt_build import BuildOptions, BuiltPlan, build_plan, check_options
-from fer_edge.export.writer import Part, PlannedFile, Run, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.export.selection import target_names
+from fer_edge.export.tensorrt_builder import BuildOptions, BuiltPlan, build_plan, check_options
 from fer_edge.runtime.cuda_device import open_device
 from fer_edge.runtime.device_session import DeviceSession
 from fer_edge.runtime.engine_files import (

@@ -12,7 +12,7 @@ from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import timestamp
 from fer_edge.export.from_torch.graphs import OPSET, TorchNetwork, check_graphs, graph_files, network_graphs
-from fer_edge.export.recorded import RECORD, record_outputs
+from fer_edge.export.parity.torch_record import RECORD, record_outputs
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.train.bundle_weights import BundleOrigin
 

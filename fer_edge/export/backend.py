@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.types import Array, Progress
-from fer_edge.export.parity import Parity
+from fer_edge.export.parity.outputs import Parity
 from fer_edge.export.recipe import Precision, TargetRecipe
 
 __all__ = [
@@ -153,7 +153,7 @@ class WrittenTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetWriter:
-    """How one kind of engine's files are written. `fer_edge.export.targets.WRITERS` maps a recipe's kind to one.
+    """How one kind of engine's files are written. `fer_edge.export.target.WRITERS` maps a recipe's kind to one.
 
     Attributes:
         plan: what `write` would do here, without doing it: no file is written and nothing is built.

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.types import Progress
-from fer_edge.export.chain import TargetFiles
+from fer_edge.export.job import target_job
+from fer_edge.export.parity.stages import TargetFiles
 from fer_edge.export.preflight import require_preflight
-from fer_edge.export.targets import WRITERS, target_job
+from fer_edge.export.target import WRITERS
 
 __all__ = ["written_target"]
 

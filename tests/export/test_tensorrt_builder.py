@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 from tiny import SIZE, tiny_encoder, tiny_head
 
 from fer_edge.core.errors import InputError, SessionError
-from fer_edge.export.tensorrt_build import BuildOptions, build_plan
-from fer_edge.export.writer import InputShapes
+from fer_edge.export.backend import InputShapes
+from fer_edge.export.tensorrt_builder import BuildOptions, build_plan
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
 
 VERSIONS = {"8.5.2.2": "8.5", "8.6.2": "8.6", "10.3.0": "10.3", "10.13.2.6": "10.13", "11.4.1": "11"}

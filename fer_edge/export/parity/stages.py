@@ -15,10 +15,10 @@ from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError
 from fer_edge.core.json import expect
 from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8
-from fer_edge.export.chain_report import ChainReport, ParityLimits, StageReport
-from fer_edge.export.diverge import Divergence, Opener, first_divergence, spread_of_difference
-from fer_edge.export.recorded import RecordedOutputs, recorded_outputs
-from fer_edge.export.writer import Part, Run
+from fer_edge.export.backend import Part, Run
+from fer_edge.export.parity.layer_search import Divergence, Opener, first_divergence, spread_of_difference
+from fer_edge.export.parity.report import ChainReport, ParityLimits, StageReport
+from fer_edge.export.parity.torch_record import RecordedOutputs, recorded_outputs
 from fer_edge.runtime.inference import suitable_variants
 from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 

@@ -12,22 +12,19 @@ from typing import Any, Final
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import OutputError
 from fer_edge.core.files import output_folder, sha256_file, write_json, writing
-from fer_edge.core.recipes import override
 from fer_edge.core.types import Progress
-from fer_edge.export.choose import choose_precision, choose_target, target_variant
-from fer_edge.export.parity import Parity, require_parity
-from fer_edge.export.preflight import require_preflight
-from fer_edge.export.prepare import (
+from fer_edge.export.backend import Part, Run, TargetJob, TargetWriter
+from fer_edge.export.graph_passes import (
     Sample,
     bundle_graphs,
     compare_parts,
-    part_shapes,
-    prepare_graphs,
     reference_samples,
     running,
 )
-from fer_edge.export.recipe import Precision, load_target
-from fer_edge.export.writer import Part, Run, TargetJob, TargetWriter
+from fer_edge.export.job import target_job
+from fer_edge.export.parity.outputs import Parity, require_parity
+from fer_edge.export.preflight import require_preflight
+from fer_edge.export.recipe import Precision
 from fer_edge.runtime.providers import open_session
 
 __all__ = [
@@ -37,7 +34,6 @@ __all__ = [
     "check_job",
     "export_target",
     "job_samples",
-    "target_job",
 ]
 
 TARGET_FILE: Final = "target.json"
@@ -55,31 +51,31 @@ _ENGINE_TOLERANCE: Final[Mapping[Precision, float]] = {
 
 
 def _ort() -> TargetWriter:
-    from fer_edge.export.cpu_files import ORT
+    from fer_edge.export.ort_backend import ORT
 
     return ORT
 
 
 def _openvino() -> TargetWriter:
-    from fer_edge.export.cpu_files import OPENVINO
+    from fer_edge.export.ort_backend import OPENVINO
 
     return OPENVINO
 
 
 def _tensorrt() -> TargetWriter:
-    from fer_edge.export.tensorrt_files import TENSORRT
+    from fer_edge.export.tensorrt_backend import TENSORRT
 
     return TENSORRT
 
 
 def _script() -> TargetWriter:
-    from fer_edge.export.trtexec import SCRIPT
+    from fer_edge.export.trtexec_script import SCRIPT
 
     return SCRIPT
 
 
 def _triton() -> TargetWriter:
-    from fer_edge.export.triton import TRITON
+    from fer_edge.export.triton_repository import TRITON
 
     return TRITON
 
@@ -149,43 +145,6 @@ class TargetReport:
             "graphs": None if self.graphs is None else self.graphs.to_json(),
             "parity": None if self.parity is None else self.parity.to_json(),
         }
-
-
-def target_job(
-    bundle: Bundle, *, target: str, variant: str | None = None, settings: Iterable[str] = (), clip: bool = False
-) -> TargetJob:
-    """A target's graphs, ready for its writer; `check_job` compares them with the bundle's own.
-
-    Args:
-        bundle: an open bundle.
-        target: as `choose_target` takes it, or the path of a recipe that ends in ``.toml``.
-        variant: a variant's name; the recipe's choice by default.
-        settings: ``"key=value"`` changes to the recipe.
-        clip: with the fused graph from a clip to its logits.
-
-    Raises:
-        InputError: no such target, a bad setting, or a graph that does not bear a pass of the recipe.
-        BundleError: no such variant, or a damaged bundle.
-        MissingPackageError: a pass needs a package that is not installed.
-    """
-    name = choose_target(target)
-    recipe = override(load_target(name), settings)
-    chosen = target_variant(bundle, recipe, variant)
-    precision = choose_precision(bundle, recipe, chosen)
-    shapes = part_shapes(bundle.manifest, recipe.shapes)
-    own = bundle_graphs(bundle, chosen, clip=clip)
-    prepared = prepare_graphs(own, recipe, shapes, float16=precision in ("fp16", "int8-fp16"))
-    return TargetJob(
-        name=Path(name).stem if name.endswith(".toml") else name,
-        recipe=recipe,
-        bundle=bundle,
-        variant=chosen,
-        precision=precision,
-        graphs=prepared.graphs,
-        shapes={part: shapes[part] for part in own},
-        keep_float32=prepared.keep_float32,
-        passes=prepared.passes,
-    )
 
 
 def job_samples(job: TargetJob) -> dict[Part, tuple[Sample, ...]]:

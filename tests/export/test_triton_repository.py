@@ -19,7 +19,7 @@ from fer_edge.cli.export import command
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError, SessionError
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.export.targets import export_target
+from fer_edge.export.target import export_target
 from fer_edge.export.triton_config import TritonOptions
 from fer_edge.runtime.feature_window import FeatureWindow
 from fer_edge.runtime.inference import Network

@@ -10,7 +10,7 @@ from typing import Final
 from fer_edge.core.files import write_atomic
 from fer_edge.core.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 from fer_edge.core.types import Progress
-from fer_edge.export.writer import Part, PlannedFile, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.export.backend import Part, PlannedFile, TargetJob, TargetWriter, WriterPlan, WrittenTarget
 
 __all__ = ["SCRIPT", "SCRIPT_FILE", "build_script", "trtexec_flags"]
 

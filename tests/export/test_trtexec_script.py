@@ -15,8 +15,9 @@ from miniature import miniature_bundle
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
-from fer_edge.export.targets import export_target, target_job
-from fer_edge.export.trtexec import trtexec_flags
+from fer_edge.export.job import target_job
+from fer_edge.export.target import export_target
+from fer_edge.export.trtexec_script import trtexec_flags
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 FAKE_TRTEXEC = """\

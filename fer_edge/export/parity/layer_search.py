@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_edge.core.errors import SessionError
 from fer_edge.core.types import Array
-from fer_edge.export.writer import Run
+from fer_edge.export.backend import Run
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
