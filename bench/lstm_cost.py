@@ -27,8 +27,7 @@ from fer_edge.core.errors import FerEdgeError, InputError
 from fer_edge.core.files import write_json
 from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
-from fer_edge.graph.index import GraphIndex, drop_dead_nodes, drop_unused
-from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.graph.graph import GraphIndex, drop_dead_nodes, drop_unused, dump_graph, load_graph
 from fer_edge.runtime.providers import open_session
 
 PROVIDERS = ("cpu", "openvino")

@@ -25,10 +25,10 @@ from fer_edge.core.errors import FerEdgeError
 from fer_edge.core.files import write_json
 from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
-from fer_edge.graph.fold import fold_constants
-from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.graph.graph import dump_graph, load_graph
 from fer_edge.graph.lstm_forms import rewrite_lstm
 from fer_edge.graph.shapes import fix_dimensions
+from fer_edge.graph.simplify import fold_constants
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 

@@ -46,10 +46,10 @@ def encoders(bundle: Bundle, dataset: Any, recipe: Any) -> dict[str, bytes]:
     """Every form of the encoder, open in N."""
     import dataclasses
 
-    from fer_edge.calibrate.forms import form_graphs
+    from fer_edge.calibrate.evaluation import open_parts, sample_of
+    from fer_edge.calibrate.int8_variants import form_graphs
     from fer_edge.calibrate.ptq import quantize_encoder
-    from fer_edge.calibrate.trial import open_parts, sample_of
-    from fer_edge.graph.load import dump_graph, load_graph
+    from fer_edge.graph.graph import dump_graph, load_graph
     from fer_edge.graph.lstm_forms import rewrite_lstm
 
     parts = open_parts(bundle, dataset, recipe)
@@ -72,7 +72,7 @@ def dynamic_product(hoisted: Any) -> bytes:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from fer_edge.graph.load import dump_graph
+    from fer_edge.graph.graph import dump_graph
     from fer_edge.graph.lstm_forms import PRODUCT
 
     products = [node.name for node in hoisted.graph.node if node.op_type == "MatMul" and node.name.endswith(PRODUCT)]

@@ -10,14 +10,20 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from fer_edge.calibrate.forms import learnt_forms, make_forms
+from fer_edge.calibrate.evaluation import (
+    FormOutcome,
+    GateRows,
+    RowSample,
+    Trial,
+    draw_agreement_rows,
+    open_parts,
+    sample_of,
+)
 from fer_edge.calibrate.gate import require_gates
-from fer_edge.calibrate.measure import GateRows
-from fer_edge.calibrate.mixed import restore_accuracy
+from fer_edge.calibrate.int8_variants import learnt_forms, make_forms
+from fer_edge.calibrate.mixed_precision import restore_accuracy
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe
-from fer_edge.calibrate.sample import RowSample, draw_agreement_rows
-from fer_edge.calibrate.trial import FormOutcome, Trial, open_parts, sample_of
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.manifest import Variant, timestamp

@@ -11,11 +11,11 @@ from fer_edge.calibrate.recipe import HalfRange, PtqRange, PtqRecipe
 from fer_edge.core.errors import InputError
 from fer_edge.core.telemetry import quiet_nncf, without_telemetry
 from fer_edge.core.types import Uint8
-from fer_edge.graph.fold import fold_constants
-from fer_edge.graph.index import GraphIndex, drop_dead_nodes, drop_unused
-from fer_edge.graph.input_cast import cast_input_first
+from fer_edge.graph.graph import GraphIndex, drop_dead_nodes, drop_unused
 from fer_edge.graph.layers import find_nodes
 from fer_edge.graph.lstm_forms import PRODUCT, rewrite_lstm
+from fer_edge.graph.simplify import fold_constants
+from fer_edge.graph.tensorrt_rewrites import cast_input_first
 
 with without_telemetry():
     import nncf

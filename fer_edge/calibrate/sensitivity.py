@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from fer_edge.calibrate.forms import FormGraphs
+from fer_edge.calibrate.evaluation import FloatParts, open_parts, sample_of, trial_bundle
+from fer_edge.calibrate.int8_variants import FormGraphs
 from fer_edge.calibrate.ptq import NNCF_VERSION, float_nodes, prepared_encoder, quantize_encoder
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
-from fer_edge.calibrate.trial import FloatParts, open_parts, sample_of, trial_bundle
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.files import read_json
 from fer_edge.core.json import decode, encode, expect
@@ -23,12 +23,10 @@ from fer_edge.core.metrics import fit_temperature, paired_report, softmax
 from fer_edge.core.types import Float32, Progress, Uint8
 from fer_edge.data.report import leaked_rows
 from fer_edge.data.stills import Dataset, StillSet
-from fer_edge.graph.index import GraphIndex
-from fer_edge.graph.int8_storage import STORAGE
+from fer_edge.graph.graph import GraphIndex, dump_graph
 from fer_edge.graph.layers import layer_of
-from fer_edge.graph.load import dump_graph
-from fer_edge.graph.signed import to_signed_int8
-from fer_edge.graph.weights import store_weights_int8
+from fer_edge.graph.qdq import to_signed_int8
+from fer_edge.graph.weight_compression import STORAGE, store_weights_int8
 from fer_edge.runtime.evaluate import StillOutputs, evaluate_windows
 from fer_edge.runtime.inference import Network
 

@@ -99,7 +99,7 @@ def _measure(
 ) -> CalibrationOutcome:
     """Make and judge the recipe's way, or compare its candidates; say what came of it."""
     from fer_edge.calibrate.calibration import measure_forms
-    from fer_edge.calibrate.choice import compare_candidates
+    from fer_edge.calibrate.candidates import compare_candidates
     from fer_edge.cli.calibration_tables import print_comparison, print_outcome
 
     if not plan.candidates:

@@ -10,7 +10,7 @@ from fer_edge.cli.console import print_table
 
 if TYPE_CHECKING:
     from fer_edge.calibrate.calibration import CalibrationOutcome
-    from fer_edge.calibrate.choice import Comparison
+    from fer_edge.calibrate.candidates import Comparison
     from fer_edge.calibrate.sensitivity import LayerCost, SensitivityReport
     from fer_edge.core.manifest import Variant
 

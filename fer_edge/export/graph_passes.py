@@ -62,8 +62,8 @@ def bundle_graphs(bundle: Bundle, variant: str, *, clip: bool) -> dict[Part, byt
     }
     if clip:
         require("onnx", needed_by="the fused clip graph", extra="calibrate")
-        from fer_edge.graph.fuse import fuse_clip_graph
-        from fer_edge.graph.load import dump_graph, load_graph
+        from fer_edge.graph.clip_graph import fuse_clip_graph
+        from fer_edge.graph.graph import dump_graph, load_graph
 
         graphs["clip"] = dump_graph(fuse_clip_graph(load_graph(graphs["encoder"]), load_graph(graphs["head"])))
     return graphs
@@ -107,7 +107,7 @@ def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: S
     for package in ("onnx", "onnxslim") if recipe.fold else ("onnx",):
         require(package, needed_by="rewriting graphs for a target", extra="tensorrt")
     from fer_edge.graph.float16 import float32_nodes
-    from fer_edge.graph.load import dump_graph, load_graph
+    from fer_edge.graph.graph import dump_graph, load_graph
 
     typed = recipe.tensorrt is not None and recipe.tensorrt.strong_typing
     done, kept, passes = dict[Part, bytes](), dict[Part, tuple[str, ...]](), list[str]()
@@ -123,12 +123,11 @@ def _rewritten(
     model: ModelProto, recipe: TargetRecipe, shapes: Mapping[str, InputShapes], *, float16: bool
 ) -> tuple[ModelProto, list[str]]:
     from fer_edge.graph.float16 import to_float16
-    from fer_edge.graph.fold import fold_constants
-    from fer_edge.graph.input_cast import cast_input_first
     from fer_edge.graph.lstm_forms import rewrite_lstm
     from fer_edge.graph.shapes import fix_dimensions
-    from fer_edge.graph.spelled_out import spell_out
-    from fer_edge.graph.weights import restore_weights
+    from fer_edge.graph.simplify import fold_constants
+    from fer_edge.graph.tensorrt_rewrites import cast_input_first, spell_out
+    from fer_edge.graph.weight_compression import restore_weights
 
     said = []
     if recipe.tensorrt is not None:

@@ -126,7 +126,7 @@ def _findings(
     if row not in ROWS:
         raise InputError(f"check target {row!r} is unknown; expected one of {', '.join(ROWS)}")
     require("onnx", needed_by="pre-flight", extra="tensorrt")
-    from fer_edge.graph.load import load_graph
+    from fer_edge.graph.graph import load_graph
     from fer_edge.graph.preflight.check import check_graph
 
     found: list[Finding] = []

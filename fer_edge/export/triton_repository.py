@@ -69,8 +69,8 @@ def _refusals(job: TargetJob) -> tuple[str, ...]:
     if job.recipe.triton.backend != "tensorrt":
         return ()
     require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
-    from fer_edge.graph.load import load_graph
-    from fer_edge.graph.signed import unsigned_nodes
+    from fer_edge.graph.graph import load_graph
+    from fer_edge.graph.qdq import unsigned_nodes
 
     unsigned = [part for part, graph in job.graphs.items() if unsigned_nodes(load_graph(graph, name=part))]
     if not unsigned:
@@ -86,8 +86,8 @@ def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
     if refusals := _refusals(job):
         raise SessionError(f"the target {job.name!r}: {refusals[0]}")
     require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
-    from fer_edge.graph.load import dump_graph, load_graph
-    from fer_edge.graph.step import step_graph
+    from fer_edge.graph.graph import dump_graph, load_graph
+    from fer_edge.graph.streaming_step import step_graph
 
     manifest, options = job.bundle.manifest, job.recipe.triton
     variant = job.bundle.variant(job.variant)
@@ -114,7 +114,7 @@ def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
 
 def _repository(manifest: Manifest, options: TritonOptions, models: Mapping[str, ModelProto]) -> dict[str, bytes]:
     """Everything but the graphs, by its place in the folder."""
-    from fer_edge.graph.info import describe_graph
+    from fer_edge.graph.cost import describe_graph
 
     names = {model: f"{manifest.name}_{model}" for model in _MODELS}
     looks = next(tensor for tensor in describe_graph(models["encoder"]).outputs if tensor.name == "attention")

@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.index import GraphIndex, constant_value, drop_unused
+from fer_edge.graph.graph import GraphIndex, constant_value, drop_unused
 from fer_edge.graph.lstm_forms import CELL
 
 __all__ = ["float32_nodes", "to_float16"]

@@ -22,7 +22,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Array, Float32
-from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused, is_zero
+from fer_edge.graph.graph import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused, is_zero
 
 __all__ = ["CELL", "PRODUCT", "LstmForm", "rewrite_lstm", "unusual_lstm"]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from fer_edge.core.errors import GateError
-from fer_edge.graph.index import GraphIndex, attribute, constant_value
+from fer_edge.graph.graph import GraphIndex, attribute, constant_value
 
 __all__ = ["ConvolutionWeights", "convolution_weights", "holds_two_of_four", "require_two_of_four"]
 

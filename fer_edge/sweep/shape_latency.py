@@ -15,8 +15,8 @@ from fer_edge.core.manifest import Manifest, Provenance, SequenceSpec, Variant, 
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.sample import draw_sample
-from fer_edge.graph.info import graph_file
-from fer_edge.graph.load import load_graph
+from fer_edge.graph.cost import graph_file
+from fer_edge.graph.graph import load_graph
 from fer_edge.model.config import ModelConfig
 from fer_edge.sweep.recipe import FLOAT
 from fer_edge.train.recipe import TrainRecipe
@@ -105,7 +105,7 @@ def shape_bundle(
 def _quantized(
     graphs: dict[str, bytes], recipe: TrainRecipe, dataset: Dataset, calibration: CalibrationRecipe
 ) -> dict[str, bytes]:
-    from fer_edge.calibrate.forms import make_forms
+    from fer_edge.calibrate.int8_variants import make_forms
 
     sample = draw_sample(dataset, size=calibration.sample.size, seed=calibration.sample.seed)
     encoder, head = (load_graph(graphs[part], name=f"the {part}") for part in ("encoder", "head"))

@@ -10,7 +10,7 @@ from scripts import load_script
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
-from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.graph.graph import dump_graph, load_graph
 from fer_edge.runtime.providers import open_session
 
 

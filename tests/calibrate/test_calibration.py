@@ -14,8 +14,8 @@ from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, GateLimits, 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, GateError, InputError
 from fer_edge.core.verify import verify_bundle
-from fer_edge.graph.load import load_graph
-from fer_edge.graph.signed import unsigned_nodes
+from fer_edge.graph.graph import load_graph
+from fer_edge.graph.qdq import unsigned_nodes
 from fer_edge.runtime.inference import Network
 
 GENEROUS = GateLimits(

@@ -14,10 +14,9 @@ from onnx import ModelProto, helper, numpy_helper
 from fer_edge.calibrate.ptq import float_nodes, quantize_encoder
 from fer_edge.calibrate.recipe import PtqRecipe
 from fer_edge.core.errors import InputError
-from fer_edge.graph.index import GraphIndex
-from fer_edge.graph.info import graph_parameters
-from fer_edge.graph.load import dump_graph
-from fer_edge.graph.signed import to_signed_int8, unsigned_nodes
+from fer_edge.graph.cost import graph_parameters
+from fer_edge.graph.graph import GraphIndex, dump_graph
+from fer_edge.graph.qdq import to_signed_int8, unsigned_nodes
 
 NORMALISATION = {"Div", "ReduceMean", "Sub", "Sqrt", "Unsqueeze"}
 

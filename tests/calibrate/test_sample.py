@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from miniature import noise_dataset
 
-from fer_edge.calibrate.sample import draw_agreement_rows, draw_sample
+from fer_edge.calibrate.evaluation import draw_agreement_rows, draw_sample
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.data import load_dataset

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fer_edge.calibrate.choice import CandidateResult, ranked
+from fer_edge.calibrate.candidates import CandidateResult, ranked
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.calibrate.sensitivity import SensitivityReport
 from fer_edge.core.files import read_json

@@ -24,8 +24,8 @@ from fer_edge.export.parity.outputs import compare_outputs, require_parity
 from fer_edge.export.parity.stages import check_chain
 from fer_edge.export.selection import choose_target
 from fer_edge.export.target import export_target
-from fer_edge.graph.info import graph_macs
-from fer_edge.graph.load import load_graph
+from fer_edge.graph.cost import graph_macs
+from fer_edge.graph.graph import load_graph
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.runtime import Network, Recognizer
 from fer_edge.train.run_folder import TrainRun

@@ -28,7 +28,7 @@ from fer_edge.export.parity.report import ChainReport, ParityLimits, StageReport
 from fer_edge.export.parity.stages import check_chain, engine_opener, write_verdict
 from fer_edge.export.parity.target_files import written_target
 from fer_edge.export.parity.torch_record import RECORD, record_outputs, recorded_outputs
-from fer_edge.graph.info import graph_file
+from fer_edge.graph.cost import graph_file
 from fer_edge.runtime import Network
 from fer_edge.runtime.inference import choose_variant
 from fer_edge.runtime.providers import open_session

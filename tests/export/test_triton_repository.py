@@ -158,7 +158,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(lines: str, message: str, bundl
 def test_a_step_that_computes_something_else_leaves_nothing(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fer_edge.graph.step as step
+    import fer_edge.graph.streaming_step as step
 
     real = step.step_graph
     monkeypatch.setattr(

@@ -6,9 +6,9 @@ import pytest
 from miniature import miniature_encoder, miniature_frames, miniature_head, run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from fer_edge.graph.cost import describe_graph
 from fer_edge.graph.float16 import float32_nodes, to_float16
-from fer_edge.graph.info import describe_graph
-from fer_edge.graph.load import dump_graph
+from fer_edge.graph.graph import dump_graph
 from fer_edge.graph.lstm_forms import rewrite_lstm
 from fer_edge.graph.shapes import fix_dimensions
 

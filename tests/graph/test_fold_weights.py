@@ -8,9 +8,8 @@ from miniature import run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.fold_weights import fold_weight_quantizers
-from fer_edge.graph.index import GraphIndex
-from fer_edge.graph.load import dump_graph
+from fer_edge.graph.graph import GraphIndex, dump_graph
+from fer_edge.graph.qdq import fold_weight_quantizers
 
 
 def as_torch_exports_it(*, computed_scale: bool = False) -> ModelProto:

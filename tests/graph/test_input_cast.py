@@ -6,8 +6,8 @@ from miniature import miniature_encoder, miniature_frames, run_graph
 from onnx import TensorProto, helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.input_cast import cast_input_first
-from fer_edge.graph.load import dump_graph
+from fer_edge.graph.graph import dump_graph
+from fer_edge.graph.tensorrt_rewrites import cast_input_first
 
 
 def test_the_cast_comes_first_and_nothing_else_changes() -> None:

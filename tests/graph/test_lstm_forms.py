@@ -8,10 +8,10 @@ from miniature import miniature_encoder, miniature_head, run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.load import dump_graph
+from fer_edge.graph.graph import dump_graph
 from fer_edge.graph.lstm_forms import rewrite_lstm
 from fer_edge.graph.shapes import fix_dimensions
-from fer_edge.graph.weights import store_weights_int8
+from fer_edge.graph.weight_compression import store_weights_int8
 
 FORMS = ("hoisted", "unrolled")
 

@@ -12,7 +12,7 @@ from miniature import run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.checker import check_model
 
-from fer_edge.graph.quantize_later import pool_before_quantizing
+from fer_edge.graph.qdq import pool_before_quantizing
 
 
 def floats(name: str, shape: list[int | str]) -> object:

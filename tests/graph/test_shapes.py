@@ -5,10 +5,10 @@ import pytest
 from miniature import miniature_head, run_graph
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.fold import fold_constants
-from fer_edge.graph.info import describe_graph
-from fer_edge.graph.load import dump_graph
+from fer_edge.graph.cost import describe_graph
+from fer_edge.graph.graph import dump_graph
 from fer_edge.graph.shapes import fix_dimensions, open_dimensions
+from fer_edge.graph.simplify import fold_constants
 
 
 def test_a_fixed_dimension_goes_through_the_whole_graph_and_folding_drops_what_computed_it() -> None:

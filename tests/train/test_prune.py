@@ -20,7 +20,7 @@ from fer_edge.core.errors import GateError, InputError
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.export.from_torch.run import export_run
-from fer_edge.graph.load import load_graph
+from fer_edge.graph.graph import load_graph
 from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
 from fer_edge.model.cost import encoder_macs
 from fer_edge.train import batch_norm, linear_probe

@@ -26,9 +26,8 @@ from fer_edge.data.sample import SampleRecipe
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.export.model_card import model_card
 from fer_edge.export.preflight import check_bundle
-from fer_edge.graph.index import GraphIndex
-from fer_edge.graph.load import load_graph
-from fer_edge.graph.signed import unsigned_nodes
+from fer_edge.graph.graph import GraphIndex, load_graph
+from fer_edge.graph.qdq import unsigned_nodes
 from fer_edge.model.deploy import fold_batch_norm
 from fer_edge.model.fake_quantization import Quantiser, plain_state, quantised, quantisers, set_form
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder

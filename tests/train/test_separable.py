@@ -16,8 +16,8 @@ from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
 from fer_edge.core.bundle import Bundle
 from fer_edge.data.sample import SampleRecipe
 from fer_edge.export.from_torch.run import export_run
-from fer_edge.graph.info import graph_macs
-from fer_edge.graph.load import load_graph
+from fer_edge.graph.cost import graph_macs
+from fer_edge.graph.graph import load_graph
 from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.fake_quantization import plain_state, quantised, quantisers
 from fer_edge.model.network import AttentionCnnBiLstm

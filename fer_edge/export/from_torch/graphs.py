@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from fer_edge.core.manifest import GraphFile
 from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
-from fer_edge.graph.fold import fold_constants
-from fer_edge.graph.info import graph_file
-from fer_edge.graph.lean import lean
-from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.graph.cost import graph_file
+from fer_edge.graph.graph import dump_graph, load_graph
+from fer_edge.graph.simplify import fold_constants, lean
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.deploy import deployed_encoder, deployed_head
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder, SequenceHead

@@ -30,12 +30,12 @@ from fer_edge.export.from_torch.graphs import (
 from fer_edge.export.model_card import INTENDED_USE, WEIGHTS_LICENCE
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
 from fer_edge.export.parity.torch_record import RECORD, RecordedOutputs, generated_frames, record_outputs
-from fer_edge.graph.fold_weights import fold_weight_quantizers
-from fer_edge.graph.info import graph_file
-from fer_edge.graph.input_cast import cast_input_first
-from fer_edge.graph.int8_storage import STORAGE, stored_form
-from fer_edge.graph.load import dump_graph, load_graph
+from fer_edge.graph.cost import graph_file
+from fer_edge.graph.graph import dump_graph, load_graph
+from fer_edge.graph.qdq import fold_weight_quantizers
 from fer_edge.graph.sparsity import require_two_of_four
+from fer_edge.graph.tensorrt_rewrites import cast_input_first
+from fer_edge.graph.weight_compression import STORAGE, stored_form
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.fake_quantization import fixed
 from fer_edge.model.network import AttentionCnnBiLstm

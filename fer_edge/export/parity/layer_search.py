@@ -93,7 +93,7 @@ def first_divergence(
     Returns:
         the first tensor beyond the limit, else the one that is furthest off; None where no tensor can be compared.
     """
-    from fer_edge.graph.load import load_graph
+    from fer_edge.graph.graph import load_graph
 
     models = [load_graph(graph, name=f"the {part}") for graph, _ in (expected, got)]
     makers = _float_tensors(models[0], feeds)
@@ -137,7 +137,7 @@ def _float_tensors(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, N
     """Tensors of floats that depend on the inputs -> the node that makes them, in the order of the graph."""
     from onnx import TensorProto, shape_inference
 
-    from fer_edge.graph.index import GraphIndex
+    from fer_edge.graph.graph import GraphIndex
 
     index = GraphIndex(model)
     live = {id(node) for node in index.descendants(node for name in feeds for node in index.consumers(name))}

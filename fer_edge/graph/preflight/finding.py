@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
 from fer_edge.core.tensorrt_flavours import TensorRtFlavour
-from fer_edge.graph.index import GraphIndex, attribute
+from fer_edge.graph.graph import GraphIndex, attribute
 
 __all__ = ["Checked", "Fault", "Finding", "Profile", "Severity", "all_nodes", "label"]
 

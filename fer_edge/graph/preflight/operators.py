@@ -11,7 +11,7 @@ from typing import Final
 from onnx import NodeProto
 
 from fer_edge.core.tensorrt_flavours import TensorRtFlavour
-from fer_edge.graph.load import graph_opset
+from fer_edge.graph.graph import graph_opset
 from fer_edge.graph.preflight.finding import Checked, Fault, all_nodes, label
 
 __all__ = ["known_operators", "opset", "restrictions", "supported"]

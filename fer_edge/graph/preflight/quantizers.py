@@ -9,7 +9,7 @@ import numpy as np
 from onnx import NodeProto
 
 from fer_edge.core.types import Array
-from fer_edge.graph.index import attribute
+from fer_edge.graph.graph import attribute
 from fer_edge.graph.preflight.finding import Checked, Fault, label
 
 __all__ = ["activation_scales", "pairs", "scales", "signedness", "weight_axes", "zero_points"]
@@ -17,7 +17,7 @@ __all__ = ["activation_scales", "pairs", "scales", "signedness", "weight_axes", 
 _QDQ: Final = ("QuantizeLinear", "DequantizeLinear")
 _THROUGH: Final = ("DequantizeLinear", "Reshape", "Transpose", "Cast", "Identity")
 _SIGNED: Final = (
-    "take the variant 'int8-trt' (fer-edge calibrate makes it), or rewrite the graph with fer_edge.graph.signed"
+    "take the variant 'int8-trt' (fer-edge calibrate makes it), or rewrite the graph with fer_edge.graph.qdq"
 )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from onnx import NodeProto
 
-from fer_edge.graph.index import attribute
+from fer_edge.graph.graph import attribute
 from fer_edge.graph.preflight.finding import Checked, Fault, all_nodes, label
 
 __all__ = ["activations", "attributes", "initial_states", "products", "types"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from onnx import TensorProto, ValueInfoProto
 
-from fer_edge.graph.index import attribute
+from fer_edge.graph.graph import attribute
 from fer_edge.graph.preflight.finding import Checked, Fault, label
 
 __all__ = ["doubles", "int64_border", "profiles", "uint8_border"]
@@ -45,7 +45,7 @@ def uint8_border(checked: Checked) -> Iterator[Fault]:
                 reader.op_type == "Cast" and attribute(reader, "to") not in _FLOATS
             ):
                 found = f"the uint8 input {name!r} is read by {reader.op_type}, expected a Cast to float"
-                cure = "cast before anything else reads it: fer_edge.graph.input_cast.cast_input_first"
+                cure = "cast before anything else reads it: fer_edge.graph.tensorrt_rewrites.cast_input_first"
                 yield Fault(node=label(reader), found=found, cure=cure)
     quantized = {"QuantizeLinear", "DequantizeLinear"}
     for node in checked.model.graph.node:

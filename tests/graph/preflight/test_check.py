@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
-from fer_edge.graph.load import load_graph
+from fer_edge.graph.graph import load_graph
 from fer_edge.graph.preflight.check import CHECK_TARGETS, DLA_RULES, RULES, check_graph
 from fer_edge.graph.preflight.finding import Finding, Profile
 

@@ -11,8 +11,8 @@ from onnx import ModelProto, TensorProto, helper
 from fer_edge.core.bundle import SequenceSpec
 from fer_edge.core.errors import InputError
 from fer_edge.core.metrics import softmax
-from fer_edge.graph.load import dump_graph
-from fer_edge.graph.step import STEP_STATES, step_graph
+from fer_edge.graph.graph import dump_graph
+from fer_edge.graph.streaming_step import STEP_STATES, step_graph
 from fer_edge.runtime.feature_window import FeatureWindow
 
 TEMPERATURE = 1.7

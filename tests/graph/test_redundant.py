@@ -8,8 +8,8 @@ from miniature import run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.checker import check_model
 
-from fer_edge.graph.lean import lean
-from fer_edge.graph.spelled_out import spell_out
+from fer_edge.graph.simplify import lean
+from fer_edge.graph.tensorrt_rewrites import spell_out
 
 STEPS, WIDTH, HIDDEN = 4, 3, 5
 INNER, OUTER = [0, 2, 1, 3], [1, 0, 2]

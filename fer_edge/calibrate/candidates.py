@@ -11,12 +11,19 @@ from typing import Any
 import numpy as np
 
 from fer_edge.calibrate.calibration import CalibrationOutcome, outcome_of
-from fer_edge.calibrate.forms import learnt_forms, make_forms
-from fer_edge.calibrate.measure import GateRows, VariantLogits
+from fer_edge.calibrate.evaluation import (
+    FormOutcome,
+    GateRows,
+    RowSample,
+    Trial,
+    VariantLogits,
+    draw_agreement_rows,
+    open_parts,
+    sample_of,
+)
+from fer_edge.calibrate.int8_variants import learnt_forms, make_forms
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, Form
-from fer_edge.calibrate.sample import RowSample, draw_agreement_rows
-from fer_edge.calibrate.trial import FormOutcome, Trial, open_parts, sample_of
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError
 from fer_edge.core.json import encode

@@ -14,9 +14,8 @@ from fer_edge.core.files import sha256_bytes
 from fer_edge.core.int8_forms import QAT_SUFFIX
 from fer_edge.core.manifest import Variant
 from fer_edge.core.types import Progress, Uint8
-from fer_edge.graph.int8_storage import stored_form
-from fer_edge.graph.quantize_later import pool_before_quantizing
-from fer_edge.graph.signed import to_signed_int8
+from fer_edge.graph.qdq import pool_before_quantizing, to_signed_int8
+from fer_edge.graph.weight_compression import stored_form
 
 __all__ = ["FormGraphs", "form_graphs", "learnt_forms", "make_forms"]
 

@@ -6,7 +6,7 @@ from miniature import miniature_encoder, miniature_frames, run_graph
 from onnx import TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.load import dump_graph, graph_opset, load_graph
+from fer_edge.graph.graph import dump_graph, graph_opset, load_graph
 
 
 def damaged(model: onnx.ModelProto, weight: str, value: float) -> bytes:

@@ -8,8 +8,8 @@ from miniature import CHANNELS, FEATURES, HIDDEN, TOKENS, miniature_encoder, min
 from onnx import TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.info import TensorInfo, describe_graph, graph_file, graph_macs, graph_parameters
-from fer_edge.graph.weights import store_weights_int8
+from fer_edge.graph.cost import TensorInfo, describe_graph, graph_file, graph_macs, graph_parameters
+from fer_edge.graph.weight_compression import store_weights_int8
 
 BILSTM_MACS = {width: 2 * 4 * HIDDEN * (width + HIDDEN) for width in (CHANNELS, FEATURES)}
 """One step of one sequence, by the width of its input."""

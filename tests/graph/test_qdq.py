@@ -6,8 +6,8 @@ from miniature import run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.load import dump_graph
-from fer_edge.graph.signed import to_signed_int8, unsigned_nodes
+from fer_edge.graph.graph import dump_graph
+from fer_edge.graph.qdq import to_signed_int8, unsigned_nodes
 
 SCALE = 0.02
 ZERO = np.uint8(0)

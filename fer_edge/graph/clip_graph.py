@@ -8,8 +8,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.info import TensorInfo, describe_graph
-from fer_edge.graph.input_cast import cast_input_first
+from fer_edge.graph.cost import TensorInfo, describe_graph
+from fer_edge.graph.tensorrt_rewrites import cast_input_first
 
 __all__ = ["fuse_clip_graph"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.info import TensorInfo, describe_graph
-from fer_edge.graph.load import graph_opset
+from fer_edge.graph.cost import TensorInfo, describe_graph
+from fer_edge.graph.graph import graph_opset
 
 __all__ = ["STEP_CONTROLS", "STEP_STATES", "step_graph"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from miniature import miniature_bundle, noise_dataset
 
-from fer_edge.calibrate.choice import CandidateResult, Comparison, compare_candidates, ranked
+from fer_edge.calibrate.candidates import CandidateResult, Comparison, compare_candidates, ranked
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, SampleRecipe
 from fer_edge.core.errors import GateError, InputError
 from fer_edge.core.verify import verify_bundle
-from fer_edge.graph.load import load_graph
+from fer_edge.graph.graph import load_graph
 
 GENEROUS = GateLimits(
     max_top1_drop=0.2, max_flip_rate=0.2, max_ece_rise=0.2, min_agreement=0.8, agreement_rows=60, agreement_seed=1

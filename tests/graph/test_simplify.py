@@ -7,9 +7,9 @@ from miniature import miniature_encoder, miniature_frames, miniature_head, run_g
 from onnx import ModelProto, helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.fold import fold_constants
-from fer_edge.graph.info import describe_graph
-from fer_edge.graph.load import dump_graph
+from fer_edge.graph.cost import describe_graph
+from fer_edge.graph.graph import dump_graph
+from fer_edge.graph.simplify import fold_constants
 
 
 def with_constant_arithmetic() -> ModelProto:

@@ -14,8 +14,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 from fer_edge.core.bundle import GraphFile
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
-from fer_edge.graph.index import GraphIndex, attribute
-from fer_edge.graph.load import graph_opset, load_graph
+from fer_edge.graph.graph import GraphIndex, attribute, graph_opset, load_graph
 
 __all__ = ["GraphInfo", "TensorInfo", "describe_graph", "graph_file", "graph_macs", "graph_parameters"]
 

@@ -1,17 +1,18 @@
-"""Unsigned INT8 activations to signed ones, for engines that take only signed, symmetric INT8 (TensorRT)."""
+"""Passes on Q/DQ graphs: signed quantizers, pooling before rounding, folded weight quantizers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.index import GraphIndex, drop_unused
+from fer_edge.core.types import Array
+from fer_edge.graph.graph import GraphIndex, attribute, drop_unused
 
-__all__ = ["to_signed_int8", "unsigned_nodes"]
+__all__ = ["fold_weight_quantizers", "pool_before_quantizing", "to_signed_int8", "unsigned_nodes"]
 
 _QDQ: Final = ("QuantizeLinear", "DequantizeLinear")
 _FUSED_INT8: Final = (
@@ -141,3 +142,95 @@ def _label(node: NodeProto) -> str:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
+
+
+def pool_before_quantizing(model: ModelProto) -> ModelProto:
+    """Convolution, rectifier, quantizer, pooling become convolution, pooling, rectifier, quantizer.
+
+    For convolutions that were left float; behind a quantized one everything stays as it is. A rectifier and rounding
+    keep the order of numbers, so the result is the same to the bit. ONNX Runtime pools 8-bit numbers in the order of a
+    float convolution one by one, which took longer than any layer of a small encoder; and it would move the quantizer
+    back in front of the pooling if they were neighbours, which is why the rectifier stands between them.
+
+    Args:
+        model: with Q/DQ pairs; not changed.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    index = GraphIndex(result)
+    moved: dict[int, Sequence[NodeProto]] = {}
+    for node in result.graph.node:
+        if node.op_type == "Relu" and (found := _way_to_pooling(node, index)) is not None:
+            dequantizer, pool = found
+            made, pooled, read = node.input[0], pool.output[0], dequantizer.output[0]
+            between = index.free_name(f"{made}_pooled")
+            pool.input[0], pool.output[0], node.input[0] = made, between, between
+            for reader in index.consumers(pooled):
+                reader.input[:] = [read if name == pooled else name for name in reader.input]
+            moved |= {id(node): (pool, node), id(pool): ()}
+    body = [each for node in result.graph.node for each in moved.get(id(node), (node,))]
+    del result.graph.node[:]
+    result.graph.node.extend(body)
+    return result
+
+
+def _way_to_pooling(rectifier: NodeProto, index: GraphIndex) -> tuple[NodeProto, NodeProto] | None:
+    """Dequantizer and pooling behind a float convolution's rectifier, if nothing else reads on the way."""
+    convolution = index.producer(rectifier.input[0])
+    if convolution is None or convolution.op_type != "Conv" or len(index.consumers(rectifier.input[0])) != 1:
+        return None
+    source = index.producer(convolution.input[0])
+    if source is not None and source.op_type == "DequantizeLinear":
+        return None
+    found: list[NodeProto] = []
+    tensor = rectifier.output[0]
+    for kind in ("QuantizeLinear", "DequantizeLinear", "MaxPool"):
+        readers = index.consumers(tensor)
+        if len(readers) != 1 or readers[0].op_type != kind or len(readers[0].output) != 1:
+            return None
+        tensor = readers[0].output[0]
+        found.append(readers[0])
+        if tensor in index.outputs:
+            return None
+    _, dequantizer, pool = found
+    return dequantizer, pool
+
+
+def fold_weight_quantizers(model: ModelProto) -> ModelProto:
+    """Replace every QuantizeLinear of a constant by the 8-bit constant that it computes; its dequantizer stays.
+
+    So the graph is as post-training quantization leaves it: a quarter of the size, and no engine computes the weights.
+
+    Args:
+        model: not changed.
+
+    Raises:
+        InputError: the scale or zero point of a constant's quantizer is computed.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    index = GraphIndex(result)
+    kept: list[NodeProto] = []
+    for node in result.graph.node:
+        value = index.constant(node.input[0]) if node.op_type == "QuantizeLinear" else None
+        if value is None:
+            kept.append(node)
+            continue
+        result.graph.initializer.append(numpy_helper.from_array(_quantized(node, value, index), node.output[0]))
+    del result.graph.node[:]
+    result.graph.node.extend(kept)
+    drop_unused(result)
+    return result
+
+
+def _quantized(node: NodeProto, value: Array, index: GraphIndex) -> Array:
+    scale = index.constant(node.input[1])
+    zero_point = index.constant(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)
+    if scale is None or zero_point is None:
+        raise InputError(f"{node.name or node.output[0]}: its scale or zero point is computed, expected a constant")
+    shape = [1] * value.ndim
+    if scale.size > 1:
+        shape[attribute(node, "axis", 1)] = -1
+    limits = np.iinfo(zero_point.dtype)
+    steps = np.rint(value / scale.reshape(shape)) + zero_point.astype(np.float32).reshape(shape)
+    return np.asarray(np.clip(steps, limits.min, limits.max).astype(zero_point.dtype))

@@ -9,16 +9,14 @@ import pytest
 from miniature import miniature_bundle, noise_dataset
 
 from fer_edge.calibrate.calibration import CalibrationOutcome, measure_forms
+from fer_edge.calibrate.evaluation import FloatParts, draw_sample
 from fer_edge.calibrate.gate import GateCheck, GateReport
-from fer_edge.calibrate.mixed import gate_use
+from fer_edge.calibrate.mixed_precision import gate_use
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form, GateLimits, MixedRecipe, SampleRecipe, SensitivityRecipe
-from fer_edge.calibrate.sample import draw_sample
 from fer_edge.calibrate.sensitivity import LayerCost, layer_costs
-from fer_edge.calibrate.trial import FloatParts
 from fer_edge.core.bundle import Bundle
-from fer_edge.graph.index import GraphIndex
-from fer_edge.graph.load import load_graph
-from fer_edge.graph.signed import unsigned_nodes
+from fer_edge.graph.graph import GraphIndex, load_graph
+from fer_edge.graph.qdq import unsigned_nodes
 
 GENEROUS = GateLimits(
     max_top1_drop=0.2, max_flip_rate=0.2, max_ece_rise=0.2, min_agreement=0.8, agreement_rows=60, agreement_seed=1
@@ -69,7 +67,7 @@ def account(found: CalibrationOutcome) -> dict[str, Any]:
 def test_the_most_sensitive_layers_are_left_float_until_the_gate_passes(
     spoilt: Bundle, costs: tuple[LayerCost, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_edge.calibrate.mixed.layer_costs", lambda *given, **more: costs)
+    monkeypatch.setattr("fer_edge.calibrate.mixed_precision.layer_costs", lambda *given, **more: costs)
     found = outcome(spoilt, "int8", MixedRecipe(method="sensitivity"))
     assert found.passed
     assert account(found)["float_layers"] == ["averagepool/pooled", "conv/last_out"]
@@ -82,7 +80,7 @@ def test_the_most_sensitive_layers_are_left_float_until_the_gate_passes(
 def test_no_more_layers_than_the_recipe_allows(
     spoilt: Bundle, costs: tuple[LayerCost, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_edge.calibrate.mixed.layer_costs", lambda *given, **more: costs)
+    monkeypatch.setattr("fer_edge.calibrate.mixed_precision.layer_costs", lambda *given, **more: costs)
     found = outcome(spoilt, "int8", MixedRecipe(method="sensitivity", max_layers=1))
     assert not found.passed
 

@@ -1,8 +1,8 @@
-"""Float weights stored as int8 with one scale a row: four times smaller, the arithmetic on them still float."""
+"""Float weights stored as int8 with one scale a row, and how each INT8 form stores them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.int8_forms import Form
 from fer_edge.core.types import Array, Float32
-from fer_edge.graph.index import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused
+from fer_edge.graph.graph import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused, dump_graph
 
-__all__ = ["WeightStorage", "restore_weights", "store_weights_int8"]
+__all__ = ["STORAGE", "WeightStorage", "restore_weights", "store_weights_int8", "stored_form"]
 
 WeightStorage = Literal["cast", "dequantize"]
 
@@ -148,3 +149,31 @@ def _int8(weight: Float32, axis: int) -> tuple[NDArray[np.int8], Float32]:
     peak = np.abs(weight).max(axis=axis, keepdims=True)
     scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale
+
+
+STORAGE: Final[Mapping[Form, WeightStorage]] = {"int8": "cast", "int8-trt": "dequantize"}
+"""How each form stores the float weights of its LSTMs and matrix products."""
+
+# Both parts' weighted means depend on the weights before them: the LSTMs, queries and keys. In the head that ends
+# before the LDA, from which on weights stay float too.
+_LAST_STORED: Final = "attention"
+
+
+def stored_form(encoder: ModelProto, head: ModelProto, *, form: Form, float_lstm: bool = False) -> tuple[bytes, bytes]:
+    """The ONNX files of a form: sequence weights stored as its engines take them, all else as it is.
+
+    Args:
+        encoder: quantized as the form wants it; not changed.
+        head: float; not changed.
+        form: decides on the storage.
+        float_lstm: leave the weights of the encoder's LSTMs float.
+    """
+    kinds = ("MatMul", "Gemm") if float_lstm else ("LSTM", "MatMul", "Gemm")
+    parts = (
+        store_weights_int8(encoder, storage=STORAGE[form], until=_LAST_STORED, kinds=kinds),
+        store_weights_int8(head, storage=STORAGE[form], until=_LAST_STORED),
+    )
+    encoder_bytes, head_bytes = (
+        dump_graph(part, name=f"the {form} {name}") for part, name in zip(parts, ("encoder", "head"), strict=True)
+    )
+    return encoder_bytes, head_bytes

@@ -10,8 +10,8 @@ from miniature import miniature_encoder, miniature_frames, miniature_head, run_g
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.load import dump_graph
-from fer_edge.graph.weights import WeightStorage, restore_weights, store_weights_int8
+from fer_edge.graph.graph import dump_graph
+from fer_edge.graph.weight_compression import WeightStorage, restore_weights, store_weights_int8
 
 STORAGES = ["cast", "dequantize"]
 

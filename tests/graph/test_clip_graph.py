@@ -6,10 +6,9 @@ from miniature import miniature_encoder, miniature_frames, miniature_head, run_g
 from onnx import ModelProto, TensorProto, helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.fuse import fuse_clip_graph
-from fer_edge.graph.index import GraphIndex
-from fer_edge.graph.info import describe_graph, graph_macs
-from fer_edge.graph.load import dump_graph
+from fer_edge.graph.clip_graph import fuse_clip_graph
+from fer_edge.graph.cost import describe_graph, graph_macs
+from fer_edge.graph.graph import GraphIndex, dump_graph
 
 
 def in_two_steps(frames: np.ndarray, length: np.ndarray) -> np.ndarray:
