@@ -31,7 +31,7 @@ from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import accuracy_report, paired_report, softmax
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data import Dataset, StillSet, load_dataset
-from fer_edge.data.report import leaked_rows
+from fer_edge.data.statistics import leaked_rows
 from fer_edge.model.cost import encoder_macs
 from fer_edge.train.batches import DeviceFaces
 from fer_edge.train.bundle_weights import BundleOrigin

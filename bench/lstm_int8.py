@@ -91,7 +91,7 @@ def dynamic_product(hoisted: Any) -> bytes:
 def accuracies(bundle: Bundle, graphs: dict[str, bytes], dataset: Any, rows: int) -> dict[str, Any]:
     """Top-1, flips and calibration error of every form before the float head, beside the float parent."""
     from fer_edge.core.preprocess import prepare_stills
-    from fer_edge.data.report import leaked_rows
+    from fer_edge.data.statistics import leaked_rows
 
     choose = dataset.split("choose")
     kept = choose.subset(~leaked_rows(dataset, choose))

@@ -26,7 +26,7 @@ from fer_edge.core.files import write_json
 from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.recipes import load_recipe, override
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.train.batches import DeviceFaces
 from fer_edge.train.distributed import processes
 from fer_edge.train.frame_stage import FrameClassifier, FrameStage

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.bundle import Bundle, Manifest, PreprocessSpec, Provenance, SequenceSpec, Variant
 from fer_edge.core.files import sha256_bytes
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.graph.cost import graph_file
 
 SIZE = 16

@@ -17,7 +17,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_CODES, EXPRESSIONS
 from fer_edge.data import load_dataset
 from fer_edge.data.faces import Face, draw_face, random_face, synthetic_stills
-from fer_edge.data.faces.draws import Draws, random_units
+from fer_edge.data.faces.random_source import Draws, random_units
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 FACE_BOX = (200, 120, 460, 380)

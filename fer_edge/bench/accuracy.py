@@ -20,8 +20,8 @@ from fer_edge.core.manifest import Variant
 from fer_edge.core.metrics import accuracy_report, softmax
 from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.data import Dataset, leaked_rows
+from fer_edge.data.dataset import Role
 from fer_edge.data.faces import synthetic_stills
-from fer_edge.data.stills import Role
 
 __all__ = [
     "EvaluationRows",

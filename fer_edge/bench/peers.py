@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import decode
-from fer_edge.data.stills import Role
+from fer_edge.data.dataset import Role
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -35,7 +35,7 @@ from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.preprocess import crop_face
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
-from fer_edge.data.stills import Role
+from fer_edge.data.dataset import Role
 from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.inference import Network
 from fer_edge.runtime.providers import open_session

@@ -28,7 +28,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.types import Progress
-from fer_edge.data.stills import Dataset
+from fer_edge.data.dataset import Dataset
 
 __all__ = ["CalibrationOutcome", "calibrate_bundle", "measure_forms", "outcome_of"]
 

@@ -30,7 +30,7 @@ from fer_edge.core.json import encode
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import expected_calibration_error, softmax
 from fer_edge.core.types import Progress
-from fer_edge.data.stills import Dataset
+from fer_edge.data.dataset import Dataset
 
 __all__ = ["CandidateResult", "Comparison", "compare_candidates", "ranked"]
 

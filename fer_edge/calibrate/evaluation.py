@@ -25,9 +25,9 @@ from fer_edge.core.manifest import Variant
 from fer_edge.core.metrics import AccuracyReport, PairedReport, accuracy_report, fit_temperature, paired_report, softmax
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Float32, Int64, Progress, Uint8
-from fer_edge.data.report import leaked_rows
-from fer_edge.data.sample import RowSample, draw_sample
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
+from fer_edge.data.sampling import RowSample, draw_sample
+from fer_edge.data.statistics import leaked_rows
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import load_graph
 from fer_edge.graph.weight_compression import STORAGE

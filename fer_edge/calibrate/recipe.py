@@ -10,7 +10,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.json import expect
 from fer_edge.core.recipes import override
-from fer_edge.data.sample import SampleChoice, SampleRecipe
+from fer_edge.data.sampling import SampleChoice, SampleRecipe
 
 __all__ = [
     "FORMS",

@@ -21,8 +21,8 @@ from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import fit_temperature, paired_report, softmax
 from fer_edge.core.types import Float32, Progress, Uint8
-from fer_edge.data.report import leaked_rows
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
+from fer_edge.data.statistics import leaked_rows
 from fer_edge.graph.graph import GraphIndex, dump_graph
 from fer_edge.graph.layers import layer_of
 from fer_edge.graph.qdq import to_signed_int8

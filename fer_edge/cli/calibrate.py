@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer_edge.calibrate.calibration import CalibrationOutcome
     from fer_edge.calibrate.recipe import CalibrationRecipe, Form
     from fer_edge.core.bundle import Bundle
-    from fer_edge.data.stills import Dataset
+    from fer_edge.data.dataset import Dataset
 
 __all__ = ["calibration_progress", "command", "tell_json"]
 

@@ -17,6 +17,7 @@ from fer_edge.core.errors import InputError, OutputError
 
 __all__ = [
     "claimed",
+    "default_cache_folder",
     "output_folder",
     "read_json",
     "scratch_file",
@@ -26,6 +27,13 @@ __all__ = [
     "write_json",
     "writing",
 ]
+
+
+def default_cache_folder() -> Path:
+    """``FER_EDGE_CACHE``, else ``$XDG_CACHE_HOME/fer-edge``, else ``~/.cache/fer-edge``."""
+    if own := os.environ.get("FER_EDGE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fer-edge"
 
 
 def sha256_bytes(data: bytes) -> str:

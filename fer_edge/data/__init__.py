@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fer_edge.data.report import DatasetReport, SplitReport, describe, leaked_rows
-from fer_edge.data.source import load_dataset
-from fer_edge.data.stills import ROLES, Dataset, Role, StillSet
+from fer_edge.data.dataset import ROLES, Dataset, Role, StillSet
+from fer_edge.data.specs import load_dataset
+from fer_edge.data.statistics import DatasetReport, SplitReport, describe, leaked_rows
 
 __all__ = [
     "ROLES",

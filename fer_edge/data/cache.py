@@ -7,8 +7,8 @@ every array. A folder that says anything else, or whose arrays do not hash to wh
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +18,63 @@ from fer_edge.core.errors import FerEdgeError, InputError
 from fer_edge.core.files import output_folder, read_json, sha256_bytes, sha256_file, write_json
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Progress
-from fer_edge.data.reading import Reading
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
 
-__all__ = ["cached", "default_cache_folder"]
+__all__ = ["ReadPlan", "cached"]
 
 _SCHEMA = 1
 _ARRAYS = ("images", "labels", "rows", "votes", "groups")
 _log = logging.getLogger(__name__)
 
 
-def default_cache_folder() -> Path:
-    """``FER_EDGE_CACHE``, else ``$XDG_CACHE_HOME/fer-edge``, else ``~/.cache/fer-edge``."""
-    if own := os.environ.get("FER_EDGE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fer-edge"
+@dataclass(frozen=True, kw_only=True)
+class ReadPlan:
+    """A source that was looked at and not yet decoded.
+
+    Attributes:
+        name: the data set's name.
+        root: the file or folder that the user named.
+        files: every file whose content decides what is read.
+        version: raised whenever the reader makes something else of the same files.
+        options: reader options that change the result, as text.
+        read: decodes the source.
+    """
+
+    name: str
+    root: Path
+    files: Sequence[Path]
+    version: int
+    options: str = ""
+    read: Callable[[Progress], Dataset]
 
 
-def cached(reading: Reading, *, folder: Path, progress: Progress) -> Dataset:
-    """The data set of `reading`: from the cache under `folder` if it is there and whole, else decoded and kept.
+def cached(plan: ReadPlan, *, folder: Path, progress: Progress) -> Dataset:
+    """The data set of `plan`: from the cache under `folder` if it is there and whole, else decoded and kept.
 
     A cache that cannot be written costs time, not the result: the arrays then stay in memory and a warning is logged.
 
     Raises:
         InputError: the source cannot be read as it is.
     """
-    identity = _identity(reading)
-    key = sha256_bytes(f"{identity['root']} {reading.options}".encode())[:16]
-    place = folder / f"{reading.name}-{key}"
+    identity = _identity(plan)
+    key = sha256_bytes(f"{identity['root']} {plan.options}".encode())[:16]
+    place = folder / f"{plan.name}-{key}"
     try:
         return _open(place, identity)
     except InputError as error:
-        _log.info("decoding %s: %s", reading.root, error)
-    dataset = reading.read(progress)
+        _log.info("decoding %s: %s", plan.root, error)
+    dataset = plan.read(progress)
     try:
         _store(dataset, place, identity)
         return _open(place, identity)
     except (FerEdgeError, OSError) as error:
-        _log.warning("%s was decoded but not kept for the next time: %s", reading.root, error)
+        _log.warning("%s was decoded but not kept for the next time: %s", plan.root, error)
         return dataset
 
 
-def _identity(reading: Reading) -> dict[str, Any]:
+def _identity(plan: ReadPlan) -> dict[str, Any]:
     lines = []
-    for path in reading.files:
+    for path in plan.files:
         try:
             stat = path.stat()
         except OSError as error:
@@ -69,11 +82,11 @@ def _identity(reading: Reading) -> dict[str, Any]:
         lines.append(f"{path} {stat.st_size} {stat.st_mtime_ns}\n")
     return {
         "schema": _SCHEMA,
-        "root": str(reading.root),
+        "root": str(plan.root),
         "files": len(lines),
         "files_sha256": sha256_bytes("".join(lines).encode()),
-        "reader": f"{reading.name}/{reading.version}",
-        "options": reading.options,
+        "reader": f"{plan.name}/{plan.version}",
+        "options": plan.options,
     }
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Int64, Progress, Uint8
-from fer_edge.data.reading import Reading
-from fer_edge.data.stills import Dataset, Role, StillSet
+from fer_edge.data.cache import ReadPlan
+from fer_edge.data.dataset import Dataset, Role, StillSet
 
-__all__ = ["DEFAULT_COUNT", "reading"]
+__all__ = ["DEFAULT_COUNT", "plan"]
 
 DEFAULT_COUNT: Final = 700
 _VERSION = 1
@@ -23,7 +23,7 @@ _CHUNKS: Final = 1 << 16
 _SPLITS: Final[dict[str, Role]] = {"train": "train", "val": "choose", "test": "report"}
 
 
-def reading(count: int = DEFAULT_COUNT, *, seed: int = 0, size: int = 48) -> Reading:
+def plan(count: int = DEFAULT_COUNT, *, seed: int = 0, size: int = 48) -> ReadPlan:
     """Plan `count` faces to train on, and a quarter as many (at least seven) to choose on and to report.
 
     Args:
@@ -34,7 +34,7 @@ def reading(count: int = DEFAULT_COUNT, *, seed: int = 0, size: int = 48) -> Rea
     from fer_edge.data import faces
 
     package = Path(faces.__file__).parent
-    return Reading(
+    return ReadPlan(
         name="synthetic",
         root=package,
         files=sorted(package.glob("*.py")),

@@ -14,10 +14,9 @@ import numpy as np
 from fer_edge import __version__
 from fer_edge.core.bundle import Bundle, timestamp
 from fer_edge.core.errors import FerEdgeError, InputError, MissingPackageError, SessionError
-from fer_edge.core.files import sha256_bytes, write_atomic, writing
+from fer_edge.core.files import default_cache_folder, sha256_bytes, write_atomic, writing
 from fer_edge.core.machine import GpuReport, MachineReport, machine_report
 from fer_edge.core.types import Progress
-from fer_edge.data.cache import default_cache_folder
 from fer_edge.export.backend import Part, PlannedFile, Run, TargetJob, TargetWriter, WriterPlan, WrittenTarget
 from fer_edge.export.job import target_job
 from fer_edge.export.recipe import TargetRecipe, load_target

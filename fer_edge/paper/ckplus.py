@@ -18,7 +18,7 @@ from fer_edge.core.json import encode
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.ckplus import SequenceSet, load_sequences, split_by_subject
-from fer_edge.data.source import DataSpec, ckplus_expressions
+from fer_edge.data.specs import DataSpec, ckplus_expressions
 from fer_edge.paper import ckplus_table
 from fer_edge.paper.ckplus_sequences import PEAK_MEAN, SEQUENCE, peak_mean, train_on_sequences
 from fer_edge.paper.ckplus_table import STARTS, CkPlusRun, Start, ckplus_report, write_ckplus

@@ -18,7 +18,7 @@ from fer_edge.core.machine import machine_report, repository_commit
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.data import Dataset
-from fer_edge.data.stills import Role
+from fer_edge.data.dataset import Role
 from fer_edge.model.layers import PixelNormalisation
 from fer_edge.paper.ckplus_table import read_ckplus
 from fer_edge.paper.preprocessing_study import (

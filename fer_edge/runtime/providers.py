@@ -90,7 +90,7 @@ ENGINE_PROVIDERS: Final[Mapping[str, Package]] = {"tensorrt": "tensorrt", "rtx":
 
 def default_engine_folder() -> Path:
     """Where engines lie that no folder is named for: ``engines`` in the user's cache (``FER_EDGE_CACHE``)."""
-    from fer_edge.data.cache import default_cache_folder
+    from fer_edge.core.files import default_cache_folder
 
     return default_cache_folder() / ENGINE_FOLDER
 

@@ -14,7 +14,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import claimed
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
-from fer_edge.data.stills import Role
+from fer_edge.data.dataset import Role
 from fer_edge.runtime.providers import open_session
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.recipe import SweepRecipe

@@ -13,7 +13,7 @@ from fer_edge.bench.result import BenchReport, ReferenceResult, VariantResult
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_json
 from fer_edge.core.json import decode, encode, expect
-from fer_edge.data.stills import Role
+from fer_edge.data.dataset import Role
 from fer_edge.sweep.grid import Axes
 
 __all__ = [

@@ -16,7 +16,7 @@ from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.recipes import load_recipe
 from fer_edge.data import Dataset
-from fer_edge.data.stills import Role
+from fer_edge.data.dataset import Role
 from fer_edge.sweep.build import calibration_of, require_packages, unmade
 from fer_edge.sweep.folder import SweepFolder
 from fer_edge.sweep.grid import Axes, Unit, plan_units

@@ -14,7 +14,7 @@ from fer_edge.core.files import sha256_bytes
 from fer_edge.core.manifest import Manifest, Provenance, SequenceSpec, Variant, timestamp
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
-from fer_edge.data.sample import draw_sample
+from fer_edge.data.sampling import draw_sample
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import load_graph
 from fer_edge.model.config import ModelConfig

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.data import Dataset
-from fer_edge.data.sample import draw_sample
+from fer_edge.data.sampling import draw_sample
 from fer_edge.model.network import AttentionCnnBiLstm
 
 __all__ = ["refit_batch_norm", "refit_folded", "training_faces"]

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.files import default_cache_folder
 from fer_edge.core.json import encode as plain
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Uint8
 from fer_edge.data import StillSet
-from fer_edge.data.cache import default_cache_folder
 from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.clips import BLOCK, ClipPlan, make_clips
 from fer_edge.model.deploy import folded

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fer_edge.core.errors import InputError, require
 from fer_edge.data import Dataset
-from fer_edge.data.sample import draw_sample
+from fer_edge.data.sampling import draw_sample
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batches import DeviceFaces
 from fer_edge.train.frame_stage import single_contexts

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fer_edge.core.errors import InputError
 from fer_edge.data import Dataset
-from fer_edge.data.report import leaked_rows
+from fer_edge.data.statistics import leaked_rows
 from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batches import DeviceFaces, in_batches

@@ -23,8 +23,8 @@ from fer_edge.core.json import encode
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.telemetry import without_telemetry
 from fer_edge.data import Dataset, StillSet
-from fer_edge.data.report import leaked_rows
-from fer_edge.data.sample import RowSample, draw_sample
+from fer_edge.data.sampling import RowSample, draw_sample
+from fer_edge.data.statistics import leaked_rows
 from fer_edge.model.fake_quantization import plain_state, quantised
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
 from fer_edge.train.batches import DeviceFaces

@@ -9,7 +9,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.int8_forms import ActivationRange, Form
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.data.clips import TRAINED, ClipPlan
-from fer_edge.data.sample import SampleRecipe
+from fer_edge.data.sampling import SampleRecipe
 from fer_edge.model.config import ModelConfig
 
 __all__ = [

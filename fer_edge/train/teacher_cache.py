@@ -16,9 +16,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from fer_edge.core.files import sha256_bytes
+from fer_edge.core.files import default_cache_folder, sha256_bytes
 from fer_edge.core.json import encode as plain
-from fer_edge.data.cache import default_cache_folder
 from fer_edge.train.augment import augment_faces, median_filter
 from fer_edge.train.batches import DeviceFaces, seeded
 from fer_edge.train.checkpoint import cache_key, keep, kept

@@ -18,7 +18,7 @@ from fer_edge.core.files import claimed
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.ckplus import CkPlusSequence
-from fer_edge.data.report import leaked_rows
+from fer_edge.data.statistics import leaked_rows
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batch_norm import refit_folded
 from fer_edge.train.batches import DeviceFaces

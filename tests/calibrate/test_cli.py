@@ -12,7 +12,7 @@ from fer_edge.calibrate.sensitivity import LayerCost, SensitivityReport
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.files import sha256_bytes
-from fer_edge.data.stills import Dataset
+from fer_edge.data.dataset import Dataset
 
 LENIENT = """
 forms = ["int8"]

@@ -11,7 +11,7 @@ from fer_edge.calibrate.evaluation import draw_agreement_rows, draw_sample
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.data import load_dataset
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
 
 COMMITTED = Path(__file__).parents[2] / "calibrate" / "samples"
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.files import default_cache_folder
 from fer_edge.core.types import Progress, no_progress
 from fer_edge.data import Dataset, StillSet
-from fer_edge.data.cache import cached, default_cache_folder
-from fer_edge.data.reading import Reading
+from fer_edge.data.cache import ReadPlan, cached
 
 
 class Source:
@@ -26,7 +26,7 @@ class Source:
         self.decoded = 0
         self.path.write_bytes(bytes(range(48)))
 
-    def reading(self, **replaced: object) -> Reading:
+    def reading(self, **replaced: object) -> ReadPlan:
         fields = {
             "name": "fer2013",
             "root": self.path,
@@ -34,7 +34,7 @@ class Source:
             "version": 1,
             "read": self._read,
         } | replaced
-        return Reading(**fields)
+        return ReadPlan(**fields)
 
     def _read(self, progress: Progress) -> Dataset:
         self.decoded += 1
@@ -143,8 +143,8 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 LOAD = """
 import os, resource, sys
 from pathlib import Path
-from fer_edge.data import folders, load_dataset
-from fer_edge.data.images import read_grey
+from fer_edge.data import class_folders, load_dataset
+from fer_edge.data.image_files import read_grey
 spec, cache, harm = sys.argv[1:]
 read_grey(next(Path(spec.partition(":")[2]).glob("*/*")))
 if harm == "unprivileged":

@@ -20,8 +20,8 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import describe, load_dataset
 from fer_edge.data.ckplus import SequenceSet, ckplus_sequences, load_sequences, split_by_subject, subject_folds
-from fer_edge.data.source import DataSpec
-from fer_edge.data.stills import StillSet
+from fer_edge.data.dataset import StillSet
+from fer_edge.data.specs import DataSpec
 
 WHOLE = {"S005_001": 3, "S010_002": 2, "S010_004": 7, "S011_001": None, "S501_001": 5}
 

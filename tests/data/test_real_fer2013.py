@@ -10,7 +10,7 @@ import pytest
 from trees import Fer2013Sample
 
 from fer_edge.data import Dataset, describe, load_dataset
-from fer_edge.data.report import leaked_rows
+from fer_edge.data.statistics import leaked_rows
 
 pytestmark = pytest.mark.data
 

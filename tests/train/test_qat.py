@@ -22,7 +22,7 @@ from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.core.verify import verify_bundle
 from fer_edge.data import Dataset
-from fer_edge.data.sample import SampleRecipe
+from fer_edge.data.sampling import SampleRecipe
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.export.model_card import model_card
 from fer_edge.export.preflight import check_bundle

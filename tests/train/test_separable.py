@@ -14,7 +14,7 @@ from training import small_config, small_dataset, small_recipe, trained_like
 from fer_edge.calibrate.calibration import calibrate_bundle
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
 from fer_edge.core.bundle import Bundle
-from fer_edge.data.sample import SampleRecipe
+from fer_edge.data.sampling import SampleRecipe
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.graph.cost import graph_macs
 from fer_edge.graph.graph import load_graph

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from fer_edge.data.ckplus.folds import FOLDS, split_by_subject, subject_folds
 from fer_edge.data.ckplus.sequences import SequenceSet, load_sequences
-from fer_edge.data.ckplus.stills import reading
+from fer_edge.data.ckplus.stills import plan
 from fer_edge.data.ckplus.tree import PEAK_FRAMES, CkPlusSequence, ckplus_sequences
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "SequenceSet",
     "ckplus_sequences",
     "load_sequences",
-    "reading",
+    "plan",
     "split_by_subject",
     "subject_folds",
 ]

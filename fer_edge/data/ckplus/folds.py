@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Array, Int64
-from fer_edge.data.stills import Dataset
+from fer_edge.data.dataset import Dataset
 
 __all__ = ["FOLDS", "split_by_subject", "subject_folds"]
 

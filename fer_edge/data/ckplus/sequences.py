@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.files import default_cache_folder
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Int64, Progress, Uint8, no_progress
-from fer_edge.data.cache import cached, default_cache_folder
+from fer_edge.data.cache import ReadPlan, cached
 from fer_edge.data.ckplus.folds import FOLDS, fold_roles
 from fer_edge.data.ckplus.stills import labelled
 from fer_edge.data.ckplus.tree import CkPlusSequence, ckplus_sequences
-from fer_edge.data.reading import Reading
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
 
 __all__ = ["SequenceSet", "load_sequences"]
 
@@ -116,7 +116,7 @@ def load_sequences(
             "need the authors' tree (cohn-kanade-images/ and Emotion/)"
         )
     side = size or sequences[0].side
-    plan = Reading(
+    plan = ReadPlan(
         name="ckplus-sequences",
         root=root,
         files=[file for sequence in sequences for file in sequence.files],

@@ -11,16 +11,16 @@ import numpy as np
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Progress
+from fer_edge.data.cache import ReadPlan
 from fer_edge.data.ckplus.tree import PEAK_FRAMES, CkPlusSequence, ckplus_sequences
-from fer_edge.data.reading import Reading
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
 
-__all__ = ["labelled", "reading"]
+__all__ = ["labelled", "plan"]
 
 _VERSION = 1
 
 
-def reading(path: Path, *, size: int | None = None, expressions: tuple[str, ...] = EXPRESSIONS) -> Reading:
+def plan(path: Path, *, size: int | None = None, expressions: tuple[str, ...] = EXPRESSIONS) -> ReadPlan:
     """Look at CK+ and plan how to read its stills: one split, with the subjects in `groups`.
 
     Args:
@@ -35,7 +35,7 @@ def reading(path: Path, *, size: int | None = None, expressions: tuple[str, ...]
     sequences = ckplus_sequences(path)
     side = size or sequences[0].side
     named = "" if expressions == EXPRESSIONS else f",labels={'+'.join(expressions)}"
-    return Reading(
+    return ReadPlan(
         name="ckplus",
         root=path,
         files=[file for sequence in sequences for file in sequence.files],

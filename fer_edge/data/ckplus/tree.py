@@ -15,7 +15,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_CODES, canonical_expression
 from fer_edge.core.preprocess import PreprocessSpec, crop_face
 from fer_edge.core.types import Uint8
-from fer_edge.data.images import folder_entries, image_files, read_grey
+from fer_edge.data.image_files import folder_entries, image_files, read_grey
 
 __all__ = ["CROPPED_SIDE", "FACE_SIDE", "PEAK_FRAMES", "CkPlusSequence", "ckplus_sequences"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fer_edge.data.faces.clips import ClipFrame, SyntheticClip, synthetic_clip, synthetic_frames
 from fer_edge.data.faces.contact_sheet import contact_sheet
-from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.parameters import (
     EXPRESSION_UNITS,
     ActionUnits,
@@ -15,6 +14,7 @@ from fer_edge.data.faces.parameters import (
     Occlusion,
     Pose,
 )
+from fer_edge.data.faces.random_source import Draws
 from fer_edge.data.faces.render import apply_camera, draw_face
 from fer_edge.data.faces.scenes import backdrop, cabin
 from fer_edge.data.faces.stills import face_in_scene, random_face, synthetic_stills

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Float32, Int64, Uint8
-from fer_edge.data.faces.draws import Draws, random_units
 from fer_edge.data.faces.parameters import ActionUnits, Box, Camera, Face, Pose
+from fer_edge.data.faces.random_source import Draws, random_units
 from fer_edge.data.faces.render import apply_camera, draw_face, face_centre_shift
 from fer_edge.data.faces.scenes import cabin, paint_torso, random_cloth
 from fer_edge.data.faces.stills import random_face

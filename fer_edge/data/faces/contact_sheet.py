@@ -8,8 +8,8 @@ import numpy as np
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Uint8
-from fer_edge.data.faces.draws import Draws, random_identity, random_pose, random_units
 from fer_edge.data.faces.parameters import Face
+from fer_edge.data.faces.random_source import Draws, random_identity, random_pose, random_units
 from fer_edge.data.faces.render import draw_face
 from fer_edge.data.faces.scenes import backdrop, paint_torso, random_cloth
 from fer_edge.data.faces.stills import exposed_light, random_gaze

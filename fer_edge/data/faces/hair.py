@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from fer_edge.data.faces.canvas import Canvas, smooth_curve, stretched
-from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.geometry import FaceGeometry, mirrored, shifted
 from fer_edge.data.faces.parameters import Colour, Face, mixed
+from fer_edge.data.faces.random_source import Draws
 
 __all__ = ["paint_beard", "paint_glasses", "paint_hair"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from fer_edge.data.faces.canvas import Canvas, Mask, Slices, smooth_curve, stretched
-from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.geometry import EyeGeometry, FaceGeometry, MouthGeometry, mirrored, shifted
 from fer_edge.data.faces.hair import paint_beard, paint_hair
 from fer_edge.data.faces.parameters import Colour, Face, mixed
+from fer_edge.data.faces.random_source import Draws
 
 __all__ = ["paint_face"]
 

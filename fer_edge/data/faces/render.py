@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Float32, Uint8
 from fer_edge.data.faces.canvas import LEFT, TOP, Canvas
-from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.geometry import face_geometry
 from fer_edge.data.faces.hair import paint_glasses
 from fer_edge.data.faces.occlusion import paint_occlusion
 from fer_edge.data.faces.paint import paint_face
 from fer_edge.data.faces.parameters import Box, Camera, Face, Light, Pose
+from fer_edge.data.faces.random_source import Draws
 
 __all__ = ["apply_camera", "draw_face", "face_centre_shift"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Uint8
 from fer_edge.data.faces.canvas import Curve, smooth_curve
-from fer_edge.data.faces.draws import Draws
 from fer_edge.data.faces.parameters import Colour, mixed
+from fer_edge.data.faces.random_source import Draws
 
 __all__ = ["backdrop", "cabin", "paint_torso", "random_cloth"]
 

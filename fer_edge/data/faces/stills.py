@@ -10,7 +10,8 @@ import numpy as np
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Int64, Uint8
-from fer_edge.data.faces.draws import (
+from fer_edge.data.faces.parameters import Box, Face, Identity, Light
+from fer_edge.data.faces.random_source import (
     Draws,
     random_camera,
     random_identity,
@@ -19,7 +20,6 @@ from fer_edge.data.faces.draws import (
     random_pose,
     random_units,
 )
-from fer_edge.data.faces.parameters import Box, Face, Identity, Light
 from fer_edge.data.faces.render import apply_camera, draw_face
 from fer_edge.data.faces.scenes import backdrop, paint_torso, random_cloth
 

@@ -16,11 +16,11 @@ from typing import Final
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Progress
+from fer_edge.data.cache import ReadPlan
+from fer_edge.data.dataset import Dataset
 from fer_edge.data.fer2013.rows import ROLES_BY_USAGE, Rows, missing_note
-from fer_edge.data.reading import Reading
-from fer_edge.data.stills import Dataset
 
-__all__ = ["reading"]
+__all__ = ["plan"]
 
 _VERSION = 1
 _EXPECTED: Final = (
@@ -28,7 +28,7 @@ _EXPECTED: Final = (
 )
 
 
-def reading(path: Path) -> Reading:
+def plan(path: Path) -> ReadPlan:
     """Look at `path` and plan how to read FER2013 from it.
 
     Args:
@@ -38,20 +38,20 @@ def reading(path: Path) -> Reading:
     Raises:
         InputError: there is nothing at `path`, or nothing that looks like FER2013.
     """
-    plan = partial(Reading, name="fer2013", root=path, version=_VERSION)
+    planned = partial(ReadPlan, name="fer2013", root=path, version=_VERSION)
     if not path.exists():
         raise InputError(f"{path} does not exist; {_EXPECTED}")
     if tables := _parquet_files(path):
-        return plan(files=tables, read=partial(_read_parquet, tables, path))
+        return planned(files=tables, read=partial(_read_parquet, tables, path))
     if table := _csv_file(path):
-        from fer_edge.data.fer2013.table import votes_file
+        from fer_edge.data.fer2013.csv_table import votes_file
 
-        return plan(files=[table, *votes_file(table)], read=partial(_read_csv, table))
+        return planned(files=[table, *votes_file(table)], read=partial(_read_csv, table))
     for root in (path, path / "images"):
         if (root / "train").is_dir() or (root / "test").is_dir():
-            from fer_edge.data.fer2013 import folders
+            from fer_edge.data.fer2013 import image_folders
 
-            return plan(files=folders.list_files(root), read=partial(folders.read, root))
+            return planned(files=image_folders.list_files(root), read=partial(image_folders.read, root))
     raise InputError(f"{path} holds no FER2013; {_EXPECTED}")
 
 
@@ -63,7 +63,7 @@ def _parquet_files(path: Path) -> list[Path]:
 
 
 def _csv_file(path: Path) -> Path | None:
-    from fer_edge.data.fer2013.table import is_table
+    from fer_edge.data.fer2013.csv_table import is_table
 
     if path.is_file():
         return path
@@ -74,13 +74,13 @@ def _csv_file(path: Path) -> Path | None:
 
 
 def _read_csv(path: Path, progress: Progress) -> Dataset:
-    from fer_edge.data.fer2013.table import read_rows
+    from fer_edge.data.fer2013.csv_table import read_rows
 
     return _dataset(read_rows(path, progress), path, "csv")
 
 
 def _read_parquet(files: list[Path], path: Path, progress: Progress) -> Dataset:
-    from fer_edge.data.fer2013.parquet import read_rows
+    from fer_edge.data.fer2013.parquet_table import read_rows
 
     return _dataset(read_rows(files, progress), path, "parquet")
 

@@ -12,7 +12,7 @@ import numpy as np
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import FER2013_ORDER
 from fer_edge.core.types import Int64, Uint8
-from fer_edge.data.stills import Role, StillSet
+from fer_edge.data.dataset import Role, StillSet
 
 __all__ = ["ROLES_BY_USAGE", "SIDE", "USAGES", "Rows", "emotion_label", "missing_note", "usage_code"]
 

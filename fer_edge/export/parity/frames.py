@@ -14,8 +14,8 @@ from fer_edge.core.files import read_json
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.data import load_dataset
+from fer_edge.data.dataset import StillSet
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.data.stills import StillSet
 
 __all__ = ["ChainFrames", "generated_frames", "real_frames"]
 

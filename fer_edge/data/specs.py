@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.files import default_cache_folder
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.core.types import Progress, no_progress
-from fer_edge.data.cache import cached, default_cache_folder
-from fer_edge.data.reading import Reading
-from fer_edge.data.stills import Dataset
+from fer_edge.data.cache import ReadPlan, cached
+from fer_edge.data.dataset import Dataset
 
 __all__ = ["DataSpec", "ckplus_expressions", "load_dataset"]
 
@@ -105,7 +105,7 @@ def load_dataset(spec: str, *, cache: Path | None = None, progress: Progress | N
         MissingPackageError: OpenCV (images) or pyarrow (parquet) is not installed.
     """
     parsed = DataSpec.parse(spec)
-    dataset = cached(_reading(parsed), folder=cache or default_cache_folder(), progress=progress or no_progress)
+    dataset = cached(_plan(parsed), folder=cache or default_cache_folder(), progress=progress or no_progress)
     if (fold := parsed.options.get("fold")) is not None:
         from fer_edge.data.ckplus import split_by_subject
 
@@ -118,20 +118,20 @@ def ckplus_expressions(spec: DataSpec) -> tuple[str, ...]:
     return CKPLUS_EMOTIONS if spec.words.get("labels") == "official" else EXPRESSIONS
 
 
-def _reading(spec: DataSpec) -> Reading:
+def _plan(spec: DataSpec) -> ReadPlan:
     path, size = Path(spec.where).expanduser().resolve(), spec.options.get("size")
     if spec.kind == "fer2013":
         from fer_edge.data import fer2013
 
-        return fer2013.reading(path)
+        return fer2013.plan(path)
     if spec.kind == "ckplus":
         from fer_edge.data import ckplus
 
-        return ckplus.reading(path, size=size, expressions=ckplus_expressions(spec))
+        return ckplus.plan(path, size=size, expressions=ckplus_expressions(spec))
     if spec.kind == "folder":
-        from fer_edge.data import folders
+        from fer_edge.data import class_folders
 
-        return folders.reading(path, size=size)
+        return class_folders.plan(path, size=size)
     from fer_edge.data import synthetic
 
     numbers = re.fullmatch(r"([0-9]{0,9})(?:@([0-9]{1,9}))?", spec.where)
@@ -139,4 +139,4 @@ def _reading(spec: DataSpec) -> Reading:
     if numbers is None or count not in _COUNTS:
         expected = f"synthetic:COUNT@SEED, as in synthetic:700@3, with a count of 1 to {_COUNTS[-1]:,}"
         raise InputError(f"data spec synthetic:{spec.where}: expected {expected}")
-    return synthetic.reading(count, seed=int(numbers[2] or 0), size=size or 48)
+    return synthetic.plan(count, seed=int(numbers[2] or 0), size=size or 48)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import expect
 from fer_edge.core.types import Int64
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.dataset import Dataset, StillSet
 
 __all__ = ["RowSample", "SampleChoice", "SampleRecipe", "draw_sample"]
 

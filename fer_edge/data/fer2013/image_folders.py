@@ -15,9 +15,9 @@ import numpy as np
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Progress
+from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.data.fer2013.rows import ROLES_BY_USAGE, SIDE, missing_note
-from fer_edge.data.images import class_images, folder_entries, read_stack
-from fer_edge.data.stills import Dataset, StillSet
+from fer_edge.data.image_files import class_images, folder_entries, read_stack
 
 __all__ = ["list_files", "read"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.json import encode
-from fer_edge.data.stills import Dataset, Role, StillSet
+from fer_edge.data.dataset import Dataset, Role, StillSet
 
 __all__ = ["DatasetReport", "SplitReport", "describe", "leaked_rows"]
 

@@ -15,11 +15,11 @@ import numpy as np
 from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import PreprocessSpec, prepare_face
 from fer_edge.core.types import Progress
-from fer_edge.data.images import class_images, counted, folder_entries, read_grey, read_stack
-from fer_edge.data.reading import Reading
-from fer_edge.data.stills import ROLES, Dataset, Role, StillSet
+from fer_edge.data.cache import ReadPlan
+from fer_edge.data.dataset import ROLES, Dataset, Role, StillSet
+from fer_edge.data.image_files import class_images, counted, folder_entries, read_grey, read_stack
 
-__all__ = ["FLAT", "reading"]
+__all__ = ["FLAT", "plan"]
 
 FLAT: Final = "all"
 """The name of the one split of a set that has none."""
@@ -35,7 +35,7 @@ _CURE: Final = "Crop the faces to one size, or add ?size=N to the spec to have t
 _Images = list[tuple[Path, int]]
 
 
-def reading(path: Path, *, size: int | None = None) -> Reading:
+def plan(path: Path, *, size: int | None = None) -> ReadPlan:
     """Look at a class-per-folder set and plan how to read it.
 
     Args:
@@ -47,7 +47,7 @@ def reading(path: Path, *, size: int | None = None) -> Reading:
     """
     roles = _split_folders(path)
     images = {folder: class_images(path / folder) for folder in roles.values()} if roles else {FLAT: class_images(path)}
-    return Reading(
+    return ReadPlan(
         name="folder",
         root=path,
         files=[file for found in images.values() for file, _ in found],

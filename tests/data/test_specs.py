@@ -10,7 +10,7 @@ from trees import read_error
 
 from fer_edge.core.errors import InputError
 from fer_edge.data import load_dataset
-from fer_edge.data.source import DataSpec
+from fer_edge.data.specs import DataSpec
 
 
 def test_a_spec_is_parsed() -> None:
@@ -71,7 +71,7 @@ def test_a_synthetic_count_that_cannot_be_used(cache: Path, where: str) -> None:
 
 def test_importing_the_readers_loads_no_opencv_and_no_pyarrow() -> None:
     script = (
-        "import sys, fer_edge.data, fer_edge.data.fer2013, fer_edge.data.ckplus, fer_edge.data.folders;"
+        "import sys, fer_edge.data, fer_edge.data.fer2013, fer_edge.data.ckplus, fer_edge.data.class_folders;"
         "print([name for name in ('cv2', 'pyarrow', 'torch', 'onnx', 'matplotlib') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from fer_edge.core.errors import InputError, require
 from fer_edge.core.labels import FERPLUS_VOTES
 from fer_edge.core.types import Int64, Progress, Uint8
 from fer_edge.data.fer2013.rows import SIDE, Rows, emotion_label, usage_code
-from fer_edge.data.images import decode_grey
+from fer_edge.data.image_files import decode_grey
 
 __all__ = ["read_rows"]
 
