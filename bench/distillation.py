@@ -20,7 +20,6 @@ import click
 import numpy as np
 import torch
 
-from fer_edge.bench.plots import PALETTE
 from fer_edge.cli.console import emit_json, print_table, progress
 from fer_edge.cli.training_output import run_progress
 from fer_edge.core.bundle import Bundle
@@ -29,6 +28,7 @@ from fer_edge.core.files import read_json, write_atomic, write_json
 from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import accuracy_report, paired_report, softmax
+from fer_edge.core.plots import PALETTE
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.data import Dataset, StillSet, load_dataset
 from fer_edge.data.statistics import leaked_rows
@@ -292,7 +292,7 @@ def picture(result: dict[str, Any]) -> bytes:
     for place, name in enumerate(METHODS):
         scores = np.array([each["top1"] for each in result["results"] if each["method"] == name])
         error = 1.96 * np.sqrt(scores * (1 - scores) / count)
-        colour = PALETTE[6] if name == FIRST else PALETTE[0]
+        colour = "black" if name == FIRST else PALETTE[0]
         axes.errorbar(100 * scores, [place] * len(scores), xerr=100 * error, fmt="o", color=colour, capsize=3)
     axes.set_yticks(range(len(METHODS)), list(METHODS))
     axes.invert_yaxis()

@@ -18,8 +18,8 @@ from typing import Any
 
 import click
 
-from fer_edge.bench.result import BenchReport
-from fer_edge.bench.table import cost_table, markdown, verdict_table
+from fer_edge.bench.report import BenchReport
+from fer_edge.bench.tables import cost_table, verdict_table
 from fer_edge.cli.console import console
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError, InputError
@@ -51,12 +51,12 @@ def bench(path: Path, shown: str | None) -> str:
     device, packages = report.device, report.device["packages"]
     engines = ", ".join(f"{package} {packages[package]}" for package in ("onnxruntime", "openvino"))
     features = ", ".join(each for each in device["cpu_features"] if each in TELLING) or "no 8-bit dot products"
-    return markdown(verdict_table(report)).rstrip() + f"  \n{device['cpu']} ({features}), {engines}.\n"
+    return verdict_table(report).to_markdown().rstrip() + f"  \n{device['cpu']} ({features}), {engines}.\n"
 
 
 def costs(path: Path, shown: str | None) -> str:
     """What the variants of a bench JSON cost, stage by stage."""
-    return markdown(cost_table(_shown(path, shown)))
+    return cost_table(_shown(path, shown)).to_markdown()
 
 
 def _shown(path: Path, shown: str | None) -> BenchReport:

@@ -19,7 +19,6 @@ from typing import Any, get_args
 import click
 import torch
 
-from fer_edge.bench.plots import PALETTE
 from fer_edge.cli.console import console, print_table, progress
 from fer_edge.cli.training_output import open_origin, run_progress
 from fer_edge.core.errors import FerEdgeError, InputError, require
@@ -27,6 +26,7 @@ from fer_edge.core.files import read_json, write_atomic, write_json
 from fer_edge.core.json import encode
 from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
+from fer_edge.core.plots import PALETTE
 from fer_edge.core.recipes import override
 from fer_edge.data import load_dataset
 from fer_edge.train.distributed import processes

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT
-from fer_edge.bench.result import BenchReport, DataRead, StatedAccuracy
+from fer_edge.bench.report import BenchReport, DataRead, StatedAccuracy
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS

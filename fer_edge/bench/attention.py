@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fer_edge.bench.accuracy import labelled_rows
 from fer_edge.bench.explain import FaceMaps, entropies, face_maps
 from fer_edge.bench.explain.faces import Map, correlation, plain_map
-from fer_edge.bench.result import DataRead
+from fer_edge.bench.report import DataRead
 from fer_edge.core.files import write_json
 from fer_edge.core.json import encode
 from fer_edge.core.preprocess import prepare_stills

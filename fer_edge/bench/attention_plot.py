@@ -9,8 +9,7 @@ import numpy as np
 
 from fer_edge.bench.attention import AttentionReport
 from fer_edge.bench.explain.faces import Map
-from fer_edge.core.errors import require
-from fer_edge.core.plots import FIGURE_STYLE, check_figure_path, write_figure
+from fer_edge.core.plots import check_plot_path, new_figure, write_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,13 +23,10 @@ def attention_figure(report: AttentionReport, path: Path) -> None:
     """Draw the report, atomically, a column an expression: mean weights, the average face, what covering costs.
 
     Raises:
-        InputError, MissingPackageError: as `check_figure_path`.
+        InputError, MissingPackageError: as `check_plot_path`.
         OutputError: it cannot be written.
     """
-    check_figure_path(path, what=WHAT)
-    matplotlib = require("matplotlib", needed_by=WHAT, extra="report")
-    from matplotlib.figure import Figure
-
+    check_plot_path(path, what=WHAT)
     found = report.expressions
     rows: list[tuple[str, list[Map]]] = [
         ("attention,\nmean over faces", [each.attention for each in found.values()]),
@@ -39,8 +35,7 @@ def attention_figure(report: AttentionReport, path: Path) -> None:
     drops = [each.occlusion_drop for each in found.values() if each.occlusion_drop is not None]
     if drops:
         rows.append(("probability lost\nby covering, mean", drops))
-    with matplotlib.rc_context(FIGURE_STYLE):
-        figure = Figure(figsize=(1.5 * len(found) + 2.4, 1.65 * len(rows) + 1.0), layout="constrained")
+    with new_figure(1.5 * len(found) + 2.4, 1.65 * len(rows) + 1.0, what=WHAT) as figure:
         grid = figure.subplots(len(rows), len(found), squeeze=False)
         for place, (line, (title, maps)) in enumerate(zip(grid, rows, strict=True)):
             drop = maps is drops
@@ -57,7 +52,7 @@ def attention_figure(report: AttentionReport, path: Path) -> None:
             f"(even share {report.even:.1%}); the outline is drawn",
             fontsize=9,
         )
-        write_figure(figure, path)
+        write_plot(figure, path)
 
 
 def _cells(axes: Axes, values: Map, *, drop: bool, top: float) -> Any:

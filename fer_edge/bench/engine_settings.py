@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from fer_edge.bench.latency import Probe, Ratio, measure_interleaved, ratio_over_rounds
-from fer_edge.bench.probes import FACE_BOX_XYXY, camera_frame
+from fer_edge.bench.workload import FACE_BOX_XYXY, camera_frame
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import require
 from fer_edge.core.json import encode

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fer_edge.bench.result import BenchReport
+from fer_edge.bench.report import BenchReport
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.files import writing
@@ -62,6 +62,6 @@ def write_reports(report: BenchReport, *, json_file: Path | None, html_file: Pat
     if json_file is not None:
         report.write(json_file)
     if html_file is not None:
-        from fer_edge.bench.page import write_page
+        from fer_edge.bench.html_report import write_page
 
         write_page(report, html_file)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fer_edge.core.errors import require
-from fer_edge.core.plots import FIGURE_STYLE, check_figure_path, write_figure
+from fer_edge.core.plots import check_plot_path, new_figure, write_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,21 +22,17 @@ def sensitivity_figure(report: SensitivityReport, path: Path) -> None:
     """Draw the report, atomically: noise on the logits, flips and top-1 drop of every layer, and of all together.
 
     Raises:
-        InputError, MissingPackageError: as `check_figure_path`.
+        InputError, MissingPackageError: as `check_plot_path`.
         OutputError: it cannot be written.
     """
-    check_figure_path(path, what=WHAT)
-    matplotlib = require("matplotlib", needed_by=WHAT, extra="report")
-    from matplotlib.figure import Figure
-
+    check_plot_path(path, what=WHAT)
     costs = [*report.layers, report.together]
     columns = (
         ("noise on the logits, % of their power", [100 * 10 ** (-cost.logit_sqnr_db / 10) for cost in costs]),
         ("labels that flip, %", [100 * cost.flip_rate for cost in costs]),
         ("top-1 drop, points", [100 * cost.top1_drop for cost in costs]),
     )
-    with matplotlib.rc_context(FIGURE_STYLE):
-        figure = Figure(figsize=(11, 0.3 * len(costs) + 1.4), layout="constrained")
+    with new_figure(11, 0.3 * len(costs) + 1.4, what=WHAT) as figure:
         grid = figure.subplots(1, len(columns), sharey=True)
         for axes, (title, values) in zip(grid, columns, strict=True):
             _bars(axes, costs, values, title)
@@ -49,7 +44,7 @@ def sensitivity_figure(report: SensitivityReport, path: Path) -> None:
             f"{report.split}; grey: the recipe leaves it float",
             fontsize=9,
         )
-        write_figure(figure, path)
+        write_plot(figure, path)
 
 
 def _bars(axes: Axes, costs: list[LayerCost], values: list[float], title: str) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from fer_edge.cli.console import console, print_table
+from fer_edge.cli.console import console
 
 __all__ = ["command"]
 
@@ -92,9 +92,10 @@ def command(
     from fer_edge.bench import Timing, run_bench
     from fer_edge.bench.accuracy import record_accuracies
     from fer_edge.bench.outputs import ensure_writable, open_bundles, write_reports
-    from fer_edge.bench.result import BenchReport
-    from fer_edge.bench.table import cost_table, expect_common, ratio_table, verdict_table
+    from fer_edge.bench.report import BenchReport
+    from fer_edge.bench.tables import cost_table, expect_common, ratio_table, verdict_table
     from fer_edge.core.bundle import Bundle
+    from fer_edge.core.tables import print_table
     from fer_edge.data import load_dataset
 
     other = None if other_file is None else BenchReport.read(other_file)
@@ -123,9 +124,8 @@ def command(
     if other is not None:
         tables.append(ratio_table(report, other))
     for table in tables:
-        right = [column for column in table.columns if column not in table.left]
-        print_table(table.columns, table.rows, right=right)
-        click.echo(f"{table.caption}\n")
+        print_table(table)
+        click.echo()
     for path in filter(None, (json_file, html_file)):
         console.print(f"written: {path}")
     if record:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from fer_edge.cli.console import console, print_table, progress
+from fer_edge.cli.console import console, progress
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -57,14 +57,15 @@ def command(
     frames; clean, under corruptions the head was trained on and under others; and the frames until a changed expression
     is reported. The exponential smoothing's constant is chosen on the choosing split.
     """
-    from fer_edge.bench.sequence_page import (
+    from fer_edge.bench.clip_report import (
         accuracy_table,
         delay_table,
         ensure_sequence_outputs,
         write_sequence_report,
     )
-    from fer_edge.bench.sequences import run_sequences
+    from fer_edge.bench.clips import run_sequences
     from fer_edge.core.bundle import Bundle
+    from fer_edge.core.tables import print_table
     from fer_edge.data import load_dataset
 
     ensure_sequence_outputs(json_file=json_file, markdown_file=markdown_file, png_file=png_file)
@@ -89,8 +90,8 @@ def command(
             progress=say,
         )
     for table in (accuracy_table(report), delay_table(report)):
-        print_table(table.columns, table.rows, right=[each for each in table.columns if each not in table.left])
-        click.echo(f"{table.caption}\n")
+        print_table(table)
+        click.echo()
     write_sequence_report(report, json_file=json_file, markdown_file=markdown_file, png_file=png_file)
     for path in filter(None, (json_file, markdown_file, png_file)):
         console.print(f"written: {path}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import console, print_table
+from fer_edge.cli.console import console
 
 if TYPE_CHECKING:
     from fer_edge.demo.run import DemoReport
@@ -73,14 +73,14 @@ class _Log:
 
 
 def _show(report: DemoReport, out: Path) -> None:
-    from fer_edge.bench.table import cost_table, verdict_table
+    from fer_edge.bench.tables import cost_table, verdict_table
+    from fer_edge.core.tables import print_table
     from fer_edge.demo.page import synthetic_table
 
     for table in (verdict_table(report.bench), cost_table(report.bench)):
-        print_table(table.columns, table.rows, right=[name for name in table.columns if name not in table.left])
-        click.echo(f"{table.caption}\n")
-    columns, rows = synthetic_table(report)
-    print_table(columns, rows, right=columns[1:])
+        print_table(table)
+        click.echo()
+    print_table(synthetic_table(report))
     click.echo("On drawn faces that no network was trained on: it shows that the chain works, nothing about people.\n")
     clip = report.clip
     click.echo(

@@ -76,10 +76,10 @@ def command(
         check_output(target, source=source or "", overwrite=overwrite)
     if data is not None:
         from fer_edge.bench.attention_plot import WHAT, attention_figure
-        from fer_edge.core.plots import check_figure_path
+        from fer_edge.core.plots import check_plot_path
 
         if out is not None:
-            check_figure_path(out, what=WHAT)
+            check_plot_path(out, what=WHAT)
             check_output(out, source="", overwrite=overwrite)
         dataset = _read(data)
         with Network.open(bundle, variant=variant, provider=provider, threads=threads) as network:

@@ -60,7 +60,7 @@ def command(
     from fer_edge.calibrate.sensitivity_plot import WHAT, sensitivity_figure
     from fer_edge.cli.calibration_tables import print_sensitivity
     from fer_edge.core.bundle import Bundle
-    from fer_edge.core.plots import check_figure_path
+    from fer_edge.core.plots import check_plot_path
     from fer_edge.core.recipes import load_recipe, override
     from fer_edge.data import load_dataset
 
@@ -68,7 +68,7 @@ def command(
     if form is not None:
         plan = dataclasses.replace(plan, forms=(form,))
     if png_file is not None:
-        check_figure_path(png_file, what=WHAT)
+        check_plot_path(png_file, what=WHAT)
     opened = Bundle.open(bundle)
     with progress(f"reading {data}") as bar:
         dataset = load_dataset(data, progress=bar)

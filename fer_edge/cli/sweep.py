@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from fer_edge.cli.console import console, emit_json, json_flag, print_table, progress
+from fer_edge.cli.console import console, emit_json, json_flag, progress
 
 if TYPE_CHECKING:
     from fer_edge.bench.peers import PeerTable
-    from fer_edge.bench.table import Table
     from fer_edge.sweep.report import SweepReport
 
 __all__ = ["command", "show_report"]
@@ -168,6 +167,7 @@ def _peers(file: Path | None) -> PeerTable:
 
 def show_report(report: SweepReport | None, out: Path, *, as_json: bool) -> None:
     from fer_edge.core.json import encode
+    from fer_edge.core.tables import print_table
     from fer_edge.sweep.page import peer_table, point_table
 
     if as_json:
@@ -176,14 +176,10 @@ def show_report(report: SweepReport | None, out: Path, *, as_json: bool) -> None
     if report is None:
         return
     for table in filter(None, (point_table(report), peer_table(report))):
-        _print(table)
+        print_table(table)
+        click.echo()
     for line in report.missing:
         console.print(f"not among the points: {line}")
     if report.busy:
         console.print(report.busy)
     console.print(f"written: {out}")
-
-
-def _print(table: Table) -> None:
-    print_table(table.columns, table.rows, right=[column for column in table.columns if column not in table.left])
-    click.echo(f"{table.caption}\n")

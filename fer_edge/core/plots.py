@@ -1,34 +1,86 @@
-"""Drawings as files: which formats there are, and how one is written."""
+"""Plots: one style, colours that stay with their series, the charts that several rooms draw, deterministic files."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.files import write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURE_STYLE", "check_figure_path", "write_figure"]
+__all__ = [
+    "GREY",
+    "PALETTE",
+    "check_plot_path",
+    "draw_bar_groups",
+    "draw_bars",
+    "draw_heat_map",
+    "draw_intervals",
+    "draw_labels",
+    "draw_lines",
+    "new_figure",
+    "plot_bytes",
+    "series_colours",
+    "write_plot",
+]
+
+PALETTE: Final = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
+    "#332288", "#882255", "#117733", "#999933", "#AA4499", "#661100",
+)  # fmt: skip
+"""Okabe and Ito's six colours, then six of Tol's; colour-blind readers can tell them apart."""
+
+GREY: Final = "#666666"
+"""Of axes, limits and whatever is not a series."""
 
 _FORMATS: Final = (".png", ".svg", ".pdf")
+_UNDATED: Final[dict[str, dict[str, Any]]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+_STYLE: Final[dict[str, Any]] = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fer-edge",  # the same figure gives the same ids
+}
+_RESERVED: Final = {"fp32": PALETTE[0], "int8": PALETTE[3], "int8-trt": PALETTE[2], "fp16": PALETTE[4]}
 
-FIGURE_STYLE: Final = {"svg.hashsalt": "fer-edge", "font.family": "sans-serif"}
-"""matplotlib's settings under which the same figures give the same bytes."""
+_RADII: Final = (9, 15, 24, 36, 52, 72, 96)
+_ANGLES: Final = sorted((2 * math.pi * step / 12 for step in range(12)), key=lambda angle: abs(math.sin(angle)))
+_OFFSETS: Final = [
+    (r, round(r * math.cos(angle), 3), round(r * math.sin(angle), 3)) for r in _RADII for angle in _ANGLES
+]
+_SHARE: Final = (0.0, 0.5, 1.0)
+_PARTS: Final = np.linspace(0, 1, 40)
 
 
-def check_figure_path(path: Path, *, what: str) -> None:
-    """Refuse what could not be drawn, before any work.
+def check_plot_path(path: Path, *, what: str) -> None:
+    """Refuse, before any work, a path that no plot can be written to.
 
     Args:
-        path: where the drawing is to stand.
-        what: what it shows, for the message.
+        path: file of the plot.
+        what: what the plot shows, for the message.
 
     Raises:
-        InputError: an ending that names no format.
+        InputError: its ending names no format.
         MissingPackageError: matplotlib is not installed.
     """
     if path.suffix.lower() not in _FORMATS:
@@ -36,13 +88,214 @@ def check_figure_path(path: Path, *, what: str) -> None:
     require("matplotlib", needed_by=what, extra="report")
 
 
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the path's ending names, atomically and without the date.
+@contextlib.contextmanager
+def new_figure(width: float, height: float, *, what: str) -> Iterator[Figure]:
+    """Open an empty figure in the shared style; draw and write it inside the block.
+
+    Args:
+        width: inches.
+        height: inches.
+        what: what the plot shows, for the message.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+
+    Example:
+        >>> from fer_edge.core.plots import draw_bars, new_figure, plot_bytes
+        >>> with new_figure(6, 2, what="the example") as figure:
+        ...     draw_bars(figure.add_subplot(), ["fp32", "int8"], [1.2, 0.4])
+        ...     svg = plot_bytes(figure, "svg")
+    """
+    matplotlib = require("matplotlib", needed_by=what, extra="report")
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def plot_bytes(figure: Figure, kind: str) -> bytes:
+    """Render as ``"png"``, ``"svg"`` (from its `<svg>` tag on) or ``"pdf"``; the same figure gives the same bytes."""
+    out = io.BytesIO()
+    figure.savefig(out, format=kind, dpi=120, metadata=_UNDATED[kind])
+    data = out.getvalue()
+    return data[data.index(b"<svg") :] if kind == "svg" else data
+
+
+def write_plot(figure: Figure, path: Path) -> None:
+    """Write a figure atomically in the format that the ending of the path names.
 
     Raises:
         OutputError: it cannot be written.
     """
-    out = io.BytesIO()
-    metadata: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})
-    figure.savefig(out, format=path.suffix.lower()[1:], dpi=110, metadata=metadata)
-    write_atomic(path, out.getvalue())
+    write_atomic(path, plot_bytes(figure, path.suffix.lower()[1:]))
+
+
+def series_colours(names: Iterable[str]) -> dict[str, str]:
+    """Give each series a colour: variants have their own, other names one each in the order of the palette."""
+    unique = dict.fromkeys(names)
+    taken = {_RESERVED[name] for name in unique if name in _RESERVED}
+    others = itertools.cycle([colour for colour in PALETTE if colour not in taken])
+    return {name: _RESERVED[name] if name in _RESERVED else next(others) for name in unique}
+
+
+def draw_bars(
+    axes: Axes, names: Sequence[str], values: Sequence[float], *, colours: Sequence[str] | str = PALETTE[0],
+    form: str | None = "{:.3g}",
+) -> None:  # fmt: skip
+    """Draw horizontal bars, the first on top, with their values (`form`; None: without)."""
+    bars = axes.barh(range(len(names)), values, color=colours, height=0.7)
+    if form is not None:
+        axes.bar_label(bars, [form.format(value) for value in values], padding=3, fontsize=7)
+        axes.margins(x=0.18)
+    _name_rows(axes, names)
+    axes.axvline(0, color=GREY, linewidth=0.6)
+    if not any(values):
+        axes.set_xlim(-1, 1)
+
+
+def draw_bar_groups(
+    axes: Axes, names: Sequence[str], series: Mapping[str, Sequence[float]],
+    *, errors: Mapping[str, Sequence[float]] | None = None,
+) -> None:  # fmt: skip
+    """Draw vertical bars, a group for each name and in it a bar for each series, with a legend above."""
+    width = 0.84 / max(1, len(series))
+    for place, ((title, values), colour) in enumerate(
+        zip(series.items(), series_colours(series).values(), strict=True)
+    ):
+        centres = [index - 0.42 + width * (place + 0.5) for index in range(len(names))]
+        hatch = "//" if place >= len(PALETTE) else None
+        axes.bar(centres, values, width=width, color=colour, hatch=hatch, label=title)
+        if errors is not None:
+            axes.errorbar(centres, values, yerr=errors[title], fmt="none", ecolor=GREY, elinewidth=0.7)
+    axes.set_xticks(range(len(names)), names)
+    axes.legend(ncols=min(4, len(series)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
+def draw_intervals(
+    axes: Axes, names: Sequence[str], intervals: Sequence[tuple[float, float, float]],
+    *, colours: Sequence[str] | None = None, filled: Sequence[bool] | None = None,
+) -> None:  # fmt: skip
+    """Draw (low, middle, high) as horizontal intervals, the first on top; a mark that is not filled is hollow."""
+    for place, (low, middle, high) in enumerate(intervals):
+        colour = PALETTE[0] if colours is None else colours[place]
+        inside = colour if filled is None or filled[place] else "white"
+        axes.errorbar(
+            middle, place, xerr=[[middle - low], [high - middle]], fmt="o", markersize=5, capsize=3, color=colour,
+            markerfacecolor=inside,
+        )  # fmt: skip
+    _name_rows(axes, names)
+
+
+def draw_lines(
+    axes: Axes, xs: Sequence[float], series: Mapping[str, Sequence[float]],
+    *, errors: Mapping[str, Sequence[float]] | None = None,
+) -> None:  # fmt: skip
+    """Draw a marked line for each series over the same `xs`, with a legend and, where given, error bars."""
+    for title, colour in series_colours(series).items():
+        yerr = None if errors is None else errors[title]
+        axes.errorbar(xs, series[title], yerr=yerr, marker="o", markersize=4, capsize=3, color=colour, label=title)
+    axes.legend()
+
+
+def draw_heat_map(
+    axes: Axes, values: Any, *, top: float = 1.0, cmap: str = "Blues", extent: tuple[float, ...] | None = None
+) -> Any:
+    """Draw a matrix of fractions from 0 to `top`, each cell with its value in per cent.
+
+    Args:
+        axes: where to draw.
+        values: float (rows, columns).
+        top: value of the darkest colour.
+        cmap: matplotlib's name of the colours.
+        extent: (left, right, bottom, top) in data units; None counts cells.
+
+    Returns:
+        matplotlib's image, for a colour bar.
+    """
+    cells = np.asarray(values, dtype=np.float64)
+    shown = axes.imshow(cells, cmap=cmap, vmin=0, vmax=top, extent=extent)  # type: ignore[arg-type]
+    left, right, bottom, upper = shown.get_extent()
+    for row, column in np.ndindex(cells.shape):
+        x = left + (right - left) * (column + 0.5) / cells.shape[1]
+        y = upper + (bottom - upper) * (row + 0.5) / cells.shape[0]
+        ink = "white" if cells[row, column] > 0.55 * top else "#222222"
+        axes.text(x, y, f"{100 * cells[row, column]:.0f}", ha="center", va="center", fontsize=7, color=ink)
+    return shown
+
+
+def draw_labels(
+    axes: Axes, labels: Sequence[tuple[str, float, float, str]],
+    *, marks: Sequence[tuple[float, float]] = (), steps: Sequence[tuple[float, float]] = (),
+) -> None:  # fmt: skip
+    """Write labels beside their points, where they cover no mark and no other label.
+
+    Call it last: the limits and the layout of the axes are fixed by it.
+
+    Args:
+        axes: where to draw.
+        labels: (text, x, y, colour) of each, in data units; the first have the first choice.
+        marks: further points, which no label may cover.
+        steps: points joined right, then up; labels avoid that line.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure: Any = axes.figure
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    renderer = figure._get_renderer()
+    frame = axes.get_window_extent(renderer)
+
+    def pixels(points: Iterable[tuple[float, float]]) -> Any:
+        return axes.transData.transform(np.array(list(points), dtype=np.float64).reshape(-1, 2))
+
+    own = pixels((x, y) for _, x, y, _ in labels)
+    dots = np.concatenate([own, pixels(marks)])
+    line = pixels(steps)
+    corners = [point for one, two in itertools.pairwise(line) for point in (one, (two[0], one[1]))] + list(line[-1:])
+    path = [one + (two - one) * part for one, two in itertools.pairwise(map(np.array, corners)) for part in _PARTS]
+    placed: list[Any] = []
+
+    def cost(box: Any, at: Any) -> tuple[float, ...]:
+        inside = Bbox.intersection(box, frame)
+        outside = box.width * box.height - (0.0 if inside is None else inside.width * inside.height)
+        covered = float(box.count_overlaps(placed)) + box.expanded(1.05, 1.6).count_contains(dots)
+        crossed = box.count_contains(np.array(path)) if path else 0
+        nearer = int(np.sum(_distances(box, dots) < _distances(box, at[None])[0] - 1e-6))
+        return outside + 100 * covered + 10 * crossed, nearer
+
+    pixels_per_point = renderer.points_to_pixels(1.0)
+    for (text, x, y, colour), at in zip(labels, own, strict=True):
+        written = axes.text(x, y, text, fontsize=8)
+        extent = written.get_window_extent(renderer)
+        written.remove()
+        tries = []
+        for place, (radius, right, up) in enumerate(_OFFSETS):
+            left = at[0] + right * pixels_per_point - extent.width * _SHARE[_side(right)]
+            bottom = at[1] + up * pixels_per_point - extent.height * _SHARE[_side(up)]
+            box = Bbox.from_bounds(left, bottom, extent.width, extent.height)
+            tries.append((*cost(box, at), radius, place, box))
+        *_, radius, place, box = min(tries, key=lambda each: each[:4])
+        placed.append(box)
+        _, right, up = _OFFSETS[place]
+        leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
+        axes.annotate(
+            text, (x, y), xytext=(right, up), textcoords="offset points", fontsize=8, color=colour,
+            annotation_clip=False, arrowprops=leader if radius > _RADII[1] else None,
+            ha=("left", "center", "right")[_side(right)], va=("bottom", "center", "top")[_side(up)],
+        )  # fmt: skip
+
+
+def _distances(box: Any, at: Any) -> Any:
+    """Return the distance in pixels of each point from the box; `at` is float (n, 2)."""
+    beyond = np.maximum(np.maximum(np.array(box.min) - at, at - np.array(box.max)), 0)
+    return np.hypot(beyond[:, 0], beyond[:, 1])
+
+
+def _side(offset: float) -> int:
+    """Return how text at an offset is aligned: 0 starts at it, 1 is centred on it, 2 ends at it."""
+    return 1 if abs(offset) < 5 else 0 if offset > 0 else 2
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)

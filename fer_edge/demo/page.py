@@ -6,9 +6,9 @@ from fer_edge.core.types import Uint8
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fer_edge.core.errors import OutputError, require
 from fer_edge.core.files import write_atomic
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.tables import Table
 
 if TYPE_CHECKING:
     from fer_edge.demo.run import DemoReport
@@ -33,13 +34,9 @@ th:first-child, td:first-child { text-align: left; } .wide { overflow-x: auto; }
 figure { margin: 0; } figcaption { color: #555; font-size: 0.9rem; }
 """
 
-Row: TypeAlias = Sequence["str | None"]
-Block: TypeAlias = tuple[Sequence[str], Sequence[Row], str]
-"""Headings, rows and caption of a table."""
-
 
 def write_demo_page(
-    report: DemoReport, *, measured: Sequence[Block], strip: Sequence[Uint8], path: Path
+    report: DemoReport, *, measured: Sequence[Table], strip: Sequence[Uint8], path: Path
 ) -> None:
     """Write the page.
 
@@ -49,7 +46,7 @@ def write_demo_page(
     write_atomic(path, render_demo_page(report, measured=measured, strip=strip).encode())
 
 
-def render_demo_page(report: DemoReport, *, measured: Sequence[Block], strip: Sequence[Uint8]) -> str:
+def render_demo_page(report: DemoReport, *, measured: Sequence[Table], strip: Sequence[Uint8]) -> str:
     """The page's HTML.
 
     Args:
@@ -74,10 +71,9 @@ def render_demo_page(report: DemoReport, *, measured: Sequence[Block], strip: Se
     )
 
 
-def synthetic_table(report: DemoReport) -> tuple[tuple[str, ...], list[Row]]:
-    """Accuracy on made-up faces: headings and rows, in per cent."""
-    columns = ("variant", "top-1 %", "macro-F1 %", *(f"{name} %" for name in EXPRESSIONS))
-    rows: list[Row] = [
+def synthetic_table(report: DemoReport) -> Table:
+    """Tabulate the accuracy on drawn faces, in per cent."""
+    rows = [
         (
             f"{each.bundle}/{each.variant}",
             f"{100 * each.report.top1:.1f}",
@@ -86,14 +82,15 @@ def synthetic_table(report: DemoReport) -> tuple[tuple[str, ...], list[Row]]:
         )
         for each in report.synthetic
     ]
-    return columns, rows
+    return Table(columns=("variant", "top-1 %", "macro-F1 %", *(f"{name} %" for name in EXPRESSIONS)), rows=rows)
 
 
-def _measured(blocks: Sequence[Block]) -> list[str]:
-    parts = ["<h2>Speed, size and accuracy</h2>"]
-    for columns, rows, caption in blocks:
-        parts += [_table(columns, rows), f'<p class="note">{html.escape(caption)}</p>']
-    return [*parts, '<p>Plots, tails and the machine: <a href="bench.html">bench.html</a>.</p>']
+def _measured(tables: Sequence[Table]) -> list[str]:
+    return [
+        "<h2>Speed, size and accuracy</h2>",
+        *(table.to_html() for table in tables),
+        '<p>Plots, tails and the machine: <a href="bench.html">bench.html</a>.</p>',
+    ]
 
 
 def _clip(report: DemoReport, strip: Sequence[Uint8]) -> list[str]:
@@ -121,28 +118,28 @@ def _synthetic(report: DemoReport) -> list[str]:
         f"Accuracy on {report.synthetic[0].report.n} drawn faces that no network was trained on. It shows that the "
         "chain works and that INT8 keeps what FP32 says; it is no estimate of the accuracy on people."
     )
-    return [f'<p class="note">{note}</p>', _table(*synthetic_table(report))]
+    return [f'<p class="note">{note}</p>', synthetic_table(report).to_html()]
 
 
 def _verified(report: DemoReport) -> list[str]:
-    checked: list[Row] = [
+    checked = [
         (each.path, str(sum(check.verdict == "ok" for check in each.checks)), (each.sha256 or "")[:16])
         for each in report.verified
     ]
-    exported: list[Row] = [
+    exported = [
         (
             f"{each.bundle}/{each.variant}",
             each.target,
             each.provider,
             str(len(each.files)),
-            "–" if each.parity is None else f"{each.parity.max_abs_diff:.2g}",
+            None if each.parity is None else f"{each.parity.max_abs_diff:.2g}",
         )
         for each in report.targets
     ]
     return [
         "<h2>Verified and exported</h2>",
-        _table(("bundle", "checks passed", "sha256"), checked),
-        _table(("variant", "target", "engine", "files", "largest difference"), exported),
+        Table(columns=("bundle", "checks passed", "sha256"), rows=checked).to_html(),
+        Table(columns=("variant", "target", "engine", "files", "largest difference"), rows=exported).to_html(),
     ]
 
 
@@ -152,12 +149,3 @@ def _data_uri(image: Uint8) -> str:
     if not encoded:
         raise OutputError("OpenCV cannot encode JPEG, which the demonstration's report holds")
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Row]) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{'–' if cell is None else html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'

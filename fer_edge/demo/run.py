@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.bench.outputs import open_bundles
-from fer_edge.bench.page import write_page
-from fer_edge.bench.result import BenchReport, Timing
-from fer_edge.bench.runner import run_bench
-from fer_edge.bench.table import cost_table, verdict_table
+from fer_edge.bench.html_report import write_page
+from fer_edge.bench.report import BenchReport, Timing
+from fer_edge.bench.benchmark import run_bench
+from fer_edge.bench.tables import cost_table, verdict_table
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.data import load_dataset
 from fer_edge.data.faces import ClipFrame, contact_sheet, synthetic_frames, synthetic_stills
@@ -159,7 +159,7 @@ def run_demo(
         bench.write(folder / "bench.json")
         write_page(bench, folder / "bench.html")
         write_json(folder / "demo.json", report.to_json())
-        tables = [(table.columns, table.rows, table.caption) for table in (verdict_table(bench), cost_table(bench))]
+        tables = [verdict_table(bench), cost_table(bench)]
         write_demo_page(report, measured=tables, strip=strip, path=folder / "report.html")
         say("writing the report", 1, 1)
     return report

@@ -9,11 +9,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from fer_edge.bench.table import Table
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_json
 from fer_edge.core.json import decode, encode
 from fer_edge.core.metrics import accuracy_report
+from fer_edge.core.tables import Table
 from fer_edge.data.ckplus import FOLDS
 from fer_edge.paper.published import PaperFigure, published
 from fer_edge.paper.results import RunResult, SplitPredictions
@@ -191,7 +191,7 @@ def ckplus_table(report: CkPlusReport) -> Table:
         "predictions of all folds are counted together, and macro averages run over the expressions that occur. "
         f"Stills: the last three frames of every sequence, and its first where neutral is told apart.{told}"
     )
-    return Table(columns=columns, rows=rows, left=("system", "made from", "start"), caption=caption)
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def ckplus_not_run(*, folds: int = FOLDS) -> CkPlusReport:

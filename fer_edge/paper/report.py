@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fer_edge.bench.table import Table, markdown
 from fer_edge.core.errors import OutputError
 from fer_edge.core.files import write_atomic
+from fer_edge.core.tables import Table
 from fer_edge.paper.ckplus_table import ckplus_table
 from fer_edge.paper.published import PAPER, WHY_THEY_DIFFER
 from fer_edge.paper.report_plots import DRAWINGS, draw_study
@@ -94,28 +94,28 @@ def render_study(report: StudyReport, drawn: Iterable[str] = ()) -> str:
         _introduction(report),
         "## Table 1: what each part brings",
         _verdicts(report, "tables", ablations=True),
-        markdown(ablation_table(report, group="tables")),
+        ablation_table(report, group="tables").to_markdown(),
         "### Beyond the paper",
         _verdicts(report, "beyond", ablations=True),
-        markdown(ablation_table(report, group="beyond")),
+        ablation_table(report, group="beyond").to_markdown(),
         *_picture("differences.png", pictures),
         "## Tables 2 and 3: the systems",
         _verdicts(report, "tables", ablations=False),
-        markdown(comparison_table(report)),
+        comparison_table(report).to_markdown(),
         *_optional("### Ranks", rank_table(report)),
         *_picture("critical-differences.png", pictures),
         "## The role of LSTM parameters",
-        markdown(lstm_table(report)),
+        lstm_table(report).to_markdown(),
         *_picture("lstm-parameters.png", pictures),
         "## The paper's input size",
-        markdown(size_table(report)),
+        size_table(report).to_markdown(),
         "## Recognition rates by expression",
-        markdown(expression_table(report)),
+        expression_table(report).to_markdown(),
         *_picture("expressions.png", pictures),
         *_picture("confusion-matrices.png", pictures),
         *_preprocessing(report, pictures),
         "## CK+",
-        *(markdown(ckplus_table(each)) for each in report.ckplus),
+        *(ckplus_table(each).to_markdown() for each in report.ckplus),
         "## Why our figures differ from the paper's",
         WHY_THEY_DIFFER,
     ]
@@ -210,7 +210,7 @@ def _preprocessing(report: StudyReport, pictures: set[str]) -> list[str]:
         return [heading, "Not measured yet."]
     return [
         heading,
-        markdown(robustness_table(measured)),
+        robustness_table(measured).to_markdown(),
         *_picture("preprocessing.png", pictures),
         *_optional("### What each part brings", gain_table(measured) if measured.gains else None),
         *_optional("### What it costs", cost_table(measured)),
@@ -218,7 +218,7 @@ def _preprocessing(report: StudyReport, pictures: set[str]) -> list[str]:
 
 
 def _optional(heading: str, table: Table | None) -> list[str]:
-    return [] if table is None else [heading, markdown(table)]
+    return [] if table is None else [heading, table.to_markdown()]
 
 
 def _picture(name: str, pictures: set[str]) -> list[str]:

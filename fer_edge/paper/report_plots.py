@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fer_edge.bench.plots import PALETTE
 from fer_edge.core.comparison import rank_groups
 from fer_edge.core.errors import require
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.plots import PALETTE
 from fer_edge.paper.preprocessing_study import CONDITIONS, MEASURED
 from fer_edge.paper.summary import RankSummary, StudyReport, SystemSummary
 
@@ -52,7 +52,7 @@ def critical_differences(report: StudyReport) -> bytes | None:
             best = place < left
             depth = -bars - 0.5 * ((place if best else count - 1 - place) + 1.4)
             edge = 0.55 if best else count + 0.45
-            axes.plot([rank, rank, edge], [0, depth, depth], color=PALETTE[6], linewidth=1)
+            axes.plot([rank, rank, edge], [0, depth, depth], color="black", linewidth=1)
             axes.annotate(
                 f"{titles[name]}  {rank:.2f}" if best else f"{rank:.2f}  {titles[name]}",
                 (edge, depth),
@@ -211,9 +211,9 @@ def _named(row: SystemSummary, seeds: tuple[int, ...]) -> str:
 
 
 def _rank_scale(axes: Axes, ranks: RankSummary, count: int) -> None:
-    axes.plot([1, count], [0, 0], color=PALETTE[6], linewidth=1)
+    axes.plot([1, count], [0, 0], color="black", linewidth=1)
     for rank in range(1, count + 1):
-        axes.plot([rank, rank], [0, 0.12], color=PALETTE[6], linewidth=1)
+        axes.plot([rank, rank], [0, 0.12], color="black", linewidth=1)
         axes.annotate(str(rank), (rank, 0.2), ha="center", va="bottom", fontsize=9)
     width = min(ranks.critical_difference, count)
     axes.plot([1, 1 + width], [1.1, 1.1], color=_GREY, linewidth=2)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from fer_edge.bench.table import Table, percent, points
 from fer_edge.core.comparison import BootstrapReport, Spread
 from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.tables import Table, percent, points
 from fer_edge.paper.preprocessing_study import CONDITIONS, MEASURED, PreprocessingReport
 from fer_edge.paper.published import PaperFigure
 from fer_edge.paper.summary import NotRun, PairSummary, StudyReport, SystemSummary
@@ -138,7 +138,7 @@ def rank_table(report: StudyReport) -> Table | None:
         f"best. Friedman's chi-squared {ranks.statistic:.1f}, p {probability(ranks.p)}. Mean ranks further apart than "
         f"{ranks.critical_difference:.2f} differ at {ranks.alpha:g} (Nemenyi)."
     )
-    return Table(columns=("system", "seeds", "mean rank"), rows=rows, left=("system",), caption=caption)
+    return Table(columns=("system", "seeds", "mean rank"), rows=rows, caption=caption)
 
 
 def robustness_table(report: PreprocessingReport) -> Table:
@@ -156,7 +156,7 @@ def robustness_table(report: PreprocessingReport) -> Table:
         "corruptions (the training's augmentation varies light and noise mildly). The corruption comes before the "
         "preprocessing, and every network sees the same spoilt faces."
     )
-    return Table(columns=("condition", *headings), rows=rows, left=("condition",), caption=caption)
+    return Table(columns=("condition", *headings), rows=rows, caption=caption)
 
 
 def gain_table(report: PreprocessingReport) -> Table:
@@ -175,7 +175,7 @@ def gain_table(report: PreprocessingReport) -> Table:
         "Top-1 with the part minus top-1 without it, points, by the seeds that both have, with the 95 % interval by "
         "paired bootstrap over the images; p: of the same, Holm's correction over the whole table."
     )
-    return Table(columns=columns, rows=rows, left=("condition",), caption=caption)
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def cost_table(report: PreprocessingReport) -> Table | None:
@@ -199,7 +199,7 @@ def cost_table(report: PreprocessingReport) -> Table | None:
         f"network: {cost.encoder}, {first.threads} thread(s). share: of resize + filter + network, median over the "
         "rounds with its quartiles."
     )
-    return Table(columns=("stage", "p50", "p99", "share %"), rows=rows, left=("stage",), caption=caption)
+    return Table(columns=("stage", "p50", "p99", "share %"), rows=rows, caption=caption)
 
 
 def _rows(report: StudyReport) -> list[_Row]:
@@ -287,4 +287,4 @@ def _table(report: StudyReport, rows: Sequence[_Row], columns: Sequence[_Column]
         [column.cell(row) if isinstance(row, SystemSummary) else column.planned(row) for column in columns]
         for row in rows
     ]
-    return Table(columns=[column.title for column in columns], rows=cells, left=("system", "split"), caption=caption)
+    return Table(columns=[column.title for column in columns], rows=cells, caption=caption)

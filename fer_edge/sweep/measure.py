@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_edge.bench import run_bench
-from fer_edge.bench.reference import reference_graph
-from fer_edge.bench.result import BenchReport
+from fer_edge.bench.reference_cnn import reference_graph
+from fer_edge.bench.report import BenchReport
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import claimed

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from fer_edge.bench.table import Table, markdown, megabytes, percent
 from fer_edge.core.files import write_atomic
+from fer_edge.core.tables import Table, megabytes, percent
 from fer_edge.sweep.report import SweepReport
 
 __all__ = ["MARKDOWN_NAME", "PICTURE_NAME", "peer_table", "point_table", "render_page", "write_page"]
@@ -40,7 +40,7 @@ def point_table(report: SweepReport) -> Table:
         f"ms: the same, p50, {report.threads} thread{'s' * (report.threads != 1)}. top-1 on {report.dataset} "
         f"{report.split} ({report.n:,} rows), and without the rows that also stand in the training split."
     )
-    return Table(columns=columns, rows=rows, left=columns[:3], caption=caption)
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def peer_table(report: SweepReport) -> Table | None:
@@ -58,7 +58,7 @@ def peer_table(report: SweepReport) -> Table | None:
         "column: the most accurate point that is at least as accurate and at most as slow."
         f"{' ' if notes else ''}{notes}"
     )
-    return Table(columns=columns, rows=rows, left=(columns[0], columns[4]), caption=caption)
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def render_page(report: SweepReport, *, picture: bool) -> str:
@@ -76,10 +76,10 @@ def render_page(report: SweepReport, *, picture: bool) -> str:
         parts.append(f"**{report.busy}**")
     if picture:
         parts.append(f"![Accuracy against x]({PICTURE_NAME})")
-    parts.append(markdown(point_table(report)).rstrip())
+    parts.append(point_table(report).to_markdown().rstrip())
     others = peer_table(report)
     if others is not None:
-        parts.append(markdown(others).rstrip())
+        parts.append(others.to_markdown().rstrip())
     if report.missing:
         parts.append("Not among the points:")
         parts.append("\n".join(f"- {' '.join(line.split())}" for line in report.missing))

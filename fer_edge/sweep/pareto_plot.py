@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from fer_edge.bench.plots import PALETTE
 from fer_edge.core.errors import require
+from fer_edge.core.plots import PALETTE
 from fer_edge.sweep.report import SweepPoint, SweepReport
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _legend(report: SweepReport) -> Iterator[Any]:
 def _colours(points: Sequence[SweepPoint]) -> dict[str, str]:
     """A colour a network, fastest first; twelve of them, then again."""
     names = dict.fromkeys(point.network for point in points)
-    inks = [*PALETTE[:6], "#332288", "#882255", "#117733", "#999933", "#AA4499", "#661100"]
+    inks = PALETTE
     return {name: inks[place % len(inks)] for place, name in enumerate(names)}
 
 

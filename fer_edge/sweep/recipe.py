@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from fer_edge.bench.result import Timing
+from fer_edge.bench.report import Timing
 from fer_edge.core.errors import InputError
 from fer_edge.core.int8_forms import FORMS
 from fer_edge.core.json import decode, expect

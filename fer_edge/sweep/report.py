@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from fer_edge.bench.peers import PeerTable
-from fer_edge.bench.result import BenchReport, ReferenceResult, VariantResult
+from fer_edge.bench.report import BenchReport, ReferenceResult, VariantResult
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_json
 from fer_edge.core.json import decode, encode, expect

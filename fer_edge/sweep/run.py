@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_edge.bench.peers import PeerTable
-from fer_edge.bench.result import BenchReport
+from fer_edge.bench.report import BenchReport
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fer_edge.bench import run_bench
-from fer_edge.bench.result import Timing
+from fer_edge.bench.report import Timing
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.files import sha256_bytes

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fer_edge.bench import BenchReport, Timing
+from fer_edge.bench.clip_report import render_markdown
+from fer_edge.bench.clips import SequenceReport
 from fer_edge.bench.private_log import find_private_log
-from fer_edge.bench.reference import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
-from fer_edge.bench.sequence_page import render_markdown
-from fer_edge.bench.sequences import SequenceReport
+from fer_edge.bench.reference_cnn import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
 from fer_edge.core.files import read_json, sha256_bytes
 from fer_edge.paper.report import JSON_NAME, MARKDOWN_NAME, render_study
 from fer_edge.paper.report_plots import DRAWINGS

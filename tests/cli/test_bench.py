@@ -106,7 +106,7 @@ def test_nothing_redraws_while_latency_is_measured(
         return measure_interleaved(*arguments, **options)  # type: ignore[arg-type]
 
     alone = [thread.name for thread in threading.enumerate()]
-    monkeypatch.setattr("fer_edge.bench.runner.measure_interleaved", watched)
+    monkeypatch.setattr("fer_edge.bench.benchmark.measure_interleaved", watched)
     monkeypatch.setattr("fer_edge.cli.bench.console", Console(force_terminal=True, stderr=True))
     main(["bench", os.fspath(bundle.path), *BRIEF], standalone_mode=False)
     assert threads == [alone]

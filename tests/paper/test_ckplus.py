@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 from training import small_config, small_recipe  # noqa: E402
 from trees import write_cropped_ckplus, write_drawn_ckplus  # noqa: E402
 
-from fer_edge.bench.table import markdown  # noqa: E402
 from fer_edge.core.errors import InputError  # noqa: E402
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS  # noqa: E402
 from fer_edge.core.recipes import load_recipe  # noqa: E402
@@ -140,7 +139,7 @@ def test_the_table_counts_every_subject_once(results: Any, out: Path) -> None:
                 and run.system == "complete")  # fmt: skip
     assert stills.top1 == pytest.approx(right / stills.n)
     assert read_ckplus(out) == (report,)
-    text = markdown(ckplus_table(report))
+    text = ckplus_table(report).to_markdown()
     assert "| Proposed (complete) | neutral to peak | FER2013 weights |" in text
     assert "not run" not in text
 
@@ -176,7 +175,7 @@ def test_ck48_with_contempt_and_a_budget(out: Path, tmp_path: Path) -> None:
     assert report.status == "partly run"
     assert {row.missing for row in report.rows if row.system != "complete"} == {"not run: CK+48 holds peaks alone"}
     assert report in read_ckplus(out)
-    assert "1 of 3" in markdown(ckplus_table(report))
+    assert "1 of 3" in ckplus_table(report).to_markdown()
 
 
 def test_ck48_without_contempt_has_six_expressions(out: Path, tmp_path: Path) -> None:

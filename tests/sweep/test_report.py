@@ -63,7 +63,7 @@ class TestTables:
     def test_say_what_the_json_says(self) -> None:
         report = made_up(FAMILY, OTHERS)
         table = point_table(report)
-        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        rows = [dict(zip(table.headings, row, strict=True)) for row in table.rows]
         assert len(rows) == len(report.points)
         for row, each in zip(rows, report.points, strict=True):
             assert (row["network"], row["provider"], row["front"] is not None) == (each.name, each.provider, each.front)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny import SIZE, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
-from fer_edge.bench.result import Timing
+from fer_edge.bench.report import Timing
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, InputError
 from fer_edge.core.files import claimed, sha256_bytes

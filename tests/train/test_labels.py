@@ -9,8 +9,8 @@ from training import small_dataset, small_recipe
 from trees import write_cropped_ckplus
 
 from fer_edge.bench import Timing, run_bench
+from fer_edge.bench.clips import run_sequences
 from fer_edge.bench.engine_settings import measure_engines
-from fer_edge.bench.sequences import run_sequences
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import Dataset, load_dataset

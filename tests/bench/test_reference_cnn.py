@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_edge.bench.model_writer import Node, TensorShape, write_model
-from fer_edge.bench.reference import REFERENCE_CHANNELS, reference_graph, reference_input
+from fer_edge.bench.reference_cnn import REFERENCE_CHANNELS, reference_graph, reference_input
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
 
@@ -22,7 +22,7 @@ def test_the_bytes_are_the_same_everywhere() -> None:
 def test_it_is_written_without_onnx() -> None:
     program = (
         "import sys; sys.modules['onnx'] = None; sys.modules['torch'] = None\n"
-        "from fer_edge.bench.reference import reference_graph\n"
+        "from fer_edge.bench.reference_cnn import reference_graph\n"
         "print(len(reference_graph()))"
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

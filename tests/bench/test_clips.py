@@ -10,8 +10,11 @@ import pytest
 from click.testing import CliRunner
 from tiny import tiny_bundle
 
-from fer_edge.bench import clip_methods, sequences
-from fer_edge.bench.clip_methods import (
+from fer_edge.bench import clips as clips_module
+from fer_edge.bench import temporal_methods
+from fer_edge.bench.clip_report import accuracy_table, delay_table
+from fer_edge.bench.clips import SequenceReport, run_sequences
+from fer_edge.bench.temporal_methods import (
     AVERAGED,
     METHODS,
     SEQUENCE,
@@ -24,8 +27,6 @@ from fer_edge.bench.clip_methods import (
     smooth,
     streamed,
 )
-from fer_edge.bench.sequence_page import accuracy_table, delay_table
-from fer_edge.bench.sequences import SequenceReport, run_sequences
 from fer_edge.cli import main
 from fer_edge.core.errors import InputError
 from fer_edge.data import load_dataset
@@ -93,7 +94,7 @@ class TestDelays:
         class Network(OldestWins):
             window = 3
 
-        judge = sequences._Judge(
+        judge = clips_module._Judge(
             network=Network(),  # type: ignore[arg-type]
             images=np.zeros((3, 4, 4), np.uint8),
             labels=np.arange(7),
@@ -126,9 +127,9 @@ def test_every_corruption_is_judged_at_every_level() -> None:
 def report(tmp_path_factory: pytest.TempPathFactory) -> SequenceReport:
     bundle = tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_methods, "LEVELS", (2,))
-        patch.setattr(clip_methods, "TRAINED", ("noise",))
-        patch.setattr(clip_methods, "UNSEEN", ("salt_and_pepper",))
+        patch.setattr(temporal_methods, "LEVELS", (2,))
+        patch.setattr(temporal_methods, "TRAINED", ("noise",))
+        patch.setattr(temporal_methods, "UNSEEN", ("salt_and_pepper",))
         return run_sequences(bundle, load_dataset("synthetic:300@3"), clips=30, command="fer-edge clips tiny")
 
 
@@ -136,7 +137,7 @@ class TestARun:
     def test_says_what_was_done(self, report: SequenceReport, tmp_path: Path) -> None:
         assert (report.clips, report.window, report.variant) == (30, 4, "fp32")
         assert report.smoothing_chosen
-        assert report.smoothing in sequences.SMOOTHINGS
+        assert report.smoothing in clips_module.SMOOTHINGS
         assert [each.name for each in report.conditions] == ["clean", "noise", "salt_and_pepper"]
         assert [each.name for each in report.delays] == ["clean", "mixed"]
         for each in report.conditions:
@@ -161,9 +162,9 @@ class TestARun:
 
 
 def test_the_command_writes_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_methods, "LEVELS", (3,))
-    monkeypatch.setattr(clip_methods, "TRAINED", ("compression",))
-    monkeypatch.setattr(clip_methods, "UNSEEN", ())
+    monkeypatch.setattr(temporal_methods, "LEVELS", (3,))
+    monkeypatch.setattr(temporal_methods, "TRAINED", ("compression",))
+    monkeypatch.setattr(temporal_methods, "UNSEEN", ())
     bundle = tiny_bundle(tmp_path / "tiny")
     files = [tmp_path / "out" / name for name in ("clips.json", "clips.md", "clips.png")]
     given = ["--json", files[0], "--markdown", files[1], "--png", files[2], "--clips", "20"]

@@ -105,7 +105,7 @@ def test_every_ratio_is_made_of_the_right_times(bundle: Bundle, brief: Timing, m
             )
         return times
 
-    monkeypatch.setattr("fer_edge.bench.runner.measure_interleaved", invented)
+    monkeypatch.setattr("fer_edge.bench.benchmark.measure_interleaved", invented)
     fp32, int8 = run_bench([bundle], original=bundle, timing=brief).variants
     assert (fp32.x, int8.x) == (0.5, 0.125)
     assert fp32.streaming_ratio == int8.streaming_ratio == 600 / 400
@@ -201,7 +201,7 @@ def test_every_look_at_private_test_is_logged(
 def test_no_look_when_the_log_cannot_be_written(
     bundle: Bundle, dataset: Dataset, brief: Timing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_edge.bench.runner.evaluate", lambda *_, **__: pytest.fail("evaluated all the same"))
+    monkeypatch.setattr("fer_edge.bench.benchmark.evaluate", lambda *_, **__: pytest.fail("evaluated all the same"))
     with pytest.raises(OutputError, match="cannot write"):
         run_bench([bundle], data=dataset, split="report", timing=brief, private_log=tmp_path)
 

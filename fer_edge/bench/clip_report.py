@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fer_edge.bench.clip_methods import AVERAGED, METHODS, SEQUENCE, SINGLE, SMOOTHED
+from fer_edge.bench.clips import SequenceReport
 from fer_edge.bench.outputs import try_folders
-from fer_edge.bench.plots import PALETTE
-from fer_edge.bench.sequences import SequenceReport
-from fer_edge.bench.table import Table, markdown, percent, points
+from fer_edge.bench.temporal_methods import AVERAGED, METHODS, SEQUENCE, SINGLE, SMOOTHED
 from fer_edge.core.comparison import BootstrapReport
 from fer_edge.core.errors import require
 from fer_edge.core.files import write_atomic
+from fer_edge.core.plots import GREY, PALETTE
+from fer_edge.core.tables import Table, percent, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def accuracy_table(report: SequenceReport) -> Table:
         f"head − avg: points at T={report.window}, with the 95 % interval of a paired bootstrap over stills. "
         "1 to 3: levels. † never trained on.",
     ]
-    return Table(columns=columns, rows=rows, left=["clips"], caption="\n".join(caption))
+    return Table(columns=columns, rows=rows, caption="\n".join(caption))
 
 
 def delay_table(report: SequenceReport) -> Table:
@@ -73,7 +73,7 @@ def delay_table(report: SequenceReport) -> Table:
         "never: share of all clips in which it is not reported within 24 frames. right: share of all frames reported "
         "right. mixed: one or two corruptions of any level.",
     ]
-    return Table(columns=columns, rows=rows, left=["clips", "method"], caption="\n".join(caption))
+    return Table(columns=columns, rows=rows, caption="\n".join(caption))
 
 
 def ensure_sequence_outputs(*, json_file: Path | None, markdown_file: Path | None, png_file: Path | None) -> None:
@@ -112,8 +112,8 @@ def render_markdown(report: SequenceReport) -> str:
         "",
         f"Measured {report.created} by `{report.command}`; bundle sha256 `{report.sha256}`.",
         "",
-        markdown(accuracy_table(report)),
-        markdown(delay_table(report)),
+        accuracy_table(report).to_markdown(),
+        delay_table(report).to_markdown(),
     ]
     return "\n".join(lines)
 
@@ -148,7 +148,7 @@ def _draw_steps(axes: Axes, report: SequenceReport) -> None:
 
 def _draw_gains(axes: Axes, report: SequenceReport) -> None:
     names, gains, colours = [], [], []
-    shades = {"clean": PALETTE[6], "trained": PALETTE[0], "unseen": PALETTE[3]}
+    shades = {"clean": GREY, "trained": PALETTE[0], "unseen": PALETTE[3]}
     for each in report.conditions:
         names.append(each.name.replace("_", " ") + ("" if each.level is None else f" {each.level}"))
         gains.append(each.gain)
@@ -156,7 +156,7 @@ def _draw_gains(axes: Axes, report: SequenceReport) -> None:
     for pooled in report.pooled:
         names.append(_POOLED[pooled.name])
         gains.append(pooled.gain)
-        colours.append(shades.get(pooled.name, PALETTE[6]))
+        colours.append(shades.get(pooled.name, GREY))
     for row, (gain, colour) in enumerate(zip(gains, colours, strict=True)):
         axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour)
         axes.plot([100 * gain.difference], [row], "o", color=colour, markersize=4)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_edge.bench.latency import LatencySummary
-from fer_edge.bench.result import Comparison, OwnComparison, StatedAccuracy
+from fer_edge.bench.report import Comparison, OwnComparison, StatedAccuracy
 from fer_edge.core.metrics import PairedReport, paired_report, softmax
 from fer_edge.core.types import Float32, Int64
 

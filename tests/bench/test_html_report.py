@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fer_edge.bench.html_report import render_page
 from fer_edge.bench.latency import LatencySummary
 from fer_edge.bench.outputs import ensure_writable, write_reports
-from fer_edge.bench.page import render_page
-from fer_edge.bench.result import (
+from fer_edge.bench.report import (
     BenchReport,
     Comparison,
     OwnComparison,
@@ -23,7 +23,7 @@ from fer_edge.bench.result import (
     Timing,
     VariantResult,
 )
-from fer_edge.bench.table import cost_table, expect_common, ratio_table, verdict_table
+from fer_edge.bench.tables import cost_table, expect_common, ratio_table, verdict_table
 from fer_edge.core.errors import InputError, MissingPackageError, OutputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import AccuracyReport
@@ -97,9 +97,9 @@ class Reader(HTMLParser):
 
 def test_the_verdict_compares_with_own_fp32_and_marks_recorded_accuracy() -> None:
     table = verdict_table(report())
-    assert table.columns[0] == "variant"
-    assert "provider" not in table.columns
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert table.headings[0] == "variant"
+    assert "provider" not in table.headings
+    rows = [dict(zip(table.headings, row, strict=True)) for row in table.rows]
     assert rows[1] == {
         "variant": "edge/int8", "x": "0.125", "ms": "0.250", "speedup": "4.00", "MB": "1.00", "smaller": "4.00",
         "top-1 %": "68.40*", "unleaked %": "67.40", "Δ top-1": "-0.12", "flips %": "1.23", "McNemar": "0.5",
@@ -115,7 +115,7 @@ def test_where_nothing_leaks_the_verdict_has_no_column_for_it() -> None:
     clean = dataclasses.replace(judged.accuracy.report, top1_without_leaked=None, n_without_leaked=None)
     changed = dataclasses.replace(judged, accuracy=dataclasses.replace(judged.accuracy, report=clean))
     table = verdict_table(report(variants=(changed,)))
-    assert "unleaked %" not in table.columns
+    assert "unleaked %" not in table.to_markdown()
     assert "training split" not in table.caption
 
 
@@ -125,7 +125,7 @@ def test_the_verdict_prefers_the_original() -> None:
     )
     changed = dataclasses.replace(variant("int8", speedup=4), against_original=other, provider="openvino")
     table = verdict_table(report(original="full/fp32", variants=(changed,)))
-    (row,) = [dict(zip(table.columns, cells, strict=True)) for cells in table.rows]
+    (row,) = [dict(zip(table.headings, cells, strict=True)) for cells in table.rows]
     assert (row["speedup"], row["smaller"], row["Δ top-1"]) == ("10.00", "12.00", None)
     assert row["provider"] == "openvino"
     assert "full/fp32 on the same provider" in table.caption
@@ -138,11 +138,11 @@ def test_the_costs_say_what_was_not_measured() -> None:
         rss_peak_bytes=None,
     )
     table = cost_table(report(variants=(warm, variant("int8", speedup=4))))
-    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    first, second = (dict(zip(table.headings, row, strict=True)) for row in table.rows)
     assert (first["start"], first["RSS MB"]) == (None, None)
     assert (second["RSS MB"], second["p99"], second["×enc"]) == ("77", "0.500", "1.25")
-    assert "idle" not in table.columns
-    assert "idle" in cost_table(report(timing=Timing(idle_s=2.0))).columns
+    assert "idle" not in table.to_markdown()
+    assert "idle" in cost_table(report(timing=Timing(idle_s=2.0))).to_markdown()
 
 
 def test_ratios_stand_beside_those_of_another_run() -> None:
@@ -155,7 +155,7 @@ def test_ratios_stand_beside_those_of_another_run() -> None:
         ),
     )
     table = ratio_table(report(), there)
-    rows = [dict(zip(table.columns, cells, strict=True)) for cells in table.rows]
+    rows = [dict(zip(table.headings, cells, strict=True)) for cells in table.rows]
     assert [(row["variant"], row["provider"]) for row in rows] == [("edge/fp32", "cpu"), ("edge/int8", "cpu")]
     int8 = rows[1]
     assert [int8[name] for name in ("x", "x there", "x ratio")] == ["0.125", "0.100", "1.25"]
@@ -173,13 +173,13 @@ def test_ratios_stand_beside_those_of_another_run() -> None:
             for each in there.variants
         ),
     )
-    assert ratio_table(report(), unlike).columns == ("variant", "provider", "x", "x there", "x ratio")
+    assert ratio_table(report(), unlike).headings == ("variant", "provider", "x", "x there", "x ratio")
     # Where FP32 was not measured a variant is no faster than anything.
     alone = dataclasses.replace(
         there, variants=tuple(dataclasses.replace(each, against_own_fp32=None) for each in there.variants)
     )
     beside = ratio_table(report(), alone)
-    cells = dict(zip(beside.columns, beside.rows[1], strict=True))
+    cells = dict(zip(beside.headings, beside.rows[1], strict=True))
     assert cells["speedup"] is not None
     assert (cells["speedup there"], cells["speedup ratio"]) == (None, None)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fer_edge.bench.plots import accuracy_plot, latency_plot, recall_plot
-from fer_edge.bench.result import BenchReport, VariantResult
-from fer_edge.bench.table import cost_table, megabytes, percent, points, verdict_table
+from fer_edge.bench.report import BenchReport, VariantResult
+from fer_edge.bench.tables import cost_table, verdict_table
 from fer_edge.core.files import write_atomic
+from fer_edge.core.plots import GREY, PALETTE, draw_bar_groups, draw_labels, new_figure, plot_bytes, series_colours
+from fer_edge.core.tables import Table, megabytes, percent, points
 
 __all__ = ["render_page", "write_page"]
 
+_PLOTS: Final = "the benchmark's plots"
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 76rem; margin: 2rem auto;
   padding: 0 1rem; }
@@ -46,24 +48,21 @@ def render_page(report: BenchReport) -> str:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    verdict, cost = verdict_table(report), cost_table(report)
     parts = [
         "<h1>fer-edge bench</h1>",
         _how_measured(report),
         "<h2>Against the FP32 original</h2>",
-        _table(verdict.columns, verdict.rows),
-        _note(verdict.caption),
+        verdict_table(report).to_html(),
         "<h2>Time and memory</h2>",
-        latency_plot(report),
-        _table(cost.columns, cost.rows),
-        _note(cost.caption),
+        _latency_plot(report),
+        cost_table(report).to_html(),
     ]
     if any(result.accuracy for result in report.variants):
         parts += [
             "<h2>Accuracy and time</h2>",
-            accuracy_plot(report),
+            _accuracy_plot(report),
             "<h2>Recall by expression</h2>",
-            recall_plot(report),
+            _recall_plot(report),
         ]
     parts += ["<h2>Each variant</h2>", *(_variant(result) for result in report.variants)]
     body = "\n".join(parts)
@@ -134,7 +133,7 @@ def _variant(result: VariantResult) -> str:
     parts = [
         f"<h3>{html.escape(title)}</h3>",
         f"<p>{html.escape(', '.join(facts))}<br>bundle sha256 <code>{result.sha256}</code></p>",
-        _table(columns, rows),
+        Table(columns=columns, rows=rows).to_html(),
         _accuracy(result),
         _own(result),
     ]
@@ -169,14 +168,55 @@ def _own(result: VariantResult) -> str:
     return f"<p>{html.escape(text)}.</p>"
 
 
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
+def _latency_plot(report: BenchReport) -> str:
+    """Draw encoder and head at T = 1 as stacked bars, with the p99 of both together as a tick."""
+    results = report.variants
+    rows = range(len(results))
+    with new_figure(9, 1.6 + 0.4 * len(results), what=_PLOTS) as figure:
+        axes = figure.add_subplot()
+        encoder = [result.latency_ms["encoder"].p50 for result in results]
+        head = [result.latency_ms["head"].p50 for result in results]
+        axes.barh(rows, encoder, color=PALETTE[0], label="encoder, p50")
+        axes.barh(rows, head, left=encoder, color=PALETTE[1], label="head (T = 1), p50")
+        tails = [result.latency_ms["frame"].p99 for result in results]
+        axes.plot(tails, list(rows), "|", color="black", markersize=14, label="both, p99")
+        axes.axvline(report.reference.latency_ms.p50, color=GREY, linestyle=":", label="reference CNN, p50 (x = 1)")
+        axes.set_yticks(list(rows), [_name(result) for result in results])
+        axes.invert_yaxis()
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"ms, batch 1, {results[0].threads} thread(s)")
+        axes.legend(loc="best")
+        return plot_bytes(figure, "svg").decode()
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{'–' if cell is None else html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+def _accuracy_plot(report: BenchReport) -> str:
+    """Draw top-1 over x, a point for each variant with an accuracy."""
+    found = {_name(each): (each, 100 * each.accuracy.report.top1) for each in report.variants if each.accuracy}
+    colours = series_colours(name for name in dict.fromkeys(each.name for each, _ in found.values()))
+    with new_figure(9, 4, what=_PLOTS) as figure:
+        axes = figure.add_subplot()
+        for result, top1 in found.values():
+            axes.plot([result.x], [top1], "o", color=colours[result.name])
+        axes.set_xlabel("x: time over the reference CNN's (left is faster)")
+        axes.set_ylabel("top-1 %")
+        axes.margins(x=0.25, y=0.25)
+        draw_labels(axes, [(name, result.x, top1, colours[result.name]) for name, (result, top1) in found.items()])
+        return plot_bytes(figure, "svg").decode()
+
+
+def _recall_plot(report: BenchReport) -> str:
+    """Draw the recall of each expression that occurs in the split, variants side by side."""
+    recalls = {_name(result): result.accuracy.report.per_class for result in report.variants if result.accuracy}
+    labels = [label for label in next(iter(recalls.values()), {}) if all(label in each for each in recalls.values())]
+    with new_figure(9, 4.5, what=_PLOTS) as figure:
+        axes = figure.add_subplot()
+        draw_bar_groups(
+            axes, labels, {name: [100 * recall[label] for label in labels] for name, recall in recalls.items()}
+        )
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("recall %")
+        return plot_bytes(figure, "svg").decode()
+
+
+def _name(result: VariantResult) -> str:
+    return f"{result.bundle}/{result.name}" + ("" if result.provider == "cpu" else f" {result.provider}")

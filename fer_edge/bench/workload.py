@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fer_edge.bench.latency import LatencySummary, Probe, Samples, summarise
-from fer_edge.bench.result import Timing
+from fer_edge.bench.report import Timing
 from fer_edge.core.preprocess import PreprocessSpec, crop_face
 from fer_edge.core.types import Int64, Uint8
 from fer_edge.data.faces import synthetic_stills

@@ -18,14 +18,14 @@ from fer_edge.bench.accuracy import (
     recorded_accuracy,
     synthetic_rows,
 )
+from fer_edge.bench.against_fp32 import Measured, against_original, against_own_fp32
 from fer_edge.bench.cold_start import ColdStart
-from fer_edge.bench.compare import Measured, against_original, against_own_fp32
 from fer_edge.bench.latency import LatencySummary, Probe, Samples, measure_interleaved, ratio_over_rounds, summarise
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
-from fer_edge.bench.probes import FACE_BOX_XYXY, VariantProbes, camera_frame, streaming_step
-from fer_edge.bench.reference import reference_graph, reference_input
-from fer_edge.bench.result import BenchReport, ReferenceResult, Throughput, Timing, VariantResult
+from fer_edge.bench.reference_cnn import reference_graph, reference_input
+from fer_edge.bench.report import BenchReport, ReferenceResult, Throughput, Timing, VariantResult
 from fer_edge.bench.scenarios import after_idle, cold_starts
+from fer_edge.bench.workload import FACE_BOX_XYXY, VariantProbes, camera_frame, streaming_step
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.bench.accuracy import labelled_rows
-from fer_edge.bench.clip_methods import (
+from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
+from fer_edge.bench.report import DataRead
+from fer_edge.bench.temporal_methods import (
     AVERAGED,
     METHODS,
     SEQUENCE,
@@ -25,8 +27,6 @@ from fer_edge.bench.clip_methods import (
     smooth,
     streamed,
 )
-from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
-from fer_edge.bench.result import DataRead
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.comparison import BootstrapReport, paired_bootstrap
 from fer_edge.core.errors import InputError
