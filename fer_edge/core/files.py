@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, hashes, a folder that appears at once."""
+"""Atomic writes, output checks, hashes and paths: an output is complete or absent."""
 
 from __future__ import annotations
 
@@ -8,110 +8,65 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fer_edge.core.errors import InputError, OutputError
 
+if sys.platform != "win32":  # which has no flock: nothing is locked or swept there
+    import fcntl
+
 __all__ = [
     "claimed",
     "default_cache_folder",
+    "expect_new",
     "output_folder",
     "read_json",
     "scratch_file",
     "sha256_bytes",
     "sha256_file",
+    "user_path",
     "write_atomic",
     "write_json",
     "writing",
 ]
 
+_MARK = ".fer-edge-"  # part of every scratch name: `.<output's name>.fer-edge-<random><suffix>`
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user gave, with ``~`` expanded.
+
+    Raises:
+        InputError: no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"path: got {os.fspath(path)!r}, expected a user with a home folder after ~") from error
+
 
 def default_cache_folder() -> Path:
-    """``FER_EDGE_CACHE``, else ``$XDG_CACHE_HOME/fer-edge``, else ``~/.cache/fer-edge``."""
+    """Return ``FER_EDGE_CACHE``, else ``$XDG_CACHE_HOME/fer-edge``, else ``~/.cache/fer-edge``."""
     if own := os.environ.get("FER_EDGE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fer-edge"
+        return user_path(own)
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fer-edge"
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Hex SHA-256 of `data`."""
+    """Return the hex SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's content."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(handle)
-
-
-def _digest(handle: Any) -> str:
+    """Return the hex SHA-256 of a file's content."""
     digest = hashlib.sha256()
-    while chunk := handle.read(1 << 20):
-        digest.update(chunk)
+    with path.open("rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write under `path` into an `OutputError` that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot write {path}: {reason}. Free space, choose another folder, or mend its permissions; "
-            "whatever stood there before is untouched."
-        ) from error
-
-
-@contextlib.contextmanager
-def scratch_file(path: Path, *, suffix: str | None = None) -> Iterator[Path]:
-    """An empty file beside `path` that becomes `path` when the block ends well, and is removed when it does not.
-
-    So `path` is whole or not there, however many pieces it is written in.
-
-    Args:
-        path: where the file is to stand.
-        suffix: the scratch file's ending, for what tells a format by it; that of `path` by default.
-
-    Raises:
-        OutputError: the folder cannot be written or the disk is full; `path` is as it was.
-    """
-    scratch = _scratch_path(path, path.suffix if suffix is None else suffix)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
-        yield scratch
-        with writing(path):
-            with scratch.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
-
-    Raises:
-        OutputError: the folder cannot be written or the disk is full; `path` is as it was.
-    """
-    with scratch_file(path, suffix=".part") as scratch, writing(path):
-        scratch.write_bytes(data)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically.
-
-    Raises:
-        OutputError: as `write_atomic`.
-    """
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -129,78 +84,206 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Whether this process alone holds `folder` while the block runs.
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` while writing `path` into an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}. Free space, choose another folder, or change its "
+            "permissions; an earlier output is unchanged."
+        ) from error
 
-    The folder itself is the lock, so no file stays behind, and a process that ends, however it ends, lets go of it.
+
+def expect_new(
+    path: str | os.PathLike[str], *, overwrite: bool = False, folder: bool = False, inputs: Iterable[Any] = ()
+) -> Path:
+    """Check, before any work, that an output may be written; the one check of every command.
 
     Args:
-        folder: one that exists.
-        wait: until nobody else holds it, instead of saying that somebody does.
+        path: the output; ``~`` is expanded.
+        overwrite: accept a file that exists, or a folder that holds files.
+        folder: the output is a folder, which may exist as long as it is empty.
+        inputs: what the command reads (paths, or other sources, which are ignored): never overwritten.
+
+    Returns:
+        The path with ``~`` expanded.
 
     Raises:
-        OutputError: the folder cannot be opened.
+        OutputError: the output exists, is an input, or is a file where a folder is expected or the reverse.
     """
+    path = user_path(path)
+    with writing(path):
+        if not os.path.lexists(path):
+            return path
+        if path.is_dir() != folder:
+            kinds = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+            raise OutputError(f"{path}: got {kinds[0]}, expected {kinds[1]} to write; choose another name")
+        if any(os.path.exists(each) and path.samefile(each) for each in inputs if isinstance(each, str | os.PathLike)):
+            raise OutputError(f"{path} is an input of this command; choose another name")
+        if not overwrite and (not folder or any(path.iterdir())):
+            state = "already holds files" if folder else "exists"
+            raise OutputError(f"{path} {state}; choose another name or pass --overwrite")
+    return path
+
+
+@contextlib.contextmanager
+def scratch_file(path: Path, *, suffix: str | None = None) -> Iterator[Path]:
+    """Give a scratch file beside `path` that becomes `path` when the block ends without an error.
+
+    The scratch file has mode 0600, and those that killed runs left of the same output are removed.
+
+    Args:
+        path: the final file.
+        suffix: the scratch file's ending, for libraries that choose a format by it; that of `path` by default.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full; `path` is unchanged.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        scratch, handle, mode = _new_scratch(path, path.suffix if suffix is None else suffix)
     try:
-        import fcntl
-    except ImportError:  # Windows has no flock
-        yield True
-        return
-    with writing(folder):
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            ours = True
-        except BlockingIOError:
-            ours = False
-        yield ours
+        yield scratch
+        with writing(path), scratch.open("rb") as file:
+            os.fsync(file.fileno())
+            os.chmod(scratch, mode)
+            os.replace(scratch, path)
     finally:
         os.close(handle)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`; a reader sees the old file or the new one.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full; `path` is unchanged.
+    """
+    with scratch_file(path, suffix=".part") as scratch, writing(path):
+        scratch.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically.
+
+    Raises:
+        OutputError: as `write_atomic`.
+    """
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 @contextlib.contextmanager
 def output_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A scratch folder beside `path` that becomes `path` when the block ends well, and is removed when it does not.
+    """Give a scratch folder beside `path` that becomes `path` when the block ends without an error.
 
     Args:
-        path: where the folder is to stand.
-        overwrite: replace an existing, non-empty folder; without it such a folder is an error.
+        path: the final folder.
+        overwrite: replace a folder that holds files.
 
     Raises:
-        OutputError: the folder exists and is not empty, or cannot be written.
+        OutputError: the folder holds files, or cannot be written.
     """
     with writing(path):
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"{path} is a file, expected a folder to write; choose another path or remove the file")
-        if path.is_dir() and any(path.iterdir()) and not overwrite:
-            raise OutputError(f"{path} already holds files; choose another folder or pass --overwrite")
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = _scratch_path(path, ".part")
-        scratch.mkdir()
+        _sweep(path)
+        expect_new(path, overwrite=overwrite, folder=True)
+        scratch, handle, mode = _new_scratch(path, ".part", folder=True)
     try:
         with writing(path):
             yield scratch
+            os.chmod(scratch, mode)
             _replace_folder(scratch, path)
     finally:
+        os.close(handle)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock `folder` against other processes while the block runs; the lock ends with the process and leaves no file.
+
+    Args:
+        folder: an existing folder.
+        wait: wait for the lock.
+
+    Yields:
+        True if this process holds the lock, False if another one does.
+
+    Raises:
+        OutputError: the folder cannot be opened.
+    """
+    with writing(folder):
+        handle = _open_for_lock(folder)
+    try:
+        yield _lock(handle, wait=wait)
+    finally:
+        os.close(handle)
+
+
+def _open_for_lock(path: Path) -> int:
+    return os.open(os.devnull if sys.platform == "win32" else path, os.O_RDONLY)
+
+
+def _lock(handle: int, *, wait: bool = False) -> bool:
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _new_scratch(path: Path, suffix: str, *, folder: bool = False) -> tuple[Path, int, int]:
+    """Create a private, locked file or folder; return it, the handle of its lock, and the mode that the umask gives."""
+    while True:
+        scratch = path.parent / f".{path.name}{_MARK}{secrets.token_hex(8)}{suffix}"
+        if folder:
+            scratch.mkdir()
+        else:
+            scratch.touch(exist_ok=False)
+        try:
+            mode = scratch.stat().st_mode & 0o777
+            scratch.chmod(0o700 if folder else 0o600)
+            handle = _open_for_lock(scratch)
+        except FileNotFoundError:  # swept by another process before it was locked
+            continue
+        if _lock(handle, wait=True) and scratch.exists():
+            return scratch, handle, mode
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed runs left of the output `path`; the scratch of a process that still runs is locked."""
+    if sys.platform == "win32":
+        return
+    for left in path.parent.iterdir():
+        if not left.name.startswith(f".{path.name}{_MARK}") or left.is_symlink():
+            continue
+        with contextlib.suppress(OSError, OutputError), claimed(left) as ours:
+            if not ours:
+                continue
+            if left.suffix == ".old" and not path.exists():  # killed while it replaced a folder: the old one is whole
+                os.rename(left, path)
+            elif left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _replace_folder(scratch: Path, path: Path) -> None:
     if not path.exists():
         os.rename(scratch, path)
         return
-    retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    os.rename(path, retired / "old")
-    try:
-        os.rename(scratch, path)
-    except BaseException:
-        os.rename(retired / "old", path)
-        raise
-    finally:
+    retired = scratch.with_suffix(".old")
+    with claimed(path):  # the lock moves with the folder, so that no other process takes it for left over
+        os.rename(path, retired)
+        try:
+            os.rename(scratch, path)
+        except BaseException:
+            os.rename(retired, path)
+            raise
         shutil.rmtree(retired, ignore_errors=True)
-
-
-def _scratch_path(path: Path, suffix: str) -> Path:
-    """A name of its own beside `path`; what is made under it has the rights that the umask says, unlike mkstemp's."""
-    return path.parent / f".{path.name}.{secrets.token_hex(8)}{suffix}"

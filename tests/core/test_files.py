@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from fer_edge.core.errors import InputError, OutputError
-from fer_edge.core.files import claimed, output_folder, read_json, sha256_bytes, sha256_file, write_atomic, write_json
+from fer_edge.core.files import (
+    claimed,
+    expect_new,
+    output_folder,
+    read_json,
+    scratch_file,
+    sha256_bytes,
+    sha256_file,
+    user_path,
+    write_atomic,
+    write_json,
+)
 
 
 def _leftovers(folder: Path) -> list[str]:
@@ -99,6 +111,107 @@ except OutputError as error:
             write_atomic(tmp_path / "file" / "graph.onnx", b"new")
 
 
+class TestScratch:
+    def test_is_private_while_it_is_written(self, tmp_path: Path) -> None:
+        with scratch_file(tmp_path / "drive.mp4") as scratch:
+            assert scratch.stat().st_mode & 0o777 == 0o600
+            assert scratch.suffix == ".mp4"
+        with output_folder(tmp_path / "run") as folder:
+            assert folder.stat().st_mode & 0o777 == 0o700
+        before = os.umask(0)
+        os.umask(before)
+        assert (tmp_path / "drive.mp4").stat().st_mode & 0o777 == 0o666 & ~before
+        assert (tmp_path / "run").stat().st_mode & 0o777 == 0o777 & ~before
+
+    def test_of_a_killed_run_is_removed_when_the_output_is_written_again(self, tmp_path: Path) -> None:
+        for name in ("drive.mp4", "run"):
+            kind = "scratch_file" if name == "drive.mp4" else "output_folder"
+            _kill_while_writing(kind, tmp_path / name)
+        _kill_while_writing("scratch_file", tmp_path / "other.mp4")
+        assert len(_leftovers(tmp_path)) == 3
+        write_atomic(tmp_path / "drive.mp4", b"whole")
+        with output_folder(tmp_path / "run"):
+            pass
+        assert [name.split(".fer-edge-")[0] for name in _leftovers(tmp_path)] == [".other.mp4"]
+
+    def test_of_a_run_that_still_writes_is_kept(self, tmp_path: Path) -> None:
+        path = tmp_path / "drive.mp4"
+        with scratch_file(path) as scratch:
+            _child(_WRITE_ANOTHER, path)
+            assert scratch.exists()
+            scratch.write_bytes(b"ours")
+        assert path.read_bytes() == b"ours"
+        assert _leftovers(tmp_path) == []
+
+    def test_a_folder_that_was_being_replaced_comes_back(self, tmp_path: Path) -> None:
+        path = tmp_path / "edge"
+        path.mkdir()
+        (path / "old").write_bytes(b"good")
+        path.rename(tmp_path / ".edge.fer-edge-0123.old")
+        with pytest.raises(OutputError, match="is not empty"), output_folder(path):
+            pass
+        assert (path / "old").read_bytes() == b"good"
+
+
+def _kill_while_writing(kind: str, path: Path) -> None:
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from fer_edge.core.files import {kind}
+with {kind}(Path(sys.argv[1])) as scratch:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+_WRITE_ANOTHER = """
+import sys
+from pathlib import Path
+from fer_edge.core.files import write_atomic
+write_atomic(Path(sys.argv[1]), b"theirs")
+"""
+
+
+class TestExpectNew:
+    def test_gives_the_path_with_the_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert expect_new("~/card.md") == tmp_path / "card.md" == user_path("~/card.md")
+        with pytest.raises(InputError, match="nobody-of-this-name"):
+            user_path("~nobody-of-this-name/card.md")
+
+    @pytest.mark.parametrize(
+        ("name", "folder", "message"),
+        [
+            ("file", False, "exists; choose another name or pass --overwrite"),
+            ("file", True, "got a file, expected a folder"),
+            ("full", False, "got a folder, expected a file"),
+            ("full", True, "is not empty; choose another name or pass --overwrite"),
+        ],
+    )
+    def test_refuses_what_exists(self, tmp_path: Path, name: str, folder: bool, message: str) -> None:
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "file").touch()
+        (tmp_path / "file").touch()
+        with pytest.raises(OutputError, match=message):
+            expect_new(tmp_path / name, folder=folder)
+        if "--overwrite" in message:
+            expect_new(tmp_path / name, folder=folder, overwrite=True)
+        else:
+            with pytest.raises(OutputError, match=message):
+                expect_new(tmp_path / name, folder=folder, overwrite=True)
+
+    def test_accepts_what_is_new_and_an_empty_folder(self, tmp_path: Path) -> None:
+        expect_new(tmp_path / "new")
+        expect_new(tmp_path, folder=True)
+
+    def test_never_overwrites_an_input(self, tmp_path: Path) -> None:
+        (tmp_path / "drive.mp4").touch()
+        (tmp_path / "link.mp4").symlink_to(tmp_path / "drive.mp4")
+        with pytest.raises(OutputError, match="is an input"):
+            expect_new(tmp_path / "link.mp4", overwrite=True, inputs=[str(tmp_path / "drive.mp4"), 0])
+
+
 # Run as an unprivileged user, for root may write everywhere; all is imported before, for nobody may read root's home.
 _AS_NOBODY = """
 import os, sys
@@ -167,7 +280,10 @@ class TestOutputFolder:
 
     def test_a_file_in_its_place_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "edge").write_bytes(b"good")
-        with pytest.raises(OutputError, match="is a file"), output_folder(tmp_path / "edge", overwrite=True):
+        with (
+            pytest.raises(OutputError, match="got a file, expected a folder"),
+            output_folder(tmp_path / "edge", overwrite=True),
+        ):
             pass
         assert (tmp_path / "edge").read_bytes() == b"good"
 
