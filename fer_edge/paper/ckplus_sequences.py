@@ -153,7 +153,7 @@ def _features(encoder: nn.Module, windows: _Windows, recipe: TrainRecipe, copy: 
             faces = part[:, step]
             if copy:  # the same generator for every step: a sequence is turned, lit and mirrored as one
                 faces = augment_faces(faces, recipe.augment, seeded(faces.device, recipe.seed, 4, copy, number))
-            with autocast(recipe, faces.device):
+            with autocast(recipe.precision, faces.device):
                 steps.append(encoder(median_filter(faces, recipe.preprocess.median))[0].float())
         found.append(torch.stack(steps, dim=1))
     return torch.cat(found)

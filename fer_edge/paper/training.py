@@ -226,7 +226,7 @@ class _Training:
                 images = augment_faces(self.faces.images[index], recipe.augment, generator)
                 images, targets = mix_faces(images, self.faces.targets[index], recipe.augment, generator)
                 labels = self.faces.labels[index]
-                with autocast(recipe, device):
+                with autocast(recipe.precision, device):
                     logits, context = network(median_filter(images, recipe.preprocess.median))
                     value = soft_cross_entropy(logits, targets, balance)
                 if loss.centre_weight:
@@ -262,7 +262,7 @@ class _Training:
         for copy in range(copies):
             for step, part in enumerate(parts):
                 images = augment_faces(part, self.recipe.augment, generator) if copy else part
-                with autocast(self.recipe, images.device):
+                with autocast(self.recipe.precision, images.device):
                     found = self.network.trunk(median_filter(images, self.recipe.preprocess.median))
                 rows.append(found.float())
                 self.report.step("features", copy * len(parts) + step + 1, copies * len(parts))

@@ -6,15 +6,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from fer_edge.core.errors import InputError
-from fer_edge.train.recipe import TrainRecipe
+from fer_edge.core.errors import InputError, RecipeError
+from fer_edge.train.recipe import Precision
 
-__all__ = ["Processes", "all_reduce_sum", "autocast", "compute_device", "processes"]
+__all__ = ["ONE_PROCESS", "Processes", "all_reduce_sum", "autocast", "compute_device", "processes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,18 @@ class Processes:
         """Whether this process writes and prints."""
         return self.rank == 0
 
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
     def part(self, batch: int) -> slice:
         """This process's rows of a global batch; sizes differ by one at most."""
         return slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)
+
+
+ONE_PROCESS: Final = Processes(rank=0, world=1, device=torch.device("cpu"))
+"""A single process on the CPU."""
 
 
 @contextlib.contextmanager
@@ -89,11 +98,15 @@ def all_reduce_sum(value: Tensor) -> None:
         torch.distributed.all_reduce(value)
 
 
-def autocast(recipe: TrainRecipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 where the recipe allows it and the device computes it natively; else FP32."""
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context that computes in bf16 where `precision` allows it and the device has it natively; else FP32.
+
+    Raises:
+        RecipeError: bf16 is required and the device has no native bf16.
+    """
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if recipe.precision == "bf16" and not native:
-        raise InputError(f"precision = 'bf16', but {device} has no native bf16; use 'auto' or 'fp32'")
-    if recipe.precision == "fp32" or not native:
+    if precision == "bf16" and not native:
+        raise RecipeError(f"precision: got 'bf16', but {device} has no native bf16; use 'auto' or 'fp32'")
+    if precision == "fp32" or not native:
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

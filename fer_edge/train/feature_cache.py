@@ -80,7 +80,7 @@ class FrameFeatures:
         frames = prepare_stills(images.reshape(-1, *images.shape[-2:]), self._recipe.preprocess)
         parts = []
         for start in range(0, len(frames), size):
-            with autocast(self._recipe, self._device):
+            with autocast(self._recipe.precision, self._device):
                 batch = torch.from_numpy(np.array(frames[start : start + size])).to(self._device)
                 parts.append(self._encoder(batch)[0].float().cpu())
         return torch.cat(parts).reshape(*images.shape[:-2], -1)

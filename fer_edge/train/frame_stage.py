@@ -44,7 +44,7 @@ from fer_edge.train.losses import (
 from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import LossSpec, OptimiserSpec, TrainRecipe
 from fer_edge.train.run_folder import TrainRun
-from fer_edge.train.sam import worst_nearby
+from fer_edge.train.sam import sam_ascent
 from fer_edge.train.teacher_cache import View, ViewBank
 
 __all__ = [
@@ -285,7 +285,7 @@ class FrameStage:
     def _lesson(self, faces: Tensor) -> Lesson | None:
         if self.teachers is None:
             return None
-        with autocast(self.run.recipe, self.peers.device):
+        with autocast(self.run.recipe.precision, self.peers.device):
             return self.teachers.lesson(faces, self.run.recipe.loss)
 
     def _step(self, batch: Batch, labels: Tensor, weights: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
@@ -293,7 +293,7 @@ class FrameStage:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.spec.sam_radius:
-            with worst_nearby(self.learner, self.spec.sam_radius):
+            with sam_ascent(self.learner, self.spec.sam_radius):
                 self.optimiser.zero_grad(set_to_none=True)
                 self.loss(batch, labels, weights, shares)[0].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.learner.parameters(), self.spec.clip_norm)
@@ -307,7 +307,7 @@ class FrameStage:
     def loss(self, batch: Batch, labels: Tensor, weights: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of one batch of prepared faces, the contexts, and every face's own; only dropout in it is random."""
         spec = self.run.recipe.loss
-        with autocast(self.run.recipe, self.peers.device):
+        with autocast(self.run.recipe.precision, self.peers.device):
             logits, context, *sights = self.parallel(batch.faces)
             each = soft_cross_entropies(logits, batch.targets, weights)
             if batch.lesson is not None:
@@ -385,7 +385,7 @@ def _quickened(module: FrameClassifier) -> FrameClassifier:
 def frame_predictions(module: nn.Module, faces: DeviceFaces, recipe: TrainRecipe, *, size: int = 512) -> Tensor:
     """Predicted class of every face by the temporary classifier: int64 (N,)."""
     found = []
-    with autocast(recipe, faces.images.device):
+    with autocast(recipe.precision, faces.images.device):
         for start in range(0, len(faces), size):
             found.append(module(faces.images[start : start + size])[0].argmax(dim=1))
     return torch.cat(found)

@@ -132,7 +132,7 @@ def measure_ranking(
     sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
     for done, index in enumerate(batches, start=1):
         judge.zero_grad(set_to_none=True)
-        with autocast(recipe, device):
+        with autocast(recipe.precision, device):
             logits = judge(faces.images[index])[0]
         nn.functional.cross_entropy(logits.float(), faces.targets[index]).backward()  # type: ignore[no-untyped-call]
         for name, parameter in named.items():

@@ -174,7 +174,7 @@ class PruneCurve:
         model, temporary = self._parent.model.cpu(), self._parent.temporary
         pruned = prune_model(model, temporary, limits=limits, recipe=self._recipe, ranking=ranking)
         narrowed = pruned.model.to(self._peers.device)
-        with autocast(self._training, self._peers.device):
+        with autocast(self._training.precision, self._peers.device):
             refit_statistics(narrowed, self._refitted.images)
         point = self._point(importance, target, narrowed, started)
         if not self._budget.epochs:
@@ -214,7 +214,7 @@ class PruneCurve:
 
     @torch.no_grad()
     def _linear(self, model: AttentionCnnBiLstm) -> nn.Linear:
-        with autocast(self._training, self._peers.device):
+        with autocast(self._training.precision, self._peers.device):
             contexts = face_contexts(model.eval(), self._refitted.images)
         classes = self._training.model.classes
         return fit_classifier(contexts, self._refitted.labels, classes=classes).to(self._peers.device)
@@ -224,7 +224,7 @@ class PruneCurve:
         self, importance: str, target: float, model: AttentionCnnBiLstm, started: tuple[float, float]
     ) -> CurvePoint:
         linear = self._linear(model)
-        with autocast(self._training, self._peers.device):
+        with autocast(self._training.precision, self._peers.device):
             contexts = face_contexts(model, self._judged.images)
         said = {"head": model.head.classify(contexts.float()), "linear": linear(contexts.float())}
         right = {name: (logits.argmax(dim=1) == self._judged.labels).float().mean() for name, logits in said.items()}

@@ -17,12 +17,16 @@ __all__ = [
     "Importance",
     "LossSpec",
     "OptimiserSpec",
+    "Precision",
     "PruneRecipe",
     "QatRecipe",
     "SequenceTraining",
     "SparsitySpec",
     "TrainRecipe",
 ]
+
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+"""Arithmetic of a training: ``"auto"`` is bf16 where the device has it natively, else FP32."""
 
 Importance: TypeAlias = Literal["group-norm", "bn-scale", "taylor", "hessian", "random"]
 """Names of the measures that filters are ranked by."""
@@ -247,7 +251,7 @@ class TrainRecipe:
     """Everything a training run depends on besides the data."""
 
     seed: int = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     model: ModelConfig = field(default_factory=ModelConfig)
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
     augment: AugmentSpec = field(default_factory=AugmentSpec)
@@ -352,7 +356,7 @@ class QatRecipe:
     sample: SampleRecipe = field(default_factory=SampleRecipe)
     activation_range: ActivationRange = "histogram"
     batch: int = 64
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     rows: int = 0
     head: Literal["refit", "keep"] = "refit"
     distil_weight: float = 0.9

@@ -153,7 +153,7 @@ class ViewBank:
         told: list[dict[Part, Tensor]] = []
         for start in range(0, len(images), _ASKED):
             faces = median_filter(images[start : start + _ASKED], self.recipe.preprocess.median)
-            with autocast(self.recipe, images.device):
+            with autocast(self.recipe.precision, images.device):
                 answers = self.teachers.outputs(member, faces, parts)
             told.append({part: value.half().cpu() for part, value in answers.items()})
             report.step("teachers", min(start + _ASKED, len(images)), len(images))

@@ -14,7 +14,7 @@ from training import small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.train.recipe import OptimiserSpec
-from fer_edge.train.sam import worst_nearby
+from fer_edge.train.sam import sam_ascent
 from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
@@ -39,7 +39,7 @@ def test_the_loss_is_higher_there_and_nothing_is_left_of_it(network: nn.Sequenti
     loss = loss_of(network, faces)
     loss.backward()
     before = copy.deepcopy(network.state_dict())
-    with worst_nearby(network, 0.5):
+    with sam_ascent(network, 0.5):
         climbed = loss_of(network, faces)
         moved = [(value - before[name]) / (before[name].abs() + 0.01) for name, value in network.named_parameters()]
     assert climbed.item() > loss.item() + 0.05
@@ -53,7 +53,7 @@ def test_the_loss_is_higher_there_and_nothing_is_left_of_it(network: nn.Sequenti
 def test_the_weights_come_back_from_an_interrupted_step(network: nn.Sequential, faces: Tensor) -> None:
     loss_of(network, faces).backward()
     before = copy.deepcopy(network.state_dict())
-    with pytest.raises(KeyboardInterrupt), worst_nearby(network, 2.0):
+    with pytest.raises(KeyboardInterrupt), sam_ascent(network, 2.0):
         raise KeyboardInterrupt
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -61,7 +61,7 @@ def test_the_weights_come_back_from_an_interrupted_step(network: nn.Sequential, 
 def test_a_flat_loss_moves_nothing(network: nn.Sequential, faces: Tensor) -> None:
     (loss_of(network, faces) * 0).backward()
     before = copy.deepcopy(network.state_dict())
-    with worst_nearby(network, 1.0):
+    with sam_ascent(network, 1.0):
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
