@@ -148,7 +148,7 @@ class TestScratch:
         path.mkdir()
         (path / "old").write_bytes(b"good")
         path.rename(tmp_path / ".edge.fer-edge-0123.old")
-        with pytest.raises(OutputError, match="is not empty"), output_folder(path):
+        with pytest.raises(OutputError, match="already holds files"), output_folder(path):
             pass
         assert (path / "old").read_bytes() == b"good"
 
@@ -186,7 +186,7 @@ class TestExpectNew:
             ("file", False, "exists; choose another name or pass --overwrite"),
             ("file", True, "got a file, expected a folder"),
             ("full", False, "got a folder, expected a file"),
-            ("full", True, "is not empty; choose another name or pass --overwrite"),
+            ("full", True, "already holds files; choose another name or pass --overwrite"),
         ],
     )
     def test_refuses_what_exists(self, tmp_path: Path, name: str, folder: bool, message: str) -> None:
