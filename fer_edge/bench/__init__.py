@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from fer_edge.bench.benchmark import BenchOptions as BenchOptions
     from fer_edge.bench.benchmark import run_bench as run_bench
     from fer_edge.bench.report import BenchReport as BenchReport
     from fer_edge.bench.report import Timing as Timing
 
-__all__ = ["BenchReport", "Timing", "run_bench"]
+__all__ = ["BenchOptions", "BenchReport", "Timing", "run_bench"]
+
+# Lazy: the process of a cold start runs a module of this package and must not load the rest of it.
+_MODULES: Final = {"BenchOptions": "benchmark", "run_bench": "benchmark", "BenchReport": "report", "Timing": "report"}
 
 
 def __getattr__(name: str) -> Any:
-    # The cold start's process runs a module of this package and must not load the rest of it.
-    if name in ("BenchReport", "Timing"):
-        from fer_edge.bench import report
-
-        return getattr(report, name)
-    if name == "run_bench":
-        from fer_edge.bench.benchmark import run_bench
-
-        return run_bench
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Variants beside the FP32 they came from and beside the FP32 original."""
+"""A variant against the FP32 variant of its bundle and against the FP32 original."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_edge.bench.latency import LatencySummary
 from fer_edge.bench.report import Comparison, OwnComparison, StatedAccuracy
-from fer_edge.core.metrics import PairedReport, paired_report, softmax
+from fer_edge.core.metrics import paired_report, softmax
 from fer_edge.core.types import Float32, Int64
 
 __all__ = ["Measured", "against_original", "against_own_fp32"]
@@ -23,7 +23,7 @@ class Measured:
         latency_ms: by the names of `VariantResult.latency_ms`.
         graph_bytes: encoder + head.
         temperature: of the variant.
-        logits: float32 (N, C), before temperature, on the rows that all variants of this run saw.
+        logits: float32 (N, C), before temperature, on the rows that all variants of this run are evaluated on.
         labels: int64 (N,) of these rows; None where they are unlabelled.
         accuracy: measured or recorded.
     """
@@ -37,12 +37,15 @@ class Measured:
 
 
 def against_original(variant: Measured, original: Measured) -> Comparison:
-    """Compare with the FP32 original."""
-    paired = _paired(variant, original)
+    """Compare with an FP32 original on the same provider."""
+    paired = None
+    if variant.labels is not None:
+        before, after = (softmax(each.logits, temperature=each.temperature) for each in (original, variant))
+        paired = paired_report(before, after, variant.labels)
     return Comparison(
         speedup_p50=original.latency_ms["frame"].p50 / variant.latency_ms["frame"].p50,
         size_ratio=original.graph_bytes / variant.graph_bytes,
-        top1_delta=_top1_delta(variant, original, paired),
+        top1_delta=_recorded_delta(variant, original) if paired is None else paired.top1_delta,
         ece_delta=None if paired is None else paired.ece_delta,
         flip_rate=None if paired is None else paired.flip_rate,
         mcnemar_p=None if paired is None else paired.mcnemar_p,
@@ -58,20 +61,10 @@ def against_own_fp32(variant: Measured, fp32: Measured) -> OwnComparison:
     )
 
 
-def _paired(variant: Measured, original: Measured) -> PairedReport | None:
-    if variant.labels is None:
-        return None
-    reference = softmax(original.logits, temperature=original.temperature)
-    return paired_report(reference, softmax(variant.logits, temperature=variant.temperature), variant.labels)
-
-
-def _top1_delta(variant: Measured, original: Measured, paired: PairedReport | None) -> float | None:
-    """From this run's rows, or from accuracies recorded on one and the same split."""
-    if paired is not None:
-        return paired.top1_delta
+def _recorded_delta(variant: Measured, original: Measured) -> float | None:
+    """Subtract accuracies that were recorded on the same split; None where they were not."""
     if variant.accuracy is None or original.accuracy is None:
         return None
     ours, theirs = variant.accuracy.report, original.accuracy.report
-    if (ours.dataset, ours.split, ours.n) != (theirs.dataset, theirs.split, theirs.n):
-        return None
-    return ours.top1 - theirs.top1
+    same = (ours.dataset, ours.split, ours.n) == (theirs.dataset, theirs.split, theirs.n)
+    return ours.top1 - theirs.top1 if same else None

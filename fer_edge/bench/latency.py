@@ -1,4 +1,4 @@
-"""The one timing loop: interleaved, warmed up, garbage collector off, every sample kept."""
+"""The timing loop: interleaved, warmed up, garbage collector off, every sample kept."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.types import Int64
+from fer_edge.core.types import Int64, Progress
 
 __all__ = [
     "LatencySummary",
@@ -26,8 +26,6 @@ __all__ = [
 ]
 
 Clock = Callable[[], int]
-
-_PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,10 @@ class Probe:
 
     def __post_init__(self) -> None:
         if not self.stages or self.per_round < 1:
-            raise InputError(f"probe {self.name!r} needs at least one stage and per_round >= 1")
+            raise InputError(
+                f"probe {self.name!r}: got {len(self.stages)} stages and per_round {self.per_round}, expected at least "
+                "one of each"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +54,15 @@ class Samples:
     stages: Mapping[str, Int64]
 
     def total(self, *names: str) -> Int64:
-        """The named stages added up sample by sample; all of them where none is named. int64 (rounds, per_round)."""
-        chosen = [self.stages[name] for name in names or self.stages]
-        return np.asarray(np.sum(chosen, axis=0), dtype=np.int64)
+        """Add the named stages (all where none is named) sample by sample: int64 (rounds, per_round)."""
+        return np.asarray(np.sum([self.stages[name] for name in names or self.stages], axis=0), dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySummary:
     """Milliseconds over all `n` samples, none left out; percentiles are interpolated linearly.
 
-    `batch` faces are in one call, `t` frames in the window the head sees (None where no head runs).
+    `batch` faces are in one call, `t` frames in the window of the head (None where no head runs).
     """
 
     p50: float
@@ -78,12 +78,12 @@ class LatencySummary:
     threads: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the key of `p99_9` is ``"p99.9"``."""
+        """Return plain values; the key of `p99_9` is ``"p99.9"``."""
         return {"p99.9" if name == "p99_9" else name: value for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LatencySummary:
-        """Inverse of `to_json`.
+        """Read what `to_json` returned.
 
         Raises:
             InputError: a key is missing or unknown.
@@ -109,27 +109,27 @@ def measure_interleaved(
     rounds: int,
     warm_up: int,
     clock: Clock = time.perf_counter_ns,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Samples]:
-    """Time every probe in every round, so that what slows the machine down slows them all.
+    """Time every probe in every round, so that a disturbance of the machine slows all of them.
 
-    A round visits each probe once; the next round starts one probe later, so that none always follows the same rest.
-    Garbage is collected before each round and not during it.
+    A round visits each probe once; the next round starts one probe later, so that no probe always follows the same
+    one. Garbage is collected before each round and not during it.
 
     Args:
         probes: what to time; their names differ.
-        rounds: how often each probe is visited.
+        rounds: timing rounds.
         warm_up: untimed calls of each probe beforehand.
         clock: returns nanoseconds.
-        progress: called with (rounds done, rounds) after each round.
+        progress: called after each round.
 
     Raises:
         InputError: names repeat, or there are no rounds.
     """
     if len({probe.name for probe in probes}) != len(probes):
-        raise InputError(f"probe names must differ, got {', '.join(probe.name for probe in probes)}")
+        raise InputError(f"probes: got {', '.join(probe.name for probe in probes)}, expected names that differ")
     if rounds < 1 or warm_up < 0:
-        raise InputError(f"rounds must be >= 1 and warm_up >= 0, got {rounds} and {warm_up}")
+        raise InputError(f"timing: got rounds {rounds} and warm_up {warm_up}, expected at least 1 and at least 0")
     for probe in probes:
         for _ in range(warm_up):
             for call in probe.stages.values():
@@ -141,11 +141,8 @@ def measure_interleaved(
                 probe = probes[(number + step) % len(probes)]
                 _time_probe(probe, times[probe.name][:, number], clock)
         if progress is not None:
-            progress(number + 1, rounds)
-    return {
-        probe.name: Samples(stages=dict(zip(probe.stages, times[probe.name], strict=True)))
-        for probe in probes
-    }  # fmt: skip
+            progress("timing, interleaved", number + 1, rounds)
+    return {probe.name: Samples(stages=dict(zip(probe.stages, times[probe.name], strict=True))) for probe in probes}
 
 
 def _time_probe(probe: Probe, out: Int64, clock: Clock) -> None:
@@ -158,38 +155,27 @@ def _time_probe(probe: Probe, out: Int64, clock: Clock) -> None:
 
 
 def summarise(times_ns: Int64, *, batch: int, t: int | None, threads: int) -> LatencySummary:
-    """Summary in milliseconds of nanosecond samples of any shape.
+    """Summarise nanosecond samples of any shape in milliseconds.
 
     Raises:
         InputError: there is no sample.
     """
     values = np.asarray(times_ns, dtype=np.float64).ravel() / 1e6
     if values.size == 0:
-        raise InputError("no latency sample to summarise")
-    taken = [*np.percentile(values, _PERCENTILES), values.mean(), values.min(), values.max()]
+        raise InputError("latency: got no sample, expected at least one")
+    taken = [*np.percentile(values, (50.0, 90.0, 99.0, 99.9)), values.mean(), values.min(), values.max()]
     # A nanosecond is 1e-6 ms: the digits after that are noise of the arithmetic.
-    p50, p90, p99, p99_9, mean, least, most = (round(float(value), 6) for value in taken)
-    return LatencySummary(
-        p50=p50,
-        p90=p90,
-        p99=p99,
-        p99_9=p99_9,
-        mean=mean,
-        min=least,
-        max=most,
-        n=int(values.size),
-        batch=batch,
-        t=t,
-        threads=threads,
-    )
+    names = ("p50", "p90", "p99", "p99_9", "mean", "min", "max")
+    figures = {name: round(float(value), 6) for name, value in zip(names, taken, strict=True)}
+    return LatencySummary(**figures, n=int(values.size), batch=batch, t=t, threads=threads)
 
 
 def ratio_over_rounds(times_ns: Int64, reference_ns: Int64) -> Ratio:
-    """Median of each round's times over the median of the reference's in the same round, then over the rounds.
+    """Divide the medians of the same round, then take the median and the quartiles over the rounds.
 
     Args:
         times_ns: int64 (rounds, repeats).
-        reference_ns: int64 (rounds, repeats of its own).
+        reference_ns: int64 (rounds, its own repeats).
     """
     ratios = np.median(times_ns, axis=1) / np.median(reference_ns, axis=1)
     q1, median, q3 = (float(value) for value in np.percentile(ratios, [25, 50, 75]))

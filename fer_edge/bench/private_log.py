@@ -1,4 +1,4 @@
-"""The log of every look at PrivateTest: it is for reporting, so each look is on record."""
+"""The log of every evaluation on PrivateTest: the split is for reporting only, so each evaluation is on record."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import writing
+from fer_edge.core.machine import repository_commit
+from fer_edge.core.manifest import timestamp
 
-__all__ = ["LOG_NAME", "PRIVATE_SPLIT", "append_private", "find_private_log", "writable_log"]
+__all__ = ["PRIVATE_SPLIT", "append_private", "bundle_entry", "find_private_log", "writable_log"]
 
 PRIVATE_SPLIT: Final = "PrivateTest"
-"""The split that is never used to choose anything."""
+"""The split that nothing is chosen on."""
 
-LOG_NAME: Final = "private_test.jsonl"
-
-_WORKBENCH: Final = Path("bench") / "results"
+_RESULTS: Final = Path("bench") / "results"
 
 
 def find_private_log(start: Path | None = None) -> Path:
-    """The repository's log, ``bench/results/private_test.jsonl``, seen from `start` (the current folder) upwards.
+    """Find the repository's log, ``bench/results/private_test.jsonl``, from `start` (the current folder) upwards.
 
     Raises:
         InputError: `start` is not inside the repository.
     """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
-        if (folder / _WORKBENCH).is_dir() and (folder / "fer_edge").is_dir():
-            return folder / _WORKBENCH / LOG_NAME
+        if (folder / _RESULTS).is_dir() and (folder / "fer_edge").is_dir():
+            return folder / _RESULTS / "private_test.jsonl"
     raise InputError(
-        f"every look at {PRIVATE_SPLIT} goes on record, and {here} is not inside the fer-edge repository; "
-        "say where the record is kept with --private-log FILE"
+        f"log of {PRIVATE_SPLIT}: got {here}, expected a folder inside the fer-edge repository; "
+        "name the log with --private-log FILE"
     )
 
 
 def writable_log(path: Path | None) -> Path:
-    """The log, tried before anything is evaluated: no look may go unrecorded.
+    """Open the log before anything is evaluated, so that no evaluation goes unrecorded.
 
     Args:
-        path: where it is kept; the repository's own by default.
+        path: the log; None finds the repository's.
 
     Raises:
         InputError: as `find_private_log`.
@@ -54,16 +55,31 @@ def writable_log(path: Path | None) -> Path:
     return log
 
 
+def bundle_entry(
+    log: Path, bundle: Bundle, variant: str, *, provider: str, data_sha256: str, result: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make the entry of one variant of a bundle: date, commit, hashes and result."""
+    return {
+        "date": timestamp(),
+        "commit": repository_commit(log.parent),
+        "bundle": bundle.manifest.name,
+        "sha256": bundle.sha256,
+        "variant": variant,
+        "graphs": [file.sha256 for file in bundle.variant(variant).graphs],
+        "provider": provider,
+        "data_sha256": data_sha256,
+        "result": result,
+    }
+
+
 def append_private(path: Path, entry: Mapping[str, Any]) -> None:
-    """Append one line of JSON, on disk before the call returns.
+    """Append one line of JSON and flush it to the disk.
 
     Raises:
         OutputError: the log cannot be written.
     """
     line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as handle:
-            handle.write(line.encode())
-            handle.flush()
-            os.fsync(handle.fileno())
+    with writing(path), writable_log(path).open("ab") as handle:
+        handle.write(line.encode())
+        handle.flush()
+        os.fsync(handle.fileno())

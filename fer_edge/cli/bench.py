@@ -89,7 +89,7 @@ def command(
     """
     if record and data is None:
         raise click.UsageError("--record writes measured accuracies, so it needs --data")
-    from fer_edge.bench import Timing, run_bench
+    from fer_edge.bench import BenchOptions, Timing, run_bench
     from fer_edge.bench.accuracy import record_accuracies
     from fer_edge.bench.outputs import ensure_writable, open_bundles, write_reports
     from fer_edge.bench.report import BenchReport
@@ -108,15 +108,17 @@ def command(
         report = run_bench(
             opened,
             data=None if data is None else load_dataset(data, progress=say),
-            split=split,
-            original=None if original is None else Bundle.open(original),
-            variants=variants or None,
-            providers=providers,
-            threads=threads,
-            window=window,
-            timing=timing,
-            private_log=private_log,
-            command=shlex.join(["fer-edge", *sys.argv[1:]]),
+            options=BenchOptions(
+                split=split,
+                original=None if original is None else Bundle.open(original),
+                variants=variants or None,
+                providers=providers,
+                threads=threads,
+                window=window,
+                timing=timing,
+                private_log=private_log,
+                command=shlex.join(["fer-edge", *sys.argv[1:]]),
+            ),
             progress=say,
         )
     write_reports(report, json_file=json_file, html_file=html_file)

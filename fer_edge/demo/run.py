@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fer_edge.bench.outputs import open_bundles
 from fer_edge.bench.html_report import write_page
 from fer_edge.bench.report import BenchReport, Timing
-from fer_edge.bench.benchmark import run_bench
+from fer_edge.bench.benchmark import BenchOptions, run_bench
 from fer_edge.bench.tables import cost_table, verdict_table
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.data import load_dataset
@@ -200,11 +200,12 @@ def _measure(bundles: Sequence[Bundle], data: str | None, options: DemoOptions, 
     return run_bench(
         bundles,
         data=None if data is None else load_dataset(data, progress=say),
-        split="choose",
-        variants=_shown_variants(bundles),
-        providers=("cpu",) if engine == "cpu" else ("cpu", engine),
-        timing=options.timing,
-        command="fer-edge demo",
+        options=BenchOptions(
+            variants=_shown_variants(bundles),
+            providers=("cpu",) if engine == "cpu" else ("cpu", engine),
+            timing=options.timing,
+            command="fer-edge demo",
+        ),
         progress=say,
     )
 

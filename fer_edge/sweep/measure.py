@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fer_edge.bench import run_bench
+from fer_edge.bench import BenchOptions, run_bench
 from fer_edge.bench.reference_cnn import reference_graph
 from fer_edge.bench.report import BenchReport
 from fer_edge.core.bundle import Bundle
@@ -85,13 +85,15 @@ class Bench:
             measured = run_bench(
                 [bundle for bundle in bundles if variants_of(bundle, self.recipe)],
                 data=self.dataset,
-                split=self.split,
-                variants=sorted({name for _, name in wanted}),
-                providers=(provider,),
-                threads=self.recipe.threads,
-                timing=replace(self.recipe.timing, cold_starts=0, idle_s=None),
-                private_log=self.private_log,
-                command=self.command,
+                options=BenchOptions(
+                    split=self.split,
+                    variants=sorted({name for _, name in wanted}),
+                    providers=(provider,),
+                    threads=self.recipe.threads,
+                    timing=replace(self.recipe.timing, cold_starts=0, idle_s=None),
+                    private_log=self.private_log,
+                    command=self.command,
+                ),
                 progress=lambda what, done, total: self.say(f"{provider}: {what}", done, total),
             )
             measured.write(file)

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fer_edge.bench import run_bench
+from fer_edge.bench import BenchOptions, run_bench
 from fer_edge.bench.report import Timing
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
@@ -59,9 +59,11 @@ class ShapeSpeed:
                 )
                 report = run_bench(
                     [bundle],
-                    providers=(self.provider,),
-                    threads=self.threads,
-                    timing=replace(self.timing, cold_starts=0, idle_s=None, batch=1),
+                    options=BenchOptions(
+                        providers=(self.provider,),
+                        threads=self.threads,
+                        timing=replace(self.timing, cold_starts=0, idle_s=None, batch=1),
+                    ),
                 )
             self.known[recipe.model] = report.variants[0].x
         return self.known[recipe.model]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny import tiny_manifest
 
-from fer_edge.bench import BenchReport, Timing, run_bench
+from fer_edge.bench import BenchOptions, BenchReport, Timing, run_bench
 from fer_edge.bench.accuracy import record_accuracies, synthetic_rows
 from fer_edge.bench.latency import Probe, Samples
 from fer_edge.core.bundle import Bundle
@@ -52,7 +52,7 @@ def check_keys(value: dict[str, object], expected: dict[str, object]) -> None:
 
 def test_the_json_has_every_key_of_the_schema(bundle: Bundle, dataset: Dataset, brief: Timing) -> None:
     timing = dataclasses.replace(brief, cold_starts=1, idle_s=0.01, idle_repeats=2)
-    report = run_bench([bundle], data=dataset, original=bundle, timing=timing)
+    report = run_bench([bundle], data=dataset, options=BenchOptions(original=bundle, timing=timing))
     value = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert value["schema"] == 1
     check_keys(value["device"], DEVICE)
@@ -71,7 +71,7 @@ def test_the_json_has_every_key_of_the_schema(bundle: Bundle, dataset: Dataset, 
 
 
 def test_times_are_in_milliseconds_and_every_sample_counts(bundle: Bundle, brief: Timing) -> None:
-    report = run_bench([bundle], timing=brief, window=9)
+    report = run_bench([bundle], options=BenchOptions(timing=brief, window=9))
     for variant in report.variants:
         latency = variant.latency_ms
         assert {each.n for each in latency.values()} == {brief.rounds * brief.per_round}
@@ -106,7 +106,7 @@ def test_every_ratio_is_made_of_the_right_times(bundle: Bundle, brief: Timing, m
         return times
 
     monkeypatch.setattr("fer_edge.bench.benchmark.measure_interleaved", invented)
-    fp32, int8 = run_bench([bundle], original=bundle, timing=brief).variants
+    fp32, int8 = run_bench([bundle], options=BenchOptions(original=bundle, timing=brief)).variants
     assert (fp32.x, int8.x) == (0.5, 0.125)
     assert fp32.streaming_ratio == int8.streaming_ratio == 600 / 400
     assert {name: each.p50 for name, each in fp32.latency_ms.items()} == {
@@ -121,7 +121,7 @@ def test_every_ratio_is_made_of_the_right_times(bundle: Bundle, brief: Timing, m
 
 
 def test_accuracies_and_comparisons_are_those_of_the_metrics(bundle: Bundle, dataset: Dataset, brief: Timing) -> None:
-    report = run_bench([bundle], data=dataset, timing=brief)
+    report = run_bench([bundle], data=dataset, options=BenchOptions(timing=brief))
     split = dataset.split("choose")
     leaked = np.arange(ROWS) < LEAKED
     probabilities, logits = {}, {}
@@ -161,7 +161,7 @@ def test_without_data_the_recorded_accuracy_is_stated_and_marked(tmp_path: Path,
     fp32, int8 = plain.manifest.variants
     manifest = plain.manifest.with_variant(dataclasses.replace(fp32, metrics={"PublicTest": good}))
     manifest = manifest.with_variant(dataclasses.replace(int8, metrics={"PublicTest": bad}))
-    report = run_bench([plain.updated(manifest)], timing=brief)
+    report = run_bench([plain.updated(manifest)], options=BenchOptions(timing=brief))
     stated = [result.accuracy for result in report.variants]
     assert [each.report for each in stated if each] == [good, bad]
     assert all(each.recorded for each in stated if each)
@@ -172,7 +172,7 @@ def test_without_data_the_recorded_accuracy_is_stated_and_marked(tmp_path: Path,
     assert own.max_abs_logit_diff > 0
     assert report.data is None
     assert report.logits_on == synthetic_rows().description
-    no_private = run_bench([plain.open(plain.path)], timing=brief, split="report")
+    no_private = run_bench([plain.open(plain.path)], options=BenchOptions(timing=brief, split="report"))
     assert [result.accuracy for result in no_private.variants] == [None, None]
 
 
@@ -181,9 +181,9 @@ def test_every_look_at_private_test_is_logged(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="--private-log"):
-        run_bench([bundle], data=dataset, split="report", timing=brief)
+        run_bench([bundle], data=dataset, options=BenchOptions(split="report", timing=brief))
     log = tmp_path / "log.jsonl"
-    report = run_bench([bundle], data=dataset, split="report", timing=brief, private_log=log)
+    report = run_bench([bundle], data=dataset, options=BenchOptions(split="report", timing=brief, private_log=log))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["variant"] for line in lines] == ["fp32", "int8"]
     for line, result in zip(lines, report.variants, strict=True):
@@ -194,7 +194,7 @@ def test_every_look_at_private_test_is_logged(
         assert line["graphs"] == [file.sha256 for file in bundle.variant(line["variant"]).graphs]
         assert line["date"]
         assert line["commit"] is None
-    run_bench([bundle], data=dataset, timing=brief, private_log=log)
+    run_bench([bundle], data=dataset, options=BenchOptions(timing=brief, private_log=log))
     assert len(log.read_text().splitlines()) == 2, "PublicTest is no look at PrivateTest"
 
 
@@ -203,22 +203,22 @@ def test_no_look_when_the_log_cannot_be_written(
 ) -> None:
     monkeypatch.setattr("fer_edge.bench.benchmark.evaluate", lambda *_, **__: pytest.fail("evaluated all the same"))
     with pytest.raises(OutputError, match="cannot write"):
-        run_bench([bundle], data=dataset, split="report", timing=brief, private_log=tmp_path)
+        run_bench([bundle], data=dataset, options=BenchOptions(split="report", timing=brief, private_log=tmp_path))
 
 
 def test_measured_accuracies_go_into_the_manifest_on_demand(bundle: Bundle, dataset: Dataset, brief: Timing) -> None:
-    report = run_bench([bundle], data=dataset, timing=brief)
+    report = run_bench([bundle], data=dataset, options=BenchOptions(timing=brief))
     updated = record_accuracies(bundle, report)
     for result in report.variants:
         assert result.accuracy is not None
         assert Bundle.open(updated.path).variant(result.name).metrics == {"PublicTest": result.accuracy.report}
     with pytest.raises(InputError, match="give --data"):
-        record_accuracies(updated, run_bench([updated], timing=brief))
+        record_accuracies(updated, run_bench([updated], options=BenchOptions(timing=brief)))
 
 
 def test_the_original_is_measured_beside_the_rest(bundle: Bundle, tmp_path: Path, brief: Timing) -> None:
     original = make_bundle(tmp_path / "original", head_seed=5)
-    report = run_bench([bundle], original=original, variants=["int8"], timing=brief)
+    report = run_bench([bundle], options=BenchOptions(original=original, variants=["int8"], timing=brief))
     assert [(each.sha256, each.name) for each in report.variants] == [
         (bundle.sha256, "int8"),
         (original.sha256, "fp32"),
@@ -235,7 +235,7 @@ def test_the_original_is_measured_beside_the_rest(bundle: Bundle, tmp_path: Path
 
 def test_each_provider_is_compared_with_itself(bundle: Bundle, brief: Timing) -> None:
     pytest.importorskip("openvino")
-    report = run_bench([bundle], providers=["cpu", "openvino"], timing=brief)
+    report = run_bench([bundle], options=BenchOptions(providers=["cpu", "openvino"], timing=brief))
     assert [(each.provider, each.name) for each in report.variants] == [
         ("cpu", "fp32"),
         ("cpu", "int8"),
@@ -251,16 +251,16 @@ def test_each_provider_is_compared_with_itself(bundle: Bundle, brief: Timing) ->
 
 def test_what_cannot_be_measured_is_refused(bundle: Bundle, tmp_path: Path, brief: Timing) -> None:
     with pytest.raises(InputError, match="nothing to measure"):
-        run_bench([], timing=brief)
-    with pytest.raises(InputError, match="'int4'; there are fp32, int8"):
-        run_bench([bundle], variants=["int4"], timing=brief)
+        run_bench([], options=BenchOptions(timing=brief))
+    with pytest.raises(InputError, match="got 'int4', expected one of fp32, int8"):
+        run_bench([bundle], options=BenchOptions(variants=["int4"], timing=brief))
     with pytest.raises(InputError, match="unknown provider"):
-        run_bench([bundle], providers=["abacus"], timing=brief)
+        run_bench([bundle], options=BenchOptions(providers=["abacus"], timing=brief))
     int8 = bundle.variant("int8")
     graphs = {file.sha256: bundle.read_graph(file) for file in int8.graphs}
     lone = Bundle.create(tmp_path / "lone", tiny_manifest(dataclasses.replace(int8, parent=None)), graphs)
-    with pytest.raises(InputError, match="no FP32"):
-        run_bench([bundle], original=lone, timing=brief)
+    with pytest.raises(InputError, match="expected one in FP32"):
+        run_bench([bundle], options=BenchOptions(original=lone, timing=brief))
     with pytest.raises(InputError, match="rounds"):
         Timing(rounds=0)
 
@@ -272,17 +272,17 @@ def test_a_damaged_graph_is_named(tmp_path: Path, brief: Timing) -> None:
     data[-1] ^= 1
     file.write_bytes(data)
     with pytest.raises(BundleError, match="sha256"):
-        run_bench([bundle], timing=brief)
+        run_bench([bundle], options=BenchOptions(timing=brief))
 
 
 def test_neither_torch_nor_onnx_is_needed(bundle: Bundle) -> None:
     program = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'nncf', 'matplotlib', 'pyarrow'): sys.modules[name] = None\n"
-        "from fer_edge.bench import Timing, run_bench\n"
+        "from fer_edge.bench import BenchOptions, Timing, run_bench\n"
         "from fer_edge.core.bundle import Bundle\n"
         "timing = Timing(rounds=1, per_round=1, warm_up=0, batch=1, cold_starts=0)\n"
-        "print(len(run_bench([Bundle.open(sys.argv[1])], timing=timing).variants))"
+        "print(len(run_bench([Bundle.open(sys.argv[1])], options=BenchOptions(timing=timing)).variants))"
     )
     command = [sys.executable, "-c", program, str(bundle.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -295,7 +295,7 @@ def test_an_engine_that_fails_stops_the_run(bundle: Bundle, brief: Timing, monke
 
     monkeypatch.setattr(Network, "logits", fail)
     with pytest.raises(SessionError, match="burst"):
-        run_bench([bundle], timing=brief)
+        run_bench([bundle], options=BenchOptions(timing=brief))
 
 
 @pytest.mark.data
@@ -305,7 +305,9 @@ def test_fer2013_is_measured_with_and_without_its_leaked_rows(
     dataset = load_dataset(f"fer2013:{fer2013_path}")
     log = tmp_path / "log.jsonl"
     for split, name, unleaked in (("choose", "PublicTest", 3309), ("report", "PrivateTest", 3301)):
-        report = run_bench([bundle], data=dataset, split=split, variants=["fp32"], timing=brief, private_log=log)
+        report = run_bench(
+            [bundle], data=dataset, options=BenchOptions(split=split, variants=["fp32"], timing=brief, private_log=log)
+        )
         (result,) = report.variants
         assert result.accuracy is not None
         stated = result.accuracy.report

@@ -45,7 +45,7 @@ def test_every_probe_runs_in_every_round_and_none_always_follows_the_same() -> N
     ]
     seen: list[tuple[int, int]] = []
     times = measure_interleaved(
-        probes, rounds=3, warm_up=1, clock=machine.clock, progress=lambda done, total: seen.append((done, total))
+        probes, rounds=3, warm_up=1, clock=machine.clock, progress=lambda what, done, total: seen.append((done, total))
     )
     assert machine.calls == [*"abc", *"aabbcc", *"bbccaa", *"ccaabb"]
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -110,9 +110,9 @@ def test_what_cannot_be_timed_is_refused() -> None:
     twice = [Probe(name="same", stages={"run": nothing}, per_round=1)] * 2
     with pytest.raises(InputError, match="differ"):
         measure_interleaved(twice, rounds=1, warm_up=0)
-    with pytest.raises(InputError, match="rounds"):
+    with pytest.raises(InputError, match="got rounds 0"):
         measure_interleaved(twice[:1], rounds=0, warm_up=0)
     with pytest.raises(InputError, match="stage"):
         Probe(name="empty", stages={}, per_round=1)
-    with pytest.raises(InputError, match="no latency sample"):
+    with pytest.raises(InputError, match="got no sample"):
         summarise(np.zeros(0, np.int64), batch=1, t=1, threads=1)

@@ -8,9 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from fer_edge.bench.model_writer import Node, TensorShape, write_model
 from fer_edge.bench.reference_cnn import REFERENCE_CHANNELS, reference_graph, reference_input
-from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
 
 
@@ -110,12 +108,3 @@ def test_it_computes_what_torch_computes() -> None:
     session = engine.InferenceSession(reference_graph(), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"faces": faces.numpy()})
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
-
-
-def test_only_what_can_be_written_is_written() -> None:
-    shape = TensorShape(name="a", shape=[1])
-    with pytest.raises(InputError, match="float32"):
-        write_model("g", nodes=[], weights={"w": np.zeros(1)}, graph_input=shape, graph_output=shape)
-    node = Node(operator="Flatten", inputs=["a"], output="b", attributes={"axis": -1})
-    with pytest.raises(InputError, match=">= 0"):
-        write_model("g", nodes=[node], weights={}, graph_input=shape, graph_output=shape)

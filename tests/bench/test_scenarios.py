@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny_bundle
 
-from fer_edge.bench.scenarios import after_idle, cold_starts
+from fer_edge.bench.scenarios import after_idle, cold_start
 from fer_edge.core.errors import SessionError
 
 
@@ -36,7 +36,7 @@ def test_a_cold_start_is_a_fresh_process(tmp_path: Path, monkeypatch: pytest.Mon
     ballast = bytearray(400_000_000)  # in this process alone: it must not show in the other's peak
     ballast[::4096] = b"1" * len(ballast[::4096])
     monkeypatch.chdir(tmp_path)  # the package is found from anywhere
-    (started,) = cold_starts(bundle.path, variant="fp32", provider="cpu", threads=1, repeats=1)
+    started = cold_start(bundle.path, variant="fp32", provider="cpu", threads=1)
     assert 10e6 < started.duration_ns < 120e9
     assert started.rss_peak_bytes is not None
     assert 20e6 < started.rss_peak_bytes < 350e6
@@ -44,4 +44,4 @@ def test_a_cold_start_is_a_fresh_process(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_cold_start_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="no bundle at"):
-        cold_starts(tmp_path / "none", variant="fp32", provider="cpu", threads=1, repeats=1)
+        cold_start(tmp_path / "none", variant="fp32", provider="cpu", threads=1)

@@ -8,7 +8,7 @@ import pytest
 from training import small_dataset, small_recipe
 from trees import write_cropped_ckplus
 
-from fer_edge.bench import Timing, run_bench
+from fer_edge.bench import BenchOptions, Timing, run_bench
 from fer_edge.bench.clips import run_sequences
 from fer_edge.bench.engine_settings import measure_engines
 from fer_edge.core.errors import InputError
@@ -53,11 +53,11 @@ def test_the_bundle_says_what_its_outputs_mean(run: TrainRun, official: Dataset,
         estimate = recognizer.recognize(official.split("report").images[0])
     assert set(estimate.probabilities) == set(CKPLUS_EMOTIONS)
     timing = Timing.choose(quick=True, rounds=1, batch=2, idle_s=None)
-    report = run_bench([bundle], data=official, timing=timing)
+    report = run_bench([bundle], data=official, options=BenchOptions(timing=timing))
     assert report.variants[0].accuracy is not None
     assert "contempt" in report.variants[0].accuracy.report.per_class
     with pytest.raises(InputError, match="the bundle official tells apart angry, contempt"):
-        run_bench([bundle], data=small_dataset(), timing=timing)
+        run_bench([bundle], data=small_dataset(), options=BenchOptions(timing=timing))
 
 
 def test_what_cannot_be_mixed(run: TrainRun, ours: TrainRun, official: Dataset, tmp_path: Path) -> None:
