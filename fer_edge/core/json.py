@@ -11,37 +11,33 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import FerEdgeError, InputError
 
 __all__ = ["decode", "encode", "expect"]
 
 T = TypeVar("T")
 
 
-def expect(condition: bool, field: str, got: object, expected: str) -> None:
-    """Raise `InputError` in the words ``field: got ..., expected ...`` unless `condition` holds.
-
-    Raises:
-        InputError: `condition` is false.
-    """
+def expect(condition: bool, field: str, got: object, expected: str, *, error: type[FerEdgeError] = InputError) -> None:
+    """Raise `error` with the message ``field: got ..., expected ...`` unless `condition` holds."""
     if not condition:
-        raise InputError(f"{field}: got {reprlib.repr(got)}, expected {expected}")
+        raise error(f"{field}: got {reprlib.repr(got)}, expected {expected}")
 
 
 def decode(kind: type[T], value: Any, *, where: str = "") -> T:
     """Build the dataclass `kind` from parsed JSON.
 
-    Every field without a default must be there, no other key may be, and every value must have the hinted type:
-    nested dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `Literal`, `X | None`, str, int, float (finite), bool, Any.
-    A nested class with a `from_json` of its own is built by that.
+    Fields without a default are required, unknown keys are refused, and every value must have the hinted type: nested
+    dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `Literal`, `X | None`, str, int, float (finite), bool, Any. A
+    nested class that has a `from_json` is built by it.
 
     Args:
         kind: a dataclass.
-        value: what `json.loads` gave.
+        value: the result of `json.loads`.
         where: the field's address in the file, for messages (``"variants[0].encoder"``).
 
     Raises:
-        InputError: naming the field, what was got and what was expected.
+        InputError: a field is missing, unknown or of another type, or the dataclass refuses its value.
     """
     expect(isinstance(value, Mapping), where or "the document", value, "an object")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
@@ -59,12 +55,12 @@ def decode(kind: type[T], value: Any, *, where: str = "") -> T:
             raise InputError(f"{_join(where, name)}: missing")
     try:
         return kind(**arguments)
-    except InputError as error:
+    except FerEdgeError as error:
         raise InputError(_join(where, str(error))) from error
 
 
 def encode(value: Any) -> Any:
-    """The JSON form of a dataclass that `decode` reads back; a class with a `to_json` of its own is written by that."""
+    """Return the JSON form of a dataclass, which `decode` reads back; a `to_json` of its own is used."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return _plain(value)
@@ -102,7 +98,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hasattr(hint, "from_json"):
         try:
             return hint.from_json(value)
-        except (InputError, KeyError, TypeError, ValueError) as error:
+        except (FerEdgeError, KeyError, TypeError, ValueError) as error:
             raise InputError(_join(where, str(error))) from error
     if dataclasses.is_dataclass(hint):
         return decode(typing.cast("type[Any]", hint), value, where=where)

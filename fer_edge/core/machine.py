@@ -1,29 +1,37 @@
-"""What machine this is: processor, memory, GPU, system and the packages that matter, read without importing any."""
+"""The machine: processor, memory, GPU, system and package versions, read without importing the packages."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from fer_edge.core.json import encode
 
-__all__ = ["GpuReport", "MachineReport", "machine_report", "package_version", "repository_commit"]
+__all__ = [
+    "GpuReport",
+    "MachineReport",
+    "machine_report",
+    "package_version",
+    "repository_commit",
+    "usable_cpus",
+]
 
 _PACKAGES: Final = (
     "fer-edge", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino",
     "tensorrt", "tensorrt-rtx", "pycuda", "cuda-python", "torch", "torch-pruning", "nncf", "onnx",
 )  # fmt: skip
 
-# What decides how fast convolutions and INT8 run, as Linux spells it.
+# Extensions that decide the speed of convolutions and INT8, by Linux's names.
 _CPU_FEATURES: Final = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve",
@@ -41,10 +49,10 @@ class GpuReport:
     """One CUDA device.
 
     Attributes:
-        name: as the driver names it.
+        name: the driver's name for it.
         compute_capability: ``"8.7"``.
-        memory_bytes: all of it, used or not.
-        cuda_driver: the newest CUDA version that the driver serves, ``"12.6"``.
+        memory_bytes: total memory.
+        cuda_driver: the newest CUDA version that the driver supports, ``"12.6"``.
     """
 
     name: str
@@ -54,27 +62,27 @@ class GpuReport:
 
     @property
     def sm(self) -> int:
-        """The compute capability as one number, as `TensorRtFlavour.compute_capabilities` has it: 87 of 8.7."""
+        """The compute capability as one number: 87 for 8.7."""
         major, _, minor = self.compute_capability.partition(".")
         return 10 * int(major) + int(minor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineReport:
-    """What a measurement must state of the machine that it was taken on.
+    """The machine that a measurement was taken on.
 
     Attributes:
         cpu: the processor's (on a Jetson the board's) name.
-        cores: logical cores that this process may use.
-        cpu_features: the vector and matrix extensions it has, as Linux spells them.
-        memory_bytes: main memory; `None` where the system does not say.
+        cores: logical CPUs that this process may use (`usable_cpus`).
+        cpu_features: its vector and matrix extensions, by Linux's names.
+        memory_bytes: main memory; None if unknown.
         gpus: CUDA devices; empty without a driver.
         driver: the NVIDIA kernel driver's version.
         jetpack: JetPack's version with the Jetson Linux release, on a Jetson.
         os: name, release and machine.
         python: version.
         packages: version by distribution, of those installed.
-        load_at_start: the one-minute load average; `None` where the system has none.
+        load_at_start: the one-minute load average; None if unknown.
     """
 
     cpu: str
@@ -91,20 +99,20 @@ class MachineReport:
 
     @property
     def gpu(self) -> str | None:
-        """The first CUDA device's name."""
+        """The name of the first CUDA device."""
         return self.gpus[0].name if self.gpus else None
 
     def to_json(self) -> dict[str, Any]:
-        """Every attribute, and `gpu`, as JSON can hold it."""
+        """Return every attribute, and `gpu`, as a JSON object."""
         return {**encode(self), "gpu": self.gpu}
 
 
 def machine_report() -> MachineReport:
-    """Look at this machine. Imports none of the packages it reports and opens no CUDA context."""
+    """Inspect this machine without importing the packages or opening a CUDA context."""
     cpuinfo = _read("/proc/cpuinfo")
     return MachineReport(
         cpu=_cpu_name(cpuinfo),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cpus(),
         cpu_features=_cpu_features(cpuinfo),
         memory_bytes=_memory_bytes(),
         gpus=_cuda_devices(),
@@ -117,8 +125,30 @@ def machine_report() -> MachineReport:
     )
 
 
+def usable_cpus() -> int:
+    """Return how many logical CPUs this process may use: its affinity mask, limited by its cgroup's CPU quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cpus, *map(math.ceil, _cgroup_quotas())]))
+
+
+def _cgroup_quotas() -> Iterator[float]:
+    """Yield the CPUs that each enclosing cgroup allows: v2 as ``quota period``, v1 in two files."""
+    stated = [line.split(":", 2) for line in _read("/proc/self/cgroup").splitlines()]
+    own = {names: path for _, names, path in (entry for entry in stated if len(entry) == 3)}
+    v1 = next((path for names, path in own.items() if "cpu" in names.split(",")), "/")
+    for root, path in (("/sys/fs/cgroup", own.get("", "/")), ("/sys/fs/cgroup/cpu", v1)):
+        for folder in (PurePosixPath(path), *PurePosixPath(path).parents):
+            place = f"{root}/{folder.relative_to('/')}"
+            limit = _read(f"{place}/cpu.max") or " ".join(
+                _read(f"{place}/cpu.{name}") for name in ("cfs_quota_us", "cfs_period_us")
+            )
+            numbers = [int(number) for number in limit.split() if number.isdecimal()]
+            if len(numbers) == 2 and min(numbers) > 0:
+                yield numbers[0] / numbers[1]
+
+
 def package_version(distribution: str) -> str | None:
-    """The installed version of a distribution, or `None`."""
+    """Return the installed version of a distribution, or None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -158,7 +188,7 @@ def _os_name() -> str:
 
 
 def _jetpack(tegra_release: str) -> str | None:
-    """JetPack's version from the first line of /etc/nv_tegra_release: ``# R36 (release), REVISION: 4.3, ...``."""
+    """Return JetPack's version from /etc/nv_tegra_release: ``# R36 (release), REVISION: 4.3, ...``."""
     stated = re.search(r"R(\d+) \(release\), REVISION: (\d+)(?:\.(\d+))?", tegra_release)
     if not stated:
         return None
@@ -167,7 +197,7 @@ def _jetpack(tegra_release: str) -> str | None:
 
 
 def _cuda_devices() -> tuple[GpuReport, ...]:
-    """The CUDA driver's devices, asked through its C API: it is there on desktops and Jetsons alike."""
+    """Query the CUDA driver through its C API, which desktops and Jetsons both have."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -197,7 +227,7 @@ def _cuda_device(driver: Any, ordinal: int, served: str) -> GpuReport:
 
 
 def repository_commit(folder: Path) -> str | None:
-    """The commit checked out at `folder`, with ``-dirty`` where files differ from it; None without git or a commit."""
+    """Return the commit checked out at `folder`, with ``-dirty`` if files differ; None without git or a commit."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -1,7 +1,6 @@
-"""Recipes: TOML files, shipped with the package or the user's own, read into frozen dataclasses.
+"""Recipes: TOML files, shipped in ``fer_edge/<room>/recipes`` or the user's own, read into frozen dataclasses.
 
-A recipe says what differs from the dataclass's defaults; a table is a nested dataclass. What does not fit is named with
-its file and line.
+A recipe holds what differs from the dataclass's defaults; a table is a nested dataclass. Errors name file and line.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import re
 import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import FerEdgeError, RecipeError
+from fer_edge.core.files import user_path
 from fer_edge.core.json import decode, encode
 
 if sys.version_info >= (3, 11):
@@ -33,7 +32,7 @@ T = TypeVar("T")
 
 
 def recipe_names(room: str) -> tuple[str, ...]:
-    """Names of the recipes shipped for a room (``"train"``, ``"calibrate"``, ``"export"``), sorted."""
+    """Return the sorted names of the recipes shipped for a room (``"train"``, ``"calibrate"``, ``"export"``)."""
     folder = _folder(room)
     if not folder.is_dir():
         return ()
@@ -44,61 +43,61 @@ def load_recipe(kind: type[T], name_or_path: str, *, room: str) -> T:
     """Read a recipe.
 
     Args:
-        kind: the frozen dataclass that it fills.
-        name_or_path: the name of a shipped recipe, or the path of a file that ends in ``.toml``.
-        room: whose shipped recipes a bare name is looked up in.
+        kind: the frozen dataclass to fill.
+        name_or_path: the name of a shipped recipe, or a path that ends in ``.toml`` (``~`` is expanded).
+        room: the room of the shipped recipe.
 
     Raises:
-        InputError: no such recipe, not valid TOML, an unknown key, a missing key, a value of the wrong type, or one
-            that the dataclass refuses. The message names the file and the line.
+        RecipeError: no such recipe, invalid TOML, an unknown key (the nearest valid one is named), a missing key, or a
+            value that the dataclass refuses. The message names file and line.
     """
     file = _find(name_or_path, room)
     try:
         text = file.read_text("utf-8")
     except OSError as error:
-        raise InputError(f"cannot read the recipe {file}: {error.strerror or error}") from error
+        raise RecipeError(f"cannot read the recipe {file}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"the recipe {file} is not UTF-8 text: {error}") from error
+        raise RecipeError(f"the recipe {file} is not UTF-8 text: {error}") from error
     try:
         return decode(kind, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"the recipe {file} is not valid TOML: {error}") from error
-    except InputError as error:
+        raise RecipeError(f"the recipe {file} is not valid TOML: {error}") from error
+    except FerEdgeError as error:
         line = _line_of(text, str(error).partition(":")[0])
-        raise InputError(f"{file}{f', line {line}' if line else ''}: {error}") from error
+        raise RecipeError(f"{file}{f', line {line}' if line else ''}: {error}") from error
 
 
 def override(recipe: T, settings: Iterable[str]) -> T:
-    """A copy of `recipe` with some values replaced: what `--set` does.
+    """Return a copy of `recipe` with some values replaced (``--set``).
 
     Args:
-        recipe: the recipe as it was read.
-        settings: ``"key=value"`` or ``"table.key=value"``, the value as TOML writes it; the quotes round a text may be
-            left out, and ``none`` empties an optional key. Of two settings of one key the later one holds.
+        recipe: the recipe.
+        settings: ``"key=value"`` or ``"table.key=value"`` with a TOML value; quotes around text are optional, ``none``
+            empties an optional key, and the last setting of a key counts.
 
     Raises:
-        InputError: a setting without ``=``, an unknown key, or a value that does not fit.
+        RecipeError: a setting without ``=``, an unknown key, or a value that does not fit.
     """
     tree = encode(recipe)
     for setting in settings:
         dotted, equals, text = setting.partition("=")
         *tables, key = dotted.strip().split(".")
         if not equals or not all((*tables, key)):
-            raise InputError(f"--set {setting!r}: expected key=value or table.key=value")
+            raise RecipeError(f"--set {setting!r}: expected key=value or table.key=value")
         node = tree
         for table in tables:
             if node.get(table) is None:
                 node[table] = {}
             node = node[table]
             if not isinstance(node, dict):
-                raise InputError(f"--set {setting!r}: {table!r} is a value, not a table")
+                raise RecipeError(f"--set {setting!r}: {table!r} is a value, not a table")
         value = _value(text.strip())
         number = isinstance(value, (int, float)) and _takes_text(type(recipe), (*tables, key))
         node[key] = text.strip() if number else value
     try:
         return decode(type(recipe), tree)
-    except InputError as error:
-        raise InputError(f"--set: {error}") from error
+    except FerEdgeError as error:
+        raise RecipeError(f"--set: {error}") from error
 
 
 def _folder(room: str) -> Traversable:
@@ -107,12 +106,12 @@ def _folder(room: str) -> Traversable:
 
 def _find(name_or_path: str, room: str) -> Traversable:
     if name_or_path.endswith(".toml"):
-        return Path(name_or_path)
+        return user_path(name_or_path)
     names = recipe_names(room)
     if name_or_path not in names:
         near = difflib.get_close_matches(name_or_path, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}."
-        raise InputError(f"no {room} recipe is called {name_or_path!r}; {hint} A recipe of your own ends in .toml")
+        raise RecipeError(f"no {room} recipe is called {name_or_path!r}; {hint} The path of your own ends in .toml")
     return _folder(room).joinpath(f"{name_or_path}.toml")
 
 
@@ -126,7 +125,7 @@ def _value(text: str) -> Any:
 
 
 def _takes_text(kind: Any, path: Sequence[str]) -> bool:
-    """Whether a key of a recipe is a text, so that what looks like a number there is none: ``flavour=10.3``."""
+    """Return whether a key holds text, so that ``flavour=10.3`` is not read as a number."""
     for name in path:
         if not dataclasses.is_dataclass(kind):
             return False
@@ -137,10 +136,10 @@ def _takes_text(kind: Any, path: Sequence[str]) -> bool:
 
 
 def _line_of(text: str, address: str) -> int | None:
-    """Line, from 1, of the statement that brings `address` (``"loss.weights[2]"``) into a valid TOML `text`.
+    """Return the line, from 1, of the statement that defines `address` (``"loss.weights[2]"``) in a valid TOML `text`.
 
-    A statement ends where the text up to there is valid and holds what it brings; it begins after the last line at
-    which the text was valid before. Where the address is not in the text, its table's line is given.
+    A statement ends at the first line up to which the text is valid TOML and holds the address; it begins after the
+    previous such line. An address that is missing gives its table's line.
     """
     path = re.findall(r"[^.\[\]]+", address)
     lines = text.splitlines(keepends=True)

@@ -1,22 +1,23 @@
-"""Processes that share a piece of work and say how it goes; interrupted, they are ended and not waited for."""
+"""A pool of worker processes that report events to their parent; an interrupt terminates them."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from fer_edge.core.machine import usable_cpus
 
 __all__ = ["Workers", "open_workers"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """A pool, each process's share of the cores, and the queue in which processes say how it goes."""
+    """A pool, the CPUs of each process, and the queue for the events of the processes."""
 
     pool: concurrent.futures.ProcessPoolExecutor
     threads: int
@@ -27,20 +28,20 @@ class Workers:
 def open_workers(
     jobs: int, hear: Callable[[Any], None], *, begin: Callable[..., None] | None = None, given: tuple[Any, ...] = ()
 ) -> Iterator[Workers]:
-    """A pool of `jobs` fresh processes.
+    """Start a pool of `jobs` spawned processes.
 
     Args:
-        jobs: processes at the same time.
-        hear: called, in a thread of its own, with everything that is put into the queue.
-        begin: called in every process at its start with (*given, threads, events).
-        given: what `begin` is given besides.
+        jobs: number of processes.
+        hear: called in a separate thread with every event.
+        begin: initialiser of each process, called with (*given, threads, events).
+        given: the first arguments of `begin`.
     """
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager:
         events = manager.Queue()
         listener = threading.Thread(target=_listen, args=(events, hear), daemon=True)
         listener.start()
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        threads = max(1, usable_cpus() // jobs)
         initargs = () if begin is None else (*given, threads, events)
         pool = concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn, initializer=begin, initargs=initargs)
         try:

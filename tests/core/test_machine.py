@@ -125,3 +125,30 @@ def test_the_real_driver_is_asked() -> None:
 
 def test_nothing_is_read_from_a_missing_file(tmp_path: Path) -> None:
     assert machine._read(str(tmp_path / "none")) == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"/proc/self/cgroup": "0::/", "/sys/fs/cgroup/./cpu.max": "max 100000"}, 8),
+        ({"/proc/self/cgroup": "0::/", "/sys/fs/cgroup/./cpu.max": "150000 100000"}, 2),
+        ({"/proc/self/cgroup": "0::/pod/job", "/sys/fs/cgroup/pod/cpu.max": "50000 100000"}, 1),
+        ({"/sys/fs/cgroup/cpu/./cpu.cfs_quota_us": "-1", "/sys/fs/cgroup/cpu/./cpu.cfs_period_us": "100000"}, 8),
+        (
+            {
+                "/proc/self/cgroup": "4:cpu,cpuacct:/job",
+                "/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "300000",
+                "/sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000",
+            },
+            3,
+        ),
+        ({"/proc/self/cgroup": "0::/", "/sys/fs/cgroup/./cpu.max": "1600000 100000"}, 8),
+    ],
+)
+def test_cpus_are_limited_by_affinity_and_quota(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
+    assert machine.usable_cpus() == expected

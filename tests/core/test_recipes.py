@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
 from fer_edge.core.json import expect
 from fer_edge.core.recipes import load_recipe, override, recipe_names
 
@@ -84,7 +84,7 @@ def test_every_kind_of_value(load: Callable[[str], Recipe]) -> None:
     ],
 )
 def test_a_wrong_line_is_named(load: Callable[[str], Recipe], text: str, line: int, words: list[str]) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(RecipeError) as caught:
         load(text)
     message = str(caught.value)
     assert "own.toml" in message
@@ -94,19 +94,19 @@ def test_a_wrong_line_is_named(load: Callable[[str], Recipe], text: str, line: i
 
 
 def test_a_missing_key_is_named(load: Callable[[str], Recipe]) -> None:
-    with pytest.raises(InputError, match=r"own\.toml.*epochs.*missing"):
+    with pytest.raises(RecipeError, match=r"own\.toml.*epochs.*missing"):
         load("name = 'x'\n")
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(InputError, match=r"nowhere/own\.toml.*No such file"):
+    with pytest.raises(RecipeError, match=r"nowhere/own\.toml.*No such file"):
         load_recipe(Recipe, "nowhere/own.toml", room="train")
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_bytes(b"name = '\xff'\n")
-    with pytest.raises(InputError, match=r"own\.toml is not UTF-8"):
+    with pytest.raises(RecipeError, match=r"own\.toml is not UTF-8"):
         load_recipe(Recipe, str(path), room="train")
 
 
@@ -128,11 +128,11 @@ class TestShipped:
         assert load_recipe(Recipe, "edge", room="train") == Recipe(epochs=30)
 
     def test_the_nearest_name_is_offered(self) -> None:
-        with pytest.raises(InputError, match=r"no train recipe is called 'edg'.*'edge'"):
+        with pytest.raises(RecipeError, match=r"no train recipe is called 'edg'.*'edge'"):
             load_recipe(Recipe, "edg", room="train")
 
     def test_a_far_name_lists_them_all(self) -> None:
-        with pytest.raises(InputError, match="edge, quick"):
+        with pytest.raises(RecipeError, match="edge, quick"):
             load_recipe(Recipe, "../../secret", room="train")
 
 
@@ -176,7 +176,7 @@ class TestOverride:
         ],
     )
     def test_what_does_not_fit_is_named(self, setting: str, words: list[str]) -> None:
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(RecipeError) as caught:
             override(self.recipe, [setting])
         for word in ["--set", *words]:
             assert word in str(caught.value)
