@@ -25,7 +25,7 @@ from fer_edge.bench.reference_cnn import reference_graph, reference_input
 from fer_edge.bench.report import BenchReport, ReferenceResult, Throughput, Timing, VariantResult
 from fer_edge.bench.scenarios import ColdStart, after_idle, cold_start
 from fer_edge.bench.workload import VariantRun, streaming_step
-from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
@@ -39,7 +39,7 @@ from fer_edge.runtime.inference import Network
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 
-__all__ = ["BenchOptions", "run_bench"]
+__all__ = ["BenchOptions", "open_bundles", "run_bench"]
 
 _REFERENCE: Final = "reference"
 
@@ -71,6 +71,19 @@ class BenchOptions:
     command: str | None = None
 
 
+def open_bundles(names: Sequence[str]) -> list[Bundle]:
+    """Open the named bundles, folders or shipped names; all shipped ones where none is named.
+
+    Raises:
+        InputError: none is named and none is shipped.
+        BundleError: one of them is missing or damaged.
+    """
+    chosen = tuple(names) or zoo_names()
+    if not chosen:
+        raise InputError("bundles: got none and none is shipped, expected at least one; name a bundle's folder")
+    return [Bundle.open(name) for name in chosen]
+
+
 def run_bench(
     bundles: Sequence[Bundle],
     *,
@@ -95,7 +108,7 @@ def run_bench(
 
     Example:
         >>> from fer_edge.bench import BenchOptions, Timing, run_bench
-        >>> from fer_edge.core.bundle import Bundle
+        >>> from fer_edge.core.bundle import Bundle, zoo_names
         >>> timing = Timing(rounds=1, per_round=1, warm_up=0, batch=1, cold_starts=0)
         >>> report = run_bench([Bundle.open("nano")], options=BenchOptions(variants=["int8"], timing=timing))
         >>> report.variants[0].name

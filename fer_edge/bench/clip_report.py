@@ -1,26 +1,37 @@
-"""The comparison on clips as tables, Markdown and one figure."""
+"""The comparison on clips: its results as JSON, tables, Markdown and one plot."""
 
 from __future__ import annotations
 
-import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fer_edge.bench.clips import SequenceReport
-from fer_edge.bench.outputs import try_folders
+from fer_edge.bench.report import DataRead
 from fer_edge.bench.temporal_methods import AVERAGED, METHODS, SEQUENCE, SINGLE, SMOOTHED
 from fer_edge.core.comparison import BootstrapReport
-from fer_edge.core.errors import require
-from fer_edge.core.files import write_atomic
-from fer_edge.core.plots import GREY, PALETTE
-from fer_edge.core.tables import Table, percent, points
+from fer_edge.core.files import read_json, write_json
+from fer_edge.core.json import decode, encode
+from fer_edge.core.plots import GREY, PALETTE, draw_intervals, draw_lines, new_figure, write_plot
+from fer_edge.core.tables import Column, Table, percent, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["accuracy_table", "delay_table", "ensure_sequence_outputs", "render_markdown", "write_sequence_report"]
+__all__ = [
+    "ClipReport",
+    "ConditionResult",
+    "DelayResult",
+    "MethodDelay",
+    "PooledGain",
+    "accuracy_table",
+    "delay_table",
+    "render_markdown",
+    "write_clip_plot",
+]
 
 _SHORT: Final = {AVERAGED: "avg", SMOOTHED: "exp", SEQUENCE: "head"}
 _POOLED: Final = {
@@ -30,16 +41,138 @@ _POOLED: Final = {
 }
 
 
-def accuracy_table(report: SequenceReport) -> Table:
-    """Top-1 of every method at every T, a row a condition, and what the head gains over averaging."""
+@dataclass(frozen=True, kw_only=True)
+class ConditionResult:
+    """Accuracy on clips of one expression.
+
+    Attributes:
+        name: ``"clean"`` or the corruption.
+        level: 1 to 3; None for clean.
+        family: ``"clean"``, ``"trained"`` or ``"unseen"``: whether the head was trained on such clips.
+        top1: by method, by T (a string, as JSON wants it), as fractions.
+        gain: the sequence head minus averaging, both at the full window; rows are clips.
+    """
+
+    name: str
+    level: int | None
+    family: str
+    top1: Mapping[str, Mapping[str, float]]
+    gain: BootstrapReport
+
+    @property
+    def title(self) -> str:
+        """The name with its level."""
+        return self.name.replace("_", " ") + ("" if self.level is None else f" {self.level}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledGain:
+    """The sequence head minus averaging at the full window, over several conditions; rows are stills."""
+
+    name: str
+    conditions: int
+    top1: Mapping[str, float]
+    gain: BootstrapReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodDelay:
+    """How soon one method reports a changed expression, in frames after the first that shows it.
+
+    Attributes:
+        median: over the clips compared; None where there are none.
+        p90: the same.
+        mean: the same.
+        never: share of all clips in which the new expression is not reported before the end.
+        right: share of all frames, from the full window on, whose expression is reported.
+    """
+
+    median: float | None
+    p90: float | None
+    mean: float | None
+    never: float
+    right: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelayResult:
+    """Clips whose expression changes once.
+
+    Delays are compared on the clips in which every method reports the old expression before the change and the new
+    one after it: a delay has no meaning in the others.
+
+    Attributes:
+        name: ``"clean"`` or ``"mixed"``.
+        clips: how many.
+        compared: how many of them the delays are taken over.
+        methods: by method.
+        right_gain: the sequence head minus averaging in `MethodDelay.right`; rows are clips.
+    """
+
+    name: str
+    clips: int
+    compared: int
+    methods: Mapping[str, MethodDelay]
+    right_gain: BootstrapReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipReport:
+    """One run of the comparison.
+
+    Attributes:
+        smoothing: constant of the exponential smoothing.
+        smoothing_chosen: whether it was chosen in this run, on these clips.
+    """
+
+    schema: int = 1
+    created: str
+    command: str
+    device: Mapping[str, Any]
+    data: DataRead
+    clips: int
+    bundle: str
+    sha256: str
+    variant: str
+    provider: str
+    provider_version: str
+    window: int
+    smoothing: float
+    smoothing_chosen: bool
+    conditions: tuple[ConditionResult, ...]
+    pooled: tuple[PooledGain, ...]
+    delays: tuple[DelayResult, ...]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> ClipReport:
+        """Read a report.
+
+        Raises:
+            InputError: the file is missing or is no such report.
+        """
+        return decode(cls, read_json(Path(path)))
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, atomically.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_json(Path(path), encode(self))
+
+
+def accuracy_table(report: ClipReport) -> Table:
+    """Tabulate the top-1 of every method at every T by condition, and the gain of the head over averaging."""
     steps = [step for step in report.conditions[0].top1[SINGLE] if step != "1"]
-    columns = ["clips", "T=1", *(f"T={step} {short}" for step in steps for short in _SHORT.values()), "head − avg"]
+    by_step = [
+        Column(f"T={step} {short}", priority=int(step != steps[-1])) for step in steps for short in _SHORT.values()
+    ]
+    columns = ["clips", "T=1", *by_step, "head − avg"]
     rows: list[list[str | None]] = []
     for each in report.conditions:
-        name = each.name.replace("_", " ") + ("" if each.level is None else f" {each.level}")
         cells = [percent(each.top1[method][step], digits=1) for step in steps for method in _SHORT]
         mark = " †" if each.family == "unseen" else ""
-        rows.append([name + mark, percent(each.top1[SINGLE]["1"], digits=1), *cells, _interval(each.gain)])
+        rows.append([each.title + mark, percent(each.top1[SINGLE]["1"], digits=1), *cells, _interval(each.gain)])
     for pooled in report.pooled:
         last = [percent(pooled.top1[method], digits=1) for method in _SHORT]
         blank: list[str | None] = [None] * (len(columns) - 3 - len(last))
@@ -47,7 +180,7 @@ def accuracy_table(report: SequenceReport) -> Table:
         rows.append([name, percent(pooled.top1[SINGLE], digits=1), *blank, *last, _interval(pooled.gain)])
     chosen = "chosen on these clips" if report.smoothing_chosen else "chosen on the choosing split"
     caption = [
-        f"Top-1 %, newest frame's expression, {report.clips} clips a row from {report.data.split} (no row that stands "
+        f"Top-1 %, newest frame's expression, {report.clips} clips a row from {report.data.split} (no row that is "
         f"in Training), {report.bundle}/{report.variant} on {report.provider_version}.",
         "T=1: the newest frame alone. avg: mean of the window's single-frame probabilities. exp: their exponential "
         f"smoothing ({report.smoothing:g}, {chosen}). head: BiLSTM and temporal attention on the window.",
@@ -57,9 +190,10 @@ def accuracy_table(report: SequenceReport) -> Table:
     return Table(columns=columns, rows=rows, caption="\n".join(caption))
 
 
-def delay_table(report: SequenceReport) -> Table:
-    """How soon each method reports a changed expression."""
-    columns = ["clips", "method", "median", "p90", "mean", "never %", "right %", "head − avg"]
+def delay_table(report: ClipReport) -> Table:
+    """Tabulate how soon each method reports a changed expression."""
+    mean, never = Column("mean", priority=2), Column("never %", priority=1)
+    columns = ["clips", "method", "median", "p90", mean, never, "right %", "head − avg"]
     rows: list[list[str | None]] = []
     for each in report.delays:
         for method, delay in each.methods.items():
@@ -76,37 +210,8 @@ def delay_table(report: SequenceReport) -> Table:
     return Table(columns=columns, rows=rows, caption="\n".join(caption))
 
 
-def ensure_sequence_outputs(*, json_file: Path | None, markdown_file: Path | None, png_file: Path | None) -> None:
-    """Find out before a long run whether its report can be written, and drawn.
-
-    Raises:
-        OutputError: a folder cannot be written.
-        MissingPackageError: the drawing is wanted and matplotlib is not installed.
-    """
-    if png_file is not None:
-        require("matplotlib", needed_by="fer-edge clips --png", extra="report")
-    try_folders(json_file, markdown_file, png_file)
-
-
-def write_sequence_report(
-    report: SequenceReport, *, json_file: Path | None, markdown_file: Path | None, png_file: Path | None
-) -> None:
-    """Write the report as JSON, as tables and as a drawing, each where it is wanted.
-
-    Raises:
-        OutputError: one cannot be written.
-        MissingPackageError: the drawing is wanted and matplotlib is not installed.
-    """
-    if json_file is not None:
-        report.write(json_file)
-    if markdown_file is not None:
-        write_atomic(markdown_file, render_markdown(report).encode())
-    if png_file is not None:
-        _write_drawing(report, png_file)
-
-
-def render_markdown(report: SequenceReport) -> str:
-    """Both tables and where they come from."""
+def render_markdown(report: ClipReport) -> str:
+    """Render both tables and their origin."""
     lines = [
         f"# What the sequence buys: {report.bundle}/{report.variant} on {report.data.split} clips",
         "",
@@ -118,69 +223,53 @@ def render_markdown(report: SequenceReport) -> str:
     return "\n".join(lines)
 
 
-def _write_drawing(report: SequenceReport, path: Path) -> None:
-    """Accuracy over T, the head's gain by condition, and the delays, side by side as PNG."""
-    require("matplotlib", needed_by="fer-edge clips --png", extra="report")
-    from matplotlib.figure import Figure
+def write_clip_plot(report: ClipReport, path: Path) -> None:
+    """Draw accuracy over T, the head's gain by condition, and the delays, side by side.
 
-    figure = Figure(figsize=(13, 6.5), layout="constrained")
-    axes = figure.subplots(1, 3, width_ratios=(1, 1.3, 1))
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-    _draw_steps(axes[0], report)
-    _draw_gains(axes[1], report)
-    _draw_delays(axes[2], report)
-    figure.suptitle(f"{report.bundle}/{report.variant}, clips made of {report.data.split} stills")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
-    write_atomic(path, out.getvalue())
+    Raises:
+        OutputError: it cannot be written.
+        MissingPackageError: matplotlib is not installed.
+    """
+    with new_figure(13, 6.5, what="the plot of clips") as figure:
+        steps, gains, delays = figure.subplots(1, 3, width_ratios=(1, 1.3, 1))
+        _draw_steps(steps, report)
+        _draw_gains(gains, report)
+        _draw_delays(delays, report)
+        figure.suptitle(f"{report.bundle}/{report.variant}, clips made of {report.data.split} stills")
+        write_plot(figure, path)
 
 
-def _draw_steps(axes: Axes, report: SequenceReport) -> None:
+def _draw_steps(axes: Axes, report: ClipReport) -> None:
     steps = list(report.conditions[0].top1[SINGLE])
-    for place, method in enumerate(METHODS):
-        means = [100 * float(np.mean([each.top1[method][step] for each in report.conditions])) for step in steps]
-        axes.plot(range(len(steps)), means, "o-", color=PALETTE[place], label=method)
+    means = {
+        method: [100 * float(np.mean([each.top1[method][step] for each in report.conditions])) for step in steps]
+        for method in METHODS
+    }
+    draw_lines(axes, range(len(steps)), means)
     axes.set_xticks(range(len(steps)), steps)
     axes.set(xlabel="frames T", ylabel="top-1 %, mean over all conditions", title="Constant expression")
-    axes.legend(frameon=False)
 
 
-def _draw_gains(axes: Axes, report: SequenceReport) -> None:
-    names, gains, colours = [], [], []
+def _draw_gains(axes: Axes, report: ClipReport) -> None:
     shades = {"clean": GREY, "trained": PALETTE[0], "unseen": PALETTE[3]}
-    for each in report.conditions:
-        names.append(each.name.replace("_", " ") + ("" if each.level is None else f" {each.level}"))
-        gains.append(each.gain)
-        colours.append(shades[each.family])
-    for pooled in report.pooled:
-        names.append(_POOLED[pooled.name])
-        gains.append(pooled.gain)
-        colours.append(shades.get(pooled.name, GREY))
-    for row, (gain, colour) in enumerate(zip(gains, colours, strict=True)):
-        axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour)
-        axes.plot([100 * gain.difference], [row], "o", color=colour, markersize=4)
-    axes.axvline(0, color="#777", linewidth=0.8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.invert_yaxis()
+    rows = [(each.title, each.gain, shades[each.family]) for each in report.conditions]
+    rows += [(_POOLED[each.name], each.gain, shades.get(each.name, GREY)) for each in report.pooled]
+    intervals = [(100 * gain.low, 100 * gain.difference, 100 * gain.high) for _, gain, _ in rows]
+    draw_intervals(axes, [name for name, _, _ in rows], intervals, colours=[colour for _, _, colour in rows])
+    axes.axvline(0, color=GREY, linewidth=0.8)
     axes.set(xlabel=f"sequence head − averaging, points, T={report.window}", title="Gain, 95 % interval")
 
 
-def _draw_delays(axes: Axes, report: SequenceReport) -> None:
-    places: list[float] = []
-    labels: list[str] = []
-    for group, each in enumerate(report.delays):
-        for place, (method, delay) in enumerate(each.methods.items()):
-            row = group * (len(METHODS) + 1) + place
-            if delay.median is None or delay.p90 is None:
-                continue
-            axes.plot([delay.median, delay.p90], [row, row], "-", color=PALETTE[place])
-            axes.plot([delay.median], [row], "o", color=PALETTE[place])
-            axes.plot([delay.p90], [row], "|", color=PALETTE[place], markersize=12)
-            places.append(row)
-            labels.append(f"{each.name}: {method}")
-    axes.set_yticks(places, labels, fontsize=8)
-    axes.invert_yaxis()
+def _draw_delays(axes: Axes, report: ClipReport) -> None:
+    rows = [
+        (f"{each.name}: {method}", (delay.median, delay.median, delay.p90), PALETTE[METHODS.index(method)])
+        for each in report.delays
+        for method, delay in each.methods.items()
+        if delay.median is not None and delay.p90 is not None
+    ]
+    draw_intervals(
+        axes, [name for name, _, _ in rows], [times for _, times, _ in rows], colours=[colour for _, _, colour in rows]
+    )
     axes.set_xlim(left=-0.5)
     axes.set(xlabel="frames until reported: median, p90", title="Changed expression")
 
@@ -190,5 +279,4 @@ def _frames(count: float | None, *, digits: int = 0) -> str | None:
 
 
 def _interval(gain: BootstrapReport) -> str:
-    ends: tuple[Any, Any] = (gain.low, gain.high)
-    return f"{points(gain.difference)} ({', '.join(str(points(end)) for end in ends)})"
+    return f"{points(gain.difference)} ({points(gain.low)}, {points(gain.high)})"

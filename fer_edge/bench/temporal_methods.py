@@ -1,11 +1,11 @@
-"""Four ways to read an expression off a stream of features, from the newest frame alone to the sequence head.
+"""Four ways to estimate an expression from a stream of features, from the newest frame to the sequence head.
 
-All of them use one bundle: the first three take the head's probabilities of single frames, the fourth its window.
+All use one bundle: the first three take the head's probabilities of single frames, the fourth its window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.preprocess import prepare_stills
-from fer_edge.core.types import Float32, Int64, Uint8
+from fer_edge.core.types import Float32, Int64, Progress, Uint8
 from fer_edge.data.clips import TRAINED, UNSEEN, ClipPlan, make_clips
 from fer_edge.data.corruptions import LEVELS
 from fer_edge.runtime.inference import Network
@@ -30,6 +30,7 @@ __all__ = [
     "constant_conditions",
     "encode_condition",
     "last_window",
+    "smooth",
     "streamed",
 ]
 
@@ -42,14 +43,14 @@ METHODS: Final = (SINGLE, AVERAGED, SMOOTHED, SEQUENCE)
 """The newest frame's probabilities; their mean over the window; their exponential smoothing; the head on the window."""
 
 FRAMES_AFTER: Final = 24
-"""Frames that a changing clip goes on for after the latest change: what is not noticed by then counts as never."""
+"""Frames of a changing clip after the latest change: an expression that is not reported in them counts as never."""
 
-_SEED: Final = 4_711  # of the clips that are judged; training draws its own from the recipe's
+_SEED: Final = 4_711  # of the evaluated clips; training has the recipe's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What is done to the clips.
+    """Corruption and change of one set of clips.
 
     Attributes:
         name: ``"clean"``, a corruption, or ``"mixed"``.
@@ -62,6 +63,12 @@ class Condition:
     level: int | None
     family: str
     plan: ClipPlan
+
+    @property
+    def title(self) -> str:
+        """The name with its level, and whether the expression changes."""
+        level = "" if self.level is None else f" {self.level}"
+        return f"{self.name}{level}{', changing' if self.plan.changing else ''}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +89,7 @@ class ClipFeatures:
 
 
 def constant_conditions(window: int) -> Iterator[Condition]:
-    """Clips of one window and one expression: clean, then every corruption at every level."""
+    """Plan clips of one window and one expression: clean, then every corruption at every level."""
     yield Condition(name="clean", level=None, family="clean", plan=ClipPlan(frames=window, seed=_SEED))
     for family, names in (("trained", TRAINED), ("unseen", UNSEEN)):
         for name in names:
@@ -92,7 +99,7 @@ def constant_conditions(window: int) -> Iterator[Condition]:
 
 
 def changing_conditions(window: int) -> Iterator[Condition]:
-    """Clips whose expression changes once a window is full: clean, then under one or two corruptions of any level."""
+    """Plan clips whose expression changes after a full window: clean, then under one or two corruptions."""
     change = (window, window + 4)
     for name, corruptions in (("clean", ()), ("mixed", TRAINED)):
         plan = ClipPlan(
@@ -112,7 +119,7 @@ def encode_condition(
     labels: Int64,
     condition: Condition,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ClipFeatures:
     """Make a condition's clips and encode them.
 
@@ -121,7 +128,7 @@ def encode_condition(
         images: uint8 (N, H, W) grey stills.
         labels: int64 (N,).
         condition: what is done to them.
-        progress: called with (clips done, N).
+        progress: called with each block of clips.
 
     Raises:
         InputError: the images cannot be used.
@@ -138,7 +145,7 @@ def encode_condition(
         stills.append(block.stills)
         changed.append(block.changed)
         if progress is not None:
-            progress(block.start + count, len(images))
+            progress(f"clips: {condition.title}", block.start + count, len(images))
     return ClipFeatures(
         features=np.concatenate(features),
         singles=np.concatenate(singles),
@@ -148,7 +155,7 @@ def encode_condition(
 
 
 def last_window(network: Network, clips: ClipFeatures, steps: int, smoothing: float) -> dict[str, Int64]:
-    """What each method reports at the end of the clips' last `steps` frames: int64 (N,) by method."""
+    """Return what each method reports at the end of the clips' last `steps` frames: int64 (N,) by method."""
     singles = clips.singles[:, -steps:]
     window = np.ascontiguousarray(clips.features[:, -steps:])
     scores = {
@@ -161,7 +168,7 @@ def last_window(network: Network, clips: ClipFeatures, steps: int, smoothing: fl
 
 
 def streamed(network: Network, clips: ClipFeatures, window: int, smoothing: float) -> dict[str, Int64]:
-    """What each method reports at every frame of a stream: int64 (N, T) by method."""
+    """Return what each method reports at every frame of a stream: int64 (N, T) by method."""
     count, steps = clips.singles.shape[:2]
     total = np.cumsum(clips.singles, axis=1)
     before = np.concatenate((np.zeros_like(total[:, :window]), total[:, :-window]), axis=1)[:, :steps]
@@ -181,7 +188,7 @@ def streamed(network: Network, clips: ClipFeatures, window: int, smoothing: floa
 
 
 def smooth(singles: Float32, constant: float) -> Float32:
-    """Exponential smoothing along the frames, begun with the first: p = constant x p + (1 - constant) x new."""
+    """Smooth exponentially along the frames, from the first on: p = constant x p + (1 - constant) x new."""
     smoothed = singles.copy()
     for step in range(1, singles.shape[1]):
         smoothed[:, step] = constant * smoothed[:, step - 1] + (1 - constant) * singles[:, step]

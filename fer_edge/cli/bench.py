@@ -91,15 +91,20 @@ def command(
         raise click.UsageError("--record writes measured accuracies, so it needs --data")
     from fer_edge.bench import BenchOptions, Timing, run_bench
     from fer_edge.bench.accuracy import record_accuracies
-    from fer_edge.bench.outputs import ensure_writable, open_bundles, write_reports
+    from fer_edge.bench.benchmark import open_bundles
+    from fer_edge.bench.html_report import write_page
     from fer_edge.bench.report import BenchReport
     from fer_edge.bench.tables import cost_table, expect_common, ratio_table, verdict_table
     from fer_edge.core.bundle import Bundle
+    from fer_edge.core.errors import require
+    from fer_edge.core.files import expect_writable
     from fer_edge.core.tables import print_table
     from fer_edge.data import load_dataset
 
     other = None if other_file is None else BenchReport.read(other_file)
-    ensure_writable(json_file, html_file)
+    expect_writable(json_file, html_file)
+    if html_file is not None:
+        require("matplotlib", needed_by="fer-edge bench --html", extra="report")
     opened = open_bundles(bundles)
     if other is not None:
         expect_common(other, [bundle.manifest.name for bundle in opened], providers)
@@ -121,7 +126,10 @@ def command(
             ),
             progress=say,
         )
-    write_reports(report, json_file=json_file, html_file=html_file)
+    if json_file is not None:
+        report.write(json_file)
+    if html_file is not None:
+        write_page(report, html_file)
     tables = [verdict_table(report), cost_table(report)]
     if other is not None:
         tables.append(ratio_table(report, other))

@@ -57,41 +57,39 @@ def command(
     frames; clean, under corruptions the head was trained on and under others; and the frames until a changed expression
     is reported. The exponential smoothing's constant is chosen on the choosing split.
     """
-    from fer_edge.bench.clip_report import (
-        accuracy_table,
-        delay_table,
-        ensure_sequence_outputs,
-        write_sequence_report,
-    )
-    from fer_edge.bench.clips import run_sequences
+    from fer_edge.bench.clip_report import accuracy_table, delay_table, render_markdown, write_clip_plot
+    from fer_edge.bench.clips import ClipOptions, run_clips
     from fer_edge.core.bundle import Bundle
+    from fer_edge.core.errors import require
+    from fer_edge.core.files import expect_writable, write_atomic
     from fer_edge.core.tables import print_table
     from fer_edge.data import load_dataset
 
-    ensure_sequence_outputs(json_file=json_file, markdown_file=markdown_file, png_file=png_file)
+    options = ClipOptions(
+        split=split,
+        variant=variant,
+        provider=provider,
+        threads=threads,
+        clips=None if everything else count,
+        smoothing=smoothing,
+        private_log=private_log,
+        command=shlex.join(["fer-edge", *sys.argv[1:]]),
+    )
+    expect_writable(json_file, markdown_file, png_file)
+    if png_file is not None:
+        require("matplotlib", needed_by="fer-edge clips --png", extra="report")
     opened = Bundle.open(bundle)
     with progress(f"reading {data}") as bar:
         dataset = load_dataset(data, progress=bar)
-
-        def say(text: str, done: int, total: int) -> None:
-            bar(text, done, total)
-
-        report = run_sequences(
-            opened,
-            dataset,
-            split=split,
-            variant=variant,
-            provider=provider,
-            threads=threads,
-            clips=None if everything else count,
-            smoothing=smoothing,
-            private_log=private_log,
-            command=shlex.join(["fer-edge", *sys.argv[1:]]),
-            progress=say,
-        )
+        report = run_clips(opened, dataset, options=options, progress=bar)
     for table in (accuracy_table(report), delay_table(report)):
         print_table(table)
         click.echo()
-    write_sequence_report(report, json_file=json_file, markdown_file=markdown_file, png_file=png_file)
+    if json_file is not None:
+        report.write(json_file)
+    if markdown_file is not None:
+        write_atomic(markdown_file, render_markdown(report).encode())
+    if png_file is not None:
+        write_clip_plot(report, png_file)
     for path in filter(None, (json_file, markdown_file, png_file)):
         console.print(f"written: {path}")

@@ -13,10 +13,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.bench.outputs import open_bundles
 from fer_edge.bench.html_report import write_page
 from fer_edge.bench.report import BenchReport, Timing
-from fer_edge.bench.benchmark import BenchOptions, run_bench
+from fer_edge.bench.benchmark import BenchOptions, open_bundles, run_bench
 from fer_edge.bench.tables import cost_table, verdict_table
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.data import load_dataset

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from tiny import tiny_bundle
 
-from fer_edge.bench import clips as clips_module
 from fer_edge.bench import temporal_methods
-from fer_edge.bench.clip_report import accuracy_table, delay_table
-from fer_edge.bench.clips import SequenceReport, run_sequences
+from fer_edge.bench.clip_report import ClipReport, accuracy_table, delay_table
+from fer_edge.bench.clips import SMOOTHINGS, ClipOptions, measure_delay, run_clips
 from fer_edge.bench.temporal_methods import (
     AVERAGED,
     METHODS,
@@ -21,7 +21,6 @@ from fer_edge.bench.temporal_methods import (
     SINGLE,
     SMOOTHED,
     ClipFeatures,
-    changing_conditions,
     constant_conditions,
     last_window,
     smooth,
@@ -94,13 +93,8 @@ class TestDelays:
         class Network(OldestWins):
             window = 3
 
-        judge = clips_module._Judge(
-            network=Network(),  # type: ignore[arg-type]
-            images=np.zeros((3, 4, 4), np.uint8),
-            labels=np.arange(7),
-            say=lambda text, done, total: None,
-        )
-        result = judge._delay(next(changing_conditions(3)), clips, 0.6)
+        network: Any = Network()
+        result = measure_delay(network, clips, np.arange(7), name="clean", smoothing=0.6)
         assert (result.clips, result.compared) == (3, 1)
         assert {method: delay.median for method, delay in result.methods.items()} == {
             SINGLE: 0,
@@ -124,20 +118,22 @@ def test_every_corruption_is_judged_at_every_level() -> None:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> SequenceReport:
+def report(tmp_path_factory: pytest.TempPathFactory) -> ClipReport:
     bundle = tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(temporal_methods, "LEVELS", (2,))
         patch.setattr(temporal_methods, "TRAINED", ("noise",))
         patch.setattr(temporal_methods, "UNSEEN", ("salt_and_pepper",))
-        return run_sequences(bundle, load_dataset("synthetic:300@3"), clips=30, command="fer-edge clips tiny")
+        return run_clips(
+            bundle, load_dataset("synthetic:300@3"), options=ClipOptions(clips=30, command="fer-edge clips tiny")
+        )
 
 
 class TestARun:
-    def test_says_what_was_done(self, report: SequenceReport, tmp_path: Path) -> None:
+    def test_says_what_was_done(self, report: ClipReport, tmp_path: Path) -> None:
         assert (report.clips, report.window, report.variant) == (30, 4, "fp32")
         assert report.smoothing_chosen
-        assert report.smoothing in clips_module.SMOOTHINGS
+        assert report.smoothing in SMOOTHINGS
         assert [each.name for each in report.conditions] == ["clean", "noise", "salt_and_pepper"]
         assert [each.name for each in report.delays] == ["clean", "mixed"]
         for each in report.conditions:
@@ -146,9 +142,9 @@ class TestARun:
         mean = np.mean([each.top1[SEQUENCE]["4"] for each in report.conditions])
         assert report.pooled[-1].top1[SEQUENCE] == pytest.approx(mean)
         report.write(tmp_path / "report.json")
-        assert SequenceReport.read(tmp_path / "report.json") == report
+        assert ClipReport.read(tmp_path / "report.json") == report
 
-    def test_is_drawn_as_tables(self, report: SequenceReport) -> None:
+    def test_is_drawn_as_tables(self, report: ClipReport) -> None:
         accuracy, delay = accuracy_table(report), delay_table(report)
         assert [row[0] for row in accuracy.rows][:3] == ["clean", "noise 2", "salt and pepper 2 †"]
         assert all(len(row) == len(accuracy.columns) for row in accuracy.rows)
@@ -158,7 +154,7 @@ class TestARun:
     def test_the_constant_is_never_chosen_on_what_is_reported(self, tmp_path: Path) -> None:
         bundle = tiny_bundle(tmp_path / "tiny")
         with pytest.raises(InputError, match="give the constant it names by --smoothing"):
-            run_sequences(bundle, load_dataset("synthetic:300@3"), split="report")
+            run_clips(bundle, load_dataset("synthetic:300@3"), options=ClipOptions(split="report"))
 
 
 def test_the_command_writes_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

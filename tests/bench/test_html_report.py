@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_edge.bench.html_report import render_page
+from fer_edge.bench.html_report import render_page, write_page
 from fer_edge.bench.latency import LatencySummary
-from fer_edge.bench.outputs import ensure_writable, write_reports
 from fer_edge.bench.report import (
     BenchReport,
     Comparison,
@@ -25,6 +24,7 @@ from fer_edge.bench.report import (
 )
 from fer_edge.bench.tables import cost_table, expect_common, ratio_table, verdict_table
 from fer_edge.core.errors import InputError, MissingPackageError, OutputError
+from fer_edge.core.files import expect_writable
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import AccuracyReport
 
@@ -223,9 +223,10 @@ def test_a_page_without_accuracy_has_no_accuracy_plot() -> None:
 def test_reports_are_written_and_read_back(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     json_file, html_file = tmp_path / "new" / "bench.json", tmp_path / "new" / "bench.html"
-    ensure_writable(json_file, html_file)
+    expect_writable(json_file, html_file)
     assert list((tmp_path / "new").iterdir()) == []
-    write_reports(report(), json_file=json_file, html_file=html_file)
+    report().write(json_file)
+    write_page(report(), html_file)
     assert BenchReport.read(json_file) == report()
     assert html_file.read_text().startswith("<!doctype html>")
 
@@ -233,13 +234,13 @@ def test_reports_are_written_and_read_back(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        ensure_writable(tmp_path / "file" / "bench.json", None)
+        expect_writable(tmp_path / "file" / "bench.json", None)
 
 
 def test_the_page_names_the_package_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingPackageError, match=r"fer-edge\[report\]"):
-        ensure_writable(None, tmp_path / "bench.html")
+        write_page(report(), tmp_path / "bench.html")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from fer_edge.bench import BenchReport, Timing
-from fer_edge.bench.clip_report import render_markdown
-from fer_edge.bench.clips import SequenceReport
+from fer_edge.bench.clip_report import ClipReport, render_markdown
 from fer_edge.bench.private_log import find_private_log
 from fer_edge.bench.reference_cnn import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
 from fer_edge.core.files import read_json, sha256_bytes
@@ -60,7 +59,7 @@ def test_what_the_sequence_buys_is_drawn_from_its_json() -> None:
     read("protocol.toml")
     found = sorted((WORKBENCH / "results" / "sequence").glob("*.json"))
     for file in found:
-        report = SequenceReport.read(file)
+        report = ClipReport.read(file)
         assert render_markdown(report) == file.with_suffix(".md").read_text("utf-8"), file
         assert file.with_suffix(".png").is_file(), file
         assert report.data.split in file.stem

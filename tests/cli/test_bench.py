@@ -72,7 +72,7 @@ def test_another_run_is_shown_beside(bundle: Bundle, tmp_path: Path) -> None:
     [
         (["nowhere"], "no bundle at 'nowhere'"),
         (["BUNDLE", "--data", "fer2013:nowhere.csv"], "nowhere.csv"),
-        (["BUNDLE", "--variant", "int4"], "there are fp32"),
+        (["BUNDLE", "--variant", "int4"], "expected one of fp32"),
         (["BUNDLE", "--provider", "abacus"], "unknown provider 'abacus'"),
         (["BUNDLE", "--json", "BUNDLE/manifest.json/x.json"], "cannot write"),
         (["BUNDLE", "--after-idle", "0"], "idle_s"),
@@ -88,11 +88,11 @@ def test_a_users_error_is_one_line(bundle: Bundle, arguments: list[str], message
 
 
 def test_no_bundle_means_every_shipped_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_edge.bench.outputs.zoo_names", lambda: (os.fspath(bundle.path),))
+    monkeypatch.setattr("fer_edge.bench.benchmark.zoo_names", lambda: (os.fspath(bundle.path),))
     result = run(*BRIEF)
     assert result.exit_code == 0, result.output
     assert "tiny/fp32" in result.stdout
-    monkeypatch.setattr("fer_edge.bench.outputs.zoo_names", lambda: ())
+    monkeypatch.setattr("fer_edge.bench.benchmark.zoo_names", lambda: ())
     assert "none is shipped" in run().stderr
 
 

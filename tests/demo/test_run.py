@@ -133,7 +133,7 @@ class TestWhatItRefuses:
 
     def test_no_bundle_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("fer_edge.demo.run.zoo_names", tuple)
-        monkeypatch.setattr("fer_edge.bench.outputs.zoo_names", tuple)
+        monkeypatch.setattr("fer_edge.bench.benchmark.zoo_names", tuple)
         with pytest.raises(InputError, match="none is shipped"):
             run_demo(out=tmp_path / "demo", options=BRIEF)
 

@@ -9,7 +9,7 @@ from training import small_dataset, small_recipe
 from trees import write_cropped_ckplus
 
 from fer_edge.bench import BenchOptions, Timing, run_bench
-from fer_edge.bench.clips import run_sequences
+from fer_edge.bench.clips import run_clips
 from fer_edge.bench.engine_settings import measure_engines
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
@@ -67,7 +67,7 @@ def test_what_cannot_be_mixed(run: TrainRun, ours: TrainRun, official: Dataset, 
     with pytest.raises(InputError, match=r"the network .* tells apart angry, disgust"):
         train_model(small_recipe(), official, tmp_path / "head", init=ours, stage="sequence", device="cpu")
     bundle = export_run(ours, tmp_path / "ours")
-    for judge in (run_sequences, lambda bundle, data: measure_engines(bundle, variants=("fp32",), data=data)):
+    for judge in (run_clips, lambda bundle, data: measure_engines(bundle, variants=("fp32",), data=data)):
         with pytest.raises(InputError, match=r"the bundle 'ours' tells apart angry, disgust"):
             judge(bundle, official)
     with pytest.raises(InputError, match="sequences of CK"):
