@@ -20,13 +20,11 @@ __all__ = ["command"]
 def command(file: Path, out: Path, png: bool, as_json: bool) -> None:
     """Draw the page of a sweep from its PARETO_JSON. Nothing is measured."""
     from fer_edge.core.errors import require
-    from fer_edge.sweep.page import write_page
     from fer_edge.sweep.report import SweepReport
-    from fer_edge.sweep.run import JSON_NAME
+    from fer_edge.sweep.run import write_sweep
 
     if png:
         require("matplotlib", needed_by="fer-edge pareto --png", extra="report")
     report = SweepReport.read(file)
-    report.write(out / JSON_NAME)
-    write_page(report, out, picture=png)
+    write_sweep(report, out, plot=png)
     show_report(report, out, as_json=as_json)

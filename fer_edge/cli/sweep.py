@@ -35,18 +35,14 @@ class _View:
         self._task: TaskID | None = None
         self._last_s = 0.0
 
-    def step(self, work: str, stage: str, done: int, total: int) -> None:
+    def step(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if done != total and now - self._last_s < _REDRAW_EVERY_S:
             return
         self._last_s = now
         if self._task is None:
             self._task = self._display.add_task("sweep", total=None)
-        text = f"{work}: {stage}" if stage else work
-        self._display.update(self._task, description=text, completed=done, total=total, refresh=True)
-
-    def said(self, text: str) -> None:
-        console.print(text)
+        self._display.update(self._task, description=what, completed=done, total=total, refresh=True)
 
 
 @contextlib.contextmanager
@@ -125,37 +121,32 @@ def command(
         require("matplotlib", needed_by="fer-edge sweep --png", extra="report")
     from fer_edge.core.recipes import override
     from fer_edge.data import load_dataset
-    from fer_edge.sweep.page import write_page
-    from fer_edge.sweep.run import load_sweep, run_sweep
+    from fer_edge.sweep.run import SweepOptions, load_sweep, run_sweep, write_sweep
 
     plan = override(load_sweep(recipe), settings)
     with progress("reading the data set") as bar:
         dataset = load_dataset(data, progress=bar)
     peers = None if no_peers or dataset.name != "fer2013" else _peers(peers_file)
+    options = SweepOptions(
+        recipe_name=recipe,
+        jobs=jobs,
+        budget_s=None if budget is None else 60 * budget,
+        remeasure=again,
+        device=device,
+        split=split,
+        peers=peers,
+        storage=storage,
+        private_log=private_log,
+        command=shlex.join(["fer-edge", *sys.argv[1:]]),
+    )
     try:
         with _view() as view:
-            report = run_sweep(
-                plan,
-                data,
-                dataset,
-                out,
-                recipe_name=recipe,
-                jobs=jobs,
-                budget_s=None if budget is None else 60 * budget,
-                again=again,
-                device=device,
-                split=split,
-                peers=peers,
-                storage=storage,
-                private_log=private_log,
-                command=shlex.join(["fer-edge", *sys.argv[1:]]),
-                progress=view,
-            )
+            report = run_sweep(plan, data, dataset, out, options, progress=view.step, note=console.print)
     except KeyboardInterrupt:
-        console.print(f"the same command goes on in {out}")
+        console.print(f"the same command resumes the sweep in {out}")
         raise
     if report is not None:
-        write_page(report, out, picture=png)
+        write_sweep(report, out, plot=png)
     show_report(report, out, as_json=as_json)
 
 
@@ -168,7 +159,7 @@ def _peers(file: Path | None) -> PeerTable:
 def show_report(report: SweepReport | None, out: Path, *, as_json: bool) -> None:
     from fer_edge.core.json import encode
     from fer_edge.core.tables import print_table
-    from fer_edge.sweep.page import peer_table, point_table
+    from fer_edge.sweep.report import peer_table, point_table
 
     if as_json:
         emit_json(None if report is None else encode(report))

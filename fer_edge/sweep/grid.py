@@ -1,4 +1,4 @@
-"""A recipe as a list of networks: which are trained, which are pruned from which, and what they are called."""
+"""The networks of a sweep recipe: shipped bundles, finished runs, and the grid's trainings with pruned variants."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pathlib import Path
 from typing import Final
 
 from fer_edge.core.bundle import Bundle, zoo_names
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import InputError, RecipeError
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.model.config import ModelConfig
 from fer_edge.sweep.recipe import EVERY_BUNDLE, GridSpec, SweepRecipe
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["Axes", "Network", "Unit", "plan_units", "reshaped", "run_unit", "scaled"]
+__all__ = ["Axes", "Network", "Unit", "plan_units", "pruned_variants", "reshaped", "scaled"]
 
 _ROUND_TO: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """Where in the grid a network stands; None where it was not placed by an axis.
+    """A network's coordinates in the grid; None where the recipe does not set that axis.
 
     Attributes:
         preset: the training recipe.
         width: factor on its widths.
         tokens: region tokens.
-        keep: share of the encoder's multiply-accumulates that pruning kept.
-        trial: the search's number.
+        keep: share of the encoder's multiply-accumulates after pruning.
+        trial: number of the search's trial.
     """
 
     preset: str | None = None
@@ -42,7 +42,7 @@ class Axes:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """One set of weights: a bundle, once it is made."""
+    """One set of weights, exported to one bundle."""
 
     name: str
     axes: Axes
@@ -50,15 +50,15 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What one process works on at a time: one training (or what stands for it) and everything made of it.
+    """A unit of work for one process: one training, finished run or bundle, with the networks derived from it.
 
     Attributes:
-        name: also its folder's.
-        networks: what comes of it, first the one that is not pruned.
-        recipe: what to train.
-        teachers: runs or bundles to distil it from.
-        run: a finished run's folder, where nothing is to be trained.
-        bundle: a bundle's folder or shipped name, which is taken as it is.
+        name: also of its folder.
+        networks: the unpruned one first.
+        recipe: of the training; None where nothing is trained.
+        teachers: runs or bundles to distil from.
+        run: folder of a finished run.
+        bundle: folder or shipped name of a bundle.
     """
 
     name: str
@@ -70,45 +70,44 @@ class Unit:
 
 
 def plan_units(recipe: SweepRecipe) -> tuple[Unit, ...]:
-    """Everything but the search's networks, which are not known before it has ended: bundles, runs, then the grid.
+    """List bundles, runs, then the grid; the search adds its own networks when it has ended.
 
     Raises:
-        InputError: an unknown preset or setting, a width or token count that does not fit the preset, two networks of
-            one name, no shipped bundle where all are asked for, or a run that is none.
+        RecipeError: an unknown preset or setting, a width or token count that does not fit the preset, two networks of
+            one name, or ``"*"`` where no bundle is shipped.
+        InputError: a run folder without a run.
         BundleError: a bundle that is missing or damaged.
     """
     units = [*_bundles(recipe.bundles)]
-    units += [run_unit(Path(run), name=Path(run).resolve().name, keep=recipe.keep) for run in recipe.runs]
+    units += [_run_unit(Path(run), recipe.keep) for run in recipe.runs]
     if recipe.grid is not None:
         units += _grid(recipe.grid, recipe)
     names: set[str] = set()
     for network in (network for unit in units for network in unit.networks):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", network.name):
-            raise InputError(f"{network.name!r} cannot name a network: letters, digits, dots and dashes, 64 at most")
-        if network.name in names:
-            raise InputError(
-                f"two networks of the sweep are called {network.name!r}; rename a folder, or leave one out"
+            raise RecipeError(
+                f"network name: got {network.name!r}, expected letters, digits, dots and dashes, 64 at most; "
+                "rename the folder"
             )
+        if network.name in names:
+            raise RecipeError(f"two networks of the sweep are called {network.name!r}; rename a folder, or drop one")
         names.add(network.name)
     return tuple(units)
 
 
-def run_unit(run: Path, *, name: str, keep: Sequence[float], axes: Axes | None = None) -> Unit:
-    """A finished run, and what pruning makes of it.
-
-    Raises:
-        InputError: the folder holds no run.
-    """
-    if not (run / "run.json").is_file():
-        raise InputError(f"{run} is no training run: it holds no run.json; expected the --out of fer-edge train")
-    return Unit(name=name, networks=_kept(name, axes or Axes(), keep), run=run)
+def pruned_variants(name: str, axes: Axes, keep: Sequence[float]) -> tuple[Network, ...]:
+    """Return one network for each share that pruning keeps, the largest first."""
+    return tuple(
+        Network(name=name + (f"-k{share:g}" if share != 1 else ""), axes=replace(axes, keep=share))
+        for share in sorted(keep, reverse=True)
+    )
 
 
 def reshaped(recipe: TrainRecipe, *, width: float = 1.0, tokens: int | None = None) -> TrainRecipe:
-    """A training recipe with other widths and another number of region tokens.
+    """Return a training recipe with scaled widths and another number of region tokens.
 
     Raises:
-        InputError: a number of tokens that does not fit the feature map.
+        InputError: the number of tokens does not fit the feature map.
     """
     model = scaled(recipe.model, width)
     if tokens is not None:
@@ -117,7 +116,10 @@ def reshaped(recipe: TrainRecipe, *, width: float = 1.0, tokens: int | None = No
 
 
 def scaled(config: ModelConfig, width: float) -> ModelConfig:
-    """Every channel count and hidden width times `width`, rounded to multiples of 8, at least 8; 1 changes nothing."""
+    """Multiply every channel count and hidden width by `width`, rounded to multiples of 8, at least 8.
+
+    A width of 1 changes nothing.
+    """
     if width == 1:
         return config
 
@@ -135,13 +137,18 @@ def scaled(config: ModelConfig, width: float) -> ModelConfig:
 
 def _bundles(names: Sequence[str]) -> Iterator[Unit]:
     every = zoo_names()
+    if EVERY_BUNDLE in names and not every:
+        raise RecipeError(f"bundles: got {EVERY_BUNDLE!r}, but no bundle is shipped; name folders")
     for name in dict.fromkeys(each for given in names for each in (every if given == EVERY_BUNDLE else (given,))):
         called = Bundle.open(name).manifest.name
         yield Unit(name=called, networks=(Network(name=called, axes=Axes()),), bundle=name)
-    if names and not zoo_names() and EVERY_BUNDLE in names:
-        raise InputError(
-            f"bundles: {EVERY_BUNDLE!r} stands for every shipped bundle, and none is shipped; name folders"
-        )
+
+
+def _run_unit(run: Path, keep: Sequence[float]) -> Unit:
+    if not (run / "run.json").is_file():
+        raise InputError(f"runs: got {run}, which is no training run (no run.json); give the --out of fer-edge train")
+    name = run.resolve().name
+    return Unit(name=name, networks=pruned_variants(name, Axes(), keep), run=run)
 
 
 def _grid(grid: GridSpec, recipe: SweepRecipe) -> Iterator[Unit]:
@@ -155,18 +162,12 @@ def _grid(grid: GridSpec, recipe: SweepRecipe) -> Iterator[Unit]:
                 try:
                     changed = reshaped(base, width=width, tokens=tokens)
                 except InputError as error:
-                    raise InputError(f"{name}: {error}") from error
+                    raise RecipeError(f"{name}: {error}") from error
                 if (other := shapes.setdefault(changed, name)) != name:
-                    raise InputError(
+                    raise RecipeError(
                         f"{other} and {name} are one shape, because widths are rounded to multiples of {_ROUND_TO}; "
-                        "leave one of them out of the grid"
+                        "drop one of them from the grid"
                     )
                 axes = Axes(preset=called, width=width, tokens=changed.model.tokens)
-                yield Unit(name=name, networks=_kept(name, axes, recipe.keep), recipe=changed, teachers=grid.teachers)
-
-
-def _kept(name: str, axes: Axes, keep: Sequence[float]) -> tuple[Network, ...]:
-    shares = sorted(keep, reverse=True)
-    return tuple(
-        Network(name=name + (f"-k{share:g}" if share != 1 else ""), axes=replace(axes, keep=share)) for share in shares
-    )
+                networks = pruned_variants(name, axes, recipe.keep)
+                yield Unit(name=name, networks=networks, recipe=changed, teachers=grid.teachers)

@@ -1,4 +1,4 @@
-"""What a sweep is told: networks that are there, a grid to train, a search; and how each is measured."""
+"""The recipe of a sweep: existing networks, a grid to train, a search; and what is measured of each."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class GridSpec:
 
     Attributes:
         presets: training recipes by name or path.
-        widths: factors on every channel count and hidden width, which are then rounded to multiples of 8.
+        widths: factors on every channel count and hidden width; the products are rounded to multiples of 8.
         tokens: region tokens, square numbers; the preset's own where empty.
-        teachers: runs or bundles that every one of them is distilled from; several are averaged.
+        teachers: runs or bundles that every training is distilled from; several are averaged.
     """
 
     presets: tuple[str, ...]
@@ -36,8 +36,8 @@ class GridSpec:
     teachers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _expect_each_once("presets", self.presets)
-        _expect_each_once("widths", self.widths)
+        _expect_unique("presets", self.presets)
+        _expect_unique("widths", self.widths)
         for width in self.widths:
             expect(0 < width <= 16, "widths", width, "factors above 0, at most 16")
         for count in self.tokens:
@@ -46,13 +46,13 @@ class GridSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """What a search draws one value from: a range, or a list of choices.
+    """The values of one hyper-parameter: a range, or a list of choices.
 
     Attributes:
-        low: least value; whole numbers at both ends give whole numbers.
-        high: largest value, itself included.
-        log: drawn evenly over the logarithm.
-        step: values lie so far apart.
+        low: smallest value; whole numbers at both ends give whole numbers.
+        high: largest value, included.
+        log: sample uniformly over the logarithm.
+        step: distance of neighbouring values.
         choices: values as a recipe writes them, lists included.
     """
 
@@ -74,24 +74,23 @@ class Distribution:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
-    """Hyper-parameters by Optuna (tree-structured Parzen estimator, Bergstra et al. 2011).
+    """A hyper-parameter search by Optuna (tree-structured Parzen estimator, Bergstra et al. 2011).
 
     The objective is the FP32 network's top-1 on the choosing split without leaked rows.
 
     Attributes:
         preset: the training recipe that every trial changes.
-        space: by key of that recipe (``"optimiser.learning_rate"``), or ``"width"`` and ``"tokens"`` as in a grid:
-            a `Distribution`.
+        space: `Distribution` by recipe key (``"optimiser.learning_rate"``), or by ``"width"`` and ``"tokens"`` as in
+            the grid.
         teachers: runs or bundles that every trial is distilled from; several are averaged.
-        trials: how many, those of every process together.
-        pruner: gives up a trial by its epochs: worse than the median of the others' at that epoch, or not among the
-            better ones of successive halving (Li et al. 2018), or never.
-        startup: trials that are drawn at random and never given up.
-        objective: ``"top1"``; or ``"top1-x"``, which looks for the whole front of accuracy against x.
-        x_at_most: a shape whose x is above this is not trained.
-        precision: the form whose x that is; it is measured before anything is trained, because speed has nothing to do
-            with what the weights are.
-        seed: of the draws.
+        trials: total over all processes.
+        pruner: stops a trial at an epoch: below the median of the others, or by successive halving (Li et al. 2018),
+            or never.
+        startup: random trials at the beginning, which are never pruned.
+        objective: ``"top1"``, or ``"top1-x"`` for the whole front of accuracy against x.
+        x_at_most: shapes with a larger x are not trained.
+        precision: of the graphs whose x is measured, with random weights, before the training.
+        seed: of the sampler.
     """
 
     preset: str
@@ -110,8 +109,8 @@ class SearchSpec:
         expect(self.startup >= 1, "startup", self.startup, "1 or more")
         expect(self.seed >= 0, "seed", self.seed, "0 or more")
         expect(self.x_at_most is None or self.x_at_most > 0, "x_at_most", self.x_at_most, "above 0")
-        if self.objective == "top1-x" and self.pruner != "none":
-            raise InputError('pruner: trials with two objectives cannot be given up half-way; set pruner = "none"')
+        if self.objective == "top1-x":
+            expect(self.pruner == "none", "pruner", self.pruner, "'none' where there are two objectives")
         expect(bool(self.distributions()), "space", self.space, "at least one key with low and high, or choices")
 
     @property
@@ -120,43 +119,47 @@ class SearchSpec:
         return self.objective == "top1-x" or self.x_at_most is not None
 
     def distributions(self) -> dict[str, Distribution]:
-        """The space, by dotted key.
+        """Return the space by dotted key.
 
         Raises:
-            InputError: a distribution that is none, named by its key.
+            InputError: an invalid distribution, named by its key.
         """
+        return {key: decode(Distribution, value, where=f"space.{key}") for key, value in self.written().items()}
+
+    def written(self) -> dict[str, Mapping[str, Any]]:
+        """Return the space by dotted key as the recipe writes it, where 1 and 1.0 differ."""
         return dict(_flattened(self.space))
 
 
-def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Distribution]]:
-    """TOML reads ``optimiser.learning_rate = {...}`` as a table in a table; a distribution is told by its keys."""
+def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield distributions by dotted key: TOML reads ``optimiser.learning_rate = {...}`` as nested tables."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
         expect(isinstance(value, Mapping), f"space.{name}", value, "{ low = ..., high = ... } or { choices = [...] }")
         if value and all(isinstance(inner, Mapping) for inner in value.values()):
             yield from _flattened(value, f"{name}.")
         else:
-            yield name, decode(Distribution, value, where=f"space.{name}")
+            yield name, value
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecipe:
-    """Where networks come from, which forms of them are measured, and on what.
+    """The networks of a sweep, their variants, and the providers that run them.
 
     Attributes:
-        bundles: folders or shipped names, ``"*"`` for every shipped one; taken as they are.
+        bundles: folders or shipped names, ``"*"`` for every shipped one; measured as they are.
         runs: folders of finished training runs.
         grid: networks to train.
-        search: networks to look for; its best ones are measured with the rest.
-        keep: shares of the encoder's multiply-accumulates that pruning keeps of runs, of the grid's and of the search's
-            networks; 1 prunes nothing.
-        precisions: variants to measure; INT8 forms are made where a network was trained here.
-        providers: runtime providers; all points of one are timed interleaved.
+        search: hyper-parameter search; its best networks are measured with the rest.
+        keep: shares of the encoder's multiply-accumulates that pruning keeps of every run, grid and search network;
+            1 means unpruned.
+        precisions: variants to measure; INT8 variants are calibrated for networks that the sweep exports.
+        providers: runtime providers; all points of one provider are timed interleaved.
         threads: of every session.
-        train_settings: changes to the training recipes, as ``--set`` writes them: ``"optimiser.epochs=20"``.
+        train_settings: changes to the training recipes, written as for ``--set``: ``"optimiser.epochs=20"``.
         prune_settings: the same for pruning.
         calibrate_settings: the same for calibration.
-        timing: how much is measured; cold starts and idling are left to `fer-edge bench`.
+        timing: rounds and samples; cold starts and idle times are not measured.
     """
 
     bundles: tuple[str, ...] = ()
@@ -174,16 +177,16 @@ class SweepRecipe:
 
     def __post_init__(self) -> None:
         if not (self.bundles or self.runs or self.grid or self.search):
-            raise InputError("the sweep has no network in it; name bundles or runs, or give it a [grid] or a [search]")
+            raise InputError("networks: got none, expected bundles, runs, a [grid] or a [search]")
         for name in ("keep", "precisions", "providers"):
-            _expect_each_once(name, getattr(self, name))
+            _expect_unique(name, getattr(self, name))
         for name in ("bundles", "runs"):
-            _expect_each_once(name, getattr(self, name), least=0)
+            _expect_unique(name, getattr(self, name), least=0)
         for share in self.keep:
             expect(0 < share <= 1, "keep", share, "shares above 0, at most 1")
         expect(self.threads >= 1, "threads", self.threads, "1 or more")
         if not self.makes_networks:
-            expect(self.keep == (1.0,), "keep", self.keep, "no such key: bundles are taken as they are")
+            expect(self.keep == (1.0,), "keep", self.keep, "no such key: bundles are measured as they are")
         else:
             for precision in self.precisions:
                 expect(precision in (FLOAT, *FORMS), "precisions", precision, f"one of {', '.join((FLOAT, *FORMS))}")
@@ -193,11 +196,6 @@ class SweepRecipe:
         """Whether anything has to be trained, pruned, exported or calibrated."""
         return bool(self.runs or self.grid or self.search)
 
-    @property
-    def trains(self) -> bool:
-        """Whether anything has to be trained or pruned."""
-        return bool(self.grid or self.search or (self.runs and self.keep != (1.0,)))
 
-
-def _expect_each_once(name: str, values: tuple[Any, ...], *, least: int = 1) -> None:
+def _expect_unique(name: str, values: tuple[Any, ...], *, least: int = 1) -> None:
     expect(len(set(values)) == len(values) >= least, name, values, "at least one value, each once")

@@ -1,10 +1,10 @@
-"""What a sweep says: its points, the front among them, and others' models beside it."""
+"""The report of a sweep: its points, their front, models of others; as JSON, tables and a Markdown page."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,22 +13,29 @@ from fer_edge.bench.report import BenchReport, ReferenceResult, VariantResult
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_json
 from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.tables import Column, Table, megabytes, percent
 from fer_edge.data.dataset import Role
 from fer_edge.sweep.grid import Axes
 
 __all__ = [
-    "SCHEMA",
+    "PLOT_NAME",
     "Measurement",
     "PeerPoint",
     "SweepPoint",
     "SweepReport",
-    "front_of",
+    "mark_front",
     "measurement_of",
     "peer_points",
+    "peer_table",
     "point_of",
+    "point_table",
+    "render_page",
 ]
 
-SCHEMA: Final = 1
+PLOT_NAME: Final = "pareto.png"
+"""File name of the plot beside a page."""
+
+_SCHEMA: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +47,20 @@ class SweepPoint:
         sha256: of the bundle's manifest.
         variant: the bundle's variant.
         precision: of its graphs.
-        provider: what ran it.
-        provider_version: the same with its version.
-        axes: where in the grid the network stands.
-        x: encoder + head at T = 1 over the reference CNN, of the interleaved run of its provider.
-        x_quartiles: of the same, over the rounds.
-        x_of_minima: the fastest call over the reference's fastest: far from x where the machine was busy.
+        provider: the runtime provider.
+        provider_version: its name with the version.
+        axes: the network's coordinates in the grid.
+        x: encoder + head at T = 1 over the reference CNN, from the interleaved run of its provider.
+        x_quartiles: of x, over the rounds.
+        x_of_minima: the fastest call over the reference's fastest; far from x on a busy machine.
         ms_p50: encoder + head at T = 1.
         graph_bytes: encoder + head.
         parameters: encoder + head.
-        macs: encoder for one frame and head for one window; None where not known.
+        macs: encoder for one frame and head for one window; None where unknown.
         top1: on all rows of the split.
-        top1_without_leaked: without rows that also stand in the training split.
+        top1_without_leaked: without rows that are also in the training split.
         ece: expected calibration error, after temperature.
-        front: whether no other point is at least as accurate and at least as fast, and better in one of both.
+        front: whether no other point is at least as accurate and as fast, and better in one of both.
     """
 
     network: str
@@ -77,22 +84,22 @@ class SweepPoint:
 
     @property
     def name(self) -> str:
-        """As tables and pictures call it."""
+        """Network and variant, for tables and plots."""
         return f"{self.network}/{self.variant}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerPoint:
-    """Somebody else's model, measured elsewhere.
+    """A model of others, measured elsewhere.
 
     Attributes:
         name: of the model.
-        source: whose it is.
-        x: its time over the reference CNN's, on another machine.
-        top1: on the same split as the points', a fraction.
-        parameters: how many.
-        note: what to know of it.
-        beaten_by: the most accurate point that is at most as slow, if it is at least as accurate; None where none is.
+        source: its author or repository.
+        x: its latency over the reference CNN's, on another machine.
+        top1: on the split of the points, a fraction.
+        parameters: count.
+        note: a remark for the table.
+        beaten_by: the most accurate point that is at least as fast and as accurate; None where there is none.
     """
 
     name: str
@@ -106,14 +113,14 @@ class PeerPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The interleaved run that all points of one provider come from.
+    """The interleaved timing run of one provider.
 
     Attributes:
         provider: the provider.
-        created: when.
-        reference_ms_p50: the reference CNN's time in it.
-        rounds: visits of every point.
-        per_round: samples at each visit.
+        created: ISO 8601 time.
+        reference_ms_p50: the reference CNN's latency.
+        rounds: timing rounds per point.
+        per_round: samples in each.
         load_at_start: the machine's load average.
     """
 
@@ -131,23 +138,23 @@ class SweepReport:
 
     Attributes:
         created: ISO 8601 time.
-        command: what was run; None where the library was called.
+        command: the command line; None for a library call.
         recipe_name: the recipe's name or path.
-        recipe: what it said.
+        recipe: its content.
         device: the machine.
-        measurements: one a provider.
-        role: which split was measured on: ``"choose"`` or ``"report"``.
+        measurements: one per provider.
+        role: of the split: ``"choose"`` or ``"report"``.
         dataset: the data set's name.
         split: the split's name.
         split_sha256: of the split.
         n: its rows.
         threads: of every session.
         points: sorted by x.
-        peers: sorted by x; empty where they were left out, or measured on another data set.
-        missing: what of the recipe is not among the points, and why.
+        peers: sorted by x; empty where excluded, or scored on another data set.
+        missing: networks and variants of the recipe that are not among the points, with the reason.
     """
 
-    schema: int = SCHEMA
+    schema: int = _SCHEMA
     created: str
     command: str | None
     recipe_name: str
@@ -166,7 +173,7 @@ class SweepReport:
     missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        expect(self.schema == SCHEMA, "schema", self.schema, str(SCHEMA))
+        expect(self.schema == _SCHEMA, "schema", self.schema, str(_SCHEMA))
         expect(bool(self.points), "points", self.points, "at least one")
 
     @property
@@ -178,29 +185,28 @@ class SweepReport:
         """Write the JSON.
 
         Raises:
-            OutputError: it cannot be written; what stood there is untouched.
+            OutputError: it cannot be written; an earlier file is unchanged.
         """
         write_json(Path(path), encode(self))
 
     @property
     def busy(self) -> str | None:
-        """A warning where the machine had other work: the medians of x then mean little."""
+        """A warning where the machine was busy during the measurement; None otherwise."""
         cores = self.device.get("cores")
         loads = [each.load_at_start for each in self.measurements if each.load_at_start is not None]
         if not loads or not isinstance(cores, int) or max(loads) < 0.5 * cores:
             return None
         return (
-            f"The machine was busy (load {max(loads):g} on {cores} cores). Other work interrupts long calls and spares "
-            "short ones, so that x itself is off, above all where the fastest calls give another; measure again on an "
-            "idle machine."
+            f"The machine was busy (load {max(loads):g} on {cores} cores). Other work interrupts long calls more than "
+            "short ones, so x is biased, above all where it differs from x min; measure again on an idle machine."
         )
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> SweepReport:
-        """Read a sweep's JSON.
+        """Read the JSON of a sweep.
 
         Raises:
-            InputError: the file is missing, no JSON, or no sweep's.
+            InputError: the file is missing, not JSON, or not a sweep's.
         """
         try:
             return decode(cls, read_json(Path(path)))
@@ -208,28 +214,30 @@ class SweepReport:
             raise InputError(f"{os.fspath(path)}: {error}") from error
 
 
-def front_of(points: Sequence[tuple[float, float]]) -> tuple[bool, ...]:
-    """Which of the points (x, accuracy) no other one dominates: less x is better, and more accuracy.
+def mark_front(points: Iterable[SweepPoint]) -> tuple[SweepPoint, ...]:
+    """Sort points by x and mark those that no other point dominates: less x is better, and more top-1.
 
-    Two equal points are both on the front or both off it.
+    Of two equal points both are on the front, or none.
     """
+    ordered = sorted(points, key=lambda point: (point.x, point.name, point.provider))
 
-    def dominated(x: float, accuracy: float) -> bool:
+    def dominated(point: SweepPoint) -> bool:
         return any(
-            other_x <= x and other >= accuracy and (other_x, other) != (x, accuracy) for other_x, other in points
+            other.x <= point.x and other.top1 >= point.top1 and (other.x, other.top1) != (point.x, point.top1)
+            for other in ordered
         )
 
-    return tuple(not dominated(x, accuracy) for x, accuracy in points)
+    return tuple(replace(point, front=not dominated(point)) for point in ordered)
 
 
 def point_of(result: VariantResult, reference: ReferenceResult, axes: Axes) -> SweepPoint:
-    """A variant's measurement as a point, not yet told whether it is on the front.
+    """Return a variant's measurement as a point, not yet marked for the front.
 
     Raises:
         InputError: no accuracy was measured.
     """
     if result.accuracy is None or result.accuracy.recorded:
-        raise InputError(f"{result.bundle}/{result.name} was measured without data; a sweep needs its accuracy")
+        raise InputError(f"{result.bundle}/{result.name}: got no measured accuracy; give the benchmark --data")
     report = result.accuracy.report
     return SweepPoint(
         network=result.bundle,
@@ -253,7 +261,7 @@ def point_of(result: VariantResult, reference: ReferenceResult, axes: Axes) -> S
 
 
 def measurement_of(report: BenchReport, provider: str) -> Measurement:
-    """What a benchmark says of its circumstances."""
+    """Return the circumstances of a benchmark."""
     load = report.device.get("load_at_start")
     return Measurement(
         provider=provider,
@@ -266,7 +274,7 @@ def measurement_of(report: BenchReport, provider: str) -> Measurement:
 
 
 def peer_points(table: PeerTable, points: Sequence[SweepPoint], role: Role) -> tuple[PeerPoint, ...]:
-    """The peers that have a score on the role's split, and which of the points beats each."""
+    """Return the peers with a score on the role's split, each with the point that beats it."""
     found = []
     for peer in sorted(table.peer, key=lambda peer: peer.x):
         top1 = peer.top1(role)
@@ -286,3 +294,83 @@ def peer_points(table: PeerTable, points: Sequence[SweepPoint], role: Role) -> t
             )
         )
     return tuple(found)
+
+
+def point_table(report: SweepReport) -> Table:
+    """Build the table of points, sorted by x."""
+    caption = (
+        "●: no other point is as accurate and as fast. x: encoder + head on one frame over the reference CNN, all "
+        "points of a provider interleaved in one run; x min: the fastest call over the reference's fastest.\n"
+        f"ms: the same, p50, {report.threads} thread{'s' * (report.threads != 1)}. top-1: on {report.dataset} "
+        f"{report.split} ({report.n:,} rows); unleaked: without the rows that are also in the training split."
+    )
+    return Table.of(
+        report.points,
+        {
+            "network": lambda point: point.name,
+            "provider": lambda point: point.provider,
+            Column("front", align="left"): lambda point: "●" if point.front else None,
+            "x": lambda point: f"{point.x:.3f}",
+            Column("x min", priority=1): lambda point: f"{point.x_of_minima:.3f}",
+            Column("ms", priority=2): lambda point: f"{point.ms_p50:.3f}",
+            "MB": lambda point: megabytes(point.graph_bytes),
+            Column("k param", priority=3): lambda point: f"{point.parameters / 1000:,.0f}",
+            "top-1 %": lambda point: percent(point.top1),
+            Column("unleaked %", priority=1): lambda point: percent(point.top1_without_leaked),
+            Column("ECE", priority=2): lambda point: f"{point.ece:.4f}",
+        },
+        caption=caption,
+    )
+
+
+def peer_table(report: SweepReport) -> Table | None:
+    """Build the table of models of others, sorted by x; None where there are none."""
+    if not report.peers:
+        return None
+    notes = "; ".join(f"{peer.name}: {peer.note}" for peer in report.peers if peer.note)
+    caption = (
+        f"Measured {report.peers_measured}, on another machine (bench/peers.toml); top-1 on {report.split}. Last "
+        "column: the most accurate point that is at least as accurate and as fast."
+        f"{' ' if notes else ''}{notes}"
+    )
+    return Table.of(
+        report.peers,
+        {
+            "model of others": lambda peer: peer.name,
+            "x": lambda peer: f"{peer.x:.2f}",
+            "top-1 %": lambda peer: percent(peer.top1),
+            "k param": lambda peer: f"{peer.parameters / 1000:,.0f}",
+            Column("as accurate, as fast", align="left"): lambda peer: peer.beaten_by,
+        },
+        caption=caption,
+    )
+
+
+def render_page(report: SweepReport, *, plot: bool) -> str:
+    """Render the Markdown page, with the plot `PLOT_NAME` where `plot` is set."""
+    parts = [f"# Sweep: {report.recipe_name}"]
+    if report.command:
+        parts.append(f"`{report.command}`")
+    parts.append(_circumstances(report))
+    if report.busy:
+        parts.append(f"**{report.busy}**")
+    if plot:
+        parts.append(f"![Accuracy against x]({PLOT_NAME})")
+    parts.append(point_table(report).to_markdown().rstrip())
+    others = peer_table(report)
+    if others is not None:
+        parts.append(others.to_markdown().rstrip())
+    if report.missing:
+        parts.append("Not among the points:")
+        parts.append("\n".join(f"- {' '.join(line.split())}" for line in report.missing))
+    return "\n\n".join(parts) + "\n"
+
+
+def _circumstances(report: SweepReport) -> str:
+    cpu, cores = report.device.get("cpu"), report.device.get("cores")
+    runs = [
+        f"{each.provider}: {each.rounds} rounds of {each.per_round}, reference CNN {each.reference_ms_p50:.3f} ms, "
+        f"load at start {'unknown' if each.load_at_start is None else f'{each.load_at_start:g}'}"
+        for each in report.measurements
+    ]
+    return f"Measured {report.created} on {cpu}, {cores} cores. {'; '.join(runs)}."

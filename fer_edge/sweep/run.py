@@ -1,51 +1,93 @@
-"""A whole sweep: build, search, measure, and the front that comes of it; gone on with by calling it again."""
+"""A whole sweep: build, search, measure, report; calling it again resumes it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
+from fer_edge.bench import BenchOptions, run_bench
 from fer_edge.bench.peers import PeerTable
+from fer_edge.bench.reference_cnn import reference_graph
 from fer_edge.bench.report import BenchReport
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import InputError, require
+from fer_edge.core.files import write_atomic
+from fer_edge.core.int8_forms import FORMS
 from fer_edge.core.json import encode
 from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.recipes import load_recipe
+from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
 from fer_edge.data.dataset import Role
-from fer_edge.sweep.build import calibration_of, require_packages, unmade
-from fer_edge.sweep.folder import SweepFolder
+from fer_edge.runtime.providers import open_session
+from fer_edge.sweep.build import SweepFolder, calibration_recipe
 from fer_edge.sweep.grid import Axes, Unit, plan_units
-from fer_edge.sweep.measure import Bench, expect_providers, variants_of
 from fer_edge.sweep.recipe import SweepRecipe
-from fer_edge.sweep.report import SweepReport, front_of, measurement_of, peer_points, point_of
-from fer_edge.sweep.work import SweepProgress, Task, build_units, builder_of, work_off
+from fer_edge.sweep.report import (
+    PLOT_NAME,
+    SweepReport,
+    mark_front,
+    measurement_of,
+    peer_points,
+    point_of,
+    render_page,
+)
 
-__all__ = ["JSON_NAME", "load_sweep", "run_sweep"]
+__all__ = ["SweepOptions", "load_sweep", "run_sweep", "write_sweep"]
 
-JSON_NAME = "pareto.json"
-"""The report's file in a sweep's folder."""
+_PEERS_DATA: Final = "fer2013"
 
-_PEERS_DATA = "fer2013"
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """How a sweep runs.
+
+    Attributes:
+        recipe_name: the recipe's name or path, for the record.
+        jobs: processes to start; each takes its share of the cores.
+        budget_s: no training starts after this time; finished networks are measured.
+        remeasure: ignore measurements that are in the folder.
+        device: of the trainings: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        split: to measure on; the search never sees ``"report"``.
+        peers: models of others, for the plot.
+        storage: database URL of the search.
+        private_log: log of PrivateTest evaluations; the repository's by default.
+        command: for the record.
+    """
+
+    recipe_name: str
+    jobs: int = 1
+    budget_s: float | None = None
+    remeasure: bool = False
+    device: str = "auto"
+    split: Role = "choose"
+    peers: PeerTable | None = None
+    storage: str | None = None
+    private_log: Path | None = None
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise InputError(f"jobs: got {self.jobs}, expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Member:
-    """A bundle that is to be measured, and where in the grid it stands."""
+    """A bundle to measure."""
 
     bundle: Bundle
     axes: Axes
 
 
 def load_sweep(name_or_path: str) -> SweepRecipe:
-    """A shipped sweep recipe or a file of one's own.
+    """Read a shipped sweep recipe or a TOML file.
 
     Raises:
-        InputError: as `load_recipe`.
+        RecipeError: as `load_recipe`.
     """
     return load_recipe(SweepRecipe, name_or_path, room="sweep")
 
@@ -55,108 +97,97 @@ def run_sweep(
     data: str,
     dataset: Dataset,
     out: Path,
+    options: SweepOptions,
     *,
-    recipe_name: str,
-    jobs: int = 1,
-    budget_s: float | None = None,
-    again: bool = False,
-    device: str = "auto",
-    split: Role = "choose",
-    peers: PeerTable | None = None,
-    storage: str | None = None,
-    private_log: Path | None = None,
-    command: str | None = None,
-    progress: SweepProgress,
+    progress: Progress,
+    note: Callable[[str], None],
 ) -> SweepReport | None:
-    """Do what of a sweep is not done yet, and measure all of it.
+    """Do the remaining work of a sweep, and measure all of it.
 
-    Every stage of every network is kept once it is done, and trainings go on at their last epoch, so that the same call
-    goes on where a process ended. Several processes may call it with one folder: each takes what no other has in hands,
-    and the last one to end measures.
+    Every finished stage of every network is kept and trainings resume at their last epoch. Several processes may call
+    this with one folder: they share the work, and the last one to finish measures.
 
     Args:
-        recipe: what to sweep over.
-        data: the data set's spec, which further processes load for themselves.
+        recipe: the sweep.
+        data: the data set's spec, which further processes load themselves.
         dataset: the same, loaded.
         out: the sweep's folder.
-        recipe_name: the recipe's name or path, for the record.
-        jobs: processes to start; each takes its share of the cores.
-        budget_s: after this time no training is begun; what is done by then is measured.
-        again: measure even what lies measured in the folder.
-        device: of the trainings: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        split: what the points are measured on; the search never sees ``"report"``.
-        peers: others' models, for the picture.
-        storage: database URL of the search.
-        private_log: where looks at PrivateTest go on record; the repository's log by default.
-        command: for the record.
-        progress: told of everything.
+        options: how it runs.
+        progress: called during all work.
+        note: called with a line when something has ended.
 
     Returns:
-        the report, which is also written; None where nothing is there to be measured yet, or other processes are still
-        at work and will measure.
+        the report; None where there is nothing to measure yet, or other processes are working.
 
     Raises:
-        InputError: a recipe that cannot be followed, a folder of another sweep or on other data, a foreign study.
+        RecipeError: a recipe that does not fit.
+        InputError: a folder of another sweep or on other data.
         BundleError: a bundle that is missing or damaged.
-        SessionError: a provider that is not to be had.
+        SessionError: a provider that is not available.
         MissingPackageError: a package that the sweep needs.
         OutputError: the folder cannot be written.
     """
-    if jobs < 1:
-        raise InputError(f"jobs: got {jobs}, expected 1 or more")
-    deadline_s = None if budget_s is None else time.time() + budget_s
-    units = _checked(recipe, dataset)
-    folder = SweepFolder.open(out, recipe, recipe_name=recipe_name, dataset=dataset)
-    waiting = sum(unmade(folder, unit, recipe) for unit in units)
-    progress.said(f"{len(units)} networks or trainings, {len(units) - waiting} of them done already")
-    task = Task(
-        recipe=recipe,
-        recipe_name=recipe_name,
-        data=data,
-        out=out,
-        device=device,
-        storage=storage,
-        deadline_s=deadline_s,
-    )
+    deadline_s = None if options.budget_s is None else time.time() + options.budget_s
+    units = _check(recipe, dataset)
+    folder = SweepFolder.open(out, recipe, recipe_name=options.recipe_name, dataset=dataset)
+    waiting = sum(folder.is_unbuilt(unit, recipe) for unit in units)
+    note(f"{len(units)} networks or trainings, {len(units) - waiting} of them finished already")
+    notes: tuple[str, ...] = ()
     if waiting or recipe.search is not None:
-        work_off(task, dataset, folder, jobs=jobs, progress=progress)
-    busy = [unit.name for unit in units if unit.bundle is None and folder.in_other_hands(unit)]
-    notes: list[str] = []
-    if recipe.search is not None and not busy:
-        found, notes, busy = _found(task, dataset, folder, progress)
-        units = (*units, *found)
-    if busy:
-        progress.said(f"not measured yet: {', '.join(busy)} in another process's hands, and the last one measures")
-        return None
+        from fer_edge.sweep.processes import BuildTask, build_networks
+        from fer_edge.sweep.queue import STALE_AFTER_S
+
+        task = BuildTask(
+            recipe=recipe,
+            recipe_name=options.recipe_name,
+            data=data,
+            out=out,
+            device=options.device,
+            storage=options.storage,
+            deadline_s=deadline_s,
+        )
+        built = build_networks(task, dataset, folder, jobs=options.jobs, progress=progress, note=note)
+        if built.running:
+            note(
+                f"not measured yet: another process is working on {', '.join(built.running)}, and the last one to "
+                f"finish measures; after a crash, start again in {STALE_AFTER_S} s"
+            )
+            return None
+        units, notes = built.units, built.notes
     members, missing = _members(units, folder, recipe)
     if not members:
-        if missing and not any(unmade(folder, unit, recipe) for unit in units):
-            raise InputError(f"the sweep has nothing to measure: {'; '.join(missing)}")
-        progress.said("nothing to measure yet; the same command goes on")
+        if missing and not any(folder.is_unbuilt(unit, recipe) for unit in units):
+            raise InputError(f"nothing to measure: {'; '.join(missing)}")
+        note("nothing to measure yet; the same command resumes the sweep")
         return None
-    bench = Bench(
-        folder=folder,
-        recipe=recipe,
-        dataset=dataset,
-        split=split,
-        private_log=private_log,
-        command=command,
-        again=again,
-        say=lambda what, done, total: progress.step(what, "", done, total),
-    )
-    measured = {provider: bench.measure(provider, [each.bundle for each in members]) for provider in recipe.providers}
-    report = _report(
-        recipe, dataset, members, measured,
-        recipe_name=recipe_name, split=split, peers=peers, command=command, missing=(*notes, *missing),
-    )  # fmt: skip
-    report.write(out / JSON_NAME)
+    measured = {
+        provider: _measure(provider, [each.bundle for each in members], folder, recipe, dataset, options, progress)
+        for provider in recipe.providers
+    }
+    report = _report(recipe, dataset, members, measured, options, missing=(*notes, *missing))
     return report
 
 
-def _checked(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
-    """The plan, once everything that can be known to fail has been looked at."""
-    require_packages(recipe)
-    expect_providers(recipe)
+def write_sweep(report: SweepReport, folder: Path, *, plot: bool) -> None:
+    """Write ``pareto.json``, ``pareto.md`` and, where `plot` is set, ``pareto.png``.
+
+    Raises:
+        OutputError: a file cannot be written.
+        MissingPackageError: matplotlib is not installed.
+    """
+    report.write(folder / "pareto.json")
+    if plot:
+        from fer_edge.sweep.pareto_plot import draw_front
+
+        write_atomic(folder / PLOT_NAME, draw_front(report))
+    write_atomic(folder / "pareto.md", render_page(report, plot=plot).encode())
+
+
+def _check(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
+    """Plan the units; everything that must fail, fails here, before any work."""
+    _require_packages(recipe)
+    for provider in recipe.providers:
+        open_session(reference_graph(), provider=provider).close()
     units = plan_units(recipe)
     for spec in (recipe.grid, recipe.search):
         if spec is not None and spec.teachers:
@@ -165,11 +196,11 @@ def _checked(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
             for name in spec.teachers:
                 open_origin(name)
     if recipe.makes_networks:
-        calibration_of(recipe)
+        calibration_recipe(recipe)
     if recipe.search is not None:
-        from fer_edge.sweep.search import expect_space
+        from fer_edge.sweep.search import check_space
 
-        expect_space(recipe)
+        check_space(recipe)
     for unit in units:
         if unit.bundle is not None:
             labels = Bundle.open(unit.bundle).manifest.labels
@@ -177,44 +208,84 @@ def _checked(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
     return units
 
 
-def _found(
-    task: Task, dataset: Dataset, folder: SweepFolder, progress: SweepProgress
-) -> tuple[tuple[Unit, ...], list[str], list[str]]:
-    """The search's best networks so far, made into bundles; what there is to say of them; trials in other hands."""
-    from fer_edge.sweep.search import best_units, open_study, trials_in_other_hands
+def _require_packages(recipe: SweepRecipe) -> None:
+    if recipe.makes_networks:
+        for package in ("torch", "safetensors", "sklearn"):
+            require(package, needed_by="a sweep that trains or exports", extra="train")
+        require("optuna", needed_by="a sweep that trains or exports", extra="sweep")
+        if set(recipe.precisions) & set(FORMS):
+            from fer_edge import calibrate
 
-    study = open_study(folder, task.recipe, dataset, task.storage)
-    if busy := trials_in_other_hands(study, folder):
-        return (), [], busy
-    found, notes = best_units(study, folder, task.recipe)
-    # Exporting takes no time to speak of; pruning what was found is a training.
-    deadline_s = task.deadline_s if task.recipe.keep != (1.0,) else None
-    build_units(tuple(found), builder_of(task, dataset, folder, progress), deadline_s=deadline_s, progress=progress)
-    return tuple(found), notes, []
+            calibrate.require_packages(needed_by="a sweep with INT8")
+    if recipe.keep != (1.0,):
+        require("torch_pruning", needed_by="a sweep that prunes", extra="train")
 
 
 def _members(units: Sequence[Unit], folder: SweepFolder, recipe: SweepRecipe) -> tuple[list[_Member], list[str]]:
-    """What there is to be measured, and why the rest is not."""
+    """Return what can be measured, and why the rest cannot."""
     members, missing = [], []
     for unit in units:
         for network in unit.networks:
             if unit.bundle is None:
-                made = folder.made(unit, network)
-                if made is None:
-                    missing.append(f"{network.name}: not made yet")
+                record = folder.record(unit, network)
+                if record is None or record.failed is not None:
+                    missing.append(f"{network.name}: {'not built yet' if record is None else record.failed}")
                     continue
-                if made.failed is not None:
-                    missing.append(f"{network.name}: {made.failed}")
-                    continue
-                missing += [f"{network.name}/{form}: {why}" for form, why in made.forms.items() if why != "passed"]
+                missing += [f"{network.name}/{form}: {why}" for form, why in record.forms.items() if why != "passed"]
             bundle = Bundle.open(unit.bundle or folder.bundle_path(unit, network))
-            held = variants_of(bundle, recipe)
+            variants = _variants(bundle, recipe)
             if unit.bundle is not None:
-                lacking = [name for name in recipe.precisions if name not in held]
+                lacking = [name for name in recipe.precisions if name not in variants]
                 missing += [f"{network.name}/{name}: the bundle has no such variant" for name in lacking]
-            if held:
+            if variants:
                 members.append(_Member(bundle=bundle, axes=network.axes))
     return members, missing
+
+
+def _variants(bundle: Bundle, recipe: SweepRecipe) -> list[str]:
+    held = {variant.name for variant in bundle.manifest.variants}
+    return [name for name in recipe.precisions if name in held]
+
+
+def _measure(
+    provider: str,
+    bundles: Sequence[Bundle],
+    folder: SweepFolder,
+    recipe: SweepRecipe,
+    dataset: Dataset,
+    options: SweepOptions,
+    progress: Progress,
+) -> BenchReport:
+    """Measure all points of one provider interleaved with the reference CNN, or reuse the folder's measurement."""
+    wanted = {(bundle.sha256, name) for bundle in bundles for name in _variants(bundle, recipe)}
+    timing = replace(recipe.timing, cold_starts=0, idle_s=None)
+    file = folder.subfolder("bench") / f"{provider}-{options.split}.json"
+    if file.exists() and not options.remeasure:
+        earlier = BenchReport.read(file)
+        if (
+            earlier.data is not None
+            and earlier.data.split_sha256 == dataset.split(options.split).sha256
+            and earlier.timing == timing
+            and {result.threads for result in earlier.variants} == {recipe.threads}
+            and {(result.sha256, result.name) for result in earlier.variants} == wanted
+        ):
+            return earlier
+    measured = run_bench(
+        bundles,
+        data=dataset,
+        options=BenchOptions(
+            split=options.split,
+            variants=sorted({name for _, name in wanted}),
+            providers=(provider,),
+            threads=recipe.threads,
+            timing=timing,
+            private_log=options.private_log,
+            command=options.command,
+        ),
+        progress=lambda what, done, total: progress(f"{provider}: {what}", done, total),
+    )
+    measured.write(file)
+    return measured
 
 
 def _report(
@@ -222,38 +293,32 @@ def _report(
     dataset: Dataset,
     members: Sequence[_Member],
     measured: Mapping[str, BenchReport],
+    options: SweepOptions,
     *,
-    recipe_name: str,
-    split: Role,
-    peers: PeerTable | None,
-    command: str | None,
     missing: Sequence[str],
 ) -> SweepReport:
     axes = {member.bundle.sha256: member.axes for member in members}
-    points = [
+    points = mark_front(
         point_of(result, report.reference, axes[result.sha256])
         for report in measured.values()
         for result in report.variants
-    ]
-    points.sort(key=lambda point: (point.x, point.name, point.provider))
-    on_front = front_of([(point.x, point.top1) for point in points])
-    points = [replace(point, front=front) for point, front in zip(points, on_front, strict=True)]
-    rows = dataset.split(split)
-    comparable = peers is not None and dataset.name == _PEERS_DATA
+    )
+    rows = dataset.split(options.split)
+    peers = options.peers if dataset.name == _PEERS_DATA else None
     return SweepReport(
         created=timestamp(),
-        command=command,
-        recipe_name=recipe_name,
+        command=options.command,
+        recipe_name=options.recipe_name,
         recipe=encode(recipe),
         device=encode(machine_report().to_json()),
         measurements=tuple(measurement_of(report, provider) for provider, report in measured.items()),
-        role="report" if split == "report" else "choose",
+        role="report" if options.split == "report" else "choose",
         dataset=dataset.name,
         split=rows.name,
         split_sha256=rows.sha256,
         n=len(rows),
         threads=recipe.threads,
-        points=tuple(points),
-        peers=peer_points(peers, points, split) if comparable and peers is not None else (),
+        points=points,
+        peers=() if peers is None else peer_points(peers, points, options.split),
         missing=tuple(missing),
     )

@@ -1,4 +1,4 @@
-"""How fast a shape is, before anything is trained: its graphs with random weights, timed beside the reference CNN."""
+"""The latency of a shape before any training: its graphs with random weights, timed beside the reference CNN."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from fer_edge.model.config import ModelConfig
 from fer_edge.sweep.recipe import FLOAT
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["ShapeSpeed", "shape_bundle"]
+__all__ = ["ShapeLatency", "shape_bundle"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapeSpeed:
-    """Measures x of shapes, each once.
+class ShapeLatency:
+    """Measures the x of shapes, each once.
 
     Attributes:
-        dataset: whose training faces an INT8 form is calibrated on.
+        dataset: its training faces calibrate an INT8 graph.
         precision: ``"fp32"`` or ``"int8"``.
-        provider: what it runs on.
-        threads: of its session and the reference's.
-        timing: how much is measured.
-        calibration: how the INT8 form is made.
+        provider: the runtime provider.
+        threads: of both sessions, the shape's and the reference CNN's.
+        timing: rounds and samples.
+        calibration: the INT8 recipe.
     """
 
     dataset: Dataset
@@ -46,7 +46,7 @@ class ShapeSpeed:
     known: dict[ModelConfig, float] = field(default_factory=dict)
 
     def x(self, recipe: TrainRecipe) -> float:
-        """The shape's x: encoder + head on one frame over the reference CNN, median over interleaved rounds.
+        """Return encoder + head on one frame over the reference CNN, the median over interleaved rounds.
 
         Raises:
             InputError: a shape that cannot be quantized.
@@ -72,10 +72,10 @@ class ShapeSpeed:
 def shape_bundle(
     recipe: TrainRecipe, dataset: Dataset, out: Path, *, precision: str, calibration: CalibrationRecipe
 ) -> Bundle:
-    """A bundle of the recipe's shape with random weights: good for its speed and for nothing else.
+    """Write a bundle of the recipe's shape with random weights; only its latency means anything.
 
     Raises:
-        InputError: the shape cannot be quantized, or there are fewer training faces than the calibration sample wants.
+        InputError: the shape cannot be quantized, or there are fewer training faces than the calibration sample needs.
         OutputError: it cannot be written.
     """
     from fer_edge.export.from_torch.run import untrained_graphs
@@ -99,7 +99,7 @@ def shape_bundle(
         variants=(variant,),
         provenance=Provenance(),
         licence="random weights",
-        intended_use="measuring the speed of a shape",
+        intended_use="measuring the latency of a shape",
     )
     return Bundle.create(out, manifest, {sha256_bytes(graph): graph for graph in graphs.values()})
 

@@ -16,8 +16,7 @@ from fer_edge.core.files import read_json, sha256_bytes
 from fer_edge.paper.report import JSON_NAME, MARKDOWN_NAME, render_study
 from fer_edge.paper.report_plots import DRAWINGS
 from fer_edge.paper.summary import StudyReport
-from fer_edge.sweep.page import render_page
-from fer_edge.sweep.report import SweepReport
+from fer_edge.sweep.report import SweepReport, render_page
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -81,8 +80,8 @@ def test_a_sweeps_page_is_what_its_json_says() -> None:
         report = SweepReport.read(file)
         assert report.busy is None, f"{file} was measured on a busy machine, where x is off"
         drawn = file.with_suffix(".png").is_file()
-        assert render_page(report, picture=drawn) == file.with_suffix(".md").read_text("utf-8"), (
-            f"the page is of an older version: fer-edge sweep {file} --out {file.parent}{' --png' * drawn}"
+        assert render_page(report, plot=drawn) == file.with_suffix(".md").read_text("utf-8"), (
+            f"the page is of an older version: fer-edge pareto {file} --out {file.parent}{' --png' * drawn}"
         )
     if not found:
         pytest.skip("there is no pareto.json in bench/results")

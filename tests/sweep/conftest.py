@@ -1,9 +1,8 @@
-"""The smallest recipe of a sweep, a report of made-up points, and a progress that remembers or breaks the work off."""
+"""The smallest training preset, a report of made-up points, and a note taker that can interrupt the work."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from fer_edge.bench.peers import Peer, PeerTable
 from fer_edge.sweep.grid import Axes
-from fer_edge.sweep.report import Measurement, SweepPoint, SweepReport, front_of, peer_points
+from fer_edge.sweep.report import Measurement, SweepPoint, SweepReport, mark_front, peer_points
 
 PRESET = """
 precision = "fp32"
@@ -60,18 +59,14 @@ def preset(tmp_path: Path) -> Path:
     return tmp_path / "small.toml"
 
 
-class Told:
-    """Remembers what it is told, and breaks the work off at a word."""
+class Notes:
+    """Collects notes, and interrupts the work at one that contains `until`."""
 
     def __init__(self, *, until: str | None = None) -> None:
         self.lines: list[str] = []
-        self.stages: set[str] = set()
         self._until = until
 
-    def step(self, work: str, stage: str, done: int, total: int) -> None:
-        self.stages.add(f"{work} {stage}".strip())
-
-    def said(self, text: str) -> None:
+    def __call__(self, text: str) -> None:
         self.lines.append(text)
         if self._until is not None and self._until in text:
             raise KeyboardInterrupt
@@ -125,11 +120,7 @@ def peer_table(*peers: Peer) -> PeerTable:
 
 
 def made_up(points: Iterable[SweepPoint], peers: Iterable[Peer] = (), **changed: Any) -> SweepReport:
-    ordered = sorted(points, key=lambda each: each.x)
-    marked = [
-        replace(each, front=front)
-        for each, front in zip(ordered, front_of([(each.x, each.top1) for each in ordered]), strict=True)
-    ]
+    marked = mark_front(points)
     given: dict[str, Any] = {
         "created": "2026-01-02T03:04:05+00:00",
         "command": "fer-edge sweep zoo",
@@ -152,7 +143,7 @@ def made_up(points: Iterable[SweepPoint], peers: Iterable[Peer] = (), **changed:
         "split_sha256": "ab",
         "n": 3589,
         "threads": 1,
-        "points": tuple(marked),
+        "points": marked,
         "peers": peer_points(peer_table(*peers), marked, "choose"),
     }
     return SweepReport(**{**given, **changed})

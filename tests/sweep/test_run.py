@@ -1,4 +1,4 @@
-"""Sweeps over tiny bundles, which nobody trains: measured once, kept, grown, refused; and PrivateTest on record."""
+"""Sweeps over tiny untrained bundles: measured once, reused, extended, refused; and the log of PrivateTest."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from tiny import SIZE, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
+from fer_edge.bench import run_bench
 from fer_edge.bench.report import Timing
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, InputError
-from fer_edge.core.files import claimed, sha256_bytes
+from fer_edge.core.files import sha256_bytes
 from fer_edge.data import Dataset, StillSet
-from fer_edge.sweep import measure
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.report import SweepReport
-from fer_edge.sweep.run import run_sweep
+from fer_edge.sweep.run import SweepOptions, run_sweep, write_sweep
 
-from .conftest import Told, peer, peer_table
+from .conftest import Notes, peer, peer_table
 
 ROWS = 28
 BRIEF = Timing(rounds=1, per_round=2, warm_up=0, batch=2)
@@ -60,8 +60,10 @@ def recipe(tmp_path: Path) -> SweepRecipe:
 
 
 def sweep(recipe: SweepRecipe, dataset: Dataset, out: Path, **given: Any) -> SweepReport | None:
-    told = given.pop("progress", None) or Told()
-    return run_sweep(recipe, "fer2013:made-up", dataset, out, recipe_name="own.toml", progress=told, **given)
+    options = SweepOptions(recipe_name="own.toml", **given)
+    return run_sweep(
+        recipe, "fer2013:made-up", dataset, out, options, progress=lambda what, done, total: None, note=Notes()
+    )
 
 
 def test_every_bundle_in_every_precision_is_a_point(recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:
@@ -77,20 +79,20 @@ def test_every_bundle_in_every_precision_is_a_point(recipe: SweepRecipe, dataset
         "slow and bad": True,
         "fast and good": False,
     }
+    write_sweep(report, tmp_path / "out", plot=False)
     assert SweepReport.read(tmp_path / "out" / "pareto.json") == report
 
 
-def test_what_is_measured_is_kept(
+def test_measurements_are_reused(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[tuple[str, ...]] = []
-    run_bench = measure.run_bench
 
     def counted(bundles: Any, **given: Any) -> Any:
         runs.append(tuple(each.manifest.name for each in bundles))
         return run_bench(bundles, **given)
 
-    monkeypatch.setattr(measure, "run_bench", counted)
+    monkeypatch.setattr("fer_edge.sweep.run.run_bench", counted)
     first = sweep(recipe, dataset, tmp_path / "out")
     assert first is not None
     again = sweep(recipe, dataset, tmp_path / "out")
@@ -102,11 +104,11 @@ def test_what_is_measured_is_kept(
     assert grown is not None
     assert len(grown.points) == len(first.points) + 2
     assert runs[1:] == [("one", "two", "three")], "all points of a provider come from one interleaved run"
-    sweep(more, dataset, tmp_path / "out", again=True)
+    sweep(more, dataset, tmp_path / "out", remeasure=True)
     assert len(runs) == 3
 
 
-def test_private_test_is_looked_at_on_record_only(recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:
+def test_evaluations_of_private_test_are_logged(recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     sweep(recipe, dataset, tmp_path / "out", private_log=log)
     assert not log.exists()
@@ -120,7 +122,7 @@ def test_private_test_is_looked_at_on_record_only(recipe: SweepRecipe, dataset: 
         ("two", "fp32"),
     ]
     sweep(recipe, dataset, tmp_path / "out", private_log=log, split="report")
-    assert len(log.read_text().splitlines()) == len(entries), "what lies measured is no new look"
+    assert len(log.read_text().splitlines()) == len(entries), "a reused measurement is no new evaluation"
 
 
 class TestRefusals:
@@ -160,17 +162,6 @@ class TestRefusals:
             sweep(replace(recipe, bundles=("nowhere",)), dataset, tmp_path / "out")
         with pytest.raises(InputError, match="nothing to measure: one/int4"):
             sweep(replace(recipe, precisions=("int4",)), dataset, tmp_path / "out")
-        assert not (tmp_path / "out" / "pareto.json").exists()
-
-    def test_two_measurements_at_once(self, recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:
-        (tmp_path / "out").mkdir()
-        sweep(recipe, dataset, tmp_path / "out")
-        with (
-            claimed(tmp_path / "out" / "bench") as ours,
-            pytest.raises(InputError, match="another process is measuring"),
-        ):
-            sweep(recipe, dataset, tmp_path / "out")
-        assert ours
 
 
 def test_a_sweep_of_bundles_needs_no_torch(recipe: SweepRecipe, tmp_path: Path) -> None:

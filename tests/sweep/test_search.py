@@ -1,11 +1,10 @@
-"""The search, with real Optuna and a training that takes no time: gone on with, shared, given up, bounded, refused."""
+"""The search, with real Optuna and an instant training: resumed, shared, pruned, bounded, refused."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +14,12 @@ from click.testing import CliRunner
 
 from fer_edge.cli import main
 from fer_edge.core.errors import InputError
-from fer_edge.core.files import claimed
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.sweep.folder import SweepFolder
+from fer_edge.sweep.build import Builder, SweepFolder
+from fer_edge.sweep.queue import run_trials, running
 from fer_edge.sweep.recipe import SearchSpec, SweepRecipe
 from fer_edge.sweep.report import SweepReport
-from fer_edge.sweep.search import Searcher, best_units, open_study, trials_in_other_hands
+from fer_edge.sweep.search import Search, best_units, open_search
 from fer_edge.train.progress import Silent
 from fer_edge.train.recipe import TrainRecipe
 
@@ -45,7 +44,7 @@ def recipe(preset: Path) -> SweepRecipe:
 
 @dataclass
 class Trainings:
-    """Stands for `train_model`: accuracy by learning rate, at once; breaks off in the training of that number."""
+    """Replaces `train_model`: accuracy by learning rate, at once; interrupts the training of that number."""
 
     accuracy: Callable[[TrainRecipe], float] = lambda recipe: min(1.0, 60 * recipe.optimiser.learning_rate)
     breaks_at: int | None = None
@@ -65,8 +64,8 @@ class Trainings:
 
 
 @dataclass
-class Speed:
-    """Stands for the measurement of a shape."""
+class Latency:
+    """Replaces the measurement of a shape."""
 
     def x(self, recipe: TrainRecipe) -> float:
         return 0.1 * recipe.model.tokens
@@ -74,142 +73,159 @@ class Speed:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
-    stand_in = Trainings()
-    monkeypatch.setattr("fer_edge.train.train.train_model", stand_in)
-    return stand_in
+    replacement = Trainings()
+    monkeypatch.setattr("fer_edge.train.train.train_model", replacement)
+    return replacement
 
 
-def searcher(recipe: SweepRecipe, dataset: Dataset, out: Path, *, storage: str | None = None) -> Searcher:
+def search(recipe: SweepRecipe, dataset: Dataset, out: Path, *, storage: str | None = None) -> Search:
     folder = SweepFolder.open(out, recipe, recipe_name="own.toml", dataset=dataset)
-    return Searcher(
-        study=open_study(folder, recipe, dataset, storage),
+    builder = Builder(
         folder=folder,
         recipe=recipe,
         dataset=dataset,
-        speed=Speed(),  # type: ignore[arg-type]
         device="cpu",
         reporter=lambda work: Silent(),
+        progress=lambda what, done, total: None,
+    )
+    return Search(
+        study=open_search(folder, recipe, dataset, storage),
+        builder=builder,
+        latency=Latency(),  # type: ignore[arg-type]
     )
 
 
-def changed(recipe: SweepRecipe, **search: Any) -> SweepRecipe:
+def changed(recipe: SweepRecipe, **given: Any) -> SweepRecipe:
     assert recipe.search is not None
-    return replace(recipe, search=replace(recipe.search, **search))
+    return replace(recipe, search=replace(recipe.search, **given))
 
 
-def states(work: Searcher) -> list[str]:
+def states(work: Search) -> list[str]:
     return [trial.state.name for trial in work.study.get_trials()]
+
+
+def run_path(out: Path, number: int) -> Path:
+    return out / "networks" / f"small-trial{number}" / "run"
+
+
+def best(work: Search) -> Any:
+    return best_units(work.study, work.builder.folder, work.builder.recipe)
 
 
 def test_the_best_trial_becomes_a_network(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
-    work = searcher(recipe, dataset, tmp_path / "out")
-    work.work(deadline_s=None)
+    work = search(recipe, dataset, tmp_path / "out")
+    work.run(deadline_s=None)
     trials = work.study.get_trials()
     assert states(work) == ["COMPLETE"] * 4
-    best = max(trials, key=lambda trial: trial.values[0])
-    assert best.values[0] == pytest.approx(60 * best.params["optimiser.learning_rate"]), "without leaked rows"
-    (unit,), notes = best_units(work.study, work.folder, recipe)
-    assert (unit.name, notes) == (f"small-trial{best.number}", [])
-    assert unit.run == tmp_path / "out" / "trials" / str(best.number) / "run"
-    assert unit.networks[0].axes.tokens == best.params["tokens"]
-    assert unit.networks[0].axes.trial == best.number
+    top = max(trials, key=lambda trial: trial.values[0])
+    assert top.values[0] == pytest.approx(60 * top.params["optimiser.learning_rate"]), "without leaked rows"
+    (unit,), notes = best(work)
+    assert (unit.name, notes) == (f"small-trial{top.number}", [])
+    assert work.builder.folder.run_path(unit) == run_path(tmp_path / "out", top.number)
+    assert unit.recipe is not None
+    assert unit.recipe.optimiser.learning_rate == top.params["optimiser.learning_rate"]
+    assert unit.networks[0].axes.tokens == top.params["tokens"]
+    assert unit.networks[0].axes.trial == top.number
 
 
-def test_a_trial_that_was_broken_off_is_gone_on_with(
+def test_an_interrupted_trial_is_resumed(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
     trainings.breaks_at = 2
-    work = searcher(recipe, dataset, tmp_path / "out")
+    work = search(recipe, dataset, tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
-        work.work(deadline_s=None)
-    assert states(work) == ["COMPLETE", "RUNNING"]
-    begun = work.study.get_trials()[1].params
-    again = searcher(recipe, dataset, tmp_path / "out")
-    again.work(deadline_s=None)
-    assert states(again) == ["COMPLETE"] * 4
-    assert trainings.places[1] == trainings.places[2] == tmp_path / "out" / "trials" / "1" / "run"
-    assert again.study.get_trials()[1].params == begun
+        work.run(deadline_s=None)
+    assert states(work) == ["COMPLETE", "FAIL", "WAITING"]
+    again = search(recipe, dataset, tmp_path / "out")
+    again.run(deadline_s=None)
+    assert states(again) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert trainings.places[1] == trainings.places[2] == run_path(tmp_path / "out", 1)
+    first, repeated = again.study.get_trials()[1:3]
+    assert repeated.params == first.params
 
 
-def test_a_trial_in_another_process_is_left_to_it(
+def test_a_killed_trial_is_repeated_once_its_heartbeat_is_stale(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
-    trainings.breaks_at = 1
-    work = searcher(recipe, dataset, tmp_path / "out")
-    with pytest.raises(KeyboardInterrupt):
-        work.work(deadline_s=None)
-    with claimed(tmp_path / "out" / "trials" / "0") as ours:
-        assert ours
-        searcher(recipe, dataset, tmp_path / "out").work(deadline_s=None)
-        assert states(work) == ["RUNNING", "COMPLETE", "COMPLETE", "COMPLETE"]
-        assert trials_in_other_hands(work.study, work.folder) == ["trial 0"]
-    assert trials_in_other_hands(work.study, work.folder) == []
+    work = search(recipe, dataset, tmp_path / "out")
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        killed = work.study.ask()
+    killed.suggest_float("optimiser.learning_rate", 1e-4, 1e-2, log=True)
+    storage: Any = work.study._storage
+    storage.record_heartbeat(killed._trial_id)
+    search(recipe, dataset, tmp_path / "out").run(deadline_s=None)
+    assert states(work) == ["RUNNING", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert running(work.study) == ["trial 0"]
+    with storage._backend.engine.begin() as connection:
+        long_ago = (datetime.now() - timedelta(days=1)).isoformat(sep=" ")
+        connection.exec_driver_sql(f"update trial_heartbeats set heartbeat = '{long_ago}'")
+    search(recipe, dataset, tmp_path / "out").run(deadline_s=None)
+    assert states(work) == ["FAIL", *4 * ["COMPLETE"]]
+    assert trainings.places[-1] == run_path(tmp_path / "out", 0)
+    assert running(work.study) == []
+    repeated = work.study.get_trials()[4]
+    assert repeated.params["optimiser.learning_rate"] == killed.params["optimiser.learning_rate"]
 
 
-def test_another_folder_joins_by_the_storage_and_takes_no_trial_of_the_first(
+def test_another_folder_joins_through_the_storage(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
     storage = f"sqlite:///{tmp_path}/shared.db"
-    trainings.breaks_at = 2
-    first = searcher(recipe, dataset, tmp_path / "one", storage=storage)
-    with pytest.raises(KeyboardInterrupt):
-        first.work(deadline_s=None)
-    second = searcher(recipe, dataset, tmp_path / "two", storage=storage)
-    second.work(deadline_s=None)
-    assert states(first) == ["COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"]
-    assert not (tmp_path / "one" / "study.db").exists()
+    first = search(changed(recipe, trials=2), dataset, tmp_path / "one", storage=storage)
+    first.run(deadline_s=None)
     trainings.accuracy = lambda recipe: 1.0
-    searcher(recipe, dataset, tmp_path / "one", storage=storage).work(deadline_s=None)
-    units, notes = best_units(second.study, second.folder, recipe)
-    assert (units, notes) == ([], ["trial 1 is one of the best, and its run lies in another folder"])
+    second = search(changed(recipe, trials=3), dataset, tmp_path / "two", storage=storage)
+    second.run(deadline_s=None)
+    assert states(first) == ["COMPLETE"] * 3
+    assert not (tmp_path / "one" / "study.db").exists()
+    assert best(first) == ([], ["trial 2 is one of the best; its run is in another folder"])
+    assert [unit.name for unit in best(second)[0]] == ["small-trial2"]
 
 
-def test_no_two_processes_draw_alike_and_one_draws_what_two_do(
+def test_processes_draw_different_values_and_their_number_changes_none(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
-    first, second = (searcher(recipe, dataset, tmp_path / "two") for _ in range(2))
-    for work in (first, second, first, second):
-        with work._next_trial() as trial:
-            assert trial is not None
-            work._run(trial)
+    first, second = (search(recipe, dataset, tmp_path / "two") for _ in range(2))
+    for trials, work in enumerate((first, second, first, second), start=1):
+        run_trials(work.study, work._value, trials=trials, deadline_s=None)
     drawn = [trial.params for trial in first.study.get_trials()]
     assert len({each["optimiser.learning_rate"] for each in drawn}) == 4
-    alone = searcher(recipe, dataset, tmp_path / "one")
-    alone.work(deadline_s=None)
+    alone = search(recipe, dataset, tmp_path / "one")
+    alone.run(deadline_s=None)
     assert [trial.params for trial in alone.study.get_trials()] == drawn
 
 
 def test_more_trials_are_added_and_none_after_the_deadline(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
-    searcher(recipe, dataset, tmp_path / "out").work(deadline_s=0.0)
+    search(recipe, dataset, tmp_path / "out").run(deadline_s=0.0)
     assert trainings.places == []
-    searcher(changed(recipe, trials=1), dataset, tmp_path / "out").work(deadline_s=None)
+    search(changed(recipe, trials=1), dataset, tmp_path / "out").run(deadline_s=None)
     assert len(trainings.places) == 1
-    searcher(changed(recipe, trials=2), dataset, tmp_path / "out").work(deadline_s=None)
+    search(changed(recipe, trials=2), dataset, tmp_path / "out").run(deadline_s=None)
     assert len(trainings.places) == 2
 
 
-def test_poor_trials_are_given_up(recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings) -> None:
+def test_poor_trials_are_pruned(recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings) -> None:
     trainings.accuracy = lambda recipe: 0.5 if len(trainings.places) <= 2 else 0.1
-    work = searcher(changed(recipe, pruner="median"), dataset, tmp_path / "out")
-    work.work(deadline_s=None)
+    work = search(changed(recipe, pruner="median"), dataset, tmp_path / "out")
+    work.run(deadline_s=None)
     assert states(work) == ["COMPLETE", "COMPLETE", "PRUNED", "PRUNED"]
-    assert "given up after epoch" in work.study.get_trials()[2].user_attrs["why"]
-    assert not (tmp_path / "out" / "trials" / "2" / "run").exists()
+    assert "pruned after epoch" in work.study.get_trials()[2].user_attrs["reason"]
+    assert not run_path(tmp_path / "out", 2).exists()
 
 
 def test_a_shape_that_is_too_slow_is_not_trained(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
-    work = searcher(changed(recipe, x_at_most=0.25, trials=8), dataset, tmp_path / "out")
-    work.work(deadline_s=None)
+    work = search(changed(recipe, x_at_most=0.25, trials=8), dataset, tmp_path / "out")
+    work.run(deadline_s=None)
     slow = [trial for trial in work.study.get_trials() if trial.params["tokens"] == 4]
     assert 0 < len(slow) < 8
     assert {trial.state.name for trial in slow} == {"PRUNED"}
-    assert {trial.user_attrs["why"] for trial in slow} == {"x = 0.400 is above 0.25"}
+    assert {trial.user_attrs["reason"] for trial in slow} == {"x = 0.400 is above 0.25"}
     assert len(trainings.places) == 8 - len(slow)
 
 
@@ -217,9 +233,9 @@ def test_two_objectives_give_a_front(
     recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings
 ) -> None:
     trainings.accuracy = lambda recipe: 0.5 + 0.01 * recipe.model.tokens + recipe.optimiser.learning_rate
-    work = searcher(changed(recipe, objective="top1-x", trials=8), dataset, tmp_path / "out")
-    work.work(deadline_s=None)
-    units, _ = best_units(work.study, work.folder, recipe=changed(recipe, objective="top1-x", trials=8))
+    work = search(changed(recipe, objective="top1-x", trials=8), dataset, tmp_path / "out")
+    work.run(deadline_s=None)
+    units, _ = best(work)
     assert sorted(unit.networks[0].axes.tokens or 0 for unit in units) == [1, 4]
 
 
@@ -230,40 +246,32 @@ def test_a_trial_that_cannot_be_trained_fails_and_the_search_goes_on(
         raise InputError("the loss became nan")
 
     trainings.accuracy = diverges
-    work = searcher(recipe, dataset, tmp_path / "out")
-    work.work(deadline_s=None)
+    work = search(recipe, dataset, tmp_path / "out")
+    work.run(deadline_s=None)
     assert states(work) == ["FAIL"] * 4
-    assert best_units(work.study, work.folder, recipe) == ([], [])
+    assert best(work) == ([], [])
 
 
 class TestForeignStudies:
     def test_no_database(self, recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:
         SweepFolder.open(tmp_path / "out", recipe, recipe_name="own.toml", dataset=dataset)
         (tmp_path / "out" / "study.db").write_text("notes of mine " * 100)
-        with pytest.raises(InputError, match=r"study\.db cannot be used for the search"):
-            searcher(recipe, dataset, tmp_path / "out")
-
-    def test_another_programs_database(self, recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:
-        SweepFolder.open(tmp_path / "out", recipe, recipe_name="own.toml", dataset=dataset)
-        with closing(sqlite3.connect(tmp_path / "out" / "study.db")) as database:
-            database.execute("create table birds (name text)")
-            database.commit()
-        with pytest.raises(InputError, match="none of Optuna's"):
-            searcher(recipe, dataset, tmp_path / "out")
+        with pytest.raises(InputError, match=r"storage: got sqlite:.*study\.db \("):
+            search(recipe, dataset, tmp_path / "out")
 
     def test_another_search(self, recipe: SweepRecipe, dataset: Dataset, tmp_path: Path, trainings: Trainings) -> None:
-        searcher(changed(recipe, seed=5), dataset, tmp_path / "one")
+        search(changed(recipe, seed=5), dataset, tmp_path / "one")
         SweepFolder.open(tmp_path / "two", recipe, recipe_name="own.toml", dataset=dataset)
         (tmp_path / "two" / "study.db").write_bytes((tmp_path / "one" / "study.db").read_bytes())
-        with pytest.raises(InputError, match="holds another search"):
-            searcher(recipe, dataset, tmp_path / "two")
+        with pytest.raises(InputError, match="got the study of another search"):
+            search(recipe, dataset, tmp_path / "two")
         with pytest.raises(InputError, match="with another search"):
-            searcher(recipe, dataset, tmp_path / "one")
+            search(recipe, dataset, tmp_path / "one")
 
     def test_a_storage_that_is_not_to_be_had(self, recipe: SweepRecipe, dataset: Dataset, tmp_path: Path) -> None:
         for storage in ("abacus://nowhere", f"sqlite:///{tmp_path}/no/such/folder/study.db"):
-            with pytest.raises(InputError, match="cannot be used for the search"):
-                searcher(recipe, dataset, tmp_path / "out", storage=storage)
+            with pytest.raises(InputError, match="storage: got "):
+                search(recipe, dataset, tmp_path / "out", storage=storage)
 
 
 def test_a_whole_search_on_drawn_faces(preset: Path, tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""Grids that are trained: broken off and gone on with, shared by two processes, and what cannot be made."""
+"""Grids with real trainings: interrupted and resumed, shared by processes, and networks that fail."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,19 +12,21 @@ from click.testing import CliRunner, Result
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
-from fer_edge.core.files import claimed
 from fer_edge.data import Dataset, load_dataset
+from fer_edge.sweep.build import SweepFolder
+from fer_edge.sweep.queue import enqueue, open_queue
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.report import SweepReport
-from fer_edge.sweep.run import load_sweep, run_sweep
+from fer_edge.sweep.run import SweepOptions, load_sweep, run_sweep, write_sweep
 
-from .conftest import BRIEF, PRESET, Told
+from .conftest import BRIEF, PRESET, Notes
 
 pytest.importorskip("torch")
+pytest.importorskip("optuna")
 
 pytestmark = pytest.mark.train
 DATA = "synthetic:200@3"
-# Whatever is lost is within these limits: what the gate lets through is tested with the gate.
+# Limits that pass everything: the gate has tests of its own.
 GRID = """
 keep = [1.0, 0.7]
 prune_settings = ["round_to=4", "optimiser.epochs=1", "optimiser.batch_size=32", "optimiser.ema_decay=0.5"]
@@ -50,8 +51,9 @@ def dataset() -> Dataset:
     return load_dataset(DATA)
 
 
-def sweep(place: Path, recipe: SweepRecipe, dataset: Dataset, out: str, told: Told, **given: Any) -> SweepReport | None:
-    return run_sweep(recipe, DATA, dataset, place / out, recipe_name="grid.toml", device="cpu", progress=told, **given)
+def sweep(place: Path, recipe: SweepRecipe, dataset: Dataset, out: str, notes: Notes) -> SweepReport | None:
+    options = SweepOptions(recipe_name="grid.toml", device="cpu")
+    return run_sweep(recipe, DATA, dataset, place / out, options, progress=lambda what, done, total: None, note=notes)
 
 
 def command(place: Path, *arguments: str) -> Result:
@@ -67,17 +69,17 @@ class TestGrid:
         result = command(place, "--budget", "0", "--json")
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout) is None
-        assert "1 networks or trainings, 0 of them done already" in result.stderr
+        assert "1 networks or trainings, 0 of them finished already" in result.stderr
         assert "nothing to measure yet" in result.stderr
 
     def test_a_broken_off_training_is_gone_on_with(self, place: Path, dataset: Dataset) -> None:
         recipe = load_sweep(str(place / "grid.toml"))
         with pytest.raises(KeyboardInterrupt):
-            sweep(place, recipe, dataset, "out", Told(until="small: epoch 1"))
-        told = Told()
-        report = sweep(place, recipe, dataset, "out", told)
-        assert [line for line in told.lines if line.startswith("small: epoch")] == [
-            line for line in told.lines if line.startswith("small: epoch 2")
+            sweep(place, recipe, dataset, "out", Notes(until="small: epoch 1"))
+        notes = Notes()
+        report = sweep(place, recipe, dataset, "out", notes)
+        assert [line for line in notes.lines if line.startswith("small: epoch")] == [
+            line for line in notes.lines if line.startswith("small: epoch 2")
         ]
         assert report is not None
         assert {each.name for each in report.points} == {
@@ -93,12 +95,13 @@ class TestGrid:
         assert parameters["small-k0.7"] < parameters["small"]
         assert report.missing == ()
         assert report.peers == ()
+        write_sweep(report, place / "out", plot=False)
 
     def test_a_finished_sweep_is_only_drawn_again(self, place: Path) -> None:
         before = json.loads((place / "out" / "pareto.json").read_text())
         result = command(place)
         assert result.exit_code == 0, result.output
-        assert "1 networks or trainings, 1 of them done already" in result.stderr
+        assert "1 networks or trainings, 1 of them finished already" in result.stderr
         assert "small-k0.7/int8" in result.stdout
         assert json.loads((place / "out" / "pareto.json").read_text())["points"] == before["points"]
         assert "| small/int8 |" in (place / "out" / "pareto.md").read_text("utf-8")
@@ -113,8 +116,8 @@ class TestGrid:
 
     def test_other_settings_are_refused(self, place: Path, dataset: Dataset) -> None:
         (place / "small.toml").write_text(PRESET.replace("epochs = 2", "epochs = 3"))
-        with pytest.raises(InputError, match="made by other training settings"):
-            sweep(place, load_sweep(str(place / "grid.toml")), dataset, "out", Told())
+        with pytest.raises(InputError, match="got other training settings"):
+            sweep(place, load_sweep(str(place / "grid.toml")), dataset, "out", Notes())
         (place / "small.toml").write_text(PRESET)
 
     def test_what_cannot_be_pruned_or_quantized_is_told_and_the_rest_goes_on(
@@ -129,12 +132,12 @@ class TestGrid:
             keep=(1.0, 0.001),
             calibrate_settings=(*recipe.calibrate_settings[:2], "gate.max_flip_rate=0", "gate.min_agreement=1"),
         )
-        report = sweep(place, strict, dataset, "strict", Told())
+        report = sweep(place, strict, dataset, "strict", Notes())
         assert report is not None
         assert [each.name for each in report.points] == ["run/fp32"]
         pruned, quantized = sorted(report.missing)
         assert (pruned.startswith("run-k0.001: "), "out of reach" in pruned) == (True, True)
-        assert quantized.startswith("run/int8: not through the gate: ")
+        assert quantized.startswith("run/int8: rejected by the gate: ")
         assert [
             variant.name for variant in Bundle.open(place / "strict/networks/run/bundles/run").manifest.variants
         ] == ["fp32"]
@@ -145,7 +148,7 @@ class TestGrid:
         assert recipe.grid is not None
         presets = (str(place / "wild.toml"), str(place / "small.toml"))
         both = replace(recipe, keep=(1.0,), precisions=("fp32",), grid=replace(recipe.grid, presets=presets))
-        report = sweep(place, both, dataset, "both", Told())
+        report = sweep(place, both, dataset, "both", Notes())
         assert report is not None
         assert [each.name for each in report.points] == ["small/fp32"]
         (missing,) = report.missing
@@ -161,20 +164,21 @@ class TestGrid:
 
         TrainRun.create(place / "begun", small_recipe(), dataset)
         recipe = replace(load_sweep(str(place / "grid.toml")), grid=None, runs=(str(place / "begun"),))
-        with pytest.raises(InputError, match=r"begun is not finished; go on with it by fer-edge train --resume"):
-            sweep(place, recipe, dataset, "unfinished", Told())
+        with pytest.raises(InputError, match=r"begun: got an unfinished run; finish it first: fer-edge train --resume"):
+            sweep(place, recipe, dataset, "unfinished", Notes())
         assert not list((place / "unfinished").glob("networks/*/*.json"))
 
-    def test_a_unit_in_another_process_is_left_to_it(self, place: Path, dataset: Dataset) -> None:
+    def test_a_unit_that_another_process_builds_is_left_to_it(self, place: Path, dataset: Dataset) -> None:
         recipe = load_sweep(str(place / "grid.toml"))
-        (place / "shared" / "networks" / "small").mkdir(parents=True)
-        (place / "shared" / "sweep.json").write_text((place / "out" / "sweep.json").read_text())
-        told = Told()
-        with claimed(place / "shared" / "networks" / "small") as ours:
-            assert ours
-            assert sweep(place, recipe, dataset, "shared", told) is None
-        assert "small is in another process's hands" in told.lines
-        assert told.lines[-1].startswith("not measured yet: small in another process's hands")
+        folder = SweepFolder.open(place / "shared", recipe, recipe_name="grid.toml", dataset=dataset)
+        queue = open_queue(folder)
+        enqueue(queue, ["small"])
+        with pytest.warns(UserWarning, match="Heartbeat"):
+            queue.ask()
+        notes = Notes()
+        assert sweep(place, recipe, dataset, "shared", notes) is None
+        assert notes.lines[-1].startswith("not measured yet: another process is working on small")
+        assert not list((place / "shared").glob("networks/*/run"))
 
 
 def test_processes_of_its_own_share_the_work(place: Path) -> None:

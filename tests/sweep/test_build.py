@@ -1,4 +1,4 @@
-"""What a sweep's folder takes for made."""
+"""Records of built networks in a sweep's folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fer_edge.core.files import sha256_bytes
-from fer_edge.sweep.folder import Made, SweepFolder
+from fer_edge.sweep.build import NetworkRecord, SweepFolder
 from fer_edge.sweep.grid import Axes, Network, Unit
 
 WEIGHTS = b"weights"
@@ -25,17 +25,16 @@ HASH = sha256_bytes(WEIGHTS)
         pytest.param({"weights_sha256": HASH, "training": {"parent": {"sha256": "a bundle"}}}, id="itself pruned once"),
     ],
 )
-def test_a_run_that_was_trained_anew_is_another(tmp_path: Path, run: dict[str, Any]) -> None:
-    folder = SweepFolder(path=tmp_path, id="sweep")
+def test_a_retrained_run_is_exported_again(tmp_path: Path, run: dict[str, Any]) -> None:
+    folder = SweepFolder(path=tmp_path)
     (tmp_path / "run").mkdir()
     network = Network(name="student", axes=Axes())
     unit = Unit(name="student", networks=(network,), run=tmp_path / "run")
-    folder.place(unit)
-    made = Made(network="student", run=run)
-    folder.record(unit, network, made)
-    assert folder.made(unit, network) == made, "where the run is gone, what came of it stays"
+    record = NetworkRecord(network="student", run=run)
+    folder.write_record(unit, network, record)
+    assert folder.record(unit, network) == record, "without the run its record stays valid"
     weights = tmp_path / "run" / "model.safetensors"
     weights.write_bytes(WEIGHTS)
-    assert folder.made(unit, network) == made
-    weights.write_bytes(b"trained anew")
-    assert folder.made(unit, network) is None
+    assert folder.record(unit, network) == record
+    weights.write_bytes(b"retrained")
+    assert folder.record(unit, network) is None

@@ -1,0 +1,182 @@
+"""The processes of a sweep: each takes units and trials from the queue until none is left."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_edge.core.types import Progress
+from fer_edge.core.workers import open_workers
+from fer_edge.data import Dataset, load_dataset
+from fer_edge.sweep.build import Builder, SweepFolder, calibration_recipe
+from fer_edge.sweep.grid import Unit, plan_units
+from fer_edge.sweep.queue import build_queued, enqueue, open_queue, running
+from fer_edge.sweep.recipe import SweepRecipe
+
+__all__ = ["BuildTask", "Built", "build_networks"]
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildTask:
+    """What every process of a sweep is given.
+
+    Attributes:
+        recipe: the sweep's.
+        recipe_name: its name or path.
+        data: the data set's spec.
+        out: the sweep's folder.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        storage: database URL of the search; None for the folder's own.
+        deadline_s: `time.time()` after which no training starts.
+    """
+
+    recipe: SweepRecipe
+    recipe_name: str
+    data: str
+    out: Path
+    device: str
+    storage: str | None
+    deadline_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """The state of a sweep once this process has no work left.
+
+    Attributes:
+        units: of the recipe, and the search's best ones.
+        notes: on networks of the search that are in another folder.
+        running: units and trials that other processes work on.
+    """
+
+    units: tuple[Unit, ...]
+    notes: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+
+
+def build_networks(
+    task: BuildTask, dataset: Dataset, folder: SweepFolder, *, jobs: int, progress: Progress, note: Note
+) -> Built:
+    """Build the grid, run the search, and build the search's best networks, as far as the deadline allows.
+
+    Args:
+        task: the sweep.
+        dataset: the sweep's.
+        folder: the sweep's.
+        jobs: processes to use, each with its share of the cores.
+        progress: called during trainings, export and calibration.
+        note: called with a line when something has ended.
+
+    Raises:
+        InputError: the folder holds networks of other settings, or the storage cannot be used.
+        OutputError: the folder cannot be written.
+    """
+    recipe, units = task.recipe, plan_units(task.recipe)
+    queue = open_queue(folder)
+    enqueue(queue, [unit.name for unit in units if folder.is_unbuilt(unit, recipe)])
+    if jobs == 1:
+        _work(task, dataset, folder, progress, note)
+    else:
+        with open_workers(jobs, lambda event: (note if len(event) == 1 else progress)(*event)) as workers:
+            given = (task, workers.threads, workers.events)
+            futures = [workers.pool.submit(_work_in_process, *given) for _ in range(jobs)]
+            for ended in concurrent.futures.as_completed(futures):
+                ended.result()
+    busy = running(queue)
+    if recipe.search is None or busy:
+        return Built(units=units, running=tuple(busy))
+    from fer_edge.sweep.search import best_units, open_search
+
+    study = open_search(folder, recipe, dataset, task.storage)
+    if busy := running(study):
+        return Built(units=units, running=tuple(busy))
+    best, notes = best_units(study, folder, recipe)
+    enqueue(queue, [unit.name for unit in best if folder.is_unbuilt(unit, recipe)])
+    # Exporting takes seconds, but pruning is a training.
+    deadline_s = task.deadline_s if recipe.keep != (1.0,) else None
+    builder = _builder(task, dataset, folder, progress, note)
+    build_queued(queue, {unit.name: unit for unit in best}, builder, deadline_s=deadline_s, note=note)
+    return Built(units=(*units, *best), notes=tuple(notes), running=tuple(running(queue)))
+
+
+def _work(task: BuildTask, dataset: Dataset, folder: SweepFolder, progress: Progress, note: Note) -> None:
+    recipe = task.recipe
+    builder = _builder(task, dataset, folder, progress, note)
+    units = {unit.name: unit for unit in plan_units(recipe)}
+    build_queued(open_queue(folder), units, builder, deadline_s=task.deadline_s, note=note)
+    if recipe.search is not None:
+        from fer_edge.sweep.search import Search, open_search
+        from fer_edge.sweep.shape_latency import ShapeLatency
+
+        latency = ShapeLatency(
+            dataset=dataset,
+            precision=recipe.search.precision,
+            provider=recipe.providers[0],
+            threads=recipe.threads,
+            timing=recipe.timing,
+            calibration=calibration_recipe(recipe),
+        )
+        study = open_search(folder, recipe, dataset, task.storage)
+        Search(study=study, builder=builder, latency=latency).run(deadline_s=task.deadline_s)
+
+
+def _work_in_process(task: BuildTask, threads: int, events: Any) -> None:
+    """Work in one of several processes; the first one answers Ctrl-C and terminates the others."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a trial under way is queued again
+    torch.set_num_threads(threads)
+    dataset = load_dataset(task.data)
+    folder = SweepFolder.open(task.out, task.recipe, recipe_name=task.recipe_name, dataset=dataset)
+    _work(task, dataset, folder, _Sender(events), lambda text: events.put((text,)))
+
+
+def _builder(task: BuildTask, dataset: Dataset, folder: SweepFolder, progress: Progress, note: Note) -> Builder:
+    return Builder(
+        folder=folder,
+        recipe=task.recipe,
+        dataset=dataset,
+        device=task.device,
+        reporter=lambda work: _Steps(work=work, progress=progress, note=note),
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steps:
+    """A training reporter that names the work."""
+
+    work: str
+    progress: Progress
+    note: Note
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        self.progress(f"{self.work}: {stage}", done, total)
+
+    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
+        self.note(
+            f"{self.work}: epoch {figures['epoch']:.0f}, choose top-1 {figures['choose_top1']:.2%} "
+            f"(best {figures['best_top1']:.2%})"
+        )
+
+
+class _Sender:
+    """Progress through a queue to the process that draws it, at most once a second."""
+
+    def __init__(self, events: Any) -> None:
+        self._events = events
+        self._last_s = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == total or now - self._last_s >= 1:
+            self._last_s = now
+            self._events.put((what, done, total))
