@@ -1,4 +1,4 @@
-"""What the spatial BiLSTM costs of the encoder, and a streaming step of the encoder alone, on this processor.
+"""Time the share of the spatial BiLSTM in the encoder, and a streaming step over the encoder alone, on this processor.
 
     python bench/lstm_cost.py base --json bench/results/DEVICE/lstm_cost.json
 
@@ -10,8 +10,6 @@ gives them, all graphs are timed in turn in one process, and ratios are taken ro
 from __future__ import annotations
 
 import itertools
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,19 +17,18 @@ from typing import Any
 import click
 import numpy as np
 from onnx import ModelProto, helper, numpy_helper
+from workbench import over, random_feeds, report_errors, result_head, time_calls, timing_options
 
-from fer_edge.bench.latency import Probe, Samples, measure_interleaved, ratio_over_rounds, summarise
-from fer_edge.cli.console import print_table, progress
+from fer_edge.bench.latency import summarise
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import FerEdgeError, InputError
+from fer_edge.core.errors import InputError
 from fer_edge.core.files import write_json
-from fer_edge.core.machine import machine_report
-from fer_edge.core.manifest import timestamp
+from fer_edge.core.tables import Table, print_table
+from fer_edge.core.types import Int64
 from fer_edge.graph.graph import GraphIndex, drop_dead_nodes, drop_unused, dump_graph, load_graph
 from fer_edge.runtime.providers import open_session
 
 PROVIDERS = ("cpu", "openvino")
-PROBES = ("encoder", "encoder_without_lstm", "streaming_step")
 
 
 def without_lstm(model: ModelProto) -> ModelProto:
@@ -71,15 +68,9 @@ def without_lstm(model: ModelProto) -> ModelProto:
     return result
 
 
-def stages(bundle: Bundle, variant: str, provider: str) -> dict[str, Callable[[], object]]:
-    """One call of the encoder, of the encoder without its LSTM, and of a streaming step."""
-    random = np.random.default_rng(0)
-    size, sequence = bundle.manifest.preprocess.size, bundle.manifest.sequence
-    frame = {"frames": random.integers(0, 256, (1, size, size)).astype(np.uint8)}
-    window = {
-        "features": random.normal(size=(1, sequence.window, sequence.feature_size)).astype(np.float32),
-        "length": np.array([sequence.window], np.int64),
-    }
+def calls(bundle: Bundle, variant: str, provider: str) -> dict[str, Callable[[], object]]:
+    """Make one call of the encoder, of the encoder without its LSTM, and of a streaming step."""
+    frame, window = random_feeds(bundle, "encoder"), random_feeds(bundle, "head")
     graph = bundle.graph_bytes(variant, "encoder")
     encoder, head = (open_session(data, provider=provider) for data in (graph, bundle.graph_bytes(variant, "head")))
     rest = open_session(dump_graph(without_lstm(load_graph(graph))), provider=provider)
@@ -90,79 +81,70 @@ def stages(bundle: Bundle, variant: str, provider: str) -> dict[str, Callable[[]
     }
 
 
-def row(bundle: Bundle, variant: str, provider: str, samples: dict[str, Samples]) -> dict[str, Any]:
-    """The figures of one variant on one engine."""
-    times = {probe: samples[f"{bundle.manifest.name}/{variant}/{provider}/{probe}"].total() for probe in PROBES}
-    rest = ratio_over_rounds(times["encoder_without_lstm"], times["encoder"])
-    step = ratio_over_rounds(times["streaming_step"], times["encoder"])
+def row(bundle: Bundle, variant: str, provider: str, times: dict[str, Int64]) -> dict[str, Any]:
+    """Make the figures of one variant on one engine."""
+    rest = over(times["encoder_without_lstm"], times["encoder"], name="encoder")
+    step = over(times["streaming_step"], times["encoder"], name="encoder")
+    share = rest["over_encoder"]
     return {
         "bundle": bundle.manifest.name,
         "sha256": bundle.sha256,
         "variant": variant,
         "provider": provider,
         "window": bundle.manifest.sequence.window,
-        "latency_ms": {probe: summarise(taken, batch=1, t=None, threads=1).to_json() for probe, taken in times.items()},
-        "lstm_share": {"median": 1 - rest.median, "q1": 1 - rest.q3, "q3": 1 - rest.q1},
-        "lstm_share_min": float(1 - times["encoder_without_lstm"].min() / times["encoder"].min()),
-        "streaming_over_encoder": {"median": step.median, "q1": step.q1, "q3": step.q3},
-        "streaming_over_encoder_min": float(times["streaming_step"].min() / times["encoder"].min()),
+        "latency_ms": {
+            "encoder": summarise(times["encoder"], batch=1, t=None, threads=1).to_json(),
+            "encoder_without_lstm": rest["latency_ms"],
+            "streaming_step": step["latency_ms"],
+        },
+        "lstm_share": {"median": 1 - share["median"], "q1": 1 - share["q3"], "q3": 1 - share["q1"]},
+        "lstm_share_min": 1 - rest["over_encoder_min"],
+        "streaming_over_encoder": step["over_encoder"],
+        "streaming_over_encoder_min": step["over_encoder_min"],
     }
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Tabulate the rows."""
+    return Table.of(
+        rows,
+        {
+            "bundle": lambda each: each["bundle"],
+            "variant": lambda each: each["variant"],
+            "engine": lambda each: each["provider"],
+            "encoder ms (min)": lambda each: "{p50:.3f} ({min:.3f})".format(**each["latency_ms"]["encoder"]),
+            "LSTM share (min)": lambda each: f"{each['lstm_share']['median']:.1%} ({each['lstm_share_min']:.1%})",
+            "streaming / encoder (min)": lambda each: (
+                f"{each['streaming_over_encoder']['median']:.2f} ({each['streaming_over_encoder_min']:.2f})"
+            ),
+        },
+        title=f"cost of the sequence for a frame, window {rows[0]['window']}",
+    )
 
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
-@click.option("--rounds", default=40, show_default=True, type=click.IntRange(min=1))
-@click.option("--per-round", default=10, show_default=True, type=click.IntRange(min=1))
+@timing_options(rounds=40)
+@report_errors
 def main(bundles: tuple[str, ...], json_file: Path | None, rounds: int, per_round: int) -> None:
     """Time the LSTM's share in the encoders of BUNDLES, fp32 and int8, on ONNX Runtime and OpenVINO."""
-    opened = [Bundle.open(name) for name in bundles]
     cases = [
         (bundle, variant.name, provider)
-        for bundle, provider in itertools.product(opened, PROVIDERS)
+        for bundle, provider in itertools.product([Bundle.open(name) for name in bundles], PROVIDERS)
         for variant in bundle.manifest.variants
         if variant.name in ("fp32", "int8")
     ]
-    probes = [
-        Probe(name=f"{bundle.manifest.name}/{variant}/{provider}/{probe}", stages={"run": run}, per_round=per_round)
-        for bundle, variant, provider in cases
-        for probe, run in stages(bundle, variant, provider).items()
+    result = result_head("LSTM cost")
+    probes = {(number, name): call for number, case in enumerate(cases) for name, call in calls(*case).items()}
+    times, result["timing"] = time_calls(probes, rounds=rounds, per_round=per_round)
+    result["rows"] = [
+        row(*case, {name: taken for (place, name), taken in times.items() if place == number})
+        for number, case in enumerate(cases)
     ]
-    device = machine_report()
-    with progress("timing", total=rounds) as bar:
-        samples = measure_interleaved(
-            probes, rounds=rounds, warm_up=20, progress=lambda done, total: bar("timing", done, total)
-        )
-    result = {
-        "schema": 1,
-        "what": "LSTM cost",
-        "created": timestamp(),
-        "command": shlex.join(["python", "bench/lstm_cost.py", *sys.argv[1:]]),
-        "device": device.to_json(),
-        "timing": {"rounds": rounds, "per_round": per_round, "warm_up": 20, "threads": 1, "batch": 1},
-        "rows": [row(*case, samples) for case in cases],
-    }
     if json_file is not None:
         write_json(json_file, result)
-    print_table(
-        ("bundle", "variant", "engine", "encoder ms (min)", "LSTM's share: median (min)", "streaming / encoder (min)"),
-        [
-            (
-                each["bundle"],
-                each["variant"],
-                each["provider"],
-                f"{each['latency_ms']['encoder']['p50']:.3f} ({each['latency_ms']['encoder']['min']:.3f})",
-                f"{each['lstm_share']['median']:.1%} ({each['lstm_share_min']:.1%})",
-                f"{each['streaming_over_encoder']['median']:.2f} ({each['streaming_over_encoder_min']:.2f})",
-            )
-            for each in result["rows"]
-        ],
-        title=f"what the sequence costs a frame, window {opened[0].manifest.sequence.window}",
-    )
+    print_table(table(result["rows"]))
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=True)
-    except FerEdgeError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

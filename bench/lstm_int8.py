@@ -1,4 +1,4 @@
-"""What can be quantized of the encoder's LSTM: what it costs and what it gains, on one INT8 encoder, in five forms.
+"""Compare five forms of the LSTM in one INT8 encoder: time and accuracy.
 
     python bench/lstm_int8.py edge --data fer2013:PATH --json bench/results/DEVICE/lstm_int8.json
 
@@ -6,8 +6,8 @@
 - ``float``: the LSTM node with float weights.
 - ``hoisted``: the input's product of all steps as one float MatMul, the recurrent part in a Scan.
 - ``projection``: as hoisted, the product quantized by NNCF like a convolution.
-- ``dynamic``: as hoisted, the product as DynamicQuantizeLinear and MatMulInteger, its input's range taken anew in
-  every run.
+- ``dynamic``: as hoisted, the product as DynamicQuantizeLinear and MatMulInteger, its input's range measured in every
+  run.
 
 The recurrent part stays float in all of them, and the convolutions are the same INT8. The graphs are open in their
 batch, as the runtime runs them: with fixed shapes ONNX Runtime makes one Gemm of the quantized product and its bias,
@@ -17,8 +17,9 @@ whose weights it then dequantizes in every run. Times are of one frame, in turn 
 
 from __future__ import annotations
 
-import shlex
-import sys
+import dataclasses
+import functools
+import itertools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,26 +27,24 @@ from typing import Any
 
 import click
 import numpy as np
+from workbench import over, random_feeds, report_errors, result_head, time_calls, timing_options
 
-from fer_edge.bench.latency import Probe, measure_interleaved, ratio_over_rounds, summarise
 from fer_edge.calibrate import require_packages
-from fer_edge.cli.console import print_table, progress
+from fer_edge.cli.console import progress
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError
 from fer_edge.core.files import sha256_bytes, write_json
-from fer_edge.core.machine import machine_report
-from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import expected_calibration_error, fit_temperature, paired_report, softmax
+from fer_edge.core.tables import Table, print_table
+from fer_edge.core.types import Array
 from fer_edge.runtime.providers import open_session
 
-PROVIDERS = ("cpu", "openvino")
+PROVIDERS = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
 BASE = "weights"
 
 
 def encoders(bundle: Bundle, dataset: Any, recipe: Any) -> dict[str, bytes]:
-    """Every form of the encoder, open in N."""
-    import dataclasses
-
+    """Make every form of the encoder, open in N."""
     from fer_edge.calibrate.evaluation import open_parts, sample_of
     from fer_edge.calibrate.int8_variants import form_graphs
     from fer_edge.calibrate.ptq import quantize_encoder
@@ -68,7 +67,7 @@ def encoders(bundle: Bundle, dataset: Any, recipe: Any) -> dict[str, bytes]:
 
 
 def dynamic_product(hoisted: Any) -> bytes:
-    """The graph with its hoisted products as MatMulInteger, by ONNX Runtime's own tool."""
+    """Turn the hoisted products into MatMulInteger with ONNX Runtime's own tool."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -89,7 +88,7 @@ def dynamic_product(hoisted: Any) -> bytes:
 
 
 def accuracies(bundle: Bundle, graphs: dict[str, bytes], dataset: Any, rows: int) -> dict[str, Any]:
-    """Top-1, flips and calibration error of every form before the float head, beside the float parent."""
+    """Measure top-1, flips and calibration error of every form before the float head, beside the float parent."""
     from fer_edge.core.preprocess import prepare_stills
     from fer_edge.data.statistics import leaked_rows
 
@@ -137,55 +136,61 @@ def accuracies(bundle: Bundle, graphs: dict[str, bytes], dataset: Any, rows: int
 
 
 def latencies(
-    graphs: dict[str, bytes], size: int, *, rounds: int, per_round: int
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """By engine and form: times of one frame and their ratio to the base; what an engine refuses is named."""
-    frame = {"frames": np.random.default_rng(0).integers(0, 256, (1, size, size)).astype(np.uint8)}
+    graphs: dict[str, bytes], frame: dict[str, Array], *, rounds: int, per_round: int
+) -> dict[str, dict[str, Any]]:
+    """Time one frame by engine and form, over the base; what an engine refuses is named."""
     sessions, refused, versions = {}, {}, {}
-    for name, graph in graphs.items():
-        for provider in PROVIDERS:
-            try:
-                session = open_session(graph, provider=provider)
-                session.run(frame)
-            except FerEdgeError as error:
-                refused[provider, name] = " ".join(str(error).split())[:200]
-                continue
-            sessions[provider, name] = session
-            versions[provider] = session.provider_version
-
-    def run(key: tuple[str, str]) -> Callable[[], object]:
-        return lambda: sessions[key].run(frame)
-
-    probes = [Probe(name="/".join(key), stages={"run": run(key)}, per_round=per_round) for key in sessions]
-    with progress("timing", total=rounds) as bar:
-        samples = measure_interleaved(
-            probes, rounds=rounds, warm_up=20, progress=lambda done, total: bar("timing", done, total)
+    for provider, (name, graph) in itertools.product(PROVIDERS, graphs.items()):
+        try:
+            session = open_session(graph, provider=provider)
+            session.run(frame)
+        except FerEdgeError as error:
+            refused[provider, name] = " ".join(str(error).split())[:200]
+            continue
+        sessions[provider, name], versions[provider] = session, session.provider_version
+    calls = {key: functools.partial(session.run, frame) for key, session in sessions.items()}
+    times, timing = time_calls(calls, rounds=rounds, per_round=per_round)
+    found: dict[str, Any] = {provider: {} for provider in PROVIDERS}
+    for provider, name in itertools.product(PROVIDERS, graphs):
+        key = provider, name
+        found[provider][name] = (
+            {"refused": refused[key]} if key in refused else over(times[key], times[provider, BASE], name=BASE)
         )
-    found: dict[str, Any] = {}
-    for provider in PROVIDERS:
-        found[provider] = {}
-        base = samples[f"{provider}/{BASE}"].total()
-        for name in graphs:
-            if (provider, name) in refused:
-                found[provider][name] = {"refused": refused[provider, name]}
-                continue
-            taken = samples[f"{provider}/{name}"].total()
-            ratio = ratio_over_rounds(taken, base)
-            found[provider][name] = {
-                "latency_ms": summarise(taken, batch=1, t=None, threads=1).to_json(),
-                "over_weights": {"median": ratio.median, "q1": ratio.q1, "q3": ratio.q3},
-                "over_weights_min": float(taken.min() / base.min()),
-            }
-    return found, versions
+    return {"timing": timing, "engines": versions, "latency": found}
+
+
+def table(result: dict[str, Any]) -> Table:
+    """Tabulate the forms."""
+
+    def ratio(provider: str) -> Callable[[str], str]:
+        def cell(form: str) -> str:
+            times = result["latency"][provider][form]
+            if "refused" in times:
+                return "refused"
+            return f"{times['over_weights']['median']:.2f} ({times['over_weights_min']:.2f})"
+
+        return cell
+
+    forms = result["accuracy"]["forms"]
+    return Table.of(
+        result["encoder_bytes"],
+        {
+            "LSTM": str,
+            "kB": lambda form: f"{result['encoder_bytes'][form] / 1000:,.0f}",
+            **{title: ratio(provider) for provider, title in PROVIDERS.items()},
+            "top-1": lambda form: f"{forms[form]['top1']:.2%}",
+            "flips": lambda form: f"{forms[form]['flip_rate']:.2%}",
+            "ECE": lambda form: f"{forms[form]['ece']:.4f}",
+        },
+    )
 
 
 @click.command()
 @click.argument("bundle")
 @click.option("--data", required=True, metavar="SPEC", help="The data set to calibrate and measure on.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
 @click.option("--rows", default=4000, show_default=True, type=click.IntRange(min=1), help="Of the choosing split.")
-@click.option("--rounds", default=60, show_default=True, type=click.IntRange(min=1))
-@click.option("--per-round", default=10, show_default=True, type=click.IntRange(min=1))
+@timing_options(rounds=60)
+@report_errors
 def main(bundle: str, data: str, json_file: Path | None, rows: int, rounds: int, per_round: int) -> None:
     """Time the forms of an INT8 encoder's LSTM and evaluate each."""
     require_packages(needed_by="bench/lstm_int8.py")
@@ -196,51 +201,19 @@ def main(bundle: str, data: str, json_file: Path | None, rows: int, rounds: int,
     opened, dataset = Bundle.open(bundle), load_dataset(data)
     recipe = load_recipe(CalibrationRecipe, "default", room="calibrate")
     graphs = encoders(opened, dataset, recipe)
-    device = machine_report()
-    times, versions = latencies(graphs, opened.manifest.preprocess.size, rounds=rounds, per_round=per_round)
-    accuracy = accuracies(opened, graphs, dataset, rows)
     result = {
-        "schema": 1,
-        "what": "INT8 forms of the encoder's LSTM",
-        "created": timestamp(),
-        "command": shlex.join(["python", "bench/lstm_int8.py", *sys.argv[1:]]),
-        "device": device.to_json(),
+        **result_head("INT8 forms of the encoder's LSTM"),
         "bundle": {"name": opened.manifest.name, "sha256": opened.sha256},
-        "timing": {"rounds": rounds, "per_round": per_round, "warm_up": 20, "threads": 1},
-        "engines": versions,
         "encoder_bytes": {name: len(graph) for name, graph in graphs.items()},
         "encoder_sha256": {name: sha256_bytes(graph) for name, graph in graphs.items()},
-        "latency": times,
-        "accuracy": accuracy,
+        **latencies(graphs, random_feeds(opened, "encoder"), rounds=rounds, per_round=per_round),
+        "accuracy": accuracies(opened, graphs, dataset, rows),
     }
     if json_file is not None:
         write_json(json_file, result)
-    print_table(
-        ("form", "kB", *PROVIDERS, "top-1", "flips", "ECE"),
-        [
-            (
-                name,
-                f"{len(graph) / 1000:,.0f}",
-                *(_shown(times[provider][name]) for provider in PROVIDERS),
-                f"{accuracy['forms'][name]['top1']:.2%}",
-                f"{accuracy['forms'][name]['flip_rate']:.2%}",
-                f"{accuracy['forms'][name]['ece']:.4f}",
-            )
-            for name, graph in graphs.items()
-        ],
-        title=f"encoder of one frame over the form {BASE!r}: median of the rounds (fastest over fastest)",
-        right=("kB", "top-1", "flips", "ECE"),
-    )
-
-
-def _shown(times: dict[str, Any]) -> str:
-    if "refused" in times:
-        return "refused"
-    return f"{times['over_weights']['median']:.2f} ({times['over_weights_min']:.2f})"
+    title = f"encoder of one frame over the form {BASE!r}: median of the rounds (fastest over fastest)"
+    print_table(dataclasses.replace(table(result), title=title))
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=True)
-    except FerEdgeError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

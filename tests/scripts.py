@@ -29,4 +29,7 @@ def load_script(path: str) -> ModuleType:
     """A script by its path in the repository; the source distribution has none, and skips the test."""
     if not (ROOT / path).is_file():
         pytest.skip(f"{path.split('/')[0]}/ is not part of the source distribution")
+    folder = str((ROOT / path).parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as Python does for a script, which imports what is beside it
     return load_file(ROOT / path)

@@ -31,7 +31,6 @@ COMMANDS: Final[Mapping[str, str]] = {
     "bench": "Measure latency and accuracy of every variant.",
     "sweep": "Measure a grid or a search of networks; draw their front.",
     "pareto": "Draw the front of a finished sweep from its pareto.json.",
-    "engines": "Time every engine's settings on this machine.",
     "clips": "Show what the sequence head buys, on clips made of stills.",
     "run": "Recognise expressions in an image, a video or a camera's stream.",
     "explain": "Show where the attention looks in a face, and which frames it weighs.",

@@ -66,7 +66,7 @@ class OpenVinoSession:
 
     Every shape gets a program compiled for it, never one that takes any shape: OpenVINO's programs for open shapes are
     slower, and in them OpenVINO 2026.4 computes the INT8 encoder, whose residual connections and LSTM stand in one
-    graph, so coarsely that over three times as many labels change (``fer-edge engines --data``; bench/results).
+    graph, so coarsely that over three times as many labels change (``bench/engine_settings.py --data``; bench/results).
     Batches of up to eight rows run row by row in the program for one row, so that a second face in the picture costs
     no compilation; a larger batch gets a program of its own, which costs some tenths of a second once.
 

@@ -38,8 +38,8 @@ onnxruntime.disable_telemetry_events()
 class OrtSettings:
     """How ONNX Runtime runs one small graph on few cores; the defaults are those that measured best.
 
-    ``fer-edge engines`` measures each of them against the default; its results lie in ``bench/results``. That a program
-    for one shape alone would be no quicker than this one for every shape was measured too.
+    ``bench/engine_settings.py`` measures each of them against the default; results are in ``bench/results``. One
+    program for every shape is as fast as one for a single shape.
 
     Attributes:
         spinning: idle threads spin instead of sleeping: a core of the vehicle's computer burnt for microseconds.

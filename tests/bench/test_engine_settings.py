@@ -1,52 +1,59 @@
+"""The workbench's comparison of engine settings."""
+
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from click.testing import CliRunner
 from miniature import miniature_bundle, noise_dataset
+from scripts import ROOT, load_script
 
-from fer_edge.bench.engine_settings import measure_engines
-from fer_edge.cli import main
 from fer_edge.core.errors import BundleError
 
 
-def test_every_setting_of_both_engines_is_timed_and_judged(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    for package in ("onnxruntime", "openvino", "onnx"):
+        pytest.importorskip(package)
+    return load_script("bench/engine_settings.py")
+
+
+def test_every_setting_of_both_engines_is_timed_and_evaluated(script: ModuleType, tmp_path: Path) -> None:
     bundle = miniature_bundle(tmp_path / "bundle")
-    said: set[str] = set()
-    report = measure_engines(
-        bundle,
-        variants=("fp32",),
-        data=noise_dataset(),
-        rounds=2,
-        command="here",
-        progress=lambda what, done, total: said.add(what),
-    )
-    settings = {(row.engine, row.setting): row for row in report.settings}
+    result = script.measure_engines(bundle, ("fp32",), noise_dataset(), threads=1, rounds=2)
+    settings = {(row["engine"], row["setting"]): row for row in result["settings"]}
     assert {"default", "spinning", "no arena", "no prepacking"} <= {name for engine, name in settings}
-    assert settings["onnxruntime", "default"].over_default.median == 1
-    assert settings["openvino", "open shapes"].least_ms["encoder"] > 0
+    assert settings["onnxruntime", "default"]["over_default"]["median"] == 1
+    assert settings["openvino", "open shapes"]["least_ms"]["encoder"] > 0
     for engine in ("onnxruntime", "openvino"):
-        shares = [row.share for row in report.operators if row.engine == engine]
+        shares = [row["share"] for row in result["operators"] if row["engine"] == engine]
         assert 0.5 < sum(shares) <= 1.001
-    assert {(row.engine, row.shapes) for row in report.agreement} == {
+    assert {(row["engine"], row["shapes"]) for row in result["agreement"]} == {
         ("onnxruntime", "open"), ("openvino", "fixed"), ("openvino", "open"),
     }  # fmt: skip
-    assert all(row.flip_rate == 0 for row in report.agreement)
-    assert "timing the engines" in said
-    json.dumps(report.to_json(), allow_nan=False)
+    assert all(row["flip_rate"] == 0 for row in result["agreement"])
+    json.dumps(result, allow_nan=False)
 
 
-def test_an_unknown_variant_is_named(tmp_path: Path) -> None:
+def test_an_unknown_variant_is_named(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no variant 'int4'"):
-        measure_engines(miniature_bundle(tmp_path / "bundle"), variants=("int4",), rounds=1)
+        script.measure_engines(miniature_bundle(tmp_path / "bundle"), ("int4",), None, threads=1, rounds=1)
 
 
-def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_writes_and_prints(script: ModuleType, tmp_path: Path) -> None:
     bundle = miniature_bundle(tmp_path / "bundle")
-    arguments = ["engines", str(bundle.path), "--variant", "fp32", "--rounds", "1"]
-    with pytest.raises(SystemExit) as exit_:
-        main([*arguments, "--json", str(tmp_path / "engines.json")])
-    assert not exit_.value.code
-    assert "where the encoder's time goes" in capsys.readouterr().out
+    arguments = [str(bundle.path), "--variant", "fp32", "--rounds", "1", "--json", str(tmp_path / "engines.json")]
+    done = CliRunner().invoke(script.main, arguments)
+    assert done.exit_code == 0, done.output
+    assert "where the encoder's time goes" in done.output
     assert json.loads((tmp_path / "engines.json").read_text())["bundle"] == "miniature"
+
+
+def test_committed_results_are_printed(script: ModuleType) -> None:
+    for file in (ROOT / "bench" / "results").glob("*/engines.json"):
+        assert [table.title for table in script.tables(json.loads(file.read_text("utf-8")))][1:3] == [
+            "where the encoder's time goes", "8-bit multiply-accumulates a second, in 1e9",
+        ]  # fmt: skip
