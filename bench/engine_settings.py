@@ -13,7 +13,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,13 +22,12 @@ import numpy as np
 from workbench import json_option, report_errors, result_head
 
 from fer_edge.bench.latency import Probe, Samples, measure_interleaved, ratio_over_rounds
-from fer_edge.bench.workload import FACE_BOX_XYXY, camera_frame
+from fer_edge.bench.workload import camera_face
 from fer_edge.cli.console import progress
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import require
 from fer_edge.core.files import write_json
 from fer_edge.core.json import encode
-from fer_edge.core.preprocess import crop_face
 from fer_edge.core.tables import Column, Table, print_table
 from fer_edge.core.telemetry import without_telemetry
 from fer_edge.core.types import Array, Float32, Progress, Uint8
@@ -94,29 +92,41 @@ def measure_engines(
 
 def openers(threads: int) -> dict[tuple[str, str], Opener]:
     """Return what opens a graph in an engine under a setting."""
-    from fer_edge.runtime.openvino_session import OpenVinoSession, OpenVinoSettings
-    from fer_edge.runtime.ort_session import OrtSession, OrtSettings
+    from onnxruntime import GraphOptimizationLevel
 
-    ort, vino = OrtSettings(), OpenVinoSettings()
-    settings: dict[tuple[str, str], Any] = {
-        (ORT, "default"): ort,
-        (ORT, "spinning"): replace(ort, spinning=True),
-        (ORT, "no arena"): replace(ort, arena=False),
-        (ORT, "no memory pattern"): replace(ort, memory_pattern=False),
-        (ORT, "weights in the arena"): replace(ort, weights_in_arena=True),
-        (ORT, "no prepacking"): replace(ort, prepacking=False),
-        (ORT, "optimisation extended"): replace(ort, optimisation="extended"),
-        (ORT, "optimisation basic"): replace(ort, optimisation="basic"),
-        (ORT, "dynamic block base 4"): replace(ort, block_base=4),
-        (OPENVINO, "default"): vino,
-        (OPENVINO, "bf16"): replace(vino, precision="bf16"),
-        (OPENVINO, "pinned"): replace(vino, pinning=True),
+    from fer_edge.runtime.openvino_session import OpenVinoSession
+
+    entries = {
+        "spinning": {"session.intra_op.allow_spinning": "1", "session.inter_op.allow_spinning": "1"},
+        "weights in the arena": {"session.use_device_allocator_for_initializers": "0"},
+        "no prepacking": {"session.disable_prepacking": "1"},
+        "dynamic block base 4": {"session.dynamic_block_base": "4"},
     }
-    sessions: dict[str, Any] = {ORT: OrtSession, OPENVINO: OpenVinoSession}
+    fields: dict[str, dict[str, Any]] = {
+        "default": {},
+        "no arena": {"enable_cpu_mem_arena": False},
+        "no memory pattern": {"enable_mem_pattern": False},
+        "optimisation extended": {"graph_optimization_level": GraphOptimizationLevel.ORT_ENABLE_EXTENDED},
+        "optimisation basic": {"graph_optimization_level": GraphOptimizationLevel.ORT_ENABLE_BASIC},
+    }
     found: dict[tuple[str, str], Opener] = {
-        key: partial(sessions[key[0]], threads=threads, settings=chosen) for key, chosen in settings.items()
+        (ORT, name): partial(open_ort, threads=threads, fields=fields.get(name, {}), entries=entries.get(name, {}))
+        for name in (*fields, *entries)
     }
+    properties = {"default": {}, "bf16": {"INFERENCE_PRECISION_HINT": "bf16"}, "pinned": {"ENABLE_CPU_PINNING": True}}
+    for name, changed in properties.items():
+        found[OPENVINO, name] = partial(OpenVinoSession, threads=threads, settings=changed)
     return found | {(OPENVINO, "open shapes"): partial(open_shapes, threads=threads)}
+
+
+def open_ort(graph: bytes, *, threads: int, fields: Mapping[str, Any], entries: Mapping[str, str]) -> Session:
+    """Open ONNX Runtime with changed session options."""
+    from fer_edge.runtime.ort_session import OrtSession, ort_options
+
+    options = ort_options(threads, entries=entries)
+    for name, value in fields.items():
+        setattr(options, name, value)
+    return OrtSession(graph, threads=threads, options=options)
 
 
 def open_shapes(graph: bytes, *, threads: int) -> OpenVinoSession:
@@ -129,7 +139,7 @@ def open_shapes(graph: bytes, *, threads: int) -> OpenVinoSession:
             compiled = openvino_core().compile_model(self._model, "CPU", self._settings)
             self._request = compiled.create_infer_request()
 
-        def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        def _compute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
             self._request.infer(dict(feeds), share_inputs=True)
             got = self._request.get_output_tensor
             return {spec.name: got(index).data.copy() for index, spec in enumerate(self.outputs)}
@@ -146,7 +156,7 @@ def open_network(bundle: Bundle, variant: str, opener: Opener) -> Network:
 
 def face_of(bundle: Bundle) -> Uint8:
     """Cut the drawn face as the bundle wants it, uint8 (1, S, S)."""
-    return crop_face(camera_frame(), FACE_BOX_XYXY, bundle.manifest.preprocess)[None]
+    return camera_face(bundle.manifest.preprocess)[None]
 
 
 def time_settings(
@@ -258,10 +268,10 @@ def profile_ort(graph: bytes, face: Uint8, threads: int) -> Iterator[tuple[str, 
     """Profile with ONNX Runtime: the kind of each node and its milliseconds."""
     import onnxruntime
 
-    from fer_edge.runtime.ort_session import OrtSettings, ort_options
+    from fer_edge.runtime.ort_session import ort_options
 
     with tempfile.TemporaryDirectory(prefix="fer-edge-") as folder:
-        options = ort_options(threads, OrtSettings())
+        options = ort_options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -53,7 +53,6 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"__main__"}
 # `gpu-check` tries every way onto a GPU, so it imports the rooms that have one.
 ALSO_MAY_IMPORT = {
     "fer_edge.bench.gpu_check": {"export", "model"},
-    "fer_edge.runtime.video_source": {"data"},
 }
 # The one module of export that reads a training run also imports what made it.
 RUN_READERS = {"torch", "model", "train"}

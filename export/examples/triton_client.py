@@ -18,29 +18,29 @@ from numpy.typing import NDArray
 from tritonclient import grpc as triton
 
 from fer_edge import Bundle
-from fer_edge.core.preprocess import crop_face
-from fer_edge.runtime.detector import HaarDetector
-from fer_edge.runtime.video_source import open_source
+from fer_edge.demo.drawn_source import open_any_source
+from fer_edge.runtime import FaceFinder, cut_face, prepare_face
 
 PAUSE_S = 1.0  # after a longer one the server has forgotten the stream (max_sequence_idle_microseconds)
 
 
 def faces(bundle: Bundle, source: str) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Time and prepared face, uint8 (S, S), of the largest face, at the bundle's frame rate."""
+    """Yield the time and the prepared face, uint8 (S, S), of the largest face, at the bundle's frame rate."""
     spec, period_s = bundle.manifest.preprocess, 1 / bundle.manifest.sequence.frame_rate
-    detector, due_s = HaarDetector(), -np.inf
-    with open_source(source) as frames:
+    finder, due_s = FaceFinder(), -np.inf
+    with open_any_source(source) as frames:
         for frame in frames:
             if frame.timestamp_s < due_s:
                 continue
-            boxes = detector.detect(frame.image) if frame.boxes is None else frame.boxes
-            if not boxes:
+            found = finder.find(frame.image, frame.boxes)
+            if not found.boxes:
                 continue
-            largest = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
-            # The next one falls due a period after this one was, not after it came, or the rate would sag.
+            largest = max(found.boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+            # The next one is due a period after this one was due, not after it came, or the rate would drop.
             late = frame.timestamp_s - due_s > period_s
             due_s = (frame.timestamp_s if late else due_s) + period_s
-            yield frame.timestamp_s, crop_face(frame.image, largest, spec)
+            crop = cut_face(found.image, found.geometry.apply(largest), spec)
+            yield frame.timestamp_s, prepare_face(crop, spec)
 
 
 def main() -> None:

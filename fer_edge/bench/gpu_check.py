@@ -298,7 +298,7 @@ class _Checker:
         Raises:
             SessionError: more than another process's ups and downs would explain.
         """
-        from fer_edge.runtime.cuda_device import open_device
+        from fer_edge.runtime.device_session import open_device
 
         device = open_device()
         try:

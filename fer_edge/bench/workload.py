@@ -13,12 +13,12 @@ from fer_edge.bench.latency import LatencySummary, Probe, Samples, summarise
 from fer_edge.bench.report import Timing
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.manifest import Variant
-from fer_edge.core.preprocess import crop_face
+from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face
 from fer_edge.core.types import Int64, Uint8
 from fer_edge.data.faces.stills import synthetic_stills
 from fer_edge.runtime.inference import Network
 
-__all__ = ["FACE_BOX_XYXY", "VariantRun", "camera_frame", "streaming_step"]
+__all__ = ["FACE_BOX_XYXY", "VariantRun", "camera_face", "camera_frame", "streaming_step"]
 
 FACE_BOX_XYXY: Final = (240.0, 160.0, 400.0, 320.0)
 """A 160x160 face in the middle of a 640x480 frame."""
@@ -33,6 +33,11 @@ def camera_frame() -> Uint8:
     frame[top:bottom, left:right] = face[:, :, None]
     frame.flags.writeable = False
     return frame
+
+
+def camera_face(spec: PreprocessSpec) -> Uint8:
+    """Cut and prepare the face of `camera_frame`: uint8 (S, S)."""
+    return prepare_face(cut_face(camera_frame(), FACE_BOX_XYXY, spec), spec)
 
 
 def streaming_step(network: Network, face: Uint8, *, window: int) -> Callable[[], object]:
@@ -66,8 +71,8 @@ class VariantRun:
     timing: Timing
 
     def face(self) -> Uint8:
-        """Cut the face from the camera frame, uint8 (S, S)."""
-        return crop_face(camera_frame(), FACE_BOX_XYXY, self.bundle.manifest.preprocess)
+        """Cut and prepare the face of the camera frame: uint8 (S, S)."""
+        return camera_face(self.bundle.manifest.preprocess)
 
     def probes(self) -> tuple[Probe, ...]:
         """Make the probes for `measure_interleaved`."""

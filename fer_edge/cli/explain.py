@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fer_edge.bench.explain import ExplainOptions, FrameExplanation, SourceExplanation
     from fer_edge.data import Dataset
     from fer_edge.runtime.inference import Network
+    from fer_edge.runtime.recognizer import Recognizer
     from fer_edge.runtime.video_source import VideoSource
 
 __all__ = ["command"]
@@ -67,9 +68,10 @@ def command(
     if data is not None and (whole_frame or until_s is not None):
         raise click.UsageError("--whole-frame and --until belong to an image or a video, not to --data.")
     from fer_edge.bench.explain import ExplainOptions
+    from fer_edge.demo.drawn_source import open_any_source
     from fer_edge.runtime.inference import Network
     from fer_edge.runtime.pipeline import check_output
-    from fer_edge.runtime.video_source import open_source
+    from fer_edge.runtime.recognizer import Recognizer
 
     target = Path(records) if records is not None and records != "-" else None
     if target is not None:
@@ -93,10 +95,10 @@ def command(
     options = ExplainOptions(
         out=out, occlusion=occlusion, whole_frame=whole_frame, until_s=until_s, overwrite=overwrite
     )
-    with open_source(str(source)) as frames:
+    with open_any_source(str(source)) as frames:
         options.check(frames)
-        with Network.open(bundle, variant=variant, provider=provider, threads=threads) as network:
-            explained = _explain(network, frames, options)
+        with Recognizer(bundle, variant=variant, provider=provider, threads=threads) as recognizer:
+            explained = _explain(recognizer, frames, options)
     _emit(explained.to_json(), target, to_stdout=records == "-")
     if records != "-":
         _show_source(explained)
@@ -120,17 +122,17 @@ def _average(network: Network, dataset: Dataset, occlusion: bool) -> AttentionRe
         )
 
 
-def _explain(network: Network, frames: VideoSource, options: ExplainOptions) -> SourceExplanation:
+def _explain(recognizer: Recognizer, frames: VideoSource, options: ExplainOptions) -> SourceExplanation:
     from fer_edge.bench.explain import explain_source
 
-    info = network.info
+    info = recognizer.info
     console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
     with progress(f"explaining {frames.name}", total=frames.frames) as bar:
 
         def step(frame: FrameExplanation) -> None:
             bar(f"explaining {frames.name}", frame.index + 1, frames.frames or frame.index + 1)
 
-        return explain_source(network, frames, options=options, on_frame=step)
+        return explain_source(recognizer, frames, options=options, on_frame=step)
 
 
 def _emit(found: dict[str, Any], target: Path | None, *, to_stdout: bool) -> None:

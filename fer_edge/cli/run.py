@@ -73,9 +73,9 @@ def command(
     status 1, and its outputs are kept.
     """
     from fer_edge.core.errors import SessionError
+    from fer_edge.demo.drawn_source import open_any_source
     from fer_edge.runtime.pipeline import RunOutputs, run_source
     from fer_edge.runtime.recognizer import Recognizer
-    from fer_edge.runtime.video_source import open_source
 
     to_stdout = records == "-"
     outputs = RunOutputs(
@@ -83,7 +83,7 @@ def command(
         records=sys.stdout if to_stdout else Path(records) if records else None,
         overwrite=overwrite,
     )
-    with open_source(source) as frames:
+    with open_any_source(source) as frames:
         outputs.check(frames)
         if rebuild:
             engines = _rebuild(bundle, variant=variant, provider=provider, engines=engines)

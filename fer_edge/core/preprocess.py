@@ -1,8 +1,8 @@
-"""From a camera image to the pixels a network takes: the one implementation that every other part calls.
+"""Preprocessing from a camera frame to the network's input, in one order for every caller.
 
-The order is the same everywhere: crop, resize, [augment, in training], median filter, all in uint8; then, inside the
-exported graph, division by 255 and global contrast normalisation. `normalise` is that last step in numpy: the reference
-that the graph and the training code are tested against.
+`cut_face` cuts the raw crop; `prepare_face` resizes it and applies the median filter, and is the only place that does
+either. Augmentation in training comes between the two. The exported graph then divides by 255 and applies the global
+contrast normalisation, of which `normalise` is the numpy reference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.core.errors import InputError, require
+from fer_edge.core.errors import FrameError, InputError, require
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.types import Float32, Uint8
 
@@ -23,11 +23,12 @@ __all__ = [
     "GCN_EPSILON",
     "PreprocessSpec",
     "check_image",
-    "crop_face",
     "crop_rectangle",
+    "cut_face",
     "normalise",
     "prepare_face",
     "prepare_stills",
+    "to_grey",
 ]
 
 GCN_EPSILON: Final = 1e-6
@@ -36,20 +37,24 @@ GCN_EPSILON: Final = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSpec:
-    """How a face becomes the network's input; stored in every bundle.
+    """How a face becomes the network's input; every bundle stores one.
 
     Attributes:
-        size: side S of the square grey frame, in pixels.
-        margin: fraction of the box's side added on each side before cropping; negative cuts into the box.
-        square: widen the shorter side of the box about its centre, so that faces are not stretched.
-        alignment: ``"eyes"`` turns the face until the line between the eyes is level, and then wants the eyes.
+        size: side S of the square grey input, in pixels.
+        margin: fraction of the box's side added on each side before cropping; a negative margin crops tighter.
+        square: extend the shorter side of the box about its centre, so that faces are not stretched.
+        alignment: ``"eyes"`` rotates the crop until the eyes are level, and requires both eyes.
         interpolation: ``"area"`` averages when shrinking and is linear when enlarging.
         median: aperture of the median filter, 0 for none.
-        normalisation: ``"gcn"`` (x / 255, minus the frame's mean, over the root of its variance + 1e-6) or ``"scale"``
-            (x / 255).
+        normalisation: ``"gcn"`` ((x / 255 - mean) / sqrt(variance + 1e-6), frame by frame) or ``"scale"`` (x / 255).
 
     Raises:
         InputError: a value outside its range.
+
+    Example:
+        >>> from fer_edge.runtime import PreprocessSpec
+        >>> PreprocessSpec(size=64, median=3).to_json()["median"]
+        3
     """
 
     size: int = 48
@@ -63,7 +68,8 @@ class PreprocessSpec:
     def __post_init__(self) -> None:
         whole = isinstance(self.size, int) and not isinstance(self.size, bool)
         expect(whole and 8 <= self.size <= 1024, "size", self.size, "a whole number of pixels from 8 to 1024")
-        expect(math.isfinite(self.margin) and -0.4 <= self.margin <= 2.0, "margin", self.margin, "-0.4 to 2.0")
+        number = isinstance(self.margin, (int, float)) and -0.4 <= self.margin <= 2.0
+        expect(number, "margin", self.margin, "-0.4 to 2.0")
         expect(isinstance(self.square, bool), "square", self.square, "true or false")
         expect(self.alignment in ("none", "eyes"), "alignment", self.alignment, "'none' or 'eyes'")
         known = ("area", "linear", "cubic")
@@ -72,7 +78,7 @@ class PreprocessSpec:
         expect(self.normalisation in ("gcn", "scale"), "normalisation", self.normalisation, "'gcn' or 'scale'")
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object that `from_json` reads back."""
+        """Return the JSON object that `from_json` reads."""
         return dict(encode(self))
 
     @classmethod
@@ -85,96 +91,123 @@ class PreprocessSpec:
         return decode(cls, value)
 
 
-def crop_face(
-    image: Uint8,
+def to_grey(frame: Uint8) -> Uint8:
+    """Convert a camera frame to grey once, for a detector and the crops of several faces.
+
+    Args:
+        frame: uint8 (H, W) grey, returned as it is, or (H, W, 3) BGR.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        FrameError: another type or shape, or no pixels.
+    """
+    check_image(frame)
+    return _grey(frame)
+
+
+def cut_face(
+    frame: Uint8,
     box_xyxy: Sequence[float] | NDArray[np.floating[Any]],
     spec: PreprocessSpec,
     *,
     eyes: Sequence[Sequence[float]] | None = None,
 ) -> Uint8:
-    """Cut one face out of a camera image and bring it to the network's size.
+    """Cut one face out of a camera frame: the raw crop, neither resized nor filtered (`prepare_face` does both).
 
-    What the widened box takes in beyond the image's border repeats the border's pixels.
+    Only the crop of a colour frame is converted to grey. Where several faces share a frame that is needed in grey
+    anyway, pass `to_grey(frame)`. Pixels outside the frame repeat its border.
 
     Args:
-        image: uint8 (H, W) grey or (H, W, 3) BGR.
-        box_xyxy: the face's box in pixels: left, top, right, bottom.
-        spec: crop geometry, size, interpolation, median.
-        eyes: (x, y) of the eye on the left and the eye on the right of the image, in pixels; used, and then needed,
-            where ``spec.alignment == "eyes"``.
+        frame: uint8 (H, W) grey or (H, W, 3) BGR.
+        box_xyxy: bounding box of the face in pixels: left, top, right, bottom.
+        spec: crop geometry: margin, square, alignment.
+        eyes: (x, y) in pixels of the eye on the left and of the eye on the right of the frame; required where
+            ``spec.alignment == "eyes"``, otherwise ignored.
 
     Returns:
-        uint8 (size, size) grey.
+        uint8 (h, w) grey, the size of `crop_rectangle`.
 
     Raises:
-        InputError: an image of another type or shape, an empty or non-finite box, a box outside the image, eyes
-            missing or in one point.
+        FrameError: a frame of another type or shape, an empty or non-finite box, a box outside the frame, eyes missing
+            or in one point.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import PreprocessSpec, cut_face, prepare_face
+        >>> frame = np.zeros((480, 640, 3), np.uint8)
+        >>> crop = cut_face(frame, (240, 160, 400, 320), PreprocessSpec(size=48))
+        >>> crop.shape, prepare_face(crop, PreprocessSpec(size=48)).shape
+        ((160, 160), (48, 48))
     """
-    check_image(image)
-    left, top, width, height = crop_rectangle(image, box_xyxy, spec)
-    grey = _grey(image)
+    check_image(frame)
+    left, top, width, height = crop_rectangle(frame, box_xyxy, spec)
     if spec.alignment == "eyes":
-        return _finish(_turned_crop(grey, (left, top, width, height), eyes), spec)
-    rows, columns = grey.shape
-    inner = grey[max(top, 0) : min(top + height, rows), max(left, 0) : min(left + width, columns)]
+        return _cut_level(frame, (left, top, width, height), eyes)
+    rows, columns = frame.shape[:2]
+    inside = frame[max(top, 0) : min(top + height, rows), max(left, 0) : min(left + width, columns)]
+    crop = np.ascontiguousarray(_grey(inside))
     outside = (-top, top + height - rows, -left, left + width - columns)
     if max(outside) > 0:
         cv2 = _cv2()
-        above, below, before, after = (max(border, 0) for border in outside)
-        inner = cv2.copyMakeBorder(inner, above, below, before, after, cv2.BORDER_REPLICATE)
-    return _finish(inner, spec)
+        crop = cv2.copyMakeBorder(crop, *(max(border, 0) for border in outside), cv2.BORDER_REPLICATE)
+    return crop
 
 
 def crop_rectangle(
-    image: Uint8, box_xyxy: Sequence[float] | NDArray[np.floating[Any]], spec: PreprocessSpec
+    frame: Uint8, box_xyxy: Sequence[float] | NDArray[np.floating[Any]], spec: PreprocessSpec
 ) -> tuple[int, int, int, int]:
-    """What `crop_face` cuts out for a box: left, top, width and height in whole pixels; it may reach beyond the image.
+    """Compute what `cut_face` cuts for a box: left, top, width, height in whole pixels; may extend beyond the frame.
 
     Raises:
-        InputError: an empty or non-finite box, one far larger than the image, or one outside it.
+        FrameError: an empty or non-finite box, one far larger than the frame, or one outside it.
     """
-    box = np.asarray(box_xyxy, dtype=np.float64)
-    if box.shape != (4,) or not np.isfinite(box).all():
-        raise InputError(f"box_xyxy: got {box_xyxy!r}, expected four finite numbers: left, top, right, bottom")
-    left, top, right, bottom = (float(edge) for edge in box)
-    if right <= left or bottom <= top:
-        raise InputError(f"box_xyxy: got {box.tolist()}, which has no area; expected left < right and top < bottom")
-    rows, columns = image.shape[:2]
+    left, top, right, bottom = box = _numbers(box_xyxy, (4,), "box_xyxy", "four finite numbers").tolist()
+    rows, columns = frame.shape[:2]
     width, height = right - left, bottom - top
+    if width <= 0 or height <= 0:
+        raise FrameError(f"box_xyxy: got {box}, which has no area; expected left < right and top < bottom")
     if max(width, height) > 8 * max(rows, columns):
-        raise InputError(f"box_xyxy: got {box.tolist()}, far larger than the {columns}x{rows} image")
-    grow = 1 + 2 * spec.margin
+        raise FrameError(f"box_xyxy: got {box}, far larger than the {columns}x{rows} image")
     if spec.square:
         width = height = max(width, height)
-    width, height = max(1, round(width * grow)), max(1, round(height * grow))
+    scale = 1 + 2 * spec.margin
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
     x, y = round((left + right - width) / 2), round((top + bottom - height) / 2)
     if x + width <= 0 or y + height <= 0 or x >= columns or y >= rows:
-        raise InputError(f"box_xyxy: got {box.tolist()}, which lies outside the {columns}x{rows} image")
+        raise FrameError(f"box_xyxy: got {box}, which is outside the {columns}x{rows} image")
     return x, y, width, height
 
 
 def prepare_face(face: Uint8, spec: PreprocessSpec) -> Uint8:
-    """Bring a face that is already cropped to the network's size: grey, resize, median.
+    """Turn a raw crop into the network's input: grey, resize, median filter.
 
     Args:
-        face: uint8 (H, W) grey or (H, W, 3) BGR.
+        face: uint8 (H, W) grey or (H, W, 3) BGR; a raw crop, never a face that is already prepared.
         spec: size, interpolation, median.
 
     Returns:
         uint8 (size, size) grey.
 
     Raises:
-        InputError: another type or shape, or an empty image.
+        FrameError: another type or shape, or no pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import PreprocessSpec, prepare_face
+        >>> prepare_face(np.zeros((90, 80, 3), np.uint8), PreprocessSpec(size=48, median=3)).shape
+        (48, 48)
     """
     check_image(face)
-    return _finish(_grey(face), spec)
+    return _prepare(_grey(face), spec)
 
 
 def prepare_stills(images: Uint8, spec: PreprocessSpec) -> Uint8:
-    """`prepare_face` for a stack of grey faces.
+    """Prepare a stack of grey crops: `prepare_face` for each.
 
     Args:
-        images: uint8 (N, H, W) grey, N may be 0.
+        images: uint8 (N, H, W) grey raw crops, N may be 0.
         spec: size, interpolation, median.
 
     Returns:
@@ -182,21 +215,27 @@ def prepare_stills(images: Uint8, spec: PreprocessSpec) -> Uint8:
 
     Raises:
         InputError: another type or shape, or images without pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import PreprocessSpec, prepare_stills
+        >>> prepare_stills(np.zeros((5, 90, 80), np.uint8), PreprocessSpec(size=48)).shape
+        (5, 48, 48)
     """
     _check_stack(images, "images")
     if images.shape[1:] == (spec.size, spec.size) and spec.median == 0:
         return np.ascontiguousarray(images)
     prepared = np.empty((len(images), spec.size, spec.size), np.uint8)
     for index, image in enumerate(images):
-        prepared[index] = _finish(image, spec)
+        prepared[index] = _prepare(image, spec)
     return prepared
 
 
 def normalise(frames: Uint8, spec: PreprocessSpec) -> Float32:
-    """What the exported graph does first, in FP32: x / 255, then global contrast normalisation frame by frame.
+    """Compute the exported graph's first step in FP32: x / 255, then global contrast normalisation frame by frame.
 
     Args:
-        frames: uint8 (N, S, S) grey, of the size that `spec` states.
+        frames: uint8 (N, S, S) grey, prepared.
         spec: size and normalisation.
 
     Returns:
@@ -213,25 +252,25 @@ def normalise(frames: Uint8, spec: PreprocessSpec) -> Float32:
         return scaled
     centred = scaled - scaled.mean(axis=(1, 2), keepdims=True)
     variance = np.square(centred).mean(axis=(1, 2), keepdims=True)
-    # The mean of equal floats can miss them by an ulp, which the small epsilon would blow up.
+    # The mean of equal floats can miss them by an ulp, which the small epsilon would amplify.
     constant = frames.min(axis=(1, 2), keepdims=True) == frames.max(axis=(1, 2), keepdims=True)
     return np.where(constant, np.float32(0), centred / np.sqrt(variance + np.float32(GCN_EPSILON)))
 
 
 def check_image(image: Any) -> None:
-    """Refuse what is not uint8 (H, W) grey or (H, W, 3) BGR with at least one pixel.
+    """Refuse anything but uint8 (H, W) grey or (H, W, 3) BGR with at least one pixel.
 
     Raises:
-        InputError: saying what was got.
+        FrameError: another type, dtype or shape.
     """
     if not isinstance(image, np.ndarray):
-        raise InputError(f"image: got {type(image).__name__}, expected a numpy array, uint8 (H, W) or (H, W, 3) BGR")
+        raise FrameError(f"image: got {type(image).__name__}, expected a numpy array, uint8 (H, W) or (H, W, 3) BGR")
     if image.dtype != np.uint8:
-        raise InputError(f"image: got dtype {image.dtype}, expected uint8 in 0..255")
+        raise FrameError(f"image: got dtype {image.dtype}, expected uint8 in 0..255")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise InputError(f"image: got shape {image.shape}, expected (H, W) grey or (H, W, 3) BGR")
+        raise FrameError(f"image: got shape {image.shape}, expected (H, W) grey or (H, W, 3) BGR")
     if 0 in image.shape:
-        raise InputError(f"image: got shape {image.shape}, which has no pixels")
+        raise FrameError(f"image: got shape {image.shape}, which has no pixels")
 
 
 def _cv2() -> Any:
@@ -246,6 +285,17 @@ def _check_stack(images: Any, name: str) -> None:
         raise InputError(f"{name}: got shape {images.shape}, expected (N, H, W) grey with H and W of at least 1")
 
 
+def _numbers(values: Any, shape: tuple[int, ...], name: str, expected: str) -> NDArray[np.float64]:
+    """Convert coordinates given by a caller or a detector to float64 of `shape`, all finite."""
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FrameError(f"{name}: got {values!r}, expected {expected}") from error
+    if array.shape != shape or not np.isfinite(array).all():
+        raise FrameError(f"{name}: got {values!r}, expected {expected}")
+    return array
+
+
 def _grey(image: Uint8) -> Uint8:
     if image.ndim == 2:
         return image
@@ -254,34 +304,37 @@ def _grey(image: Uint8) -> Uint8:
     return grey
 
 
-def _turned_crop(grey: Uint8, rectangle: tuple[int, int, int, int], eyes: Any) -> Uint8:
-    """The rectangle's pixels, turned about its centre until the eyes are level."""
+def _cut_level(frame: Uint8, rectangle: tuple[int, int, int, int], eyes: Any) -> Uint8:
+    """Cut the rectangle, rotated about its centre until the eyes are level."""
     if eyes is None:
-        raise InputError("eyes: missing; this bundle's preprocessing aligns by the eyes, so crop_face needs both")
-    points = np.asarray(eyes, dtype=np.float64)
-    if points.shape != (2, 2) or not np.isfinite(points).all() or np.array_equal(points[0], points[1]):
-        raise InputError(f"eyes: got {eyes!r}, expected two different finite points (x, y)")
+        raise FrameError("eyes: got None, expected both eyes; this bundle's preprocessing aligns faces by the eyes")
+    points = _numbers(eyes, (2, 2), "eyes", "two different finite points (x, y)")
+    if np.array_equal(points[0], points[1]):
+        raise FrameError(f"eyes: got {eyes!r}, expected two different finite points (x, y)")
     cv2 = _cv2()
     left, top, width, height = rectangle
+    # The part of the frame that the rotated rectangle can reach; its border is the frame's wherever that is repeated.
+    reach = math.ceil(math.hypot(width, height) / 2) + 2
+    x, y = max(0, left + width // 2 - reach), max(0, top + height // 2 - reach)
+    part = _grey(frame[y : top + height // 2 + reach + 1, x : left + width // 2 + reach + 1])
     across, down = points[1] - points[0]
-    centre = (left + (width - 1) / 2, top + (height - 1) / 2)
+    centre = (left - x + (width - 1) / 2, top - y + (height - 1) / 2)
     matrix = cv2.getRotationMatrix2D(centre, math.degrees(math.atan2(down, across)), 1.0)
-    matrix[:, 2] -= (left, top)
-    turned: Uint8 = cv2.warpAffine(
-        grey, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    matrix[:, 2] -= (left - x, top - y)
+    level: Uint8 = cv2.warpAffine(
+        part, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return turned
+    return level
 
 
-def _finish(grey: Uint8, spec: PreprocessSpec) -> Uint8:
-    """Resize to (size, size), then the median filter."""
-    frame = np.ascontiguousarray(grey)
-    if frame.shape != (spec.size, spec.size):
+def _prepare(grey: Uint8, spec: PreprocessSpec) -> Uint8:
+    """Resize to (size, size), then apply the median filter."""
+    face = np.ascontiguousarray(grey)
+    if face.shape != (spec.size, spec.size):
         cv2 = _cv2()
-        shrinks = min(frame.shape) >= spec.size
-        area = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        area = cv2.INTER_AREA if min(face.shape) >= spec.size else cv2.INTER_LINEAR
         method = {"area": area, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}[spec.interpolation]
-        frame = cv2.resize(frame, (spec.size, spec.size), interpolation=method)
+        face = cv2.resize(face, (spec.size, spec.size), interpolation=method)
     if spec.median:
-        frame = _cv2().medianBlur(frame, spec.median)
-    return frame
+        face = _cv2().medianBlur(face, spec.median)
+    return face

@@ -22,8 +22,7 @@ from fer_edge.export.job import target_job
 from fer_edge.export.recipe import TargetRecipe, load_target
 from fer_edge.export.selection import target_names
 from fer_edge.export.tensorrt_builder import BuildOptions, BuiltPlan, build_plan, check_options
-from fer_edge.runtime.cuda_device import open_device
-from fer_edge.runtime.device_session import DeviceSession
+from fer_edge.runtime.device_session import DeviceSession, open_device
 from fer_edge.runtime.engine_files import (
     EngineFile,
     EngineSidecar,

@@ -1,23 +1,74 @@
-"""From face crops or video to expressions, with numpy, OpenCV and one engine."""
+"""The runtime: from face crops or video to expressions, with numpy, OpenCV and one engine."""
 
 from __future__ import annotations
 
-from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
+from fer_edge.core.errors import (
+    BundleError,
+    DataError,
+    FerEdgeError,
+    FrameError,
+    InputError,
+    MissingPackageError,
+    OutputError,
+    SessionError,
+)
+from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face, prepare_stills, to_grey
+from fer_edge.runtime.annotate import annotate_frame
+from fer_edge.runtime.detector import CropGeometry, FaceDetector, FaceFinder, FoundFaces, HaarDetector
+from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.inference import Network, NetworkInfo
-from fer_edge.runtime.providers import PROVIDERS, open_session
-from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions
-from fer_edge.runtime.session import Session, TensorSpec
+from fer_edge.runtime.pipeline import RunOutputs, RunSummary, run_source
+from fer_edge.runtime.providers import ENGINE_PROVIDERS, PROVIDERS, open_session
+from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions, StreamOutputs
+from fer_edge.runtime.session import Session, SessionInfo, TensorSpec
+from fer_edge.runtime.tracker import FaceTrack, FaceTracker, TrackerOptions
+from fer_edge.runtime.video_recognizer import FrameResult, VideoRecognizer
+from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
 
 __all__ = [
+    "ENGINE_PROVIDERS",
     "PROVIDERS",
     "UNKNOWN",
+    "BoxXyxy",
+    "BundleError",
+    "CropGeometry",
+    "DataError",
     "ExpressionEstimate",
     "ExpressionStream",
+    "FaceDetector",
+    "FaceFinder",
+    "FaceTrack",
+    "FaceTracker",
+    "FerEdgeError",
+    "FoundFaces",
+    "FrameError",
+    "FrameResult",
+    "HaarDetector",
+    "InputError",
+    "MissingPackageError",
     "Network",
     "NetworkInfo",
+    "OutputError",
+    "PreprocessSpec",
     "Recognizer",
+    "RunOutputs",
+    "RunSummary",
     "Session",
+    "SessionError",
+    "SessionInfo",
+    "SourceFrame",
     "StreamOptions",
+    "StreamOutputs",
     "TensorSpec",
+    "TrackerOptions",
+    "VideoRecognizer",
+    "VideoSource",
+    "annotate_frame",
+    "cut_face",
     "open_session",
+    "open_source",
+    "prepare_face",
+    "prepare_stills",
+    "run_source",
+    "to_grey",
 ]

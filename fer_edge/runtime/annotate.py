@@ -1,4 +1,4 @@
-"""Estimates drawn into the picture, and pictures written as a video or an image, whole or not at all."""
+"""Draws estimates into frames, and writes annotated images and videos atomically."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from fer_edge.core.errors import InputError, OutputError, require
+from fer_edge.core.errors import FrameError, InputError, OutputError, require
 from fer_edge.core.files import scratch_file, write_atomic
 from fer_edge.core.preprocess import check_image
 from fer_edge.core.types import Uint8
@@ -38,13 +38,13 @@ def annotate_frame(image: Uint8, estimates: Sequence[ExpressionEstimate]) -> Uin
 
     Args:
         image: uint8 (H, W, 3) BGR or (H, W) grey.
-        estimates: those without a box are left out.
+        estimates: those without a box are skipped.
 
     Returns:
         uint8 (H, W, 3) BGR.
 
     Raises:
-        InputError: another type or shape.
+        FrameError: another type or shape.
     """
     check_image(image)
     cv2 = require("cv2", needed_by="drawing annotations", extra="cpu")
@@ -86,19 +86,19 @@ def _write(cv2: Any, image: Uint8, text: str, corner: tuple[int, int], scale: fl
 
 
 def is_image_path(path: Path) -> bool:
-    """Whether the file's ending names an image format that can be written."""
+    """Return whether a file name ends in an image format that can be written."""
     return path.suffix.lower() in _IMAGES
 
 
 def check_annotation_path(path: Path, *, still: bool) -> None:
-    """Refuse a file name whose ending names no format that can be written.
+    """Refuse a file name whose ending is no format that can be written.
 
     Args:
         path: the file to write.
-        still: an image is to be written, else a video.
+        still: write an image, else a video.
 
     Raises:
-        InputError: saying which endings go.
+        InputError: with the known endings.
     """
     endings = sorted(_IMAGES if still else _CODECS)
     if path.suffix.lower() not in endings:
@@ -107,7 +107,7 @@ def check_annotation_path(path: Path, *, still: bool) -> None:
 
 
 def write_annotated_image(path: Path, image: Uint8) -> None:
-    """Write one picture, atomically, in the format of the path's ending.
+    """Write one image atomically, in the format of the path's ending.
 
     Raises:
         InputError: an unknown ending.
@@ -123,15 +123,15 @@ def write_annotated_image(path: Path, image: Uint8) -> None:
 
 @contextlib.contextmanager
 def annotated_video(path: Path, *, frame_rate: float) -> Iterator[AnnotatedVideo]:
-    """A video file that appears whole when the block ends well, and not at all otherwise.
+    """Open a video file that appears when the block succeeds, and not at all otherwise.
 
     Args:
-        path: the file to write; its ending names the format.
-        frame_rate: frames a second.
+        path: the file to write; its ending is the format.
+        frame_rate: frames per second.
 
     Raises:
         InputError: an unknown ending.
-        OutputError: the file cannot be written, or not every frame arrived in it.
+        OutputError: the file cannot be written, or lacks frames.
     """
     check_annotation_path(path, still=False)
     with scratch_file(path) as scratch:
@@ -144,7 +144,7 @@ def annotated_video(path: Path, *, frame_rate: float) -> Iterator[AnnotatedVideo
 
 
 class AnnotatedVideo:
-    """The video that `annotated_video` is writing."""
+    """A video being written by `annotated_video`."""
 
     def __init__(self, scratch: Path, *, path: Path, frame_rate: float) -> None:
         self._cv2 = require("cv2", needed_by="writing video", extra="cpu")
@@ -159,7 +159,7 @@ class AnnotatedVideo:
         """Add a frame, uint8 (H, W, 3) BGR of the first one's size.
 
         Raises:
-            InputError: another size.
+            FrameError: another size.
             OutputError: this OpenCV has no such encoder.
         """
         size = (image.shape[1], image.shape[0])
@@ -170,7 +170,7 @@ class AnnotatedVideo:
             if not self._writer.isOpened():
                 raise OutputError(f"this OpenCV cannot write {self._path} ({codec}); choose .avi or .mp4")
         if size != self._size:
-            raise InputError(f"the frame's size changed from {self._size} to {size} within one video")
+            raise FrameError(f"frame: got size {size}, expected {self._size}, the size of the video's first frame")
         self._writer.write(image)
         self._count += 1
 
@@ -180,19 +180,19 @@ class AnnotatedVideo:
             self._writer.release()
 
     def check(self) -> None:
-        """Read the file back, because OpenCV drops frames in silence when the disk is full.
+        """Read the file back, because OpenCV drops frames without an error when the disk is full.
 
         Raises:
-            OutputError: not every frame arrived.
+            OutputError: the file lacks frames.
         """
         reader = self._cv2.VideoCapture(str(self._scratch))
         arrived = int(reader.get(self._cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-        # An AVI's header counts frames that never came, so the last one has to be seen.
+        # An AVI's header counts frames that were never written, so read the last one.
         reader.set(self._cv2.CAP_PROP_POS_FRAMES, self._count - 1)
         whole = self._count > 0 and arrived == self._count and reader.read()[0]
         reader.release()
         if not whole:
             raise OutputError(
-                f"cannot write {self._path}: not all of its {self._count} frames arrived. Free space or choose another "
-                "folder; whatever stood there before is untouched."
+                f"cannot write {self._path}: got fewer than its {self._count} frames on disk. Free space or choose "
+                "another folder; an earlier file of that name is unchanged."
             )

@@ -1,25 +1,22 @@
-"""CUDA devices as the runtime sees them: one small interface, whichever Python package for CUDA is installed.
+"""Interface to a CUDA device, and the memory of one tensor, independent of the Python package that drives CUDA.
 
-The device's *primary* context is retained, so that other libraries in the process share it, and is current only inside
-`with device.current()`, on whatever thread that is. Nothing is done at import.
+A device retains its *primary* context, which other libraries in the process share. It is current only inside
+`with device.current()`, on any thread. Importing this module does nothing on the GPU.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError
+from fer_edge.core.errors import SessionError
 from fer_edge.core.types import Array, Uint8
 
-__all__ = ["BACKENDS", "CapturedGraph", "Device", "DeviceInfo", "HostBuffer", "TensorBuffer", "open_device"]
-
-Bytes = Uint8
+__all__ = ["CapturedGraph", "Device", "DeviceInfo", "HostBuffer", "TensorBuffer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +24,10 @@ class DeviceInfo:
     """One CUDA device.
 
     Attributes:
-        name: as the driver names it.
-        compute_capability: ``87`` is 8.7.
-        integrated: it shares the computer's memory (a Jetson), so that mapped host memory needs no copy.
-        memory_bytes: all of it, used or not.
+        name: name in the driver.
+        compute_capability: ``87`` for 8.7.
+        integrated: shares the computer's memory (a Jetson), so that mapped host memory needs no copy.
+        memory_bytes: total memory.
         package: the Python package that drives it, with its version.
     """
 
@@ -43,97 +40,89 @@ class DeviceInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class HostBuffer:
-    """Page-locked memory of the computer.
+    """Page-locked host memory.
 
     Attributes:
         array: uint8 (bytes,), valid until the buffer is freed.
-        device_pointer: where the device sees the same memory, if it was mapped.
-        token: what the backend frees.
+        device_pointer: address of the same memory on the device, if it is mapped.
+        token: handle that the backend frees.
     """
 
-    array: Bytes
+    array: Uint8
     device_pointer: int | None
     token: Any
 
 
 class CapturedGraph(Protocol):
-    """Work that was captured once and is launched as a whole."""
+    """A captured CUDA graph."""
 
     def launch(self, stream: int) -> None:
-        """Start it on a stream.
-
-        Raises:
-            SessionError: the driver refuses.
-        """
+        """Start it on a stream; raises `SessionError` where the driver refuses."""
 
     def close(self) -> None:
         """Free it; a second call does nothing."""
 
 
 class Device(Protocol):
-    """A CUDA device with its primary context retained. Everything but `info` and `close` happens inside `current`.
+    """A CUDA device with its primary context retained. Everything but `info` and `close` is called inside `current`.
 
-    Every method raises `SessionError` with the driver's own words where the driver refuses.
+    Every method raises `SessionError` with the driver's message where the driver refuses.
     """
 
     @property
     def info(self) -> DeviceInfo:
-        """What it is."""
+        """Name, memory and compute capability."""
 
     def current(self) -> AbstractContextManager[None]:
-        """Make the context this thread's current one for a block, and put back what was there before."""
+        """Make the context current on this thread for a block, and restore the previous one."""
 
     def create_stream(self) -> int:
-        """A stream's handle; never the default stream, on which nothing can be captured."""
+        """Create a stream; never the default one, which cannot be captured."""
 
     def destroy_stream(self, stream: int) -> None:
-        """Give a stream back."""
+        """Destroy a stream."""
 
     def synchronize(self, stream: int) -> None:
-        """Wait until all that was put on the stream is done."""
+        """Wait until all work on the stream is done."""
 
     def allocate(self, size_bytes: int) -> int:
-        """Device memory: its address."""
+        """Allocate device memory and return its address."""
 
     def free(self, pointer: int) -> None:
-        """Give device memory back."""
+        """Free device memory."""
 
     def allocate_host(self, size_bytes: int, *, mapped: bool) -> HostBuffer:
-        """Page-locked memory, seen by the device under an address of its own if `mapped`."""
+        """Allocate page-locked memory; mapped memory has an address on the device too."""
 
     def free_host(self, buffer: HostBuffer) -> None:
-        """Give page-locked memory back; its array must not be touched again."""
+        """Free page-locked memory; its array must not be used afterwards."""
 
-    def copy_to_device(self, pointer: int, source: Bytes, stream: int) -> None:
-        """Put a copy from page-locked memory on the stream."""
+    def copy_to_device(self, pointer: int, source: Uint8, stream: int) -> None:
+        """Enqueue a copy from page-locked memory."""
 
-    def copy_to_host(self, target: Bytes, pointer: int, stream: int) -> None:
-        """Put a copy to page-locked memory on the stream."""
+    def copy_to_host(self, target: Uint8, pointer: int, stream: int) -> None:
+        """Enqueue a copy to page-locked memory."""
 
     def capture(self, stream: int, work: Callable[[], None]) -> CapturedGraph:
-        """Capture what `work` puts on the stream, without running it.
-
-        Raises:
-            SessionError: it cannot be captured; the stream can be used as before.
-        """
+        """Capture what `work` enqueues, without running it; after a `SessionError` the stream is usable as before."""
 
     def free_memory_bytes(self) -> int:
-        """Device memory that is free now, for all processes."""
+        """Return the device memory that is free now, for all processes."""
 
     def close(self) -> None:
-        """Give the context back; a second call does nothing."""
+        """Release the context; a second call does nothing."""
 
 
 class TensorBuffer:
-    """One tensor's memory: page-locked on the host and on the device, or, mapped, one piece seen by both.
+    """Memory of one tensor: page-locked on the host plus device memory, or, mapped, one block for both.
 
     Args:
-        device: whose context is current.
-        size_bytes: of the largest tensor that it must hold.
-        mapped: zero-copy; sensible where host and device share their memory.
+        device: its context is current.
+        size_bytes: size of the largest tensor.
+        mapped: zero-copy, for devices that share the host's memory.
 
     Raises:
-        SessionError: there is no memory left; nothing is held then.
+        SessionError: out of memory; nothing stays allocated.
     """
 
     def __init__(self, device: Device, *, size_bytes: int, mapped: bool) -> None:
@@ -157,80 +146,23 @@ class TensorBuffer:
         return self._own
 
     def view(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """The host's side as an array; it stays in place and changes with the next run."""
+        """Return the host memory as an array; its values change with the next run."""
         count = int(np.prod(shape, dtype=np.int64))
         return self._host.array[: count * dtype.itemsize].view(dtype).reshape(shape)
 
     def to_device(self, device: Device, size_bytes: int, stream: int) -> None:
-        """Put the copy of the first bytes to the device on the stream; nothing where the memory is shared."""
+        """Enqueue the copy of the first bytes to the device; does nothing for mapped memory."""
         if self._own is not None:
             device.copy_to_device(self._own, self._host.array[:size_bytes], stream)
 
     def to_host(self, device: Device, size_bytes: int, stream: int) -> None:
-        """Put the copy of the first bytes back on the stream; nothing where the memory is shared."""
+        """Enqueue the copy of the first bytes to the host; does nothing for mapped memory."""
         if self._own is not None:
             device.copy_to_host(self._host.array[:size_bytes], self._own, stream)
 
     def free(self, device: Device) -> None:
-        """Give both back."""
+        """Free the memory."""
         if self._own is not None:
             device.free(self._own)
             self._own = None
         device.free_host(self._host)
-
-
-def _cuda_python(ordinal: int) -> Device:
-    from fer_edge.runtime.cuda_python_device import CudaPythonDevice
-
-    return CudaPythonDevice(ordinal)
-
-
-def _pycuda(ordinal: int) -> Device:
-    from fer_edge.runtime.pycuda_device import PyCudaDevice
-
-    return PyCudaDevice(ordinal)
-
-
-BACKENDS: Final[Mapping[str, tuple[str, Callable[[int], Device]]]] = {
-    "cuda-python": ("cuda", _cuda_python),
-    "pycuda": ("pycuda", _pycuda),
-}
-"""Distribution -> (module, how a device is opened through it), in the order in which they are tried."""
-
-
-def open_device(ordinal: int = 0, *, backend: str | None = None) -> Device:
-    """Open a CUDA device through the first package that is installed.
-
-    Args:
-        ordinal: which device, as CUDA counts them.
-        backend: one of `BACKENDS`; the first that is installed by default (cuda-python can capture CUDA graphs).
-
-    Raises:
-        MissingPackageError: neither package is installed.
-        SessionError: there is no driver or no such device.
-    """
-    wanted = BACKENDS if backend is None else {backend: BACKENDS[backend]}
-    for module, opener in wanted.values():
-        if _importable(module):
-            try:
-                return opener(ordinal)
-            except FerEdgeError:
-                raise
-            except ImportError as error:
-                raise SessionError(
-                    f"the package {module!r} is installed but cannot be used ({error}); check the NVIDIA driver"
-                ) from error
-    raise MissingPackageError(
-        f"CUDA memory and streams need {' or '.join(wanted)}, and neither is installed. Install one with: "
-        "pip install 'fer-edge[rtx]' (cuda-python), or pip install 'fer-edge[tensorrt]' (pycuda, needs nvcc)"
-        if backend is None
-        else f"the package {backend!r} is not installed. Install it with: pip install {backend}"
-    )
-
-
-def _importable(module: str) -> bool:
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        return False
-    return True

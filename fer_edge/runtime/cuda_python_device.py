@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge.core.errors import SessionError
-from fer_edge.runtime.cuda_device import Bytes, CapturedGraph, DeviceInfo, HostBuffer
+from fer_edge.core.types import Uint8
+from fer_edge.runtime.cuda_device import CapturedGraph, DeviceInfo, HostBuffer
 
 __all__ = ["CudaPythonDevice", "call", "driver_api"]
 
@@ -125,10 +126,10 @@ class CudaPythonDevice:
     def free_host(self, buffer: HostBuffer) -> None:
         self._call("cuMemFreeHost", buffer.token)
 
-    def copy_to_device(self, pointer: int, source: Bytes, stream: int) -> None:
+    def copy_to_device(self, pointer: int, source: Uint8, stream: int) -> None:
         self._call("cuMemcpyHtoDAsync", pointer, source.ctypes.data, source.nbytes, stream)
 
-    def copy_to_host(self, target: Bytes, pointer: int, stream: int) -> None:
+    def copy_to_host(self, target: Uint8, pointer: int, stream: int) -> None:
         self._call("cuMemcpyDtoHAsync", target.ctypes.data, pointer, target.nbytes, stream)
 
     def capture(self, stream: int, work: Callable[[], None]) -> CapturedGraph:

@@ -1,92 +1,87 @@
-"""A session on a CUDA device, whatever computes there: its buffers, streams, CUDA graphs and threads."""
+"""A session on a CUDA device: buffers, streams, CUDA graphs and threads, for any engine."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 import threading
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 import numpy as np
 
-from fer_edge.core.errors import FerEdgeError, InputError, SessionError
+from fer_edge.core.errors import FerEdgeError, InputError, MissingPackageError, SessionError
 from fer_edge.core.types import Array
+from fer_edge.runtime.arguments import whole_number
 from fer_edge.runtime.cuda_device import CapturedGraph, Device, TensorBuffer
-from fer_edge.runtime.session import TensorSpec, check_feeds
+from fer_edge.runtime.session import Session, SessionInfo, TensorSpec
 
-__all__ = ["DeviceEngine", "DeviceProgram", "DeviceSession", "Shape"]
+__all__ = ["BACKENDS", "DeviceEngine", "DeviceProgram", "DeviceSession", "Shape", "open_device"]
 
 Shape = tuple[int, ...]
 
 
 class DeviceProgram(Protocol):
-    """What one thread at a time runs: an execution context of an engine. The device's context is current in each call.
+    """An execution context of an engine, used by one thread at a time with the device's context current.
 
     Every method raises `SessionError` where the engine refuses.
     """
 
     def prepare(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Take the inputs' shapes for the next runs; gives the outputs' shapes."""
+        """Set the inputs' shapes for the next runs and return the outputs' shapes."""
 
     def bind(self, name: str, pointer: int) -> None:
-        """Where an input or output lies on the device."""
+        """Set the device address of an input or output."""
 
     def enqueue(self, stream: int) -> None:
-        """Put one run on the stream."""
+        """Enqueue one run."""
 
     def capture_fault(self, stream: int) -> str | None:
-        """Why no CUDA graph can be captured from this program, where that is known beforehand."""
+        """Return why this program cannot be captured as a CUDA graph, where that is known beforehand."""
 
     def close(self) -> None:
-        """Give the context back."""
+        """Release the execution context."""
 
 
 class DeviceEngine(Protocol):
-    """What is loaded once and run by several programs."""
+    """An engine that is loaded once and run by several programs.
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What a run takes, with limits for every open dimension."""
+    Attributes:
+        inputs: what a run takes, with limits for every open dimension.
+        outputs: what a run returns.
+        device_dtypes: type of each tensor on the device, which may be narrower than the graph's (int32 for int64).
+        provider: fer-edge's name of it.
+        provider_version: package and version.
+    """
 
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What a run gives."""
-
-    @property
-    def device_dtypes(self) -> Mapping[str, np.dtype[Any]]:
-        """The type of each tensor on the device, which may be narrower than the graph's (int32 for int64)."""
-
-    @property
-    def provider(self) -> str:
-        """Our name of it."""
-
-    @property
-    def provider_version(self) -> str:
-        """Package and version."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    device_dtypes: Mapping[str, np.dtype[Any]]
+    provider: str
+    provider_version: str
 
     def create_program(self) -> DeviceProgram:
-        """A further execution context."""
+        """Create a further execution context."""
 
     def close(self) -> None:
-        """Unload it; all its programs are closed."""
+        """Unload the engine, after all its programs were closed."""
 
 
-class DeviceSession:
-    """An engine on a CUDA device, as `fer_edge.runtime.session.Session`.
+class DeviceSession(Session):
+    """An engine on a CUDA device. Runs are concurrent, up to the number of execution contexts.
 
-    `run` may be called from several threads at once: each call takes an execution context of its own with its stream
-    and buffers, made when it is first needed, up to `contexts` of them; further callers wait. The second run of a
-    shape captures a CUDA graph of copies and kernels, and later ones launch it; where that cannot be had, `cuda_graph`
-    says why and every run is enqueued. Another shape than the last one begins anew, so a caller who wants the graph
-    keeps to one shape a thread.
+    Every run takes an execution context with a stream and buffers of its own, created when first needed; further
+    callers wait. The second run of a shape captures a CUDA graph of copies and kernels, which later runs launch; where
+    capture is impossible, `cuda_graph` holds the reason and every run is enqueued. A change of shape discards the
+    graph, so keep to one shape per thread.
 
     Args:
         device: opened for this session, which closes it.
         engine: loaded for this session, which closes it.
-        contexts: execution contexts at most.
-        cuda_graphs: whether to capture at all.
-        mapped: let host and device share the tensors' memory; by default where the device is integrated.
+        contexts: maximum number of execution contexts.
+        cuda_graphs: capture CUDA graphs.
+        mapped: share the tensors' memory between host and device; None for integrated devices only.
     """
 
     def __init__(
@@ -98,121 +93,85 @@ class DeviceSession:
         cuda_graphs: bool = True,
         mapped: bool | None = None,
     ) -> None:
-        if contexts < 1:
-            raise InputError(f"contexts: got {contexts}, expected 1 or more")
+        self._contexts = whole_number("contexts", contexts, least=1)
+        info = SessionInfo(
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            provider=engine.provider,
+            provider_version=f"{engine.provider_version}, {device.info.package}",
+        )
+        super().__init__(info, concurrent=True)
         self.device, self.engine = device, engine
         self.mapped = device.info.integrated if mapped is None else mapped
+        self.captures = cuda_graphs
         self.cuda_graph = "not captured yet" if cuda_graphs else "off: as asked"
-        self._graphs_wanted = cuda_graphs
-        self._contexts = contexts
         self._state = threading.Condition()
-        self._making = threading.Lock()  # engines make their execution contexts one at a time
-        self._idle: list[_Lane] = []
-        self._lanes = 0
-        self._closed = False
+        self._creating = threading.Lock()  # engines create their execution contexts one at a time
+        self._idle: list[_Context] = []
+        self._created = 0
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self.engine.inputs
+    def cannot_capture(self, reason: str) -> None:
+        """Record why a context could not capture a graph; no other one tries."""
+        self.captures = False
+        self.cuda_graph = f"off: {reason}"
 
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self.engine.outputs
-
-    @property
-    def provider(self) -> str:
-        return self.engine.provider
-
-    @property
-    def provider_version(self) -> str:
-        return f"{self.engine.provider_version}, {self.device.info.package}"
-
-    @property
-    def threads(self) -> int:
-        return 1
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        check_feeds(self.inputs, feeds)
-        lane = self._take()
+    def _compute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        context = self._take()
         try:
             with self.device.current():
-                outputs = lane.run(feeds)
+                outputs = context.run(feeds)
         except BaseException:
-            self._drop(lane)  # its stream or its context may be broken
+            self._discard(context)  # its stream or its execution context may be broken
             raise
         with self._state:
-            self._idle.append(lane)
+            self._idle.append(context)
             self._state.notify_all()
         return outputs
 
-    def close(self) -> None:
+    def _release(self) -> None:
         with self._state:
-            if self._closed:
-                return
-            self._closed = True
-            self._state.wait_for(lambda: len(self._idle) == self._lanes)
+            self._state.notify_all()
+            self._state.wait_for(lambda: len(self._idle) == self._created)
         try:
             with self.device.current():
-                for lane in self._idle:
-                    lane.close()
+                for context in self._idle:
+                    context.close()
                 self._idle.clear()
-                self._lanes = 0
+                self._created = 0
                 self.engine.close()
         finally:
             self.device.close()
 
-    def __enter__(self) -> DeviceSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def captures(self) -> bool:
-        """Whether CUDA graphs are wanted and nothing has spoken against them yet."""
-        return self._graphs_wanted
-
-    def captured(self) -> None:
-        """A lane has captured a graph."""
-        self.cuda_graph = "captured"
-
-    def cannot_capture(self, reason: str) -> None:
-        """A lane could not; none tries again."""
-        self._graphs_wanted = False
-        self.cuda_graph = f"off: {reason}"
-
-    def _take(self) -> _Lane:
+    def _take(self) -> _Context:
         with self._state:
-            self._state.wait_for(lambda: self._closed or self._idle or self._lanes < self._contexts)
+            self._state.wait_for(lambda: self._closed or self._idle or self._created < self._contexts)
             if self._closed:
-                raise SessionError("this session is closed")
+                raise SessionError("session: got a run after close, expected an open session; open it again")
             if self._idle:
                 return self._idle.pop()
-            self._lanes += 1
+            self._created += 1
         try:
-            with self._making, self.device.current():
-                return _Lane(self)
+            with self._creating, self.device.current():
+                return _Context(self)
         except BaseException:
-            with self._state:
-                self._lanes -= 1
-                self._state.notify_all()
+            self._forget()
             raise
 
-    def _drop(self, lane: _Lane) -> None:
+    def _discard(self, context: _Context) -> None:
         try:
-            with self.device.current():
-                lane.close()
-        except FerEdgeError:
-            pass  # the error that led here is the one to tell
+            with contextlib.suppress(FerEdgeError), self.device.current():  # the first error is the one to report
+                context.close()
         finally:
-            with self._state:
-                self._lanes -= 1
-                self._state.notify_all()
+            self._forget()
+
+    def _forget(self) -> None:
+        with self._state:
+            self._created -= 1
+            self._state.notify_all()
 
 
-class _Lane:
-    """One execution context with its stream, its buffers and its graph; used by one thread at a time."""
+class _Context:
+    """An execution context with its stream, buffers and CUDA graph; used by one thread at a time."""
 
     def __init__(self, session: DeviceSession) -> None:
         self._session = session
@@ -241,12 +200,12 @@ class _Lane:
         self._start(self._stream)
         self._device.synchronize(self._stream)
         return {
-            spec.name: self._view(spec.name).astype(spec.dtype, copy=True)  # the view changes with the next run
+            spec.name: self._view(spec.name).astype(spec.dtype, copy=True)  # the view's values change with the next run
             for spec in self._engine.outputs
         }
 
     def close(self) -> None:
-        self._forget_graph()
+        self._drop_graph()
         self._program.close()
         for buffer in self._buffers.values():
             buffer.free(self._device)
@@ -256,7 +215,7 @@ class _Lane:
             self._device.destroy_stream(stream)
 
     def _allocate(self) -> None:
-        """Buffers of the largest shapes, so that addresses never change."""
+        """Allocate buffers of the largest shapes, so that addresses never change."""
         largest = {spec.name: spec.largest for spec in self._engine.inputs}
         for name, shape in {**largest, **self._program.prepare(largest)}.items():
             size_bytes = math.prod(shape) * self._engine.device_dtypes[name].itemsize
@@ -264,7 +223,7 @@ class _Lane:
             self._program.bind(name, self._buffers[name].pointer)
 
     def _prepare(self, inputs: Mapping[str, Shape]) -> None:
-        self._forget_graph()
+        self._drop_graph()
         self._shapes = {}  # stays empty if the engine refuses
         shapes = {**inputs, **self._program.prepare(inputs)}
         dtypes = self._engine.device_dtypes
@@ -277,15 +236,17 @@ class _Lane:
         if dtype != array.dtype and dtype.kind in "iu":
             limit = np.iinfo(dtype)
             if array.min() < limit.min or array.max() > limit.max:
-                raise InputError(f"input {spec.name!r}: got a value beyond {dtype}, which this engine computes in")
+                raise InputError(
+                    f"input {spec.name!r}: got a value beyond {dtype}, expected one within; the engine uses it"
+                )
         self._view(spec.name)[...] = array
 
     def _start(self, stream: int) -> None:
-        if not self._warm:  # the engine finishes what it put off until the shapes were known; nothing of it is captured
+        if not self._warm:  # the engine initialises lazily at the first run of a shape; that is not captured
             self._enqueue()
             self._warm = True
             return
-        if self._graph is None and self._session.captures():
+        if self._graph is None and self._session.captures:
             self._capture(stream)
         if self._graph is not None:
             self._graph.launch(stream)
@@ -297,7 +258,7 @@ class _Lane:
         try:
             if fault is None:
                 self._graph = self._device.capture(stream, self._enqueue)
-                self._session.captured()
+                self._session.cuda_graph = "captured"
         except SessionError as error:
             fault = str(error)
         if fault is not None:
@@ -314,7 +275,53 @@ class _Lane:
     def _view(self, name: str) -> Array:
         return self._buffers[name].view(self._engine.device_dtypes[name], self._shapes[name])
 
-    def _forget_graph(self) -> None:
+    def _drop_graph(self) -> None:
         if self._graph is not None:
             graph, self._graph = self._graph, None
             graph.close()
+
+
+def _cuda_python(ordinal: int) -> Device:
+    from fer_edge.runtime.cuda_python_device import CudaPythonDevice
+
+    return CudaPythonDevice(ordinal)
+
+
+def _pycuda(ordinal: int) -> Device:
+    from fer_edge.runtime.pycuda_device import PyCudaDevice
+
+    return PyCudaDevice(ordinal)
+
+
+BACKENDS: Final[Mapping[str, tuple[str, Callable[[int], Device]]]] = {
+    "cuda-python": ("cuda", _cuda_python),
+    "pycuda": ("pycuda", _pycuda),
+}
+"""Distribution -> (module, function that opens a device), in the order in which they are tried."""
+
+
+def open_device(ordinal: int = 0) -> Device:
+    """Open a CUDA device through the first installed package; cuda-python can capture CUDA graphs, PyCUDA cannot.
+
+    Args:
+        ordinal: index of the device in CUDA's order.
+
+    Raises:
+        MissingPackageError: neither package is installed.
+        SessionError: no driver, or no such device.
+    """
+    for module, opener in BACKENDS.values():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            continue
+        try:
+            return opener(ordinal)
+        except ImportError as error:
+            raise SessionError(
+                f"the package {module!r} is installed but cannot be used ({error}); check the NVIDIA driver"
+            ) from error
+    raise MissingPackageError(
+        f"CUDA memory and streams need {' or '.join(BACKENDS)}, and neither is installed. Install one with: "
+        "pip install 'fer-edge[rtx]' (cuda-python), or pip install 'fer-edge[tensorrt]' (pycuda, needs nvcc)"
+    )

@@ -1,4 +1,4 @@
-"""What the runtime tells the vehicle about one face at one moment."""
+"""The estimate of one face's expression at one moment."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, Final, Literal
 
 from fer_edge.core.json import encode, expect
 
-__all__ = ["UNKNOWN", "BoxXyxy", "ExpressionEstimate", "State"]
+__all__ = ["UNKNOWN", "BoxXyxy", "ExpressionEstimate", "State", "failed_estimate"]
 
 UNKNOWN: Final = "unknown"
-"""The label where none of the expressions is probable enough, or nothing could be computed."""
+"""The label where no expression is probable enough, or nothing could be computed."""
 
 State = Literal["OK", "DEGRADED", "FAILED"]
 BoxXyxy = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,17 +24,25 @@ class ExpressionEstimate:
 
     Attributes:
         label: one of the bundle's labels, or ``"unknown"``.
-        unknown_because: why, where the label is ``"unknown"``; else None.
+        unknown_because: reason, where the label is ``"unknown"``; else None.
         probabilities: by label, of sum 1; empty where the state is FAILED.
-        timestamp_s: time of the newest frame it rests on, in the caller's clock; None for a still.
-        age_ms: how old that frame was when the estimate was given.
+        timestamp_s: capture time of the newest frame, in the caller's clock; None for a still.
+        age_ms: age of that frame when the estimate was given.
         window_fill: real frames in the window over the window's length, above 0 to 1; 0 where FAILED.
-        state: OK; DEGRADED (usable, but resting on less than it should, `state_because` says what); FAILED (nothing
-            could be computed).
-        state_because: why, where the state is not OK; else None.
+        state: OK; DEGRADED (usable, but based on fewer or older frames than intended); FAILED (nothing computed).
+        state_because: reason, where the state is not OK; else None.
         track_id: the face's number in a video, from 1; None outside videos.
-        driver: whether the face is taken for the driver's.
+        driver: the face is taken for the driver's.
         box_xyxy: the face's box in the frame, in pixels; None where the caller gave a crop.
+
+    Raises:
+        InputError: a label without a probability, or a missing or superfluous reason.
+
+    Example:
+        >>> from fer_edge.runtime import ExpressionEstimate
+        >>> estimate = ExpressionEstimate(label="happy", probabilities={"happy": 0.75, "sad": 0.25}, window_fill=1.0)
+        >>> estimate.probability, estimate.state
+        (0.75, 'OK')
     """
 
     label: str
@@ -59,9 +68,21 @@ class ExpressionEstimate:
 
     @property
     def probability(self) -> float:
-        """Of the most probable expression, whether or not it is reported; 0 where FAILED."""
+        """Probability of the most probable expression, whether or not it is the label; 0 where FAILED."""
         return max(self.probabilities.values(), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name; the probabilities as an object by label."""
+        """Return the fields by name; the probabilities as an object by label."""
         return dict(encode(self))
+
+
+def failed_estimate(reason: str, *, timestamp_s: float, age_ms: float = 0.0) -> ExpressionEstimate:
+    """Build the estimate of a face for which nothing could be computed."""
+    return ExpressionEstimate(
+        label=UNKNOWN,
+        unknown_because="nothing could be computed",
+        timestamp_s=timestamp_s,
+        age_ms=age_ms,
+        state="FAILED",
+        state_because=reason,
+    )

@@ -1,44 +1,42 @@
-"""The window of features that the sequence head looks at, resampled to the rate it was trained for.
+"""The window of features that the sequence head reads, resampled to the frame rate it was trained at.
 
-The head was trained on windows whose frames lie 1 / frame_rate apart. A camera is rarely that slow and never that
-even, so the buffer keeps the last features with their times, and at each frame the window is read off backwards from
-the newest one: slot j holds the feature nearest to ``newest - j / frame_rate``. So
+Training windows have frames 1 / frame_rate apart. A camera is usually faster and never exactly regular, so the buffer
+keeps recent features with their times and reads the window backwards from the newest one: slot j holds the feature
+nearest to ``newest - j / frame_rate``. Therefore
 
-- every frame counts at once: the newest slot is always the newest frame, also when it comes early, and is let go when
-  the next one comes, unless a slot falls due at it;
-- the slots lie 1 / frame_rate apart whatever the camera's rate; a slower camera's features are held;
-- a pause longer than `max_gap_s` starts over, because what was seen before it says nothing about now;
-- features belong to the encoder that computed them: another encoder's feature empties the window first.
+- every frame counts at once: the newest slot is the newest frame, even when it is early for its slot;
+- the slots are 1 / frame_rate apart at any camera rate; a slower camera's features fill several slots;
+- a pause longer than `max_gap_s` empties the window;
+- a feature of another encoder empties the window, because features of two encoders do not mix.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.core.bundle import SequenceSpec
 from fer_edge.core.errors import InputError
+from fer_edge.core.manifest import SequenceSpec
 from fer_edge.core.types import Float32
+from fer_edge.runtime.arguments import check_timestamp, number
 
 __all__ = ["FeatureWindow", "WindowView"]
 
-_KEPT_PER_SLOT: Final = 8
-"""Features kept for one slot's time: a camera up to eight times as fast as the window is kept whole."""
+_KEPT_PER_SLOT: Final = 8  # cameras up to eight times as fast as the window are kept completely
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class WindowView:
     """The window as the head takes it.
 
     Attributes:
         features: float32 (T, F), oldest first; slots before the oldest real one repeat it.
-        length: how many of the T slots are real, 1 to T.
-        largest_gap_s: the longest time between the features of two neighbouring real slots.
-        times_s: float64 (T,), when the frame of each slot's feature was taken.
+        length: number of real slots, 1 to T.
+        largest_gap_s: longest time between the features of two neighbouring real slots.
+        times_s: float64 (T,), time of the frame in each slot.
     """
 
     features: Float32
@@ -48,23 +46,19 @@ class WindowView:
 
 
 class FeatureWindow:
-    """A ring buffer of features with their times.
-
-    Not safe for several threads at once: a window belongs to one stream.
+    """A ring buffer of features with their times; use one per stream, from one thread at a time.
 
     Args:
         spec: window, feature size and frame rate.
-        max_gap_s: a longer pause than this empties the window.
+        max_gap_s: a longer pause empties the window.
 
     Raises:
         InputError: `max_gap_s` is not a positive number.
     """
 
     def __init__(self, spec: SequenceSpec, *, max_gap_s: float = 1.0) -> None:
-        if not (math.isfinite(max_gap_s) and max_gap_s > 0):
-            raise InputError(f"max_gap_s: got {max_gap_s}, expected a positive number of seconds")
         self._period_s = 1 / spec.frame_rate
-        self._max_gap_s = max_gap_s
+        self._max_gap_s = number("max_gap_s", max_gap_s)
         # Two more: the newest, which is provisional, and the one just before the window's first slot.
         capacity = spec.window * _KEPT_PER_SLOT + 2
         self._features = np.zeros((capacity, spec.feature_size), np.float32)
@@ -74,47 +68,37 @@ class FeatureWindow:
         self._count = 0  # features pushed and kept since the window was last empty
 
     def __len__(self) -> int:
-        """Features kept."""
+        """Return the number of features kept."""
         return min(self._count, len(self._times_s))
 
     @property
     def newest_s(self) -> float | None:
-        """Time of the newest feature, None where there is none."""
+        """Time of the newest feature; None where the window is empty."""
         return float(self._times_s[self._slot(self._count - 1)]) if self._count else None
 
-    @property
-    def oldest_s(self) -> float | None:
-        """Time of the oldest feature kept, None where there is none."""
-        return float(self._times_s[self._slot(self._count - len(self))]) if self._count else None
-
     def clear(self) -> None:
-        """Forget every feature."""
+        """Empty the window."""
         self._count = 0
 
-    def check_time(self, timestamp_s: float) -> None:
-        """Refuse a time that `push` would refuse.
+    def check_time(self, timestamp_s: float) -> float:
+        """Check a time as `push` does, before any work is done for its frame.
 
         Raises:
-            InputError: it is not finite, or not after the newest feature's.
+            FrameError: not a finite number, or not later than the newest feature's.
         """
-        if not math.isfinite(timestamp_s):
-            raise InputError(f"timestamp_s: got {timestamp_s}, expected a finite number of seconds")
-        if self.newest_s is not None and timestamp_s <= self.newest_s:
-            raise InputError(
-                f"timestamp_s: got {timestamp_s:.6f}, expected later than the previous frame's {self.newest_s:.6f}; "
-                "start a new stream for a new recording"
-            )
+        return check_timestamp(timestamp_s, previous_s=self.newest_s)
 
     def push(self, feature: Float32, *, timestamp_s: float, encoder: str = "") -> None:
         """Add one frame's feature.
 
         Args:
             feature: float32 (F,).
-            timestamp_s: when the frame was taken; later than the one before.
-            encoder: names the encoder, by its hash; a change empties the window first.
+            timestamp_s: capture time of the frame; later than the previous one.
+            encoder: identifies the encoder, by its hash; a change empties the window first.
 
         Raises:
-            InputError: another shape, or a time that is not finite or not later.
+            InputError: another shape.
+            FrameError: a time that is not finite or not later.
         """
         if feature.shape != self._features.shape[1:]:
             raise InputError(f"feature: got shape {feature.shape}, expected {self._features.shape[1:]}")
@@ -123,7 +107,7 @@ class FeatureWindow:
         if encoder != self._encoder or (newest_s is not None and timestamp_s - newest_s > self._max_gap_s):
             self.clear()
         self._encoder = encoder
-        # Where frames come faster than the buffer can hold a window of, the newest one makes room for its successor.
+        # Frames that come faster than the buffer can hold a window of: the newest one is replaced.
         if self._count > 1:
             before_s = self._times_s[self._slot(self._count - 2)]
             if self._times_s[self._slot(self._count - 1)] - before_s < self._period_s / _KEPT_PER_SLOT:
@@ -134,13 +118,13 @@ class FeatureWindow:
         self._count += 1
 
     def view(self) -> WindowView:
-        """The window that ends at the newest feature.
+        """Return the window that ends at the newest feature.
 
         Raises:
             InputError: it is empty.
         """
         if not self._count:
-            raise InputError("the window is empty; push a feature first")
+            raise InputError("window: got no feature, expected at least one; push a feature first")
         kept = len(self)
         order = np.arange(self._count - kept, self._count) % len(self._times_s)
         times_s = self._times_s[order]
@@ -150,7 +134,7 @@ class FeatureWindow:
         # Half-way between two frames, where a camera of half the rate always is, rounding must not decide.
         later = times_s[after] - due_s < due_s - times_s[before] - self._period_s / 100
         nearest = np.where(later, after, before)
-        # A slot is real as long as the first feature lies at most half a period after its time.
+        # A slot is real as long as the first feature is at most half a period after its time.
         length = int(np.count_nonzero(due_s >= times_s[0] - self._period_s / 2))
         nearest[:-length] = nearest[-length]
         gaps = np.diff(times_s[nearest[-length:]])

@@ -1,4 +1,4 @@
-"""A bundle's variant in an engine: frames to features, features to probabilities."""
+"""A bundle's variant in an engine: prepared faces to features, features to probabilities."""
 
 from __future__ import annotations
 
@@ -7,71 +7,77 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from fer_edge.core.bundle import Bundle, Manifest, Variant
+from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, FerEdgeError, InputError, SessionError
 from fer_edge.core.json import encode
+from fer_edge.core.manifest import Manifest, Variant
 from fer_edge.core.metrics import softmax
 from fer_edge.core.types import Array, Float32, Int64, Uint8
+from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
 from fer_edge.runtime.session import Session, TensorSpec, all_finite
 
-__all__ = ["Network", "NetworkInfo", "choose_variant", "suitable_variants"]
+__all__ = ["BundleSource", "Network", "NetworkInfo", "PathLike", "choose_variant", "open_bundle", "suitable_variants"]
 
+PathLike: TypeAlias = "str | os.PathLike[str]"
+BundleSource: TypeAlias = "Bundle | str | os.PathLike[str]"
+"""An open bundle, its folder, or the name of a shipped bundle."""
 
-_BATCH_LIMIT: Final = 256  # frames or windows an engine gets at once: bounds the memory of its activations
-_ANSWERS: Final[Mapping[str, str]] = {"encoder": "features", "head": "logits"}
-"""What is looked at for NaN: attention enters these, so that what is wrong with it is wrong with them."""
+_BATCH_LIMIT: Final = 256  # frames or windows per run: bounds the memory of the engine's activations
+_CHECKED: Final[Mapping[str, str]] = {"encoder": "features", "head": "logits"}
+"""The output that is checked for NaN; a NaN in the attention reaches it too."""
 
 _AUTOMATIC: Final[Mapping[str, tuple[str, ...]]] = {
     # Signed activations (`int8-trt`) have no fast convolutions in ONNX Runtime on x86: about as slow as fp32.
     "cpu": ("int8", "fp32"),
-    # Never `int8-trt`: on processors without AMX OpenVINO takes unsigned activations alone; the signed ones of an
-    # encoder with an LSTM it shifts into that range, and gets them wrong (a tenth of the labels: bench/results).
+    # Never `int8-trt`: without AMX OpenVINO computes unsigned activations only; it shifts the signed ones of an encoder
+    # with an LSTM and gets a tenth of the labels wrong (bench/results).
     "openvino": ("int8", "fp32"),
     "cuda": ("fp32",),  # ONNX Runtime's CUDA provider has no INT8 kernels: Q/DQ only adds work there
     "ort-tensorrt": ("int8-trt", "fp32"),
     "tensorrt": ("int8-trt", "fp32"),
-    "rtx": ("fp32",),  # TensorRT-RTX promises no INT8 convolutions, so its engines are FP16 made of FP32 graphs
+    "rtx": ("fp32",),  # TensorRT-RTX promises no INT8 convolutions, so its engines are FP16 from FP32 graphs
 }
 
 
 def choose_variant(manifest: Manifest, *, variant: str = "auto", provider: str = "cpu") -> str:
-    """The variant that `variant` means: itself, or for ``"auto"`` int8 where the bundle has it, else fp32.
+    """Resolve a variant's name; ``"auto"`` is the bundle's first variant of `suitable_variants`.
 
-    On the provider ``"cuda"`` ``"auto"`` is fp32, because ONNX Runtime computes INT8 in floats there; on
-    ``"ort-tensorrt"`` it is int8-trt, whose activations are signed. ``"auto"`` passes over a variant that
-    ``fer-edge parity`` found wrong in this engine, on whatever machine that was.
+    ``"auto"`` skips a variant whose recorded parity check failed in this engine, on any machine.
 
     Raises:
-        BundleError: the bundle has no such variant, or ``"auto"`` none that passed.
+        InputError: a variant that is not text.
+        BundleError: the bundle has no such variant, or none for ``"auto"`` that passed.
     """
+    check_type("variant", variant, str, "a variant's name or 'auto'")
     known = {each.name: each for each in manifest.variants}
-    wanted = _suited(provider) if variant == "auto" else (variant,)
-    here = [name for name in wanted if name in known]
+    if variant in known:
+        return variant
+    here = suitable_variants(manifest, provider=provider) if variant == "auto" else ()
     for name in here:
-        if variant != "auto" or not _refuted(known[name], provider):
+        if not _refuted(known[name], provider):
             return name
     if here:
         raise BundleError(
             f"the bundle {manifest.name!r}: {' and '.join(map(repr, here))} failed the parity check on {provider!r}; "
             "take another provider, or name the variant to run it all the same"
         )
-    missing = " or ".join(map(repr, wanted))
+    missing = " or ".join(map(repr, _AUTOMATIC.get(provider, ("fp32",)) if variant == "auto" else (variant,)))
     raise BundleError(f"the bundle {manifest.name!r} has no variant {missing}; it has {', '.join(known)}")
 
 
 def suitable_variants(manifest: Manifest, *, provider: str) -> tuple[str, ...]:
-    """The variants that a provider computes well: those that ``"auto"`` would take, the best first."""
+    """Return the bundle's variants that a provider computes well, the best first."""
     names = {each.name for each in manifest.variants}
-    return tuple(name for name in _suited(provider) if name in names)
+    return tuple(name for name in _AUTOMATIC.get(provider, ("fp32",)) if name in names)
 
 
 def _refuted(variant: Variant, provider: str) -> bool:
-    """The parity chain's verdict in the manifest says that this engine gets the variant wrong."""
+    """Return whether the manifest's parity record fails this variant in this engine."""
     chain = variant.parity.get("chain")
     stages = chain.get("stages") if isinstance(chain, Mapping) else None
     return any(
@@ -80,22 +86,37 @@ def _refuted(variant: Variant, provider: str) -> bool:
     )
 
 
-def _suited(provider: str) -> tuple[str, ...]:
-    return _AUTOMATIC.get(provider, ("fp32",))
+def open_bundle(bundle: BundleSource) -> Bundle:
+    """Return an open bundle, opening it where a folder or a name is given.
+
+    Raises:
+        InputError: another type.
+        BundleError: no such bundle, or a damaged one.
+    """
+    if isinstance(bundle, Bundle):
+        return bundle
+    check_type("bundle", bundle, (str, os.PathLike), "a Bundle, its folder or a shipped bundle's name")
+    return Bundle.open(bundle)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkInfo:
-    """What really runs.
+    """What runs.
 
     Attributes:
         bundle: the bundle's name.
-        sha256: of its manifest.
+        sha256: hash of its manifest.
         variant: the variant chosen.
-        precision: of that variant.
+        precision: precision of that variant.
         provider: the engine.
         provider_version: its package and version.
         threads: threads of one run.
+
+    Example:
+        >>> from fer_edge.runtime import Recognizer
+        >>> with Recognizer("nano", variant="fp32") as recognizer:
+        ...     recognizer.info.bundle, recognizer.info.provider
+        ('nano', 'cpu')
     """
 
     bundle: str
@@ -107,23 +128,28 @@ class NetworkInfo:
     threads: int
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return dict(encode(self))
 
 
 class Network:
     """Encoder and head of one variant, opened together and warmed up; a context manager.
 
-    Calls from several threads are as safe as the engine's session (`OrtSession` and `DeviceSession`: at once, the
-    others: one waits for the other).
+    Use `Network.open`. Calls from several threads are as safe as the engine's `Session`.
+
+    Raises:
+        SessionError: the graphs' inputs and outputs do not fit the manifest, or they compute NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import Network
+        >>> with Network.open("nano") as network:
+        ...     features = network.encode(np.zeros((2, network.frame_size, network.frame_size), np.uint8))
+        ...     network.probabilities(features[:, None], np.ones(2, np.int64)).shape
+        (2, 7)
     """
 
     def __init__(self, *, bundle: Bundle, variant: Variant, encoder: Session, head: Session) -> None:
-        """Take two open sessions; `Network.open` is the way to get there from a bundle.
-
-        Raises:
-            SessionError: the graphs do not take and give what a bundle's graphs do, or compute NaN.
-        """
         self.manifest = bundle.manifest
         self.variant = variant
         self.encoder = encoder
@@ -137,133 +163,129 @@ class Network:
             provider_version=encoder.provider_version,
             threads=encoder.threads,
         )
+        self.frame_size = self.manifest.preprocess.size
+        self.feature_size = self.manifest.sequence.feature_size
+        self.window = self.manifest.sequence.window
         self._check_interface()
         self._most_frames, self._most_windows = _batch_limit(encoder), _batch_limit(head)
-        self._steps = _fewest_steps(head)
+        features = next(spec for spec in head.inputs if spec.name == "features")
+        self._least_steps = features.limits[1][0] if features.limits else features.shape[1]
         self._warm_up()
 
     @classmethod
     def open(
         cls,
-        bundle: Bundle | str | os.PathLike[str],
+        bundle: BundleSource,
         *,
         variant: str = "fp32",
         provider: str = "cpu",
         threads: int = 1,
-        engines: Path | None = None,
+        engines: PathLike | None = None,
     ) -> Network:
         """Load a variant's two graphs, or on TensorRT the engines that were built from them.
 
         Args:
-            bundle: an open bundle, its folder, or a shipped bundle's name.
+            bundle: an open bundle, its folder, or the name of a shipped bundle.
             variant: a variant's name, or ``"auto"`` (`choose_variant`).
-            provider: the engine; it runs or it raises.
+            provider: the engine; another one is never used in its place.
             threads: threads of one run.
-            engines: the folder of the engines, for the providers that run built ones; the bundle's own folder
-                `engines` where there is one, else the user's cache. For those that compile when they open a graph,
-                where they keep what they compiled (`open_session`); nothing is kept without it.
+            engines: the folder of built engines; by default the bundle's folder `engines` where it exists, else the
+                user's cache. For engines that compile a graph when they open it, the folder of their cache
+                (`open_session`); without it nothing is kept.
 
         Raises:
             BundleError: no such bundle or variant, or a damaged one.
-            InputError: an unknown provider, or fewer than one thread.
-            SessionError: the engine is not to be had or refuses a graph, or a graph computes NaN; the graph is named.
-                A built engine that is stale or foreign is named too, and never loaded.
+            InputError: an unknown provider, fewer than one thread, or an argument of another type.
+            SessionError: the engine is not available or refuses a graph, a graph computes NaN, or a built engine is
+                stale or foreign.
             MissingPackageError: the engine's package is not installed.
         """
-        if not isinstance(bundle, Bundle):
-            bundle = Bundle.open(bundle)
+        bundle = open_bundle(bundle)
+        check_type("provider", provider, str, "a provider's name")
+        if engines is not None:
+            check_type("engines", engines, (str, os.PathLike), "a folder or None")
+            engines = Path(engines)
+        elif provider in ENGINE_PROVIDERS and (bundle.path / ENGINE_FOLDER).is_dir():
+            engines = bundle.path / ENGINE_FOLDER
         chosen = bundle.variant(choose_variant(bundle.manifest, variant=variant, provider=provider))
-        own = bundle.path / ENGINE_FOLDER
-        place = engines or (own if provider in ENGINE_PROVIDERS and own.is_dir() else None)
         sessions: list[Session] = []
+        what = chosen.name
         try:
             for part, file in (("encoder", chosen.encoder), ("head", chosen.head)):
+                what = f"{chosen.name} {part}"
                 graph = bundle.read_graph(file)
-                try:
-                    sessions.append(open_session(graph, provider=provider, threads=threads, engines=place))
-                except SessionError as error:
-                    raise SessionError(f"{bundle.path}: {chosen.name} {part}: {error}") from error
-            try:
-                return cls(bundle=bundle, variant=chosen, encoder=sessions[0], head=sessions[1])
-            except SessionError as error:
-                raise SessionError(f"{bundle.path}: {error}") from error
-        except FerEdgeError:
+                sessions.append(open_session(graph, provider=provider, threads=threads, engines=engines))
+            what = chosen.name
+            return cls(bundle=bundle, variant=chosen, encoder=sessions[0], head=sessions[1])
+        except FerEdgeError as error:
             for session in sessions:
                 session.close()
+            if isinstance(error, SessionError):
+                raise SessionError(f"{bundle.path}: {what}: {error}") from error
             raise
 
-    @property
-    def frame_size(self) -> int:
-        """Side S of a frame, in pixels."""
-        return self.manifest.preprocess.size
-
-    @property
-    def feature_size(self) -> int:
-        """Width F of a feature vector."""
-        return self.manifest.sequence.feature_size
-
-    @property
-    def window(self) -> int:
-        """Frames T of a full window."""
-        return self.manifest.sequence.window
-
     def encode(self, frames: Uint8) -> Float32:
-        """Features of frames.
+        """Compute the features of prepared faces.
 
         Args:
-            frames: uint8 (N, S, S) grey, prepared as the manifest says; more than 256, or than the engine was built
-                for, are done in turns.
+            frames: uint8 (N, S, S) grey, prepared (`prepare_face`); more than 256, or than the engine was built for,
+                are computed in several runs.
 
         Returns:
             float32 (N, F).
 
         Raises:
             InputError: another type or shape, or no frame.
-            SessionError: the engine failed or gave NaN.
+            SessionError: the engine failed or computed NaN.
         """
         return self.encode_with_attention(frames)[0]
 
     def encode_with_attention(self, frames: Uint8) -> tuple[Float32, Float32]:
-        """As `encode`, with the weight of each region token: float32 (N, F) and float32 (N, tokens)."""
+        """Compute features, float32 (N, F), and the weights of the region tokens, float32 (N, tokens)."""
         limit = self._most_frames
         if isinstance(frames, np.ndarray) and frames.ndim and len(frames) > limit:
-            return _in_turns(lambda part: self.encode_with_attention(frames[part]), len(frames), limit)
+            return _in_parts(lambda part: self.encode_with_attention(frames[part]), len(frames), limit)
         outputs = self._run("encoder", self.encoder, {"frames": frames})
         return outputs["features"], outputs["attention"]
 
     def logits(self, features: Float32, length: Int64) -> Float32:
-        """Scores of windows, before temperature.
+        """Compute the logits of windows, before temperature.
 
         Args:
-            features: float32 (B, T, F); a window that is not full repeats its oldest feature in front. Where the
-                engine was built for longer windows, that is done here for those that are too short.
-            length: int64 (B,), how many of the T are real, 1 to T.
+            features: float32 (B, T, F); a window that is not full repeats its oldest feature in front. A window shorter
+                than the engine was built for is filled that way here.
+            length: int64 (B,), number of real frames of each window, 1 to T.
 
         Returns:
             float32 (B, classes).
 
         Raises:
             InputError: another type or shape, or a length out of range.
-            SessionError: the engine failed or gave NaN.
+            SessionError: the engine failed or computed NaN.
         """
         return self.logits_with_attention(features, length)[0]
 
     def logits_with_attention(self, features: Float32, length: Int64) -> tuple[Float32, Float32]:
-        """As `logits`, with the weight of each frame: float32 (B, classes) and float32 (B, T)."""
-        limit = self._most_windows
+        """Compute logits, float32 (B, classes), and the weights of the frames, float32 (B, T)."""
+        limit, least = self._most_windows, self._least_steps
         if isinstance(features, np.ndarray) and features.ndim == 3:
             if limit < len(features) == len(length):
-                return _in_turns(
+                return _in_parts(
                     lambda part: self.logits_with_attention(features[part], length[part]), len(features), limit
                 )
-            if self._steps is not None and features.shape[1] < self._steps:
-                return self._short(features, length, self._steps)
+            if least is not None and features.shape[1] < least:
+                return self._filled(features, length, least)
         outputs = self._run("head", self.head, {"features": features, "length": length})
         return outputs["logits"], outputs["attention"]
 
     def probabilities(self, features: Float32, length: Int64) -> Float32:
-        """Softmax of `logits` over the variant's temperature: float32 (B, classes), rows of sum 1."""
-        return softmax(self.logits(features, length), temperature=self.variant.temperature)
+        """Compute softmax(logits / temperature): float32 (B, classes), each row of sum 1."""
+        return self.probabilities_with_attention(features, length)[0]
+
+    def probabilities_with_attention(self, features: Float32, length: Int64) -> tuple[Float32, Float32]:
+        """Compute `probabilities`, and the weights of the frames, float32 (B, T)."""
+        logits, weights = self.logits_with_attention(features, length)
+        return softmax(logits, temperature=self.variant.temperature), weights
 
     def close(self) -> None:
         """Close both sessions; a second call does nothing."""
@@ -278,8 +300,8 @@ class Network:
     ) -> None:
         self.close()
 
-    def _short(self, features: Float32, length: Int64, steps: int) -> tuple[Float32, Float32]:
-        """A window shorter than the engine's: its oldest feature is repeated, and gets the repetitions' weight."""
+    def _filled(self, features: Float32, length: Int64, steps: int) -> tuple[Float32, Float32]:
+        """Repeat a short window's oldest feature; it gets the weights of its repetitions."""
         missing = steps - features.shape[1]
         filled = np.concatenate([np.repeat(features[:, :1], missing, axis=1), features], axis=1)
         logits, weights = self.logits_with_attention(filled, length)
@@ -298,7 +320,7 @@ class Network:
             if steps and len(length) != len(features):
                 raise InputError(f"length: got {len(length)} of them for {len(features)} windows")
         outputs = session.run(feeds)
-        name = _ANSWERS[part]
+        name = _CHECKED[part]
         if not all_finite(outputs[name]):
             raise SessionError(
                 f"the {part} of variant {self.variant.name!r} computes NaN or infinity in {name!r} on "
@@ -309,28 +331,23 @@ class Network:
     def _check_interface(self) -> None:
         size, width, classes = self.frame_size, self.feature_size, len(self.manifest.labels)
         uint8, float32, int64 = np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int64)
-        expected = {
-            "encoder": (
-                [TensorSpec(name="frames", dtype=uint8, shape=(None, size, size))],
-                [TensorSpec(name="features", dtype=float32, shape=(None, width))],
-            ),
-            "head": (
-                [
-                    TensorSpec(name="features", dtype=float32, shape=(None, None, width)),
-                    TensorSpec(name="length", dtype=int64, shape=(None,)),
-                ],
-                [TensorSpec(name="logits", dtype=float32, shape=(None, classes))],
-            ),
-        }
+        expected = (
+            ("encoder's input", self.encoder.inputs, TensorSpec(name="frames", dtype=uint8, shape=(None, size, size))),
+            ("encoder's output", self.encoder.outputs, TensorSpec(name="features", dtype=float32, shape=(None, width))),
+            ("head's input", self.head.inputs, TensorSpec(name="features", dtype=float32, shape=(None, None, width))),
+            ("head's input", self.head.inputs, TensorSpec(name="length", dtype=int64, shape=(None,))),
+            ("head's output", self.head.outputs, TensorSpec(name="logits", dtype=float32, shape=(None, classes))),
+        )
+        for what, found, spec in expected:
+            if not any(_matches(each, spec) for each in found):
+                listed = ", ".join(map(str, found))
+                raise SessionError(f"the {what} {spec.name!r} does not fit the manifest: got {listed}, expected {spec}")
         for part, session in (("encoder", self.encoder), ("head", self.head)):
-            inputs, outputs = expected[part]
-            _match(f"the {part}'s input", session.inputs, inputs)
-            _match(f"the {part}'s output", session.outputs, outputs)
             if "attention" not in {spec.name for spec in session.outputs}:
-                raise SessionError(f"the {part} has no output 'attention'")
+                raise SessionError(f"the {part} has no output 'attention'; export the bundle again")
 
     def _warm_up(self) -> None:
-        """One pass at both ends of the window over a fixed frame of all grey levels; `_run` looks for NaN."""
+        """Run a fixed frame at both ends of the window; `_run` checks for NaN."""
         size = self.frame_size
         rows, columns = np.mgrid[0:size, 0:size]
         frame = ((rows * 37 + columns * 101 + rows * columns * 7) % 256).astype(np.uint8)
@@ -340,33 +357,20 @@ class Network:
 
 
 def _batch_limit(session: Session) -> int:
-    """Rows that one run of the session takes at most."""
+    """Return the largest batch of one run."""
     limits = [spec.limits[0][1] for spec in session.inputs if spec.limits]
     fixed = [spec.shape[0] for spec in session.inputs if spec.shape[0] is not None]
     return min([_BATCH_LIMIT, *limits, *fixed])
 
 
-def _fewest_steps(head: Session) -> int | None:
-    """The fewest frames that the head was built for; None where it takes any."""
-    spec = next(spec for spec in head.inputs if spec.name == "features")
-    return spec.limits[1][0] if spec.limits else spec.shape[1]
-
-
-def _in_turns(run: Callable[[slice], tuple[Float32, Float32]], count: int, limit: int) -> tuple[Float32, Float32]:
+def _in_parts(run: Callable[[slice], tuple[Float32, Float32]], count: int, limit: int) -> tuple[Float32, Float32]:
     parts = [run(slice(start, start + limit)) for start in range(0, count, limit)]
     return np.concatenate([first for first, _ in parts]), np.concatenate([second for _, second in parts])
 
 
-def _match(what: str, got: tuple[TensorSpec, ...], expected: list[TensorSpec]) -> None:
-    found = {spec.name: spec for spec in got}
-    for spec in expected:
-        match = found.get(spec.name)
-        fits = (
-            match is not None
-            and match.dtype == spec.dtype
-            and len(match.shape) == len(spec.shape)
-            and all(a is None or b is None or a == b for a, b in zip(match.shape, spec.shape, strict=True))
-        )
-        if not fits:
-            listed = ", ".join(map(str, got))
-            raise SessionError(f"{what} {spec.name!r} does not fit the manifest: got {listed}, expected {spec}")
+def _matches(found: TensorSpec, spec: TensorSpec) -> bool:
+    return (
+        (found.name, found.dtype) == (spec.name, spec.dtype)
+        and len(found.shape) == len(spec.shape)
+        and all(a is None or b is None or a == b for a, b in zip(found.shape, spec.shape, strict=True))
+    )

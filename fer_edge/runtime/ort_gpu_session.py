@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -18,15 +16,15 @@ import onnxruntime
 from fer_edge.core.errors import SessionError
 from fer_edge.core.files import writing
 from fer_edge.core.types import Array
-from fer_edge.runtime.ort_session import OrtSettings, ort_options, ort_specs, require_ort_provider
-from fer_edge.runtime.session import TensorSpec, check_feeds, one_line
+from fer_edge.runtime.ort_session import load_ort, ort_info, ort_options
+from fer_edge.runtime.session import Session, TensorSpec
 
 __all__ = ["GPU_PROVIDERS", "OrtGpuSession", "stray_nodes"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuProvider:
-    """One of ONNX Runtime's providers for NVIDIA GPUs: its own name, and where its tensors lie."""
+    """One of ONNX Runtime's providers for NVIDIA GPUs: its name there, and the device of its tensors."""
 
     name: str
     device: str = "cuda"
@@ -36,133 +34,71 @@ GPU_PROVIDERS: Final[dict[str, GpuProvider]] = {
     "cuda": GpuProvider(name="CUDAExecutionProvider"),
     "ort-tensorrt": GpuProvider(name="TensorrtExecutionProvider"),
 }
-"""Our name of the provider -> ONNX Runtime's."""
+"""fer-edge's name of the provider -> ONNX Runtime's."""
 
-_BINDINGS: Final = 8  # shapes whose buffers stay on the GPU; the one that was longest unused goes
+_BINDINGS: Final = 8  # shapes whose buffers stay on the GPU; the least recently used one is dropped
 _FLOATS: Final = ("float", "float16", "double", "bfloat16")
 _NAMED: Final = 5  # nodes that a message names
 
 
-class OrtGpuSession:
-    """A graph in ONNX Runtime's CUDA or TensorRT provider.
+class OrtGpuSession(Session):
+    """A graph in ONNX Runtime's CUDA or TensorRT provider; not yet run on a GPU, tested on the CPU provider instead.
 
-    Inputs and outputs are bound to buffers on the GPU that are made at the first run of a shape and keep their
-    addresses while the shape stays, for the last eight shapes. `run` may be called from several threads: the calls
-    wait for one another.
-
-    ONNX Runtime gives a node that a provider cannot take to the next one, down to the CPU, and says so only in its log.
-    Here the graph is run once when it is opened, under ONNX Runtime's profiler, and refused where a node that computes
-    floats ran anywhere else than asked for. (What computes shapes from shapes belongs on the CPU.)
-
-    No GPU has run this yet; it is tested on ONNX Runtime's CPU provider in the GPU's place.
+    Inputs and outputs are bound to GPU buffers that keep their addresses, for the last eight shapes. Runs wait for each
+    other. ONNX Runtime gives a node that a provider cannot compute to the next provider and only logs it, so opening
+    runs the graph once under its profiler and refuses it where another provider computed floats. (Shapes computed from
+    shapes belong on the CPU.)
 
     Args:
         graph: an ONNX file's bytes.
         provider: ``"cuda"`` or ``"ort-tensorrt"``.
-        threads: intra-op threads of what stays on the CPU.
-        cache: a folder in which the TensorRT provider keeps its engines, so that only the first start builds them; None
+        threads: intra-op threads of the nodes on the CPU.
+        cache: folder in which the TensorRT provider keeps its engines, so that only the first start builds them; None
             writes nothing.
 
     Raises:
-        SessionError: the provider is not to be had, refuses the graph, or would leave part of it to another.
+        SessionError: the provider is not available, refuses the graph, or would leave part of it to another.
         OutputError: the cache's folder cannot be written.
     """
 
     def __init__(self, graph: bytes, *, provider: str, threads: int, cache: Path | None = None) -> None:
         self._kind = GPU_PROVIDERS[provider]
-        require_ort_provider(self._kind.name, extra="cuda")
-        self._provider = provider
-        self._threads = threads
-        self._lock = threading.Lock()
         self._bindings: OrderedDict[tuple[tuple[int, ...], ...], _Binding] = OrderedDict()
-        with tempfile.TemporaryDirectory(prefix="fer-edge-") as folder:
-            options = ort_options(threads, OrtSettings())
+        settings = _provider_options(provider, graph, cache)
+        with tempfile.TemporaryDirectory() as folder:
+            options = ort_options(threads)
             options.enable_profiling = True
-            options.profile_file_prefix = str(Path(folder) / "opening")
-            self._session: Any = self._load(graph, options, _provider_options(provider, graph, cache))
-            self._inputs = ort_specs(self._session.get_inputs())
-            self._outputs = ort_specs(self._session.get_outputs())
-            self.run(_blank_feeds(self._inputs))
-            events = json.loads(Path(self._session.end_profiling()).read_text("utf-8"))
-        self._refuse_strays(stray_nodes(events, wanted=self._kind.name))
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
-
-    @property
-    def provider(self) -> str:
-        return self._provider
-
-    @property
-    def provider_version(self) -> str:
-        return f"onnxruntime {onnxruntime.__version__}"
-
-    @property
-    def threads(self) -> int:
-        return self._threads
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        check_feeds(self._inputs, feeds)
-        key = tuple(feeds[spec.name].shape for spec in self._inputs)
-        with self._lock:
-            if self._session is None:
-                raise SessionError("this session is closed")
-            try:
-                if key not in self._bindings:
-                    names = [spec.name for spec in self._outputs]
-                    self._bindings[key] = _Binding(self._session, feeds, names, self._kind.device)
-                self._bindings.move_to_end(key)
-                if len(self._bindings) > _BINDINGS:
-                    self._bindings.popitem(last=False)
-                return self._bindings[key].run(self._session, feeds)
-            except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-                raise SessionError(f"ONNX Runtime failed while running: {one_line(error)}") from error
-
-    def close(self) -> None:
-        with self._lock:
-            self._bindings.clear()
-            self._session = None
-
-    def __enter__(self) -> OrtGpuSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _load(self, graph: bytes, options: Any, provider_options: Mapping[str, str]) -> Any:
-        wanted = self._kind.name
-        try:
-            session = onnxruntime.InferenceSession(graph, options, providers=[(wanted, dict(provider_options))])
-        except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-            raise SessionError(f"ONNX Runtime refuses the graph: {one_line(error)}") from error
-        running = session.get_providers()
-        if not running or running[0] != wanted:
-            raise SessionError(
-                f"asked for {wanted}, but {', '.join(running)} would run; check the driver and the CUDA libraries that "
-                f"onnxruntime {onnxruntime.__version__} needs"
-            )
-        session.disable_fallback()
-        return session
-
-    def _refuse_strays(self, strays: tuple[str, ...]) -> None:
-        if strays:
+            options.profile_file_prefix = str(Path(folder) / "open")
+            session = load_ort(graph, options, self._kind.name, settings, extra="cuda")
+            super().__init__(ort_info(session, provider=provider, threads=threads))
+            self._session: Any | None = session
+            self.run(_blank_feeds(self.inputs))
+            events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+        if strays := stray_nodes(events, wanted=self._kind.name):
             self.close()
             more = f" and {len(strays) - _NAMED} more" if len(strays) > _NAMED else ""
             raise SessionError(
                 f"asked for {self._kind.name}, but it leaves part of the graph to others: "
-                f"{', '.join(strays[:_NAMED])}{more}. Take the provider 'cuda' or 'cpu', or another variant"
+                f"{', '.join(strays[:_NAMED])}{more}; use the provider 'cuda' or 'cpu', or another variant"
             )
+
+    def _compute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        key = tuple(feeds[spec.name].shape for spec in self.inputs)
+        if key not in self._bindings:
+            names = [spec.name for spec in self.outputs]
+            self._bindings[key] = _Binding(self._session, feeds, names, self._kind.device)
+        self._bindings.move_to_end(key)
+        if len(self._bindings) > _BINDINGS:
+            self._bindings.popitem(last=False)
+        return self._bindings[key].run(self._session, feeds)
+
+    def _release(self) -> None:
+        self._bindings.clear()
+        self._session = None
 
 
 class _Binding:
-    """The buffers of one shape on the device."""
+    """The buffers of one shape on the GPU."""
 
     def __init__(self, session: Any, feeds: Mapping[str, Array], outputs: list[str], device: str) -> None:
         self._io = session.io_binding()
@@ -171,7 +107,7 @@ class _Binding:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
             self._io.bind_ortvalue_input(name, value)
             self._inputs[name] = value
-        # Where an output's size follows only from the run, ONNX Runtime makes its buffer, and the buffer is kept.
+        # ONNX Runtime allocates the outputs in this first run, which alone knows every size; the buffers are kept.
         for name in outputs:
             self._io.bind_output(name, device, 0)
         session.run_with_iobinding(self._io)
@@ -188,11 +124,11 @@ class _Binding:
 
 
 def stray_nodes(events: Iterable[Mapping[str, Any]], *, wanted: str) -> tuple[str, ...]:
-    """Nodes that computed floats on another provider, each as ``Conv '/cnn/Conv' on CPUExecutionProvider``.
+    """List nodes that computed floats on another provider, each as ``Conv '/cnn/Conv' on CPUExecutionProvider``.
 
     Args:
-        events: of ONNX Runtime's profile.
-        wanted: the provider that should have run everything.
+        events: ONNX Runtime's profile.
+        wanted: the provider that should compute everything.
     """
     strays: dict[str, None] = {}
     for event in events:
@@ -209,7 +145,7 @@ def stray_nodes(events: Iterable[Mapping[str, Any]], *, wanted: str) -> tuple[st
 
 
 def _blank_feeds(inputs: tuple[TensorSpec, ...]) -> dict[str, Array]:
-    """The smallest feeds; whole numbers are 1, so that a length is a length."""
+    """Build the smallest feeds; integers are 1, which is a valid window length."""
     return {
         spec.name: np.full(tuple(size or 1 for size in spec.shape), 1 if spec.dtype.kind in "iu" else 0, spec.dtype)
         for spec in inputs
@@ -218,7 +154,7 @@ def _blank_feeds(inputs: tuple[TensorSpec, ...]) -> dict[str, Array]:
 
 def _provider_options(provider: str, graph: bytes, cache: Path | None) -> dict[str, str]:
     if provider == "cuda":
-        # TensorFloat-32 keeps ten bits of a float's fraction: FP32 shall mean FP32. Older releases have no such switch.
+        # TensorFloat-32 keeps ten fraction bits, so it is off for FP32. Releases before 1.18 have no such switch.
         has_switch = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 18)
         return {"use_tf32": "0"} if has_switch else {}
     options = {"trt_int8_enable": "1"} if b"QuantizeLinear" in graph else {}

@@ -1,4 +1,4 @@
-"""A source from its first frame to its last: recognised, counted, and written where asked for by name."""
+"""Runs a recognizer over a video source; counts, and writes only the outputs that are named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final, TextIO
 
 import numpy as np
 
-from fer_edge.core.errors import InputError, OutputError
+from fer_edge.core.errors import DataError, OutputError
 from fer_edge.core.files import scratch_file, writing
 from fer_edge.core.json import encode
 from fer_edge.runtime.annotate import annotate_frame, annotated_video, check_annotation_path, write_annotated_image
@@ -31,10 +31,10 @@ _TIMES_KEPT: Final = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutputs:
-    """What a run writes; nothing else is kept of what the camera saw.
+    """What a run writes; no other frame, crop or estimate is kept.
 
     Attributes:
-        annotate: the pictures with the estimates drawn in: a video's file, or an image's for a photograph.
+        annotate: file of the annotated video, or of the annotated image for a photograph.
         records: JSON lines: a path, or an open text stream.
         overwrite: replace files that exist.
     """
@@ -44,10 +44,10 @@ class RunOutputs:
     overwrite: bool = False
 
     def check(self, source: VideoSource) -> None:
-        """Refuse before any work what could not be written after it.
+        """Refuse outputs that could not be written, before any work.
 
         Raises:
-            InputError: a file name whose ending names no format for this source.
+            InputError: a file name whose ending is no format for this source.
             OutputError: a file that exists, without `overwrite`.
         """
         if self.annotate is not None:
@@ -58,17 +58,17 @@ class RunOutputs:
 
 
 def check_output(path: Path, *, source: str, overwrite: bool) -> None:
-    """Refuse a file that is not to be written.
+    """Refuse an output that must not be written.
 
     Raises:
         OutputError: a folder, the source itself, or a file that exists, without `overwrite`.
     """
     with writing(path):
-        there = path.exists()
-    if not there:
+        exists = path.exists()
+    if not exists:
         return
     if path.is_dir():
-        raise OutputError(f"{path} is a folder, expected a file to write")
+        raise OutputError(f"{path}: got a folder, expected a file; choose another name")
     if os.path.exists(source) and path.samefile(source):
         raise OutputError(f"{path} is the source itself; choose another name")
     if not overwrite:
@@ -77,21 +77,21 @@ def check_output(path: Path, *, source: str, overwrite: bool) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """What a run came to.
+    """The results of a run.
 
     Attributes:
         source: as given.
         info: what ran.
         frames: frames read.
         frames_expected: as the file states, None where it does not.
-        frames_with_face: frames in which at least one face was followed.
-        faces: different faces followed.
-        driver_labels: how many frames the driver's face got each label.
-        latency_ms: p50 and p99 of finding faces (``detect``) and of crops, encoder and head (``recognise``), over the
-            newest 65,536 frames.
-        seconds: of the whole run.
-        interrupted: a camera's run was ended by Ctrl-C.
-        lost: why a camera's run ended otherwise, which a camera does not by itself; None of a file.
+        frames_with_face: frames with at least one tracked face.
+        faces: number of tracks.
+        driver_labels: number of frames by the driver's label.
+        latency_ms: p50 and p99 of face detection (``detect``) and of tracking, crops, encoder and head (``recognise``),
+            over the last 65,536 frames.
+        seconds: duration of the run.
+        interrupted: Ctrl-C ended a camera's run.
+        lost: why the camera gave no more frames; None otherwise.
     """
 
     source: str
@@ -107,7 +107,7 @@ class RunSummary:
     lost: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return dict(encode(self))
 
 
@@ -122,26 +122,27 @@ def run_source(
 ) -> RunSummary:
     """Recognise every frame of a source.
 
-    A camera's run ends with Ctrl-C, or where the camera gives no more frames, which `RunSummary.lost` then says; what
-    was asked for is written either way. In a file's run Ctrl-C is passed on, and nothing is written.
+    A camera's run ends with Ctrl-C, or when the camera gives no more frames (`RunSummary.lost`); outputs are written
+    either way. In a file's run Ctrl-C is passed on, and nothing is written.
 
     Args:
-        recognizer: what recognises; stays the caller's to close.
-        source: where the frames come from; stays the caller's to close.
-        outputs: what to write, nothing by default.
-        detector: finds faces, OpenCV's Haar cascade by default.
-        whole_frame: the frames are face crops already: nothing is detected.
+        recognizer: stays open; the caller closes it.
+        source: stays open; the caller closes it.
+        outputs: what to write; nothing by default.
+        detector: finds faces; `HaarDetector` by default.
+        whole_frame: the frames are face crops; no detector runs.
         on_result: called after every frame.
 
     Raises:
-        InputError: a source that cannot be read, or outputs that do not suit it.
-        OutputError: an output that exists or cannot be written; nothing half-written is left.
-        SessionError: no detector is to be had, or the engine failed on a photograph.
+        InputError: outputs that do not suit the source.
+        DataError: a source that cannot be read.
+        OutputError: an output that exists or cannot be written; no partial output is left.
+        SessionError: no detector is available, or the engine failed on a photograph.
     """
     outputs = outputs or RunOutputs()
     outputs.check(source)
     video = VideoRecognizer(recognizer, detector=detector, clock=time.monotonic if source.live else None)
-    tally = _Tally()
+    counts = _Counts()
     started = time.perf_counter()
     interrupted = False
     with contextlib.ExitStack() as stack:
@@ -153,7 +154,7 @@ def run_source(
         try:
             for frame in source:
                 result = _recognise(video, frame, still=source.kind == "image", whole_frame=whole_frame)
-                tally.add(result)
+                counts.add(result)
                 emit({"record": "frame", **result.to_json()})
                 if pictures is not None:
                     pictures.write(annotate_frame(frame.image, result.estimates))
@@ -165,7 +166,7 @@ def run_source(
             if not source.live:
                 raise
             interrupted = True
-        summary = tally.summary(
+        summary = counts.summary(
             source=source, info=recognizer.info, seconds=time.perf_counter() - started, interrupted=interrupted
         )
         emit({"record": "summary", **summary.to_json()})
@@ -182,8 +183,8 @@ def _recognise(video: VideoRecognizer, frame: SourceFrame, *, still: bool, whole
     return video.process(frame.image, timestamp_s=frame.timestamp_s, boxes=boxes)
 
 
-class _Tally:
-    """Counts over the frames of one run, which may last for months: what it keeps does not grow."""
+class _Counts:
+    """Counts over the frames of one run in bounded memory, because a run may last for months."""
 
     def __init__(self) -> None:
         self._frames = 0
@@ -195,7 +196,7 @@ class _Tally:
     def add(self, result: FrameResult) -> None:
         self._frames += 1
         self._with_face += bool(result.estimates)
-        for estimate in result.estimates:  # numbered from 1 on as they appear
+        for estimate in result.estimates:  # track ids count from 1
             self._faces = max(self._faces, estimate.track_id or 0)
         if result.driver is not None:
             self._labels[result.driver.label] += 1
@@ -204,7 +205,7 @@ class _Tally:
 
     def summary(self, *, source: VideoSource, info: NetworkInfo, seconds: float, interrupted: bool) -> RunSummary:
         if not self._frames and not interrupted:
-            raise InputError(f"{source.name} gave no frame")
+            raise DataError(f"{source.name}: got no frame, expected at least one")
         latency_ms = {
             stage: {f"p{rank}": float(np.percentile(times, rank)) for rank in (50, 99)}
             for stage, times in self._times_ms.items()
@@ -227,7 +228,7 @@ class _Tally:
 
 @contextlib.contextmanager
 def _record_writer(target: Path | TextIO | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that writes a record a line: to a stream at once, to a file that appears when the block ends well."""
+    """Yield a function that writes one record per line, to a stream at once or to a file that appears on success."""
     if target is None:
         yield lambda record: None
     elif not isinstance(target, Path):
@@ -247,7 +248,7 @@ def _record_writer(target: Path | TextIO | None) -> Iterator[Callable[[Mapping[s
 def _print(stream: TextIO, record: Mapping[str, Any]) -> None:
     try:
         print(_line(record), end="", file=stream, flush=True)
-    except BrokenPipeError:  # nobody reads any more, which is not an error of ours
+    except BrokenPipeError:  # the reader closed its end
         raise
     except OSError as error:
         raise OutputError(f"cannot write the records: {error.strerror or error}") from error

@@ -17,7 +17,8 @@ import pycuda
 import pycuda.driver
 
 from fer_edge.core.errors import SessionError
-from fer_edge.runtime.cuda_device import Bytes, CapturedGraph, DeviceInfo, HostBuffer
+from fer_edge.core.types import Uint8
+from fer_edge.runtime.cuda_device import CapturedGraph, DeviceInfo, HostBuffer
 
 __all__ = ["PyCudaDevice"]
 
@@ -109,11 +110,11 @@ class PyCudaDevice:
         with _explained("freeing page-locked memory"):
             buffer.token.free()
 
-    def copy_to_device(self, pointer: int, source: Bytes, stream: int) -> None:
+    def copy_to_device(self, pointer: int, source: Uint8, stream: int) -> None:
         with _explained("copying to the device"):
             pycuda.driver.memcpy_htod_async(pointer, source, self._streams[stream])
 
-    def copy_to_host(self, target: Bytes, pointer: int, stream: int) -> None:
+    def copy_to_host(self, target: Uint8, pointer: int, stream: int) -> None:
         with _explained("copying from the device"):
             pycuda.driver.memcpy_dtoh_async(target, pointer, self._streams[stream])
 

@@ -1,39 +1,48 @@
-"""Expressions of face crops: a still, a clip, or a stream with cached features."""
+"""Expression recognition from face crops: stills, clips, and streams with cached features."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
-from fer_edge.core.bundle import Bundle, Manifest
+from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError, SessionError
+from fer_edge.core.manifest import Manifest
 from fer_edge.core.preprocess import prepare_face
-from fer_edge.core.types import Array, Uint8
-from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
+from fer_edge.core.types import Array, Float32, Uint8
+from fer_edge.runtime.arguments import check_type, number
+from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate, failed_estimate
 from fer_edge.runtime.feature_window import FeatureWindow, WindowView
-from fer_edge.runtime.inference import Network, NetworkInfo
+from fer_edge.runtime.inference import BundleSource, Network, NetworkInfo, PathLike, open_bundle
 
-__all__ = ["ExpressionStream", "Recognizer", "StreamOptions"]
+__all__ = ["ExpressionStream", "Recognizer", "StreamOptions", "StreamOutputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """When a stream starts over, and when it calls an estimate DEGRADED.
+    """When a stream empties its window, and when it marks an estimate DEGRADED.
 
     Attributes:
         max_gap_s: a longer pause between two frames empties the window.
-        max_age_ms: an estimate given later than this after its frame is DEGRADED.
-        max_stretch: so is one whose frames lie further apart than this many of the model's frame periods.
+        max_age_ms: an estimate delivered later than this after its frame is DEGRADED.
+        max_stretch: an estimate is DEGRADED whose frames are further apart than this many frame periods of the model.
+
+    Raises:
+        InputError: a value that is not a positive number.
+
+    Example:
+        >>> from fer_edge.runtime import StreamOptions
+        >>> StreamOptions(max_age_ms=200).max_gap_s
+        1.0
     """
 
     max_gap_s: float = 1.0
@@ -42,45 +51,69 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         for name in ("max_gap_s", "max_age_ms", "max_stretch"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name}: got {value}, expected a positive number")
+            number(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StreamOutputs:
+    """What the network computed for the faces of one frame, for an observer of `Recognizer.update_streams`.
+
+    Attributes:
+        faces: uint8 (N, S, S), the prepared faces.
+        region_attention: float32 (N, tokens), weights of the encoder's region tokens.
+        views: the window of each stream.
+        frame_attention: float32 (N, T), weights of the windows' frames.
+        probabilities: float32 (N, C).
+    """
+
+    faces: Uint8
+    region_attention: Float32
+    views: tuple[WindowView, ...]
+    frame_attention: Float32
+    probabilities: Float32
 
 
 class Recognizer:
-    """A bundle ready to recognise; a context manager.
+    """Recognises expressions in face crops with one variant of a bundle; a context manager.
 
-    Faces are crops of any size, uint8 (H, W) grey or (H, W, 3) BGR, cut as the bundle's preprocessing says
-    (`fer_edge.core.preprocess.crop_face` does that). One recognizer serves any number of streams; calls from several
-    threads are as safe as those of `Network`, a stream itself belongs to one thread.
+    Faces are raw crops of any size, uint8 (H, W) grey or (H, W, 3) BGR, as `cut_face` returns them with the bundle's
+    preprocessing; the recognizer resizes and filters them. One recognizer serves any number of streams. Calls from
+    several threads are as safe as those of `Network`; a stream belongs to one thread at a time.
 
     Args:
-        bundle: an open bundle, its folder, or a shipped bundle's name.
-        variant: ``"auto"`` is int8 where the bundle has it, else fp32 (on ``"cuda"`` always fp32); `info` says which
-            runs.
-        provider: the engine; it runs or it raises.
+        bundle: an open bundle, its folder, or the name of a shipped bundle.
+        variant: a variant's name, or ``"auto"``: int8 where the bundle has it, else fp32 (on ``"cuda"`` always fp32).
+            `info` holds the variant that runs.
+        provider: the engine (`PROVIDERS`); another one is never used in its place.
         threads: threads of one run.
-        engines: the folder of built engines, or where the engine keeps what it compiles, as for `Network.open`.
+        engines: the folder of built engines or of the engine's cache, as in `Network.open`.
 
     Raises:
         BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import Recognizer
+        >>> face = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)
+        >>> with Recognizer("nano") as recognizer:
+        ...     estimate = recognizer.recognize(face)
+        ...     estimate.state, estimate.label in (*recognizer.labels, "unknown")
+        ('OK', True)
     """
 
     def __init__(
         self,
-        bundle: Bundle | str | os.PathLike[str],
+        bundle: BundleSource,
         *,
         variant: str = "auto",
         provider: str = "cpu",
         threads: int = 1,
-        engines: Path | None = None,
+        engines: PathLike | None = None,
     ) -> None:
-        self._engines = engines
-        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        self._provider = provider
-        self._threads = threads
+        self._bundle: Bundle = open_bundle(bundle)
+        self._opening: dict[str, Any] = {"provider": provider, "threads": threads, "engines": engines}
         self._lock = threading.Lock()
-        self._calls: Counter[Network] = Counter()  # under way, by the network that each began with
+        self._calls: Counter[Network] = Counter()  # calls in progress, by the network that each started with
         self._network = self._open(variant)
 
     @property
@@ -95,22 +128,22 @@ class Recognizer:
 
     @property
     def info(self) -> NetworkInfo:
-        """What really runs: variant, precision, provider and its version, threads."""
+        """What runs: variant, precision, provider and its version, threads."""
         return self._network.info
 
     @property
     def network(self) -> Network:
-        """The encoder and head that run now."""
+        """The encoder and head in use."""
         return self._network
 
     def change_variant(self, variant: str) -> None:
-        """Go on with another variant of the bundle; the windows of all streams start over at their next frame.
+        """Switch to another variant of the bundle; the windows of all streams start over at their next frame.
 
-        A call that another thread has under way ends with the old variant, which is closed after it.
+        A call in progress on another thread finishes with the old variant, which is closed after it.
 
         Raises:
             BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`; the old variant
-                then goes on.
+                stays in use.
         """
         network = self._open(variant)
         with self._lock:
@@ -122,42 +155,45 @@ class Recognizer:
             network.close()
 
     def recognize(self, face: Uint8) -> ExpressionEstimate:
-        """The expression of one still.
+        """Recognise the expression of one still.
 
         Raises:
-            InputError: another type or shape, or an empty crop.
+            FrameError: another type or shape, or an empty crop.
             SessionError: the engine failed.
         """
         return self.recognize_stills([face])[0]
 
     def recognize_stills(self, faces: Sequence[Uint8]) -> tuple[ExpressionEstimate, ...]:
-        """As `recognize`, for several stills in one batch."""
-        if not len(faces):
-            return ()
+        """Recognise several stills in one batch; as `recognize`."""
         started = time.perf_counter_ns()
+        prepared = self._prepare(faces)
+        if not len(prepared):
+            return ()
         with self._in_use() as network:
-            features = network.encode(self._prepare(faces))
+            features = network.encode(prepared)
             rows = network.probabilities(features[:, None], np.ones(len(features), np.int64))
         return tuple(self._estimate(network, row, age_ms=_since_ms(started), window_fill=1.0) for row in rows)
 
     def recognize_clip(self, faces: Sequence[Uint8]) -> ExpressionEstimate:
-        """The one expression of a clip of one face.
+        """Recognise the expression of a clip of one face.
 
         A clip longer than the model's window is read in windows that cover it evenly, and their probabilities are
         averaged.
 
         Args:
-            faces: crops in order of time, at the manifest's frame rate; an array (T, H, W) will do.
+            faces: crops in order of time, at the manifest's frame rate; an array (T, H, W) is accepted.
 
         Raises:
-            InputError: no frame, another type or shape, or an empty crop.
+            InputError: no frame.
+            FrameError: another type or shape, or an empty crop.
             SessionError: the engine failed.
         """
-        if not len(faces):
-            raise InputError("faces: got an empty clip, expected at least one frame")
         started = time.perf_counter_ns()
+        prepared = self._prepare(faces)
+        if not len(prepared):
+            raise InputError("faces: got an empty clip, expected at least one frame")
         with self._in_use() as network:
-            features = network.encode(self._prepare(faces))
+            features = network.encode(prepared)
             count, window = len(features), network.window
             steps = min(count, window)
             starts = np.linspace(0, count - steps, math.ceil(count / window)).round().astype(np.int64)
@@ -174,53 +210,76 @@ class Recognizer:
     def stream(
         self, *, clock: Callable[[], float] | None = None, options: StreamOptions | None = None
     ) -> ExpressionStream:
-        """A new stream of one face.
+        """Start a stream for one face.
 
         Args:
-            clock: the clock that the frames' timestamps come from (`time.monotonic`, say): ages then count from the
-                moment the frame was taken. Without it they count from the call of `update`.
-            options: when to start over and when to call an estimate DEGRADED.
+            clock: the clock of the frames' timestamps, for example `time.monotonic`; ages then count from the capture
+                of the frame. Without it they count from the call of `update`.
+            options: when to empty the window, and when to mark an estimate DEGRADED.
+
+        Raises:
+            InputError: a clock that cannot be called, or options of another type.
         """
-        return ExpressionStream(self, clock=clock, options=options or StreamOptions())
+        return ExpressionStream(self, clock=clock, options=options)
 
     def update_streams(
-        self, streams: Sequence[ExpressionStream], faces: Sequence[Uint8], *, timestamp_s: float
+        self,
+        streams: Sequence[ExpressionStream],
+        faces: Sequence[Uint8],
+        *,
+        timestamp_s: float,
+        observer: Callable[[StreamOutputs], None] | None = None,
     ) -> tuple[ExpressionEstimate, ...]:
-        """`ExpressionStream.update` for several faces of one frame: one encoder batch, one head batch.
+        """Update several streams with the faces of one frame: one encoder batch, one head batch.
 
         Args:
-            streams: this recognizer's streams, each once.
-            faces: a crop for each.
-            timestamp_s: when the frame was taken, in seconds.
+            streams: streams of this recognizer, each once.
+            faces: one raw crop per stream.
+            timestamp_s: capture time of the frame, in seconds.
+            observer: called with what the network computed, unless the engine failed.
 
         Returns:
             An estimate for each stream; all FAILED where the engine failed.
 
         Raises:
-            InputError: another type or shape, an empty crop, or a time not later than the last one.
+            InputError: streams and faces that do not match, or a stream of another recognizer.
+            FrameError: a face of another type or shape, an empty crop, or a time not later than the last one.
         """
+        streams, faces = _listed("streams", streams), _listed("faces", faces)
         if len(streams) != len(faces) or len({id(stream) for stream in streams}) != len(streams):
-            raise InputError(f"got {len(streams)} streams for {len(faces)} faces, expected one each, none twice")
-        if any(stream._recognizer is not self for stream in streams):
-            raise InputError("got a stream of another recognizer, expected this one's own")
+            raise InputError(f"streams: got {len(streams)} for {len(faces)} faces, expected one per face, none twice")
+        if any(getattr(stream, "_recognizer", None) is not self for stream in streams):
+            raise InputError("streams: got a stream of another recognizer, expected this one's own")
+        for stream in streams:
+            timestamp_s = stream._window.check_time(timestamp_s)
         if not streams:
             return ()
         started = time.perf_counter_ns()
-        frames = self._prepare(faces)
-        for stream in streams:
-            stream._window.check_time(timestamp_s)
+        prepared = self._prepare(faces)
         try:
             with self._in_use() as network:
-                features = network.encode(frames)
+                features, regions = network.encode_with_attention(prepared)
                 for stream, feature in zip(streams, features, strict=True):
                     stream._window.push(feature, timestamp_s=timestamp_s, encoder=network.variant.encoder.sha256)
-                views = [stream._window.view() for stream in streams]
+                views = tuple(stream._window.view() for stream in streams)
                 lengths = np.array([view.length for view in views], np.int64)
-                rows = network.probabilities(np.stack([view.features for view in views]), lengths)
+                rows, weights = network.probabilities_with_attention(
+                    np.stack([view.features for view in views]), lengths
+                )
         except SessionError as error:
-            return tuple(stream._failed(str(error), timestamp_s, started) for stream in streams)
+            reason = str(error)
+            return tuple(
+                failed_estimate(reason, timestamp_s=timestamp_s, age_ms=stream._age_ms(timestamp_s, started))
+                for stream in streams
+            )
+        if observer is not None:
+            observer(
+                StreamOutputs(
+                    faces=prepared, region_attention=regions, views=views, frame_attention=weights, probabilities=rows
+                )
+            )
         results = zip(streams, rows, views, strict=True)
-        return tuple(stream._given(network, row, view, timestamp_s, started) for stream, row, view in results)
+        return tuple(stream._estimate(network, row, view, timestamp_s, started) for stream, row, view in results)
 
     def close(self) -> None:
         """Close the engine; a second call does nothing."""
@@ -235,13 +294,11 @@ class Recognizer:
         self.close()
 
     def _open(self, variant: str) -> Network:
-        return Network.open(
-            self._bundle, variant=variant, provider=self._provider, threads=self._threads, engines=self._engines
-        )
+        return Network.open(self._bundle, variant=variant, **self._opening)
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[Network]:
-        """The network of now, for one call: `change_variant` leaves it open until the call's end."""
+        """Hold the current network open for one call, whatever `change_variant` does meanwhile."""
         with self._lock:
             network = self._network
             self._calls[network] += 1
@@ -256,9 +313,10 @@ class Recognizer:
             if retired:
                 network.close()
 
-    def _prepare(self, faces: Sequence[Uint8]) -> Uint8:
+    def _prepare(self, faces: Iterable[Uint8]) -> Uint8:
         spec = self.manifest.preprocess
-        return np.stack([prepare_face(face, spec) for face in faces])
+        prepared = [prepare_face(face, spec) for face in _listed("faces", faces)]
+        return np.stack(prepared) if prepared else np.empty((0, spec.size, spec.size), np.uint8)
 
     def _estimate(
         self,
@@ -270,7 +328,7 @@ class Recognizer:
         timestamp_s: float | None = None,
         degraded: str | None = None,
     ) -> ExpressionEstimate:
-        """One row of a network's probabilities as an estimate."""
+        """Turn one row of probabilities into an estimate."""
         best = int(np.argmax(row))
         threshold = network.variant.unknown_threshold
         doubt = None
@@ -289,30 +347,50 @@ class Recognizer:
 
 
 class ExpressionStream:
-    """One face over time; `Recognizer.stream` makes it, one thread uses it.
+    """One face over time; created by `Recognizer.stream`, used by one thread at a time.
 
-    Each `update` costs one encoder pass and one pass of the head over the cached features of the window
-    (`fer_edge.runtime.feature_window` says which).
+    Each `update` costs one encoder pass and one pass of the head over the window's cached features.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import Recognizer
+        >>> crops = np.random.default_rng(0).integers(0, 256, (3, 96, 96), dtype=np.uint8)
+        >>> with Recognizer("nano") as recognizer:
+        ...     stream = recognizer.stream()
+        ...     for index, crop in enumerate(crops):
+        ...         estimate = stream.update(crop, timestamp_s=index / 30)
+        ...     estimate.state, 0 < estimate.window_fill < 1
+        ('DEGRADED', True)
     """
 
-    def __init__(self, recognizer: Recognizer, *, clock: Callable[[], float] | None, options: StreamOptions) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        *,
+        clock: Callable[[], float] | None = None,
+        options: StreamOptions | None = None,
+    ) -> None:
+        options = StreamOptions() if options is None else options
+        check_type("options", options, StreamOptions, "StreamOptions")
+        if clock is not None and not callable(clock):
+            raise InputError(f"clock: got {type(clock).__name__}, expected a function that returns seconds")
         self._recognizer = recognizer
         self._clock = clock
         self._options = options
         self._window = FeatureWindow(recognizer.manifest.sequence, max_gap_s=options.max_gap_s)
 
     def update(self, face: Uint8, *, timestamp_s: float) -> ExpressionEstimate:
-        """Take one frame's face into account.
+        """Recognise the expression over the window that ends at this frame.
 
         Args:
-            face: uint8 (H, W) grey or (H, W, 3) BGR crop.
-            timestamp_s: when the frame was taken, in seconds; later than the one before.
+            face: uint8 (H, W) grey or (H, W, 3) BGR raw crop.
+            timestamp_s: capture time of the frame, in seconds; later than the previous one.
 
         Returns:
-            The expression over the window that ends at this frame; FAILED where the engine failed.
+            The estimate; FAILED where the engine failed.
 
         Raises:
-            InputError: another type or shape, an empty crop, or a time not later than the last one.
+            FrameError: another type or shape, an empty crop, or a time not later than the last one.
         """
         return self._recognizer.update_streams([self], [face], timestamp_s=timestamp_s)[0]
 
@@ -320,7 +398,7 @@ class ExpressionStream:
         """Empty the window, for example when another person sits down."""
         self._window.clear()
 
-    def _given(
+    def _estimate(
         self, network: Network, row: Array, view: WindowView, timestamp_s: float, started_ns: int
     ) -> ExpressionEstimate:
         sequence = self._recognizer.manifest.sequence
@@ -339,18 +417,15 @@ class ExpressionStream:
             degraded=degraded,
         )
 
-    def _failed(self, reason: str, timestamp_s: float, started_ns: int) -> ExpressionEstimate:
-        return ExpressionEstimate(
-            label=UNKNOWN,
-            unknown_because="nothing could be computed",
-            timestamp_s=timestamp_s,
-            age_ms=self._age_ms(timestamp_s, started_ns),
-            state="FAILED",
-            state_because=reason,
-        )
-
     def _age_ms(self, timestamp_s: float, started_ns: int) -> float:
         return _since_ms(started_ns) if self._clock is None else max(0.0, (self._clock() - timestamp_s) * 1e3)
+
+
+def _listed(name: str, values: Any) -> list[Any]:
+    check_type(name, values, (list, tuple, np.ndarray), "a list, a tuple or an array")
+    if isinstance(values, np.ndarray) and not values.ndim:
+        raise InputError(f"{name}: got a single number, expected a list, a tuple or an array")
+    return list(values)
 
 
 def _since_ms(started_ns: int) -> float:

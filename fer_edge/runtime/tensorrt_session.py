@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from fer_edge.core.errors import OutputError, SessionError
 from fer_edge.core.files import write_atomic
 from fer_edge.core.tensorrt_flavours import Package
-from fer_edge.runtime.cuda_device import Device, open_device
-from fer_edge.runtime.device_session import DeviceSession, Shape
+from fer_edge.runtime.cuda_device import Device
+from fer_edge.runtime.device_session import DeviceSession, Shape, open_device
 from fer_edge.runtime.engine_files import EngineFile, EngineLayer, find_engine
 from fer_edge.runtime.session import TensorSpec
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt, numpy_dtype
@@ -59,7 +61,9 @@ class TensorRtEngine:
         self._cache: Any | None = None
         self._config: Any | None = self._runtime_config(engine) if library.flavour.just_in_time else None
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        self.device_dtypes = {name: numpy_dtype(engine.get_tensor_dtype(name)) for name in names}
+        self.device_dtypes: Mapping[str, np.dtype[Any]] = {
+            name: numpy_dtype(engine.get_tensor_dtype(name)) for name in names
+        }
         self.inputs, self.outputs = self._specs(engine, names)
         self.provider = _PROVIDERS[library.package]
         self.provider_version = library.title

@@ -1,4 +1,4 @@
-"""Faces over time, by overlap, and which of them is the driver's."""
+"""Tracks faces over frames by box overlap, and chooses the driver's."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
+from fer_edge.runtime.arguments import check_timestamp, check_type, number, whole_number
 from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["FaceTrack", "FaceTracker", "TrackerOptions", "box_overlaps", "prominence"]
 
-_FIRST_STEP_S: Final = 1 / 30  # what the first frame counts for, which has none before it
+_FIRST_STEP_S: Final = 1 / 30  # assumed before the first frame
 
 
 def box_overlaps(first: Sequence[BoxXyxy], second: Sequence[BoxXyxy]) -> NDArray[np.float64]:
-    """Intersection over union of every box with every other: float64 (len(first), len(second)), 0 to 1."""
+    """Compute the intersection over union of all pairs of boxes: float64 (len(first), len(second)), 0 to 1."""
     a = np.asarray(first, np.float64).reshape(-1, 1, 4)
     b = np.asarray(second, np.float64).reshape(1, -1, 4)
     sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
@@ -29,7 +30,7 @@ def box_overlaps(first: Sequence[BoxXyxy], second: Sequence[BoxXyxy]) -> NDArray
 
 
 def prominence(box: BoxXyxy, image_size: tuple[int, int]) -> float:
-    """Share of the image's area, times a weight that falls from 1 in the middle to 1/2 at the edge: 0 to 1."""
+    """Compute the box's share of the image, weighted 1 in the middle to 1/2 at the edge: 0 to 1."""
     width, height = image_size
     left, top, right, bottom = box
     across = abs((left + right) / width - 1)
@@ -39,14 +40,22 @@ def prominence(box: BoxXyxy, image_size: tuple[int, int]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerOptions:
-    """How faces are followed.
+    """How faces are tracked, and how the driver is chosen.
 
     Attributes:
-        min_overlap: intersection over union from which a box continues a track.
-        max_lost_s: a track that was not seen for longer ends.
-        stable_after: times a face must be seen before it can be the driver's.
-        settle_s: time in which a face's prominence counts; the driver changes no faster.
-        takeover: another face must be this many times as prominent to take the driver's place.
+        min_overlap: smallest intersection over union with which a box continues a track.
+        max_lost_s: a track ends when its face was not found for longer.
+        stable_after: frames in which a face must be found before it can be the driver's.
+        settle_s: time constant of the smoothed prominence; the driver changes no faster.
+        takeover: another face must be this many times as prominent to become the driver's.
+
+    Raises:
+        InputError: a value outside its range.
+
+    Example:
+        >>> from fer_edge.runtime import TrackerOptions
+        >>> TrackerOptions(max_lost_s=0.5).stable_after
+        3
     """
 
     min_overlap: float = 0.3
@@ -56,26 +65,23 @@ class TrackerOptions:
     takeover: float = 1.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_overlap < 1:
+        for name in ("min_overlap", "max_lost_s", "settle_s", "takeover"):
+            number(name, getattr(self, name))
+        if self.min_overlap >= 1:
             raise InputError(f"min_overlap: got {self.min_overlap}, expected between 0 and 1")
-        if self.stable_after < 1:
-            raise InputError(f"stable_after: got {self.stable_after}, expected 1 or more")
-        for name in ("max_lost_s", "settle_s", "takeover"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name}: got {value}, expected a positive number")
+        whole_number("stable_after", self.stable_after, least=1)
 
 
 @dataclass(kw_only=True)
 class FaceTrack:
-    """One face followed over frames.
+    """One tracked face.
 
     Attributes:
-        track_id: its number, from 1; never used again.
-        box_xyxy: where it was seen last, in pixels.
-        seen_s: when it was seen last.
-        hits: how often it was seen.
-        prominence: share of the image times nearness to the middle, smoothed over time; a new face's rises from 0.
+        track_id: its number, from 1; never reused.
+        box_xyxy: its last box, in pixels.
+        seen_s: time of the last frame in which it was found.
+        hits: number of frames in which it was found.
+        prominence: `prominence` of its boxes, smoothed over time from 0.
     """
 
     track_id: int
@@ -86,14 +92,15 @@ class FaceTrack:
 
 
 class FaceTracker:
-    """Greedy matching by overlap, best pair first.
+    """Matches boxes to tracks greedily by overlap, best pair first.
 
-    The driver is the most prominent stable face: large, and near the middle of the image. Once named it stays the
-    driver until its track ends or another face has been clearly more prominent for a while (`TrackerOptions`).
+    The driver is the most prominent stable face: large, and near the middle of the image. It stays the driver until its
+    track ends or another face has been clearly more prominent for a while (`TrackerOptions`).
     """
 
     def __init__(self, options: TrackerOptions | None = None) -> None:
-        self._options = options or TrackerOptions()
+        self._options = TrackerOptions() if options is None else options
+        check_type("tracking", self._options, TrackerOptions, "TrackerOptions")
         self._tracks: list[FaceTrack] = []
         self._driver: int | None = None
         self._next_id = 1
@@ -101,32 +108,39 @@ class FaceTracker:
 
     @property
     def tracks(self) -> tuple[FaceTrack, ...]:
-        """The faces being followed, those not seen in the newest frame included; oldest first."""
+        """The tracked faces, including those not found in the newest frame; oldest first."""
         return tuple(self._tracks)
 
     @property
     def driver_id(self) -> int | None:
-        """The driver's track, None where no face is stable yet."""
+        """Track id of the driver's face, None where no face is stable yet."""
         return self._driver
+
+    def check_time(self, timestamp_s: float) -> float:
+        """Check a time as `update` does, before any work is done for its frame.
+
+        Raises:
+            FrameError: a time that is not finite or not later.
+        """
+        return check_timestamp(timestamp_s, previous_s=self._now_s)
 
     def update(
         self, boxes: Sequence[BoxXyxy], *, timestamp_s: float, image_size: tuple[int, int]
     ) -> tuple[FaceTrack, ...]:
-        """Continue the tracks with one frame's boxes.
+        """Continue the tracks with the boxes of one frame.
 
         Args:
-            boxes: the faces found, in pixels.
-            timestamp_s: when the frame was taken; later than the one before.
+            boxes: boxes of the faces, in pixels.
+            timestamp_s: capture time of the frame; later than the previous one.
             image_size: width and height of the frame.
 
         Returns:
             The track of each box, in the boxes' order.
 
         Raises:
-            InputError: a time that is not finite or not later.
+            FrameError: a time that is not finite or not later.
         """
-        if not math.isfinite(timestamp_s) or (self._now_s is not None and timestamp_s <= self._now_s):
-            raise InputError(f"timestamp_s: got {timestamp_s}, expected later than {self._now_s}")
+        timestamp_s = self.check_time(timestamp_s)
         elapsed_s = _FIRST_STEP_S if self._now_s is None else timestamp_s - self._now_s
         self._now_s = timestamp_s
         self._tracks = [track for track in self._tracks if timestamp_s - track.seen_s <= self._options.max_lost_s]

@@ -1,4 +1,4 @@
-"""Video in, estimates out: find the faces, follow them, recognise each over its own window."""
+"""Video in, estimates out: find the faces, track them, recognise each over its own window."""
 
 from __future__ import annotations
 
@@ -8,28 +8,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import FrameError, InputError
 from fer_edge.core.json import encode
-from fer_edge.core.preprocess import check_image, crop_face
+from fer_edge.core.preprocess import cut_face
 from fer_edge.core.types import Uint8
-from fer_edge.runtime.detector import FaceDetector, FaceFinder
-from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
-from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions
+from fer_edge.runtime.arguments import check_type
+from fer_edge.runtime.detector import FaceDetector, FaceFinder, FoundFaces
+from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate, failed_estimate
+from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions, StreamOutputs
 from fer_edge.runtime.tracker import FaceTrack, FaceTracker, TrackerOptions, prominence
 
-__all__ = ["FrameResult", "VideoRecognizer"]
+__all__ = ["FrameResult", "TrackObserver", "VideoRecognizer"]
+
+TrackObserver = Callable[[Sequence[FaceTrack], StreamOutputs], None]
+"""Called with the tracks that were recognised in a frame, and what the network computed for them, in that order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameResult:
-    """What one frame gave.
+    """The estimates of one frame.
 
     Attributes:
         index: the frame's number, from 0.
-        timestamp_s: when it was taken.
-        estimates: one for every face followed, in the order of their track ids.
-        detect_ms: time spent finding faces.
-        recognise_ms: time spent on crops, encoder and head.
+        timestamp_s: capture time of the frame.
+        estimates: one per tracked face, in the order of their track ids.
+        detect_ms: time spent on face detection.
+        recognise_ms: time spent on tracking, crops, encoder and head.
+
+    Example:
+        >>> from fer_edge.runtime import FrameResult
+        >>> FrameResult(index=0, timestamp_s=0.0, estimates=(), detect_ms=2.0, recognise_ms=0.0).driver is None
+        True
     """
 
     index: int
@@ -44,25 +53,38 @@ class FrameResult:
         return next((estimate for estimate in self.estimates if estimate.driver), None)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return dict(encode(self))
 
 
 class VideoRecognizer:
-    """Faces of a video: detector, tracker, and a stream of expressions for each face followed.
+    """Recognises the faces of a video: detector, tracker, and a stream of expressions per tracked face.
 
-    All faces of a frame go through the encoder and the head as one batch. A face that is lost from sight for a moment
-    keeps its last estimate, DEGRADED and growing older, until its track ends. One thread uses it.
+    All faces of a frame go through the encoder and the head as one batch. A face that is not found for a moment keeps
+    its last estimate, DEGRADED and with growing age, until its track ends. Use one from one thread at a time; the two
+    stages of `process` may run in different threads: `find` (detector) and `recognize` (all else).
 
     Args:
-        recognizer: stays the caller's to close.
-        detector: finds faces; the Haar cascade of OpenCV 4 where none is given.
-        tracking: how faces are followed and the driver is chosen (`FaceTracker`).
-        streaming: when a face's window starts over, and when its estimates are DEGRADED.
-        clock: the clock that the timestamps come from, for true ages (`Recognizer.stream`).
+        recognizer: stays open; the caller closes it.
+        detector: finds faces; `HaarDetector` where None.
+        tracking: options of the tracker and of the driver's choice.
+        streaming: options of each face's stream.
+        clock: the clock of the timestamps, for true ages (`Recognizer.stream`).
+        observer: called after every frame in which faces were recognised.
 
     Raises:
-        InputError: the bundle aligns faces by the eyes, which no detector here finds.
+        InputError: an argument of another type, or a bundle that aligns by the eyes, which no detector here finds.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import Recognizer, VideoRecognizer
+        >>> frames = np.random.default_rng(0).integers(0, 256, (3, 120, 160, 3), dtype=np.uint8)
+        >>> with Recognizer("nano") as recognizer:
+        ...     video = VideoRecognizer(recognizer)
+        ...     for index, frame in enumerate(frames):
+        ...         result = video.process(frame, timestamp_s=index / 30, boxes=[(40, 20, 120, 100)])
+        ...     result.driver.track_id
+        1
     """
 
     def __init__(
@@ -73,71 +95,91 @@ class VideoRecognizer:
         tracking: TrackerOptions | None = None,
         streaming: StreamOptions | None = None,
         clock: Callable[[], float] | None = None,
+        observer: TrackObserver | None = None,
     ) -> None:
+        check_type("recognizer", recognizer, Recognizer, "a Recognizer")
         if recognizer.manifest.preprocess.alignment == "eyes":
             raise InputError(
-                f"the bundle {recognizer.manifest.name!r} aligns faces by the eyes, which the video path cannot; "
-                "crop the faces with crop_face(..., eyes=...) and use Recognizer.stream"
+                f"alignment: got the bundle {recognizer.manifest.name!r}, which aligns faces by the eyes, expected one "
+                "that does not; crop the faces with cut_face(..., eyes=...) and use Recognizer.stream"
             )
         self._recognizer = recognizer
-        self._faces = FaceFinder(detector)
+        self._finder = FaceFinder(detector)
         self._tracker = FaceTracker(tracking)
-        self._streaming = streaming
         self._clock = clock
+        self._streaming = streaming
+        recognizer.stream(clock=clock, options=streaming)  # refuses wrong options here, not at the first face
+        self._observer = observer
         self._streams: dict[int, ExpressionStream] = {}
         self._last: dict[int, ExpressionEstimate] = {}
         self._index = 0
 
     def process(self, frame: Uint8, *, timestamp_s: float, boxes: Sequence[BoxXyxy] | None = None) -> FrameResult:
-        """Take the next frame.
+        """Recognise the next frame: `find`, then `recognize`.
 
         Args:
             frame: uint8 (H, W, 3) BGR or (H, W) grey.
-            timestamp_s: when it was taken, in seconds; later than the one before.
-            boxes: the faces' boxes where they are known already; the detector then is not asked.
+            timestamp_s: capture time of the frame, in seconds; later than the previous one.
+            boxes: the faces' boxes where they are known; the detector is then not run.
 
         Raises:
-            InputError: another type or shape, a box given that is not four finite numbers, or a time not later than the
-                last one.
-            SessionError, MissingPackageError: no face detector is to be had (`HaarDetector`).
+            FrameError: another type or shape, a given box that is not four finite numbers, or a time not later than the
+                last one. The frame is skipped; the next call may succeed.
+            SessionError, MissingPackageError: no face detector is available (`HaarDetector`).
         """
+        self._tracker.check_time(timestamp_s)
         started = time.perf_counter_ns()
-        check_image(frame)
-        found = self._faces.find(frame, boxes)
-        detected = time.perf_counter_ns()
-        size = (frame.shape[1], frame.shape[0])
-        seen = self._tracker.update(found, timestamp_s=timestamp_s, image_size=size)
-        self._forget_ended()
-        self._recognise(frame, seen, timestamp_s)
-        estimates = tuple(self._current(track, timestamp_s) for track in self._tracker.tracks)
+        found = self.find(frame, boxes=boxes)
+        detect_ms = (time.perf_counter_ns() - started) / 1e6
+        return dataclasses.replace(self.recognize(found, timestamp_s=timestamp_s), detect_ms=detect_ms)
+
+    def find(self, frame: Uint8, *, boxes: Sequence[BoxXyxy] | None = None) -> FoundFaces:
+        """Find the faces of a frame, the first stage of `process`; it touches no track.
+
+        Raises:
+            FrameError, SessionError, MissingPackageError: as `process`.
+        """
+        return self._finder.find(frame, boxes)
+
+    def recognize(self, found: FoundFaces, *, timestamp_s: float) -> FrameResult:
+        """Track and recognise the faces found in a frame, the second stage of `process`.
+
+        Raises:
+            InputError: another type than `find` returns.
+            FrameError: a time not later than the last one.
+        """
+        check_type("found", found, FoundFaces, "the result of find")
+        started = time.perf_counter_ns()
+        seen = self._tracker.update(found.boxes, timestamp_s=timestamp_s, image_size=found.size)
+        alive = {track.track_id for track in self._tracker.tracks}
+        self._streams = {track: stream for track, stream in self._streams.items() if track in alive}
+        self._last = {track: estimate for track, estimate in self._last.items() if track in alive}
+        self._update_streams(found, seen, timestamp_s)
         result = FrameResult(
             index=self._index,
             timestamp_s=timestamp_s,
-            estimates=estimates,
-            detect_ms=(detected - started) / 1e6,
-            recognise_ms=(time.perf_counter_ns() - detected) / 1e6,
+            estimates=tuple(self._current(track, timestamp_s) for track in self._tracker.tracks),
+            detect_ms=0.0,
+            recognise_ms=(time.perf_counter_ns() - started) / 1e6,
         )
         self._index += 1
         return result
 
     def process_still(self, image: Uint8, *, boxes: Sequence[BoxXyxy] | None = None) -> FrameResult:
-        """Recognise the faces of a single photograph, each by itself; the most prominent is taken for the driver's.
+        """Recognise the faces of a single photograph, each by itself; the most prominent one counts as the driver's.
 
         Raises:
-            InputError: another type or shape, or a box given that is not four finite numbers.
+            FrameError: another type or shape, or a given box that is not four finite numbers.
             SessionError: the engine failed.
         """
         started = time.perf_counter_ns()
-        check_image(image)
-        found = self._faces.find(image, boxes)
+        found = self.find(image, boxes=boxes)
         detected = time.perf_counter_ns()
-        spec = self._recognizer.manifest.preprocess
-        plain = self._recognizer.recognize_stills([crop_face(image, box, spec) for box in found])
-        size = (image.shape[1], image.shape[0])
-        first = max(found, key=lambda box: prominence(box, size), default=None)
+        plain = self._recognizer.recognize_stills([self._cut(found, box) for box in found.boxes])
+        first = max(found.boxes, key=lambda box: prominence(box, found.size), default=None)
         estimates = tuple(
             dataclasses.replace(estimate, track_id=number, driver=box is first, box_xyxy=box)
-            for number, (estimate, box) in enumerate(zip(plain, found, strict=True), start=1)
+            for number, (estimate, box) in enumerate(zip(plain, found.boxes, strict=True), start=1)
         )
         return FrameResult(
             index=0,
@@ -147,36 +189,30 @@ class VideoRecognizer:
             recognise_ms=(time.perf_counter_ns() - detected) / 1e6,
         )
 
-    def _forget_ended(self) -> None:
-        alive = {track.track_id for track in self._tracker.tracks}
-        for ended in self._streams.keys() - alive:
-            del self._streams[ended]
-        for ended in self._last.keys() - alive:
-            del self._last[ended]
+    def _cut(self, found: FoundFaces, box: BoxXyxy) -> Uint8:
+        return cut_face(found.image, found.geometry.apply(box), self._recognizer.manifest.preprocess)
 
-    def _recognise(self, frame: Uint8, tracks: Sequence[FaceTrack], timestamp_s: float) -> None:
-        """Update the streams of the faces seen in this frame."""
-        spec = self._recognizer.manifest.preprocess
+    def _update_streams(self, found: FoundFaces, seen: Sequence[FaceTrack], timestamp_s: float) -> None:
         crops: dict[int, Uint8] = {}
-        for track in tracks:
+        for track in seen:
             try:
-                crops[track.track_id] = crop_face(frame, track.box_xyxy, spec)
-            except InputError as error:  # the detector's fault, not the caller's: reported, not raised
-                self._last[track.track_id] = ExpressionEstimate(
-                    label=UNKNOWN,
-                    unknown_because="nothing could be computed",
-                    timestamp_s=timestamp_s,
-                    state="FAILED",
-                    state_because=str(error),
-                )
+                crops[track.track_id] = self._cut(found, track.box_xyxy)
+            except FrameError as error:  # one bad box must not cost the other faces their estimates
+                self._last[track.track_id] = failed_estimate(str(error), timestamp_s=timestamp_s)
         for track_id in crops.keys() - self._streams.keys():
             self._streams[track_id] = self._recognizer.stream(clock=self._clock, options=self._streaming)
-        streams = [self._streams[track_id] for track_id in crops]
-        estimates = self._recognizer.update_streams(streams, list(crops.values()), timestamp_s=timestamp_s)
+        recognised = [track for track in seen if track.track_id in crops]
+        observer = self._observer
+        estimates = self._recognizer.update_streams(
+            [self._streams[track_id] for track_id in crops],
+            list(crops.values()),
+            timestamp_s=timestamp_s,
+            observer=None if observer is None else lambda outputs: observer(recognised, outputs),
+        )
         self._last.update(zip(crops, estimates, strict=True))
 
     def _current(self, track: FaceTrack, timestamp_s: float) -> ExpressionEstimate:
-        """The track's last estimate; grown older and DEGRADED where the face was not seen in this frame."""
+        """Return the track's last estimate, aged and DEGRADED where the face was not found in this frame."""
         estimate = dataclasses.replace(
             self._last[track.track_id],
             track_id=track.track_id,

@@ -1,4 +1,4 @@
-"""Face crops of a detector of one's own, several faces at once: one encoder batch and one head batch a frame.
+"""Face crops of your own detector, several faces at once: one encoder batch and one head batch per frame.
 
 python embed_crops.py
 """
@@ -13,7 +13,7 @@ FACES = 3
 
 
 def main() -> None:
-    """Three faces, thirty frames; a face that leaves takes its stream with it."""
+    """Recognise three faces over thirty frames; drop the stream of a face that leaves."""
     random = np.random.default_rng(0)
     with Recognizer("base", variant="int8", provider="cpu", threads=1) as recognizer:
         streams = [recognizer.stream() for _ in range(FACES)]

@@ -8,8 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_edge.core.errors import InputError, MissingPackageError
-from fer_edge.core.preprocess import PreprocessSpec, crop_face, normalise, prepare_face, prepare_stills
+from fer_edge.core.errors import FrameError, InputError, MissingPackageError
+from fer_edge.core.preprocess import (
+    PreprocessSpec,
+    crop_rectangle,
+    cut_face,
+    normalise,
+    prepare_face,
+    prepare_stills,
+    to_grey,
+)
 
 
 def _noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -44,48 +52,47 @@ class TestSpec:
             PreprocessSpec.from_json({"marginn": 0.1})
 
 
-class TestCrop:
+class TestCut:
     def test_inside_is_the_box(self) -> None:
         image = _noise(40, 50)
-        crop = crop_face(image, (10, 5, 26, 21), PreprocessSpec(size=16))
+        crop = cut_face(image, (10, 5, 26, 21), PreprocessSpec(size=16))
         np.testing.assert_array_equal(crop, image[5:21, 10:26])
 
     def test_margin_widens_every_side(self) -> None:
         image = _noise(40, 50)
-        crop = crop_face(image, (14, 9, 22, 17), PreprocessSpec(size=16, margin=0.5))
+        crop = cut_face(image, (14, 9, 22, 17), PreprocessSpec(size=16, margin=0.5))
         np.testing.assert_array_equal(crop, image[5:21, 10:26])
 
     def test_square_widens_the_shorter_side_about_the_centre(self) -> None:
         image = _noise(40, 50)
-        crop = crop_face(image, (14, 5, 22, 21), PreprocessSpec(size=16))
+        crop = cut_face(image, (14, 5, 22, 21), PreprocessSpec(size=16))
         np.testing.assert_array_equal(crop, image[5:21, 10:26])
 
-    def test_without_square_the_box_is_stretched(self) -> None:
+    def test_without_square_the_box_keeps_its_shape(self) -> None:
         image = _noise(40, 50)
-        crop = crop_face(image, (10, 5, 42, 21), PreprocessSpec(size=16, square=False))
-        expected = cv2.resize(np.ascontiguousarray(image[5:21, 10:42]), (16, 16), interpolation=cv2.INTER_AREA)
-        np.testing.assert_array_equal(crop, expected)
+        crop = cut_face(image, (10, 5, 42, 21), PreprocessSpec(size=16, square=False))
+        np.testing.assert_array_equal(crop, image[5:21, 10:42])
 
     def test_beyond_the_border_repeats_it(self) -> None:
         image = _noise(40, 50)
-        crop = crop_face(image, (-8, -8, 8, 8), PreprocessSpec(size=16))
+        crop = cut_face(image, (-8, -8, 8, 8), PreprocessSpec(size=16))
         np.testing.assert_array_equal(crop[8:, 8:], image[:8, :8])
         assert (crop[:8, :8] == image[0, 0]).all()
-        far = crop_face(image, (42, 32, 58, 48), PreprocessSpec(size=16))
+        far = cut_face(image, (42, 32, 58, 48), PreprocessSpec(size=16))
         np.testing.assert_array_equal(far[:8, :8], image[32:, 42:])
         assert (far[8:, 8:] == image[-1, -1]).all()
 
     def test_colour_is_bgr(self) -> None:
         image = np.zeros((16, 16, 3), np.uint8)
         image[..., 2] = 255
-        assert (crop_face(image, (0, 0, 16, 16), PreprocessSpec(size=16)) == 76).all()  # red weighs 0.299
+        assert (cut_face(image, (0, 0, 16, 16), PreprocessSpec(size=16)) == 76).all()  # red weighs 0.299
 
     def test_eyes_are_made_level(self) -> None:
         image = np.zeros((80, 80), np.uint8)
         cv2.circle(image, (30, 30), 3, 255, -1)
         cv2.circle(image, (50, 50), 3, 255, -1)
         spec = PreprocessSpec(size=64, alignment="eyes")
-        crop = crop_face(image, (8, 8, 72, 72), spec, eyes=[(30, 30), (50, 50)])
+        crop = cut_face(image, (8, 8, 72, 72), spec, eyes=[(30, 30), (50, 50)])
         rows, columns = np.nonzero(crop > 128)
         left, right = columns < 32, columns >= 32
         assert abs(rows[left].mean() - rows[right].mean()) < 1
@@ -93,8 +100,8 @@ class TestCrop:
 
     @pytest.mark.parametrize("eyes", [None, [(1, 1), (1, 1)], [(1, 1)], [(1, 1), (float("nan"), 2)]])
     def test_eyes_are_needed_where_the_spec_aligns(self, eyes: Any) -> None:
-        with pytest.raises(InputError, match="eyes"):
-            crop_face(_noise(40, 40), (4, 4, 20, 20), PreprocessSpec(size=16, alignment="eyes"), eyes=eyes)
+        with pytest.raises(FrameError, match="eyes"):
+            cut_face(_noise(40, 40), (4, 4, 20, 20), PreprocessSpec(size=16, alignment="eyes"), eyes=eyes)
 
     @pytest.mark.parametrize(
         "box",
@@ -111,8 +118,8 @@ class TestCrop:
         ],
     )
     def test_refuses_a_box_without_area_or_off_the_image(self, box: Any) -> None:
-        with pytest.raises(InputError, match="box_xyxy"):
-            crop_face(_noise(40, 50), box, PreprocessSpec(size=16))
+        with pytest.raises(FrameError, match="box_xyxy"):
+            cut_face(_noise(40, 50), box, PreprocessSpec(size=16))
 
     @pytest.mark.parametrize(
         "image",
@@ -125,8 +132,39 @@ class TestCrop:
         ],
     )
     def test_refuses_what_is_no_image(self, image: Any) -> None:
-        with pytest.raises(InputError, match="image: got"):
-            crop_face(image, (0, 0, 10, 10), PreprocessSpec(size=16))
+        with pytest.raises(FrameError, match="image: got"):
+            cut_face(image, (0, 0, 10, 10), PreprocessSpec(size=16))
+
+    @pytest.mark.parametrize("box", [(10, 5, 26, 21), (-8, -8, 8, 8), (42, 32, 58, 48), (3, 2, 47, 39)])
+    @pytest.mark.parametrize("eyes", [None, [(8, 9), (16, 12)]])
+    def test_a_slice_has_the_pixels_of_the_converted_frame(self, box: Any, eyes: Any) -> None:
+        frame = _noise(40, 50, 3)
+        spec = PreprocessSpec(size=16, margin=0.2, alignment="none" if eyes is None else "eyes")
+        np.testing.assert_array_equal(
+            cut_face(frame, box, spec, eyes=eyes), cut_face(to_grey(frame), box, spec, eyes=eyes)
+        )
+
+    def test_converts_the_crop_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        shapes = []
+        convert = cv2.cvtColor
+        monkeypatch.setattr(cv2, "cvtColor", lambda image, code: shapes.append(image.shape) or convert(image, code))
+        cut_face(_noise(400, 500, 3), (100, 50, 140, 90), PreprocessSpec(size=16))
+        assert shapes == [(40, 40, 3)]
+
+    def test_neither_resizes_nor_filters(self) -> None:
+        image = _noise(40, 50)
+        crop = cut_face(image, (10, 5, 42, 37), PreprocessSpec(size=16, median=5))
+        np.testing.assert_array_equal(crop, image[5:37, 10:42])
+
+    def test_has_the_size_of_the_rectangle(self) -> None:
+        image, spec = _noise(40, 50), PreprocessSpec(size=16, margin=0.3)
+        _, _, width, height = crop_rectangle(image, (30.4, 10, 49.9, 31), spec)
+        assert cut_face(image, (30.4, 10, 49.9, 31), spec).shape == (height, width)
+
+    @pytest.mark.parametrize("box", ["abcd", None, [1, 2, 3, 10**400], [[1, 2, 3, 4]], ["a", 1, 2, 3]])
+    def test_refuses_what_is_no_box(self, box: Any) -> None:
+        with pytest.raises(FrameError, match=r"box_xyxy: got .*expected four finite numbers"):
+            cut_face(_noise(40, 50), box, PreprocessSpec(size=16))
 
 
 class TestPrepare:

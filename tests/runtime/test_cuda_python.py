@@ -24,8 +24,8 @@ pytestmark = [
 _SCRIPT = """
 import ctypes, json
 import numpy as np
-from fer_edge.runtime import kernel_engine
-from fer_edge.runtime.cuda_device import open_device
+from fer_edge.bench import kernel_engine
+from fer_edge.runtime.device_session import open_device
 from fer_edge.core.errors import SessionError
 
 kernel_engine.compile_kernel = lambda capability: (b"\\x7fELF for SM%d" % capability, "nvrtc 0.0")

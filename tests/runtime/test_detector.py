@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fer_edge.core.cascade
-from fer_edge.core.errors import InputError, MissingPackageError, SessionError
+from fer_edge.core.errors import FrameError, InputError, MissingPackageError, SessionError
 from fer_edge.runtime.detector import HaarDetector
 from fer_edge.runtime.tracker import box_overlaps
 
@@ -51,7 +51,7 @@ def test_nothing_where_there_is_nothing() -> None:
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9), np.float32), np.zeros((0, 9), np.uint8), np.zeros(9, np.uint8), 3])
 def test_refuses_what_is_no_image(image: Any) -> None:
-    with pytest.raises(InputError, match="image: got"):
+    with pytest.raises(FrameError, match="image: got"):
         HaarDetector().detect(image)
 
 

@@ -13,8 +13,8 @@ import pytest
 from fake_cuda import FakeCuda
 
 from fer_edge.core.errors import InputError, MissingPackageError, SessionError
-from fer_edge.runtime.cuda_device import BACKENDS, Device, TensorBuffer, open_device
-from fer_edge.runtime.device_session import DeviceSession, Shape
+from fer_edge.runtime.cuda_device import Device, TensorBuffer
+from fer_edge.runtime.device_session import BACKENDS, DeviceSession, Shape, open_device
 from fer_edge.runtime.session import TensorSpec
 
 
@@ -352,7 +352,7 @@ class TestThreads:
             np.testing.assert_array_equal(running.result(10)["y"], expected(given))
             closing.result(10)
         assert cuda.left_behind() == {}
-        with pytest.raises(SessionError, match="closed"):
+        with pytest.raises(SessionError, match="after close"):
             session.run(given)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_edge.core.bundle import SequenceSpec
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import FrameError, InputError
 from fer_edge.runtime.feature_window import FeatureWindow
 
 _SPEC = SequenceSpec(window=4, feature_size=1, frame_rate=10.0)
@@ -92,13 +92,13 @@ class TestRefusing:
     def test_a_time_that_is_not_later(self, time_s: float) -> None:
         window = FeatureWindow(_SPEC)
         window.push(_feature(1), timestamp_s=1.0)
-        with pytest.raises(InputError, match="timestamp_s"):
+        with pytest.raises(FrameError, match="timestamp_s"):
             window.push(_feature(2), timestamp_s=time_s)
         assert window.view().features[-1, 0] == 1
 
     def test_an_empty_window_and_another_feature(self) -> None:
         window = FeatureWindow(_SPEC)
-        with pytest.raises(InputError, match="empty"):
+        with pytest.raises(InputError, match="got no feature"):
             window.view()
         with pytest.raises(InputError, match="feature: got shape"):
             window.push(np.zeros(2, np.float32), timestamp_s=0.0)

@@ -12,7 +12,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import OutputError, SessionError
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.runtime.openvino_session import OpenVinoSession, OpenVinoSettings
+from fer_edge.runtime.openvino_session import OpenVinoSession
 from fer_edge.runtime.providers import open_session
 
 ENCODER = tiny_encoder().SerializeToString()
@@ -77,4 +77,4 @@ def test_compiled_programs_are_kept_only_where_a_folder_is_named(tmp_path: Path)
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
-        OpenVinoSession(ENCODER, threads=1, settings=OpenVinoSettings(cache=tmp_path / "file" / "kept"))
+        OpenVinoSession(ENCODER, threads=1, cache=tmp_path / "file" / "kept")

@@ -18,12 +18,13 @@ from click.testing import CliRunner, Result
 from tiny import WINDOW, tiny_bundle
 
 from fer_edge.cli import main
-from fer_edge.core.errors import InputError, OutputError
-from fer_edge.runtime import video_source
+from fer_edge.core.errors import DataError, FerEdgeError, FrameError, InputError, OutputError
+from fer_edge.demo import drawn_source
+from fer_edge.demo.drawn_source import open_any_source
 from fer_edge.runtime.annotate import annotated_video, write_annotated_image
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
 from fer_edge.runtime.inference import NetworkInfo
-from fer_edge.runtime.pipeline import RunOutputs, _Tally, run_source
+from fer_edge.runtime.pipeline import RunOutputs, _Counts, run_source
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_recognizer import FrameResult
 from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
@@ -70,8 +71,8 @@ class TestSources:
         assert source.kind == "image"
         assert frame.image.shape == (8, 9, 3)
 
-    def test_drawn_faces_bring_their_boxes(self) -> None:
-        with open_source("synthetic:happy") as source:
+    def test_drawn_faces_have_boxes(self) -> None:
+        with open_any_source("synthetic:happy") as source:
             frame = next(iter(source))
         assert source.kind == "synthetic"
         assert frame.boxes is not None
@@ -89,7 +90,7 @@ class TestSources:
     def test_what_cannot_be_read(self, tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(FerEdgeError, match=message):
             open_source(str(tmp_path / name))
 
     @pytest.mark.parametrize(
@@ -101,8 +102,8 @@ class TestSources:
         ],
     )
     def test_other_sources_that_are_not_to_be_had(self, spec: str, message: str) -> None:
-        with pytest.raises(InputError, match=message):
-            open_source(spec)
+        with pytest.raises(FerEdgeError, match=message):
+            open_any_source(spec)
 
 
 class TestRun:
@@ -186,7 +187,7 @@ class TestRun:
             source = _own(frames(), kind="camera")
             return source
 
-        monkeypatch.setattr(video_source, "open_source", lost)
+        monkeypatch.setattr(drawn_source, "open_any_source", lost)
         done = _command("run", tmp_path / "bundle", "--source", 0, "--whole-frame", "--json", tmp_path / "seen.jsonl")
         assert done.exit_code == 1
         assert done.stderr.splitlines()[-1].startswith("error: the camera '0' gives no more frames; what came before")
@@ -195,23 +196,23 @@ class TestRun:
         assert summary["lost"] == "the camera '0' gives no more frames"
 
     def test_a_run_of_months_keeps_no_more_than_one_of_an_hour(self) -> None:
-        tally = _Tally()
+        counts = _Counts()
         for index in range(70_000):
             estimate = ExpressionEstimate(label=UNKNOWN, unknown_because="drawn", track_id=1 + index % 3)
             spent_ms = 1.0 if index < 9_000 else 2.0
             result = FrameResult(
                 index=index, timestamp_s=0.1 * index, estimates=(estimate,), detect_ms=spent_ms, recognise_ms=spent_ms
             )
-            tally.add(result)
-        assert all(len(times) == 65_536 for times in tally._times_ms.values())
+            counts.add(result)
+        assert all(len(times) == 65_536 for times in counts._times_ms.values())
         info = NetworkInfo(bundle="", sha256="", variant="", precision="", provider="", provider_version="", threads=1)
-        summary = tally.summary(source=_own(iter([])), info=info, seconds=1.0, interrupted=False)
+        summary = counts.summary(source=_own(iter([])), info=info, seconds=1.0, interrupted=False)
         assert (summary.frames, summary.faces, summary.frames_with_face) == (70_000, 3, 70_000)
         assert summary.latency_ms["detect"]["p50"] == 2.0
 
     def test_no_frame_at_all(self, recognizer: Recognizer, tmp_path: Path) -> None:
         outputs = RunOutputs(records=tmp_path / "seen.jsonl")
-        with pytest.raises(InputError, match="gave no frame"):
+        with pytest.raises(DataError, match="got no frame"):
             run_source(recognizer, _own(iter([])), outputs=outputs)
         assert not (tmp_path / "seen.jsonl").exists()
 
@@ -253,7 +254,7 @@ class TestOutputs:
     def test_frames_of_another_size(self, tmp_path: Path) -> None:
         with annotated_video(tmp_path / "out.avi", frame_rate=10.0) as video:
             video.write(np.zeros((64, 96, 3), np.uint8))
-            with pytest.raises(InputError, match="size changed"):
+            with pytest.raises(FrameError, match="frame: got size"):
                 video.write(np.zeros((96, 64, 3), np.uint8))
         with open_source(str(tmp_path / "out.avi")) as written:
             assert written.frames == 1
@@ -313,7 +314,7 @@ def test_a_full_disk_is_noticed_and_the_old_video_kept(tmp_path: Path, ending: s
     path.write_text("old")
     done = _child(_FULL, path)
     assert done.returncode == 0, done.stderr
-    assert "not all of its 40 frames arrived" in done.stdout
+    assert "got fewer than its 40 frames on disk" in done.stdout
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == [path.name]
 

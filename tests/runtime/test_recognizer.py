@@ -12,7 +12,7 @@ import pytest
 from tiny import SIZE, WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_variant
 
 from fer_edge.core.bundle import Bundle, PreprocessSpec
-from fer_edge.core.errors import BundleError, InputError, SessionError
+from fer_edge.core.errors import BundleError, FrameError, InputError, SessionError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.preprocess import prepare_face
@@ -68,7 +68,7 @@ class TestStill:
         "face", [np.zeros((0, 5), np.uint8), np.zeros((5, 5), np.float32), np.zeros((5, 5, 4), np.uint8), None]
     )
     def test_refuses_what_is_no_face(self, recognizer: Recognizer, face: Any) -> None:
-        with pytest.raises(InputError, match="image: got"):
+        with pytest.raises(FrameError, match="image: got"):
             recognizer.recognize(face)
 
     def test_unknown_below_the_threshold(self, tmp_path: Path) -> None:
@@ -124,8 +124,10 @@ class TestStream:
 
     def test_costs_one_encoder_pass_a_frame(self, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
         passes: list[int] = []
-        encode = recognizer.network.encode
-        monkeypatch.setattr(recognizer.network, "encode", lambda frames: passes.append(len(frames)) or encode(frames))
+        encode = recognizer.network.encode_with_attention
+        monkeypatch.setattr(
+            recognizer.network, "encode_with_attention", lambda frames: passes.append(len(frames)) or encode(frames)
+        )
         stream = recognizer.stream()
         for index, frame in enumerate(tiny_frames(6)):
             stream.update(frame, timestamp_s=index / 10)
@@ -156,9 +158,9 @@ class TestStream:
         stream, other = recognizer.stream(), recognizer.stream()
         stream.update(frames[0], timestamp_s=1.0)
         other.update(frames[0], timestamp_s=1.0)
-        with pytest.raises(InputError, match=r"timestamp_s: got 1\.000000, expected later"):
+        with pytest.raises(FrameError, match=r"timestamp_s: got 1\.000000, expected later"):
             stream.update(frames[1], timestamp_s=1.0)
-        with pytest.raises(InputError, match="image: got"):
+        with pytest.raises(FrameError, match="image: got"):
             stream.update(frames[1].astype(float), timestamp_s=1.1)
         got, expected = (each.update(frames[2], timestamp_s=1.1) for each in (stream, other))
         np.testing.assert_array_equal(_row(got), _row(expected))
@@ -182,16 +184,16 @@ class TestStream:
         """As where another thread changes it between encoder and head."""
         frames, stream, old = tiny_frames(2), recognizer.stream(), recognizer.network
         expected = [_row(recognizer.recognize(frames[0])), _row(recognizer.stream().update(frames[0], timestamp_s=0.0))]
-        encode, closed = old.encode, []
+        encode, closed = old.encode_with_attention, []
 
-        def changing(batch: np.ndarray) -> np.ndarray:
+        def changing(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             features = encode(batch)
             recognizer.change_variant("int8")
             assert not closed
             return features
 
         monkeypatch.setattr(old, "close", lambda close=old.close: closed.append(close()))
-        monkeypatch.setattr(old, "encode", changing)
+        monkeypatch.setattr(old, "encode_with_attention", changing)
         estimate = stream.update(frames[0], timestamp_s=0.0)
         assert estimate.state == "DEGRADED"
         np.testing.assert_allclose(_row(estimate), expected[1], atol=1e-6)
@@ -240,7 +242,7 @@ class TestStream:
             raise SessionError("the GPU fell off the bus")
 
         with monkeypatch.context() as patch:
-            patch.setattr(recognizer.network, "encode", fail)
+            patch.setattr(recognizer.network, "encode_with_attention", fail)
             failed = stream.update(frames[0], timestamp_s=0.0)
         assert (failed.state, failed.label, failed.window_fill) == ("FAILED", "unknown", 0)
         assert failed.state_because == "the GPU fell off the bus"
@@ -251,7 +253,7 @@ class TestStream:
     def test_streams_and_faces_belong_together(self, recognizer: Recognizer, bundle: Bundle) -> None:
         stream = recognizer.stream()
         face = tiny_frames(1)[0]
-        with pytest.raises(InputError, match="1 streams for 2 faces"):
+        with pytest.raises(InputError, match="got 1 for 2 faces"):
             recognizer.update_streams([stream], [face, face], timestamp_s=0.0)
         with pytest.raises(InputError, match="none twice"):
             recognizer.update_streams([stream, stream], [face, face], timestamp_s=0.0)

@@ -105,7 +105,7 @@ class TestEverySession:
         session = open_session(_encoder(), provider=provider)
         session.close()
         session.close()
-        with pytest.raises(SessionError, match="closed"):
+        with pytest.raises(SessionError, match="after close"):
             session.run({"frames": tiny_frames(1)})
 
     def test_a_truncated_graph_is_refused(self, provider: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import FrameError, InputError
 from fer_edge.runtime.tracker import FaceTracker, TrackerOptions, box_overlaps, prominence
 
 _SIZE = (640, 480)
@@ -65,7 +65,7 @@ class TestTracks:
     def test_time_goes_forward(self, time_s: float) -> None:
         tracker = FaceTracker()
         tracker.update([], timestamp_s=1.0, image_size=_SIZE)
-        with pytest.raises(InputError, match="timestamp_s"):
+        with pytest.raises(FrameError, match="timestamp_s"):
             tracker.update([], timestamp_s=time_s, image_size=_SIZE)
 
 

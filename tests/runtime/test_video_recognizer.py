@@ -10,8 +10,8 @@ import pytest
 from tiny import SIZE, WINDOW, tiny_bundle
 
 from fer_edge.core.bundle import PreprocessSpec
-from fer_edge.core.errors import InputError
-from fer_edge.core.preprocess import crop_face
+from fer_edge.core.errors import FrameError, InputError
+from fer_edge.core.preprocess import cut_face
 from fer_edge.runtime.annotate import annotate_frame
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import Recognizer
@@ -42,7 +42,7 @@ class TestVideoRecognizer:
             assert [estimate.track_id for estimate in result.estimates] == [1, 2]
             assert [estimate.box_xyxy for estimate in result.estimates] == [_RIGHT, _LEFT]
             for estimate, stream, box in zip(result.estimates, alone, (_RIGHT, _LEFT), strict=True):
-                expected = stream.update(crop_face(frame, box, spec), timestamp_s=index / 10)
+                expected = stream.update(cut_face(frame, box, spec), timestamp_s=index / 10)
                 assert estimate.label == expected.label
                 assert estimate.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
                 assert estimate.window_fill == min(index + 1, WINDOW) / WINDOW
@@ -53,11 +53,9 @@ class TestVideoRecognizer:
     def test_all_faces_of_a_frame_are_one_batch(self, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
         shapes: list[tuple[int, ...]] = []
         network = recognizer.network
-        encode, probabilities = network.encode, network.probabilities
-        monkeypatch.setattr(network, "encode", lambda frames: shapes.append(frames.shape) or encode(frames))
-        monkeypatch.setattr(
-            network, "probabilities", lambda x, length: shapes.append(x.shape) or probabilities(x, length)
-        )
+        for name in ("encode_with_attention", "logits_with_attention"):
+            inner = getattr(network, name)
+            monkeypatch.setattr(network, name, lambda x, *more, inner=inner: shapes.append(x.shape) or inner(x, *more))
         VideoRecognizer(recognizer).process(_frames(1)[0], timestamp_s=0.0, boxes=[_LEFT, _RIGHT])
         assert shapes == [(2, SIZE, SIZE), (2, WINDOW, 8)]
 
@@ -101,7 +99,7 @@ class TestVideoRecognizer:
     def test_a_box_given_that_is_none_is_refused(self, recognizer: Recognizer, box: Any) -> None:
         video = VideoRecognizer(recognizer)
         for process in (video.process_still, lambda image, boxes: video.process(image, timestamp_s=0.0, boxes=boxes)):
-            with pytest.raises(InputError, match=r"boxes: got .*, expected (finite pixels|four numbers)"):
+            with pytest.raises(FrameError, match=r"boxes: got .*, expected (finite pixels|four numbers)"):
                 process(_frames(1)[0], boxes=[_LEFT, box])
 
     def test_asks_the_detector_given(self, recognizer: Recognizer) -> None:
@@ -120,19 +118,19 @@ class TestVideoRecognizer:
         image = _frames(1)[0]
         result = VideoRecognizer(recognizer).process_still(image, boxes=[_LEFT, _RIGHT])
         assert [estimate.driver for estimate in result.estimates] == [False, True]
-        expected = recognizer.recognize(crop_face(image, _LEFT, recognizer.manifest.preprocess))
+        expected = recognizer.recognize(cut_face(image, _LEFT, recognizer.manifest.preprocess))
         assert result.estimates[0].probabilities == pytest.approx(expected.probabilities, abs=1e-6)
         assert result.estimates[0].state == "OK"
 
     @pytest.mark.parametrize("image", [np.zeros((5, 5), np.float32), np.zeros((0, 5, 3), np.uint8)])
     def test_refuses_what_is_no_image(self, recognizer: Recognizer, image: np.ndarray) -> None:
-        with pytest.raises(InputError, match="image: got"):
+        with pytest.raises(FrameError, match="image: got"):
             VideoRecognizer(recognizer).process(image, timestamp_s=0.0)
 
     def test_time_goes_forward(self, recognizer: Recognizer) -> None:
         video = VideoRecognizer(recognizer)
         video.process(_frames(1)[0], timestamp_s=1.0, boxes=[_LEFT])
-        with pytest.raises(InputError, match="timestamp_s"):
+        with pytest.raises(FrameError, match="timestamp_s"):
             video.process(_frames(1)[0], timestamp_s=1.0, boxes=[_LEFT])
 
     def test_alignment_by_eyes_is_refused_at_once(self, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, FerEdgeError
 from fer_edge.runtime.video_source import open_source
 
 
@@ -34,7 +34,7 @@ def test_a_file_is_read_also_by_an_opencv_without_log_levels(
         assert [round(frame.timestamp_s, 3) for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=0.02)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
-    with pytest.raises(InputError, match="OpenCV cannot read it as a video"):
+    with pytest.raises(DataError, match="OpenCV cannot read it as a video"):
         open_source(str(broken))
 
 
@@ -106,5 +106,5 @@ class TestCamera:
 
 @pytest.mark.parametrize("spec", ["9" * 11, "x" * 300])
 def test_names_that_no_system_knows(spec: str) -> None:
-    with pytest.raises(InputError, match=f"{spec}"):
+    with pytest.raises(FerEdgeError, match=f"{spec}"):
         open_source(spec)

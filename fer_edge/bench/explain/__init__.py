@@ -1,10 +1,9 @@
-"""Where a network looked: its own attention over regions and frames, and, as a check, what covering a region costs.
+"""Attention of a network over face regions and window frames, and, as a check, the cost of covering a region.
 
-The attention of a face is one weight a region token, so its resolution is the token grid (3x3 in the shipped bundles)
-and no finer: pictures show it cell by cell, without interpolation. A token also sees beyond its cell, by the CNN's
-receptive field and by the BiLSTM that runs over all tokens. So a weight says what was pooled, not which pixels decided;
-covering a region and looking at the probability again (occlusion sensitivity, Zeiler and Fergus 2014, arXiv 1311.2901)
-asks the latter.
+Attention is one weight per region token, so its resolution is the token grid (3x3 in the shipped bundles); pictures
+draw it cell by cell, without interpolation. A token also depends on pixels outside its cell, through the CNN's
+receptive field and the BiLSTM over all tokens: a weight tells what was pooled, not which pixels decided. Occlusion
+sensitivity (Zeiler and Fergus 2014, arXiv 1311.2901) covers a region and measures the lost probability.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attention drawn with OpenCV, a cell a region: red took more than an even share, blue less, clear the even share."""
+"""Draws attention with OpenCV, one cell per region: red above the even share, blue below, clear at it."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _BLUE: Final[Colour] = (220, 120, 40)
 _WHITE: Final[Colour] = (255, 255, 255)
 _INK: Final[Colour] = (40, 40, 40)
 _FAINT: Final[Colour] = (170, 170, 170)
-_STRENGTH: Final = 0.6  # of the strongest colour, so that the face stays to be seen
-_FULL_DROP: Final = 0.5  # of probability: the strongest colour
-_TILE: Final = 288  # pixels, of a photograph's panel
-_SLOT: Final = 112  # pixels, of a strip
+_STRENGTH: Final = 0.6  # opacity of the strongest colour; the face stays visible
+_FULL_DROP: Final = 0.5  # lost probability with the strongest colour
+_TILE: Final = 288  # pixels of a photograph's panel
+_SLOT: Final = 112  # pixels of a strip's face
 _BARS: Final = 72  # pixels below a video's frame
 _LINE: Final = 22
-_NARROWEST: Final = 360  # pixels a caption needs
+_NARROWEST: Final = 360  # pixels that a caption needs
 
 
 def attention_shades(attention: Any) -> NDArray[np.float64]:
-    """Weights (G, G) as shades: -1 a quarter of the even share or less, 0 the even share, 1 four times it or more."""
+    """Convert weights (G, G) to shades: -1 for a quarter of the even share or less, 0 for it, 1 for four times it."""
     weights = np.asarray(attention, np.float64)
     return np.asarray(np.clip(np.log2(np.maximum(weights * weights.size, 1e-9)) / 2, -1, 1))
 
 
 def drop_shades(drop: Any) -> NDArray[np.float64]:
-    """Lost probabilities (G, G) as shades from -1 (half gained, or more) to 1 (half lost, or more)."""
+    """Convert lost probabilities (G, G) to shades from -1 (half gained, or more) to 1 (half lost, or more)."""
     return np.asarray(np.clip(np.asarray(drop, np.float64) / _FULL_DROP, -1, 1))
 
 
 def draw_panel(crop: Uint8, face: FaceExplanation) -> Uint8:
-    """A photograph's face as the network sees it, with its attention and, where there is one, its occlusion map beside.
+    """Draw the network's input beside its attention and, where it was computed, its occlusion map.
 
     Args:
         crop: uint8 (S, S) grey.
-        face: what was found.
+        face: its explanation.
 
     Returns:
         uint8 (H, W, 3) BGR.
@@ -75,12 +75,12 @@ def draw_panel(crop: Uint8, face: FaceExplanation) -> Uint8:
 
 
 def draw_frame(image: Uint8, frame: FrameExplanation, rectangle: Rectangle | None) -> Uint8:
-    """A video's frame with the attention over the driver's face, and the window's weights as bars below it.
+    """Draw the attention over the driver's face, and the window's weights as bars below the frame.
 
     Args:
         image: uint8 (H, W, 3) BGR or (H, W) grey.
-        frame: what was found.
-        rectangle: what was cut out for the network; it may reach beyond the image. None where there is no face.
+        frame: its explanation.
+        rectangle: the crop (`crop_rectangle`), which may extend beyond the image; None where there is no face.
 
     Returns:
         uint8 (H + 72, W, 3) BGR, at least 360 wide.
@@ -103,10 +103,10 @@ def draw_frame(image: Uint8, frame: FrameExplanation, rectangle: Rectangle | Non
 
 
 def draw_strip(faces: Sequence[WindowFace], frame: FrameExplanation) -> Uint8:
-    """The frames of one window side by side, oldest first, each with its spatial attention and its weight below.
+    """Draw the frames of one window side by side, oldest first, each with its spatial attention and weight.
 
     Args:
-        faces: one for each of `frame.window`'s times.
+        faces: one per time of `frame.window`.
         frame: the newest frame of the window, with a face and a window.
 
     Returns:
@@ -136,7 +136,7 @@ def draw_strip(faces: Sequence[WindowFace], frame: FrameExplanation) -> Uint8:
 
 
 def _paint_cells(cv2: Any, picture: Uint8, rectangle: Rectangle, shades: NDArray[np.float64], values: Any) -> None:
-    """Tint the cells of a grid over `rectangle`, in place, and write `values` (fractions) into those that have room."""
+    """Tint the cells of a grid over `rectangle`, in place, and write `values` (fractions) into cells wide enough."""
     left, top, width, height = rectangle
     across, down = cell_edges(left, width, len(shades)), cell_edges(top, height, len(shades))
     rows, columns = picture.shape[:2]
@@ -157,7 +157,7 @@ def _paint_cells(cv2: Any, picture: Uint8, rectangle: Rectangle, shades: NDArray
 
 
 def _bars(cv2: Any, area: Uint8, window: WindowExplanation) -> None:
-    """The window's weights as bars, and the even share as a line."""
+    """Draw the window's weights as bars, and the even share as a line."""
     rows, columns = area.shape[:2]
     tallest, edges = _tallest(window), cell_edges(6, columns - 12, len(window.weights))
     for place, weight in enumerate(window.weights):
@@ -169,7 +169,7 @@ def _bars(cv2: Any, area: Uint8, window: WindowExplanation) -> None:
 
 
 def _tallest(window: WindowExplanation) -> float:
-    """The weight that fills a bar: three even shares, so that nearly even weights look it, or the largest."""
+    """Return the weight of a full bar: three even shares, so that nearly even weights look even, or the largest."""
     return max(*window.weights, min(1.0, 3 / len(window.weights)))
 
 

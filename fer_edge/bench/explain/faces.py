@@ -25,25 +25,24 @@ __all__ = [
     "explain_face",
     "face_maps",
     "plain_map",
+    "square_maps",
 ]
 
 Map = tuple[tuple[float, ...], ...]
-"""One value a region, row by row from the top."""
+"""One value per region, row by row from the top."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FaceMaps:
-    """What a network makes of faces, each by itself (T = 1).
+    """Outputs of a network for faces, each by itself (T = 1).
 
     Attributes:
-        features: float32 (N, F).
         probabilities: float32 (N, C).
         attention: float32 (N, G, G), the weight of each region token; sums to 1.
-        occlusion_drop: float32 (N, G, G), the probability of the most probable expression minus what is left of it when
-            the region is covered by the face's mean grey; None where that was not asked.
+        occlusion_drop: float32 (N, G, G), loss of the most probable expression's probability when the region is
+            covered by the face's mean grey; None where not computed.
     """
 
-    features: Float32
     probabilities: Float32
     attention: Float32
     occlusion_drop: Float32 | None
@@ -51,14 +50,14 @@ class FaceMaps:
 
 @dataclass(frozen=True, kw_only=True)
 class FaceExplanation:
-    """One face: what the network says, and where it looked.
+    """Label, probabilities and attention of one face.
 
     Attributes:
-        label: the most probable expression, whether or not `run` would report it.
+        label: the most probable expression, also below the threshold for ``unknown``.
         probabilities: by label, of sum 1.
         attention: weight of each region, of sum 1; a region is a cell of an even grid over the crop.
-        attention_entropy: of these weights, over that of even ones: 0 one region alone, 1 all alike.
-        occlusion_drop: what covering each region takes from the label's probability; None where that was not asked.
+        attention_entropy: entropy of these weights over that of even ones: 0 for one region alone, 1 for all equal.
+        occlusion_drop: loss of the label's probability when each region is covered; None where not computed.
         agreement: correlation of the two maps over the regions; None where there is one map, or one is constant.
     """
 
@@ -70,7 +69,7 @@ class FaceExplanation:
     agreement: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return dict(encode(self))
 
 
@@ -81,12 +80,12 @@ def face_maps(
     occlusion: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FaceMaps:
-    """Look at every face by itself.
+    """Compute the attention of every face by itself.
 
     Args:
         network: an open network.
-        frames: uint8 (N, S, S) grey, prepared as the manifest says.
-        occlusion: also cover every region in turn: as many passes again as there are regions.
+        frames: uint8 (N, S, S) grey, prepared (`prepare_stills`).
+        occlusion: also cover every region in turn: one more pass per region.
         progress: called with (faces done, N).
 
     Raises:
@@ -94,9 +93,8 @@ def face_maps(
         SessionError: the engine failed.
     """
     features, attention = network.encode_with_attention(frames)
-    side = math.isqrt(attention.shape[1])
-    if side * side != attention.shape[1]:
-        raise InputError(f"the encoder has {attention.shape[1]} region tokens, expected a square grid of them")
+    maps = square_maps(attention)
+    side = maps.shape[1]
     probabilities = _probabilities(network, features)
     drops = None
     if occlusion:
@@ -108,23 +106,34 @@ def face_maps(
             if progress is not None:
                 progress(index + 1, len(frames))
     return FaceMaps(
-        features=features,
         probabilities=probabilities,
-        attention=attention.reshape(-1, side, side),
+        attention=maps,
         occlusion_drop=drops,
     )
+
+
+def square_maps(attention: Float32) -> Float32:
+    """Reshape weights of region tokens, float32 (N, G * G), to maps, float32 (N, G, G).
+
+    Raises:
+        InputError: the tokens form no square grid.
+    """
+    side = math.isqrt(attention.shape[1])
+    if side * side != attention.shape[1]:
+        raise InputError(f"region tokens: got {attention.shape[1]}, expected a square grid of them")
+    return attention.reshape(-1, side, side)
 
 
 def explain_face(
     maps: FaceMaps, index: int, labels: tuple[str, ...], *, window: Float32 | None = None
 ) -> FaceExplanation:
-    """One face of `maps` in words and plain numbers.
+    """Describe one face of `maps` in plain numbers.
 
     Args:
-        maps: of any faces.
-        index: which.
-        labels: the bundle's.
-        window: float32 (C,), the probabilities over a window that ends at this face, where they are to be shown.
+        maps: outputs for some faces.
+        index: the face's row.
+        labels: the bundle's labels.
+        window: float32 (C,), probabilities over a window that ends at this face, to report in their place.
     """
     row = maps.probabilities[index] if window is None else window
     attention = maps.attention[index]
@@ -140,9 +149,9 @@ def explain_face(
 
 
 def entropies(weights: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Shannon entropy of rows of weights over that of even ones: float (N, K) of K >= 2, sum 1 -> float64 (N,), 0 to 1.
+    """Compute the entropy of rows of weights over that of even ones: (N, K >= 2), sum 1 -> float64 (N,), 0 to 1.
 
-    Weights of 0 count nothing, and still count among the K.
+    Weights of 0 add nothing to the entropy, but count among the K.
     """
     exact = np.asarray(weights, np.float64)
     parts = exact * np.log(np.where(exact > 0, exact, 1.0))
@@ -150,19 +159,19 @@ def entropies(weights: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def correlation(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> float | None:
-    """Pearson's, over all cells of two maps; None where one of them is constant."""
+    """Compute Pearson's correlation of two maps over all cells; None where one of them is constant."""
     a, b = (np.asarray(each, np.float64).ravel() - np.mean(each, dtype=np.float64) for each in (first, second))
     scale = math.sqrt(float(a @ a) * float(b @ b))
     return None if scale < 1e-12 else float(a @ b) / scale
 
 
 def cell_edges(start: float, length: float, cells: int) -> list[int]:
-    """Where the cells of an even grid begin and end, in whole pixels: `cells` + 1 numbers."""
+    """Compute the edges of the cells of an even grid, in whole pixels: `cells` + 1 numbers."""
     return [round(start + length * place / cells) for place in range(cells + 1)]
 
 
 def _covered(frame: Uint8, side: int) -> Uint8:
-    """uint8 (side * side, S, S): the frame with each region in turn covered by its mean grey."""
+    """Cover each region in turn with the frame's mean grey: uint8 (side * side, S, S)."""
     edges = cell_edges(0, frame.shape[0], side)
     copies = np.repeat(frame[None], side * side, axis=0)
     for place in range(side * side):
@@ -176,5 +185,5 @@ def _probabilities(network: Network, features: Float32) -> Float32:
 
 
 def plain_map(values: NDArray[np.floating[Any]]) -> Map:
-    """(G, G) as plain numbers, to a millionth."""
+    """Convert a map (G, G) to plain numbers, rounded to a millionth."""
     return tuple(tuple(round(float(value), 6) for value in row) for row in values)

@@ -1,4 +1,4 @@
-"""A photograph or a recording explained from its first frame to its last, and drawn where asked for by name."""
+"""Explains a photograph or a recording frame by frame, and draws the picture that the options name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from fer_edge.bench.explain.drawing import draw_frame, draw_panel, draw_strip
 from fer_edge.bench.explain.video import FrameExplanation, VideoExplainer
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, InputError
 from fer_edge.core.json import encode, expect
 from fer_edge.core.preprocess import PreprocessSpec, crop_rectangle
 from fer_edge.core.types import Uint8
@@ -23,8 +23,9 @@ from fer_edge.runtime.annotate import (
 )
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.estimate import BoxXyxy
-from fer_edge.runtime.inference import Network, NetworkInfo
+from fer_edge.runtime.inference import NetworkInfo
 from fer_edge.runtime.pipeline import check_output
+from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
 __all__ = ["ExplainOptions", "SourceExplanation", "explain_source"]
@@ -32,14 +33,13 @@ __all__ = ["ExplainOptions", "SourceExplanation", "explain_source"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions:
-    """What is looked at, and what is written; nothing is unless it is named here.
+    """What to explain, and what to write; nothing is written by default.
 
     Attributes:
-        out: the picture to write: of a photograph an image; of a recording a video, or an image of the window it ends
-            with.
-        occlusion: also cover the face's regions in turn and see what that costs.
-        whole_frame: the frames are face crops already: nothing is detected.
-        until_s: where to end in a recording, in seconds from its start.
+        out: picture to write: an image for a photograph; a video, or an image of the last window, for a recording.
+        occlusion: also cover the face's regions in turn (`face_maps`).
+        whole_frame: the frames are face crops; no detector runs.
+        until_s: end of the part to explain, in seconds from the recording's start.
         overwrite: replace a file that exists.
     """
 
@@ -53,14 +53,14 @@ class ExplainOptions:
         expect(self.until_s is None or self.until_s >= 0, "until_s", self.until_s, "0 seconds or more")
 
     def check(self, source: VideoSource) -> None:
-        """Refuse before any work what could not be explained, or not written after it.
+        """Refuse sources that cannot be explained and outputs that cannot be written, before any work.
 
         Raises:
-            InputError: a live source, or a file name whose ending names no format for this one.
+            InputError: a live source, or a file name whose ending is no format for it.
             OutputError: a file that exists, without `overwrite`.
         """
         if source.live:
-            raise InputError(f"{source.name} is a live source; explain a photograph or a recording of it")
+            raise InputError(f"source: got the live {source.name}, expected a photograph or a recording")
         if self.out is not None:
             still = source.kind == "image" or is_image_path(self.out)
             check_annotation_path(self.out, still=still)
@@ -69,13 +69,13 @@ class ExplainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceExplanation:
-    """What was found in every frame.
+    """The explanations of a source's frames.
 
     Attributes:
         source: as given.
         info: what ran.
-        grid: regions along each side of a face; the resolution of every map.
-        frames: one a frame.
+        grid: regions along each side of a face, the resolution of every map.
+        frames: one per frame.
     """
 
     source: str
@@ -89,12 +89,12 @@ class SourceExplanation:
         return tuple(frame for frame in self.frames if frame.face is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return dict(encode(self))
 
 
 def explain_source(
-    network: Network,
+    recognizer: Recognizer,
     source: VideoSource,
     *,
     options: ExplainOptions | None = None,
@@ -104,24 +104,25 @@ def explain_source(
     """Explain the driver's face in every frame, and write the picture that `options` names.
 
     Args:
-        network: stays the caller's to close.
-        source: a photograph, a recording or drawn faces; stays the caller's to close.
-        options: what to look at and to write.
-        detector: finds faces, OpenCV's Haar cascade by default.
+        recognizer: stays open; the caller closes it.
+        source: a photograph, a recording or drawn faces; stays open; the caller closes it.
+        options: what to explain and to write.
+        detector: finds faces; `HaarDetector` by default.
         on_frame: called after every frame.
 
     Raises:
-        InputError: a live source, one that cannot be read, or no face in it to draw.
-        OutputError: an output that exists or cannot be written; nothing half-written is left.
-        SessionError: no detector is to be had, or the engine failed.
+        InputError: a live source.
+        DataError: a source that cannot be read, or has no face to draw.
+        OutputError: an output that exists or cannot be written; no partial output is left.
+        SessionError: no detector is available, or the engine failed.
     """
     options = options or ExplainOptions()
     options.check(source)
-    explainer = VideoExplainer(network, detector=detector, occlusion=options.occlusion)
+    explainer = VideoExplainer(recognizer, detector=detector, occlusion=options.occlusion)
     still = source.kind == "image"
     frames: list[FrameExplanation] = []
     with contextlib.ExitStack() as stack:
-        picture = _picture(options, network, source, explainer, stack)
+        picture = _picture(options, recognizer, source, explainer, stack)
         for frame in source:
             if options.until_s is not None and frame.timestamp_s > options.until_s:
                 break
@@ -136,9 +137,9 @@ def explain_source(
                 on_frame(found)
         picture.finish()
     if not frames:
-        raise InputError(f"{source.name} gave no frame")
+        raise DataError(f"{source.name}: got no frame, expected at least one")
     grid = next((len(frame.face.attention) for frame in frames if frame.face is not None), 0)
-    return SourceExplanation(source=source.name, info=network.info, grid=grid, frames=tuple(frames))
+    return SourceExplanation(source=source.name, info=recognizer.info, grid=grid, frames=tuple(frames))
 
 
 def _whole(frame: SourceFrame) -> tuple[BoxXyxy, ...]:
@@ -147,17 +148,17 @@ def _whole(frame: SourceFrame) -> tuple[BoxXyxy, ...]:
 
 
 class _Picture:
-    """Takes every frame and draws nothing."""
+    """Draws nothing."""
 
     def add(self, image: Uint8, frame: FrameExplanation) -> None:
-        """Take a frame."""
+        """Add a frame."""
 
     def finish(self) -> None:
-        """All frames are there."""
+        """Finish after the last frame."""
 
 
 class _Video(_Picture):
-    """Draws every frame as it comes."""
+    """Draws every frame into a video."""
 
     def __init__(self, file: AnnotatedVideo, spec: PreprocessSpec) -> None:
         self._file = file
@@ -169,7 +170,7 @@ class _Video(_Picture):
 
 
 class _Still(_Picture):
-    """Draws the newest face or window at the end: a panel, or a strip."""
+    """Draws the last face or window at the end: a panel, or a strip."""
 
     def __init__(self, out: Path, explainer: VideoExplainer, source: VideoSource) -> None:
         self._out = out
@@ -184,8 +185,8 @@ class _Still(_Picture):
     def finish(self) -> None:
         faces, newest = self._explainer.window_faces, self._newest
         if newest is None or newest.face is None:
-            raise InputError(
-                f"{self._source.name}: no face was found that could be drawn; for face crops pass --whole-frame"
+            raise DataError(
+                f"{self._source.name}: got no face to draw, expected at least one; for face crops pass --whole-frame"
             )
         drawn = draw_panel(faces[0].crop, newest.face) if newest.window is None else draw_strip(faces, newest)
         write_annotated_image(self._out, drawn)
@@ -193,7 +194,7 @@ class _Still(_Picture):
 
 def _picture(
     options: ExplainOptions,
-    network: Network,
+    recognizer: Recognizer,
     source: VideoSource,
     explainer: VideoExplainer,
     stack: contextlib.ExitStack,
@@ -203,4 +204,4 @@ def _picture(
     if source.kind == "image" or is_image_path(options.out):
         return _Still(options.out, explainer, source)
     file = stack.enter_context(annotated_video(options.out, frame_rate=source.frame_rate))
-    return _Video(file, network.manifest.preprocess)
+    return _Video(file, recognizer.manifest.preprocess)

@@ -13,7 +13,7 @@ import numpy as np
 from fer_edge.core.cascade import load_cascade
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import CKPLUS_CODES, canonical_expression
-from fer_edge.core.preprocess import PreprocessSpec, crop_face
+from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face
 from fer_edge.core.types import Uint8
 from fer_edge.data.image_files import folder_entries, image_files, read_grey
 
@@ -85,7 +85,8 @@ class CkPlusSequence:
                 got = f"{image.shape[1]}x{image.shape[0]}"
                 raise InputError(f"{self.frames[place]}: {got} pixels, expected {columns}x{rows} as in its sequence")
         box = (0, 0, columns, rows) if self.cropped else self._face_box()
-        return np.stack([crop_face(image, box, PreprocessSpec(size=size)) for image in images])
+        spec = PreprocessSpec(size=size)
+        return np.stack([prepare_face(cut_face(image, box, spec), spec) for image in images])
 
     def _face_box(self) -> tuple[int, int, int, int]:
         for path in (self.frames[0], self.frames[-1], *self.frames[1:-1]):

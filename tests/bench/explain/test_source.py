@@ -12,10 +12,9 @@ from tiny import WINDOW, tiny_bundle
 
 from fer_edge.bench.explain import ExplainOptions, VideoExplainer, explain_source
 from fer_edge.bench.explain.drawing import attention_shades, draw_frame, drop_shades
-from fer_edge.core.errors import InputError, OutputError
+from fer_edge.core.errors import DataError, InputError, OutputError
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.runtime.feature_window import FeatureWindow
-from fer_edge.runtime.inference import Network
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_recognizer import VideoRecognizer
 from fer_edge.runtime.video_source import VideoSource, open_source
@@ -25,8 +24,8 @@ OTHER = (80.0, 10.0, 128.0, 58.0)
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    with Network.open(tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")) as opened:
+def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]:
+    with Recognizer(tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")) as opened:
         yield opened
 
 
@@ -55,21 +54,19 @@ def photograph(tmp_path: Path) -> Path:
 
 
 class TestVideoExplainer:
-    def test_says_what_the_runtime_says(self, network: Network, tmp_path: Path) -> None:
-        explainer = VideoExplainer(network)
-        with Recognizer(tiny_bundle(tmp_path / "same"), variant="fp32") as recognizer:
-            runtime = VideoRecognizer(recognizer)
-            for place, image in enumerate(pictures(8)):
-                found = explainer.process(image, timestamp_s=place / 10, boxes=[OTHER, BOX])
-                driver = runtime.process(image, timestamp_s=place / 10, boxes=[OTHER, BOX]).driver
-                assert (found.face is None) == (driver is None)
-                if driver is not None:
-                    assert found.face is not None
-                    assert found.box_xyxy == driver.box_xyxy
-                    assert found.face.probabilities == pytest.approx(dict(driver.probabilities), abs=1e-6)
+    def test_reports_what_the_runtime_reports(self, recognizer: Recognizer) -> None:
+        explainer, runtime = VideoExplainer(recognizer), VideoRecognizer(recognizer)
+        for place, image in enumerate(pictures(8)):
+            found = explainer.process(image, timestamp_s=place / 10, boxes=[OTHER, BOX])
+            driver = runtime.process(image, timestamp_s=place / 10, boxes=[OTHER, BOX]).driver
+            assert (found.face is None) == (driver is None)
+            if driver is not None:
+                assert found.face is not None
+                assert found.box_xyxy == driver.box_xyxy
+                assert found.face.probabilities == driver.probabilities
 
-    def test_the_window_fills_and_slides(self, network: Network) -> None:
-        explainer = VideoExplainer(network)
+    def test_the_window_fills_and_slides(self, recognizer: Recognizer) -> None:
+        explainer = VideoExplainer(recognizer)
         found = [
             explainer.process(image, timestamp_s=place / 10, boxes=[BOX]) for place, image in enumerate(pictures(8))
         ]
@@ -87,25 +84,25 @@ class TestVideoExplainer:
         np.testing.assert_allclose(explainer.window_faces[-1].attention, found[-1].face.attention, atol=1e-6)
 
     @pytest.mark.parametrize("times_s", [[0.9 * index for index in range(6)], [0.0, 0.1, 0.2, 1.1, 1.2, 1.3, 1.4]])
-    def test_slow_and_broken_recordings(self, network: Network, times_s: list[float]) -> None:
-        explainer, runtime = VideoExplainer(network), FeatureWindow(network.manifest.sequence)
+    def test_slow_and_broken_recordings(self, recognizer: Recognizer, times_s: list[float]) -> None:
+        explainer, runtime = VideoExplainer(recognizer), FeatureWindow(recognizer.manifest.sequence)
         for image, time_s in zip(pictures(len(times_s)), times_s, strict=True):
             found = explainer.process(image, timestamp_s=time_s, boxes=[(10, 10, 50, 50)])
-            runtime.push(np.zeros(network.manifest.sequence.feature_size, np.float32), timestamp_s=time_s)
+            runtime.push(np.zeros(recognizer.manifest.sequence.feature_size, np.float32), timestamp_s=time_s)
         view = runtime.view()
         assert found.window is not None
         assert found.window.times_s == tuple(view.times_s[-view.length :])
 
-    def test_another_camera_rate_keeps_to_the_bundles(self, network: Network) -> None:
-        explainer = VideoExplainer(network)
+    def test_another_camera_rate_keeps_to_the_bundles(self, recognizer: Recognizer) -> None:
+        explainer = VideoExplainer(recognizer)
         for place, image in enumerate(pictures(40)):
             found = explainer.process(image, timestamp_s=place / 30, boxes=[BOX])
         assert found.window is not None
         assert np.diff(found.window.times_s) == pytest.approx([0.1] * 3, abs=0.01)
         assert len(explainer.window_faces) == WINDOW
 
-    def test_a_face_that_comes_back_begins_anew(self, network: Network) -> None:
-        explainer = VideoExplainer(network)
+    def test_a_face_that_comes_back_begins_anew(self, recognizer: Recognizer) -> None:
+        explainer = VideoExplainer(recognizer)
         for place, image in enumerate(pictures(6)):
             explainer.process(image, timestamp_s=place / 10, boxes=[BOX])
         assert explainer.process(pictures(1)[0], timestamp_s=0.7, boxes=[]).face is None
@@ -114,60 +111,60 @@ class TestVideoExplainer:
         assert found.window is not None
         assert len(found.window.weights) == 3
 
-    def test_a_photograph_has_its_most_prominent_face(self, network: Network) -> None:
-        found = VideoExplainer(network, occlusion=True).process_still(pictures(1)[0], boxes=[OTHER, (0, 0, 64, 64)])
+    def test_a_photograph_has_its_most_prominent_face(self, recognizer: Recognizer) -> None:
+        found = VideoExplainer(recognizer, occlusion=True).process_still(pictures(1)[0], boxes=[OTHER, (0, 0, 64, 64)])
         assert (found.faces, found.box_xyxy, found.window) == (2, (0, 0, 64, 64), None)
         assert found.face is not None
         assert found.face.occlusion_drop is not None
-        assert VideoExplainer(network).process_still(pictures(1)[0], boxes=[]).face is None
+        assert VideoExplainer(recognizer).process_still(pictures(1)[0], boxes=[]).face is None
 
     def test_eyes_are_needed(self, tmp_path: Path) -> None:
         bundle = tiny_bundle(tmp_path / "eyes", preprocess=PreprocessSpec(size=16, alignment="eyes"))
-        with Network.open(bundle) as network, pytest.raises(InputError, match="aligns faces by the eyes"):
-            VideoExplainer(network)
+        with Recognizer(bundle) as recognizer, pytest.raises(InputError, match="aligns faces by the eyes"):
+            VideoExplainer(recognizer)
 
 
 class TestExplainSource:
-    def test_nothing_is_written_unless_named(self, network: Network, clip: Path) -> None:
+    def test_nothing_is_written_unless_named(self, recognizer: Recognizer, clip: Path) -> None:
         before = sorted(clip.parent.iterdir())
         with open_source(str(clip)) as source:
-            found = explain_source(network, source, options=ExplainOptions(whole_frame=True))
+            found = explain_source(recognizer, source, options=ExplainOptions(whole_frame=True))
         assert (len(found.frames), len(found.explained), found.grid) == (20, 18, 2)
         assert sorted(clip.parent.iterdir()) == before
 
-    def test_a_photograph_becomes_a_panel(self, network: Network, photograph: Path, tmp_path: Path) -> None:
+    def test_a_photograph_becomes_a_panel(self, recognizer: Recognizer, photograph: Path, tmp_path: Path) -> None:
         shapes = []
         for occlusion in (False, True):
             out = tmp_path / f"{occlusion}.png"
             with open_source(str(photograph)) as source:
                 options = ExplainOptions(out=out, whole_frame=True, occlusion=occlusion)
-                explain_source(network, source, options=options)
+                explain_source(recognizer, source, options=options)
             shapes.append(cv2.imread(str(out)).shape)
         assert shapes[1][1] > shapes[0][1] > shapes[0][0]
 
-    def test_a_video_becomes_a_video_or_a_strip(self, network: Network, clip: Path, tmp_path: Path) -> None:
+    def test_a_video_becomes_a_video_or_a_strip(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
         for name in ("out.avi", "strip.png"):
             with open_source(str(clip)) as source:
-                explain_source(network, source, options=ExplainOptions(out=tmp_path / name, whole_frame=True))
+                explain_source(recognizer, source, options=ExplainOptions(out=tmp_path / name, whole_frame=True))
         with open_source(str(tmp_path / "out.avi")) as written:
             frames = list(written)
         assert len(frames) == 20
         assert frames[0].image.shape[0] > 64  # room for the bars
         assert cv2.imread(str(tmp_path / "strip.png")) is not None
 
-    def test_until(self, network: Network, clip: Path) -> None:
+    def test_until(self, recognizer: Recognizer, clip: Path) -> None:
         with open_source(str(clip)) as source:
-            found = explain_source(network, source, options=ExplainOptions(whole_frame=True, until_s=0.55))
+            found = explain_source(recognizer, source, options=ExplainOptions(whole_frame=True, until_s=0.55))
         assert len(found.frames) == 6
 
-    def test_no_face_leaves_no_picture(self, network: Network, photograph: Path, tmp_path: Path) -> None:
+    def test_no_face_leaves_no_picture(self, recognizer: Recognizer, photograph: Path, tmp_path: Path) -> None:
         class Blind:
             def detect(self, image: np.ndarray) -> tuple[()]:
                 return ()
 
         out = tmp_path / "out.png"
-        with open_source(str(photograph)) as source, pytest.raises(InputError, match="pass --whole-frame"):
-            explain_source(network, source, options=ExplainOptions(out=out), detector=Blind())
+        with open_source(str(photograph)) as source, pytest.raises(DataError, match="pass --whole-frame"):
+            explain_source(recognizer, source, options=ExplainOptions(out=out), detector=Blind())
         assert not out.exists()
 
     def test_what_is_refused_before_any_work(self, photograph: Path, clip: Path, tmp_path: Path) -> None:
@@ -179,7 +176,7 @@ class TestExplainSource:
         with open_source(str(clip)) as source, pytest.raises(InputError, match=r"'.gif'"):
             ExplainOptions(out=tmp_path / "out.gif").check(source)
         camera = VideoSource(iter([]), name="0", kind="camera", frame_rate=30, count=None)
-        with pytest.raises(InputError, match="0 is a live source; explain a photograph or a recording"):
+        with pytest.raises(InputError, match="got the live 0, expected a photograph or a recording"):
             ExplainOptions().check(camera)
         with pytest.raises(InputError, match="until_s: got -1"):
             ExplainOptions(until_s=-1)
@@ -191,9 +188,9 @@ class TestDrawing:
         assert attention_shades([[1.0, 0.0], [0.0, 0.0]]).tolist() == [[1, -1], [-1, -1]]
         assert drop_shades([[0.25, -2.0]]).tolist() == [[0.5, -1]]
 
-    def test_a_box_beyond_the_border(self, network: Network) -> None:
+    def test_a_box_beyond_the_border(self, recognizer: Recognizer) -> None:
         image = pictures(1)[0]
-        explainer = VideoExplainer(network)
+        explainer = VideoExplainer(recognizer)
         for place in range(3):
             found = explainer.process(image, timestamp_s=place / 10, boxes=[(-20, -20, 40, 40)])
         drawn = draw_frame(image, found, (-20, -20, 60, 60))

@@ -1,0 +1,63 @@
+"""Checks of the arguments that callers pass to the public classes, all with one form of message."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import reprlib
+from typing import Any
+
+from fer_edge.core.errors import FerEdgeError, FrameError, InputError
+
+__all__ = ["check_timestamp", "check_type", "number", "whole_number"]
+
+
+def number(name: str, value: Any, *, positive: bool = True, error: type[FerEdgeError] = InputError) -> float:
+    """Return a finite number as a float.
+
+    Raises:
+        InputError: another type, NaN, infinity, out of a float's range, or not above 0 where `positive`.
+    """
+    try:
+        got = math.nan if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+    except OverflowError:
+        got = math.inf
+    if not math.isfinite(got) or (positive and got <= 0):
+        raise error(f"{name}: got {reprlib.repr(value)}, expected a {'positive' if positive else 'finite'} number")
+    return got
+
+
+def whole_number(name: str, value: Any, *, least: int, most: int = 2**31 - 1) -> int:
+    """Return a whole number as an int.
+
+    Raises:
+        InputError: another type, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= int(value) <= most:
+        raise InputError(f"{name}: got {reprlib.repr(value)}, expected a whole number from {least} to {most}")
+    return int(value)
+
+
+def check_type(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:
+    """Refuse a value of another type.
+
+    Raises:
+        InputError: naming the type that was got.
+    """
+    if not isinstance(value, kinds):
+        raise InputError(f"{name}: got {type(value).__name__} {reprlib.repr(value)}, expected {expected}")
+
+
+def check_timestamp(value: Any, *, previous_s: float | None) -> float:
+    """Return a frame's time in seconds, which must be later than the previous frame's.
+
+    Raises:
+        FrameError: not a finite number, or not later.
+    """
+    time_s = number("timestamp_s", value, positive=False, error=FrameError)
+    if previous_s is not None and time_s <= previous_s:
+        raise FrameError(
+            f"timestamp_s: got {time_s:.6f}, expected later than the previous frame's {previous_s:.6f}; start a new "
+            "stream for a new recording"
+        )
+    return time_s
