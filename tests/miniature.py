@@ -165,11 +165,11 @@ def miniature_bundle(path: Path, *, outlier: float = 1.0) -> Bundle:
         preprocess=PreprocessSpec(size=SIZE),
         sequence=SequenceSpec(window=WINDOW, feature_size=FEATURES),
         variants=(variant,),
-        provenance=Provenance(training={"data": "noise"}),
         licence="test weights, random",
         intended_use="tests",
     )
-    return Bundle.create(path, manifest, {sha256_bytes(graph): graph for graph in graphs})
+    by_sha256 = {sha256_bytes(graph): graph for graph in graphs}
+    return Bundle.create(path, manifest, by_sha256, provenance=Provenance(training={"data": "noise"}))
 
 
 def noise_dataset(*, train: int = 140, choose: int = 70, leaked: int = 5) -> Dataset:

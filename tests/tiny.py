@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fer_edge.core.bundle import Bundle, GraphFile, Manifest, PreprocessSpec, Provenance, SequenceSpec, Variant
+from fer_edge.core.bundle import Bundle, GraphFile, Manifest, PreprocessSpec, SequenceSpec, Variant
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import EXPRESSIONS
 
@@ -114,7 +114,6 @@ def tiny_manifest(*variants: Variant, preprocess: PreprocessSpec | None = None) 
         preprocess=preprocess or PreprocessSpec(size=SIZE),
         sequence=SequenceSpec(window=WINDOW, feature_size=FEATURES, frame_rate=10.0),
         variants=variants,
-        provenance=Provenance(),
         licence="test weights, random",
         intended_use="tests",
     )

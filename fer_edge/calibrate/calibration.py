@@ -82,18 +82,16 @@ class CalibrationOutcome:
         self.require_passed()
         manifest = self.bundle.manifest
         graphs: dict[str, bytes] = {}
+        history = self.bundle.read_provenance()
+        calibration = dict(history.calibration)
         for form in self.forms:
-            manifest = manifest.with_variant(form.variant)
+            variant, recipe = _split_recipe(form.variant)
+            manifest = manifest.with_variant(variant)
+            calibration[variant.name] = {**self.provenance[variant.name], **recipe}
             if form.graphs.learnt is not None:  # it now stands there under its own name
                 manifest = manifest.without_variant(form.graphs.learnt.name)
             graphs |= form.graphs.by_sha256
-        old = manifest.provenance
-        calibration = {
-            **old.calibration,
-            **{form.variant.name: self.provenance[form.variant.name] for form in self.forms},
-        }
-        provenance = dataclasses.replace(old, calibration=calibration)
-        return self.bundle.updated(dataclasses.replace(manifest, provenance=provenance), graphs)
+        return self.bundle.updated(manifest, graphs, provenance=dataclasses.replace(history, calibration=calibration))
 
     def to_json(self) -> dict[str, Any]:
         """Verdict, sizes, accuracies and gate figures."""
@@ -204,6 +202,13 @@ def outcome_of(
         split=rows.choose,
         provenance={name: {"sample": sample.summary(), **common} for name, sample in samples.items()},
     )
+
+
+def _split_recipe(variant: Variant) -> tuple[Variant, dict[str, Any]]:
+    """Take the recipe, which is history, out of a variant's `how_made`."""
+    moved = {key: value for key, value in variant.how_made.items() if key in ("recipe", "calibration_recipe")}
+    kept = {key: value for key, value in variant.how_made.items() if key not in moved}
+    return dataclasses.replace(variant, how_made=kept), moved
 
 
 def _summary(variant: Variant, split: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def command(bundle: str, out: Path | None) -> None:
     from fer_edge.core.files import write_atomic
     from fer_edge.export.model_card import model_card
 
-    text = model_card(Bundle.open(bundle).manifest)
+    text = model_card(Bundle.open(bundle))
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -39,6 +39,7 @@ __all__ = ["command"]
 )
 @click.option("--dry-run", is_flag=True, help="With --target: print what would be written, or why not.")
 @click.option("--name", help="The bundle's name: by default a RUN's folder, a BUNDLE's own name.")
+@click.option("--licence", metavar="TEXT", help="Licence of the weights; by default that of known data.")
 @click.option("--overwrite", is_flag=True, help="Replace what exists at --out.")
 @json_flag
 @click.pass_context
@@ -53,6 +54,7 @@ def command(
     tolerance: float | None,
     dry_run: bool,
     name: str | None,
+    licence: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -66,8 +68,10 @@ def command(
             raise click.UsageError("--variant, --set, --clip, --tolerance and --dry-run need --target")
         if out is None:
             raise click.UsageError("give --target for a target's files, or --out for a bundle's folder")
-        _show_bundle(_write_bundle(source, out, name=name, overwrite=overwrite), as_json=as_json)
+        _show_bundle(_write_bundle(source, out, name=name, licence=licence, overwrite=overwrite), as_json=as_json)
         return
+    if licence is not None:
+        raise click.UsageError("--licence belongs to a bundle's weights: leave out --target")
     if (Path(source) / "run.json").is_file():
         raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, without --target")
     from fer_edge.core.bundle import Bundle
@@ -105,7 +109,7 @@ def _shown_on(bar: ProgressBar) -> Callable[[str, int, int], None]:
     return show
 
 
-def _write_bundle(source: str, out: Path, *, name: str | None, overwrite: bool) -> Bundle:
+def _write_bundle(source: str, out: Path, *, name: str | None, licence: str | None, overwrite: bool) -> Bundle:
     from fer_edge.core.errors import require
 
     for package in ("torch", "onnx", "onnxruntime"):
@@ -116,13 +120,13 @@ def _write_bundle(source: str, out: Path, *, name: str | None, overwrite: bool) 
 
         run = TrainRun.open(Path(source))
         with progress("exporting"):
-            return export_run(run, out, name=name, overwrite=overwrite)
+            return export_run(run, out, name=name, licence=licence, overwrite=overwrite)
     from fer_edge.core.bundle import Bundle
-    from fer_edge.export.from_torch.reexport import export_again
+    from fer_edge.export.from_torch.reexport import reexport_bundle
 
     given = Bundle.open(source)
     with progress("exporting"):
-        return export_again(given, out, name=name, overwrite=overwrite)
+        return reexport_bundle(given, out, name=name, licence=licence, overwrite=overwrite)
 
 
 def _show_bundle(bundle: Bundle, *, as_json: bool) -> None:

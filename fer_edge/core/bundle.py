@@ -1,13 +1,15 @@
-"""The deployment bundle: a folder with `manifest.json` and `graphs/<sha256>.onnx`, written whole or not at all.
+"""The deployment bundle: a folder with `manifest.json`, `provenance.json` and `graphs/<sha256>.onnx`.
 
-Replacing `manifest.json` is the commit: graphs are written before it and unreferenced ones dropped after it, so that a
-kill at any moment leaves the old bundle or the new one.
+Replacing `manifest.json` is the commit: new files are written before it and unreferenced ones removed after it, so that
+a kill at any moment leaves the old bundle or the new one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import stat
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,13 @@ from typing import Final, Literal
 
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import claimed, output_folder, sha256_bytes, write_atomic
-from fer_edge.core.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
+from fer_edge.core.manifest import DataFacts, FileEntry, GraphFile, Manifest, SequenceSpec, Variant, timestamp
 from fer_edge.core.preprocess import PreprocessSpec
+from fer_edge.core.provenance import Provenance
 
 __all__ = [
     "Bundle",
+    "DataFacts",
     "GraphFile",
     "Manifest",
     "PreprocessSpec",
@@ -31,28 +35,39 @@ __all__ = [
 ]
 
 MANIFEST_FILE: Final = "manifest.json"
+PROVENANCE_FILE: Final = "provenance.json"
 SIGNATURE_FILE: Final = "manifest.sig"
 GRAPH_FOLDER: Final = "graphs"
 
 _ZOO: Final = Path(__file__).parent.parent / "zoo"
-_MANIFEST_LIMIT_BYTES: Final = 16 << 20
+_MANIFEST_LIMIT_BYTES: Final = 1 << 20
+_FILE_LIMIT_BYTES: Final = 2 << 30  # protobuf's own limit
+
+# A named pipe in place of a file must not block the reader.
+_READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 Part = Literal["encoder", "head"]
 
 
 def zoo_names() -> tuple[str, ...]:
-    """Names of the shipped bundles, as `Bundle.open` takes them."""
+    """Return the names of the shipped bundles, as `Bundle.open` takes them."""
     return tuple(sorted(manifest.parent.name for manifest in _ZOO.glob(f"*/{MANIFEST_FILE}")))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """An open bundle. It holds no file open: graphs are read, and checked against the manifest, when asked for.
+    """An open bundle. It keeps no file open: files are read, and checked against the manifest, on demand.
 
     Attributes:
         path: its folder.
-        manifest: what it says about itself, validated.
-        sha256: of `manifest.json`, which names every graph by hash, so it identifies the bundle.
+        manifest: the validated content of `manifest.json`.
+        sha256: of `manifest.json`, which names every other file by hash, so it identifies the bundle.
+
+    Example:
+        >>> from fer_edge.core.bundle import Bundle
+        >>> bundle = Bundle.open("nano")
+        >>> [variant.name for variant in bundle.manifest.variants]
+        ['fp32', 'int8', 'int8-trt']
     """
 
     path: Path
@@ -63,8 +78,8 @@ class Bundle:
     def open(cls, path_or_name: str | os.PathLike[str]) -> Bundle:
         """Open a bundle's folder, or a shipped bundle by its bare name.
 
-        The whole manifest is validated, and every graph must be there with its size; its hash is checked when it is
-        read (`graph_bytes`) and by `verify`.
+        Validates the manifest and checks that every graph exists with its size; a graph's hash is checked when it is
+        read (`graph_bytes`) and by `verify_bundle`.
 
         Raises:
             BundleError: no bundle there, an unknown schema, a bad field, a graph missing or of another size.
@@ -76,14 +91,14 @@ class Bundle:
 
     @classmethod
     def open_manifest(cls, path_or_name: str | os.PathLike[str]) -> Bundle:
-        """`open` without a look at the graphs.
+        """Open a bundle without checking its graphs.
 
         Raises:
             BundleError: no bundle there, an unknown schema or a bad field.
         """
         path = _locate(path_or_name)
         file = path / MANIFEST_FILE
-        data = _read_confined(path, file, limit_bytes=_MANIFEST_LIMIT_BYTES)
+        data = _read(path, file, limit_bytes=_MANIFEST_LIMIT_BYTES)
         try:
             manifest = Manifest.from_bytes(data)
         except BundleError as error:
@@ -97,19 +112,21 @@ class Bundle:
         manifest: Manifest,
         graphs: Mapping[str, bytes],
         *,
+        provenance: Provenance | None = None,
         overwrite: bool = False,
     ) -> Bundle:
-        """Write a new bundle; it appears whole or not at all.
+        """Write a new bundle, whole or not at all.
 
         Args:
             path: the folder to make.
-            manifest: names every graph.
+            manifest: names every graph; its `provenance` is set here.
             graphs: exactly the graphs that the manifest names, by sha256.
+            provenance: history of training and calibration.
             overwrite: replace an existing bundle; a folder that holds anything else is never replaced.
 
         Raises:
             InputError: graphs and manifest do not belong together.
-            OutputError: the folder exists or cannot be written; what stood there is untouched.
+            OutputError: the folder exists or cannot be written; it is unchanged.
         """
         path = Path(path)
         if surplus := sorted(set(graphs) - set(manifest.graph_files)):
@@ -117,19 +134,23 @@ class Bundle:
         _check_graphs(manifest, graphs, present=set())
         if overwrite and path.is_dir() and any(path.iterdir()) and not (path / MANIFEST_FILE).is_file():
             raise OutputError(f"{path} holds files but no bundle, so it is not overwritten; choose another folder")
+        history = None if provenance is None else provenance.to_bytes()
+        manifest = dataclasses.replace(manifest, provenance=None if history is None else _entry(history))
         data = manifest.to_bytes()
         with output_folder(path, overwrite=overwrite) as scratch:
             (scratch / GRAPH_FOLDER).mkdir()
             for sha256, graph in graphs.items():
                 write_atomic(_graph_path(scratch, sha256), graph)
+            if history is not None:
+                write_atomic(scratch / PROVENANCE_FILE, history)
             write_atomic(scratch / MANIFEST_FILE, data)
         return cls(path=path, manifest=manifest, sha256=sha256_bytes(data))
 
     def variant(self, name: str) -> Variant:
-        """The variant called `name`.
+        """Return the variant called `name`.
 
         Raises:
-            BundleError: there is none; the message lists those there are.
+            BundleError: there is none; the message lists the variants.
         """
         for variant in self.manifest.variants:
             if variant.name == name:
@@ -138,7 +159,7 @@ class Bundle:
         raise BundleError(f"{self.path} has no variant {name!r}; it has {names}")
 
     def graph_bytes(self, variant: str, part: Part) -> bytes:
-        """One graph of a variant: the very bytes whose hash was checked.
+        """Read one graph of a variant; the bytes returned are the bytes whose hash was checked.
 
         Raises:
             BundleError: no such variant; the file is missing, outside the bundle, or not the one the manifest names.
@@ -149,20 +170,28 @@ class Bundle:
         return self.read_graph(chosen.encoder if part == "encoder" else chosen.head)
 
     def read_graph(self, file: GraphFile) -> bytes:
-        """As `graph_bytes`, by the manifest's entry."""
+        """Read a graph by its manifest entry, as `graph_bytes` does."""
         _check_size(self.path, file)
-        path = _graph_path(self.path, file.sha256)
-        data = _read_confined(self.path, path, limit_bytes=file.size_bytes)
-        got = sha256_bytes(data)
-        if got != file.sha256:
-            raise BundleError(
-                f"{path}: the content's sha256 is {got}, expected {file.sha256}; the file was damaged or changed, "
-                "fetch or export the bundle again"
-            )
-        return data
+        return _read_entry(self.path, _graph_path(self.path, file.sha256), file)
+
+    def read_provenance(self) -> Provenance:
+        """Read the history of training and calibration; empty where the bundle has none.
+
+        Raises:
+            BundleError: `provenance.json` is missing, damaged or not the one that the manifest names.
+        """
+        entry = self.manifest.provenance
+        if entry is None:
+            return Provenance()
+        staged = _staged_provenance(self.path, entry.sha256)
+        path = staged if staged.is_file() else self.path / PROVENANCE_FILE
+        try:
+            return Provenance.from_bytes(_read_entry(self.path, path, entry))
+        except BundleError as error:
+            raise BundleError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
     def sign(self, private_key: Path) -> None:
-        """Write `manifest.sig`: the raw ed25519 signature of `manifest.json`, which names every graph by hash.
+        """Write `manifest.sig`: the raw ed25519 signature of `manifest.json`, which names every other file by hash.
 
         OpenSSL checks it too:
         ``openssl pkeyutl -verify -rawin -in manifest.json -sigfile manifest.sig -pubin -inkey KEY.pub``.
@@ -171,33 +200,39 @@ class Bundle:
             private_key: PEM file, as ``openssl genpkey -algorithm ed25519`` writes it, without a pass phrase.
 
         Raises:
-            BundleError: the manifest on disk is no longer the one that was opened.
+            BundleError: the manifest changed on disk since the bundle was opened.
             InputError: the key cannot be read or is of another kind.
             OutputError: the bundle cannot be written.
             MissingPackageError: `cryptography` is not installed.
         """
         from fer_edge.core.signature import sign_bytes
 
-        data = _read_confined(self.path, self.path / MANIFEST_FILE, limit_bytes=_MANIFEST_LIMIT_BYTES)
+        data = _read(self.path, self.path / MANIFEST_FILE, limit_bytes=_MANIFEST_LIMIT_BYTES)
         if sha256_bytes(data) != self.sha256:
             raise BundleError(f"{self.path} was changed since it was opened; open it again before signing it")
         write_atomic(self.path / SIGNATURE_FILE, sign_bytes(data, private_key))
 
-    def updated(self, manifest: Manifest, graphs: Mapping[str, bytes] | None = None) -> Bundle:
-        """Replace the manifest, adding the graphs that are new to it; graphs no longer named are dropped after that.
+    def updated(
+        self, manifest: Manifest, graphs: Mapping[str, bytes] | None = None, *, provenance: Provenance | None = None
+    ) -> Bundle:
+        """Replace the manifest and add the graphs that are new to it; then remove graphs that it no longer names.
 
-        A signature is dropped too, since it was made for the old manifest.
+        The signature is removed too, since it belongs to the old manifest.
 
         Args:
-            manifest: the new manifest.
+            manifest: the new manifest; its `provenance` is set here.
             graphs: new graphs by sha256; those already in the bundle need not be given.
+            provenance: the new history; the old one stays where None.
 
         Raises:
-            InputError: a graph that the new manifest names is neither given nor here, or is not what it says.
-            BundleError: the bundle on disk is no longer the one that was opened, or another process is updating it.
-            OutputError: it cannot be written; the old bundle is untouched.
+            InputError: a graph that the new manifest names is neither given nor in the bundle, or has another hash.
+            BundleError: the bundle changed on disk since it was opened, or another process is updating it.
+            OutputError: it cannot be written; the old bundle is unchanged.
         """
         given = {sha256: data for sha256, data in (graphs or {}).items() if sha256 in manifest.graph_files}
+        history = None if provenance is None else provenance.to_bytes()
+        entry = self.manifest.provenance if history is None else _entry(history)
+        manifest = dataclasses.replace(manifest, provenance=entry)
         data = manifest.to_bytes()
         with _update_lock(self.path):
             if Bundle.open_manifest(self.path).sha256 != self.sha256:
@@ -205,15 +240,23 @@ class Bundle:
             here = {sha for sha in manifest.graph_files if _graph_path(self.path, sha).is_file()}
             _check_graphs(manifest, given, present=here)
             added = [_graph_path(self.path, sha256) for sha256 in given.keys() - here]
+            staged = None if entry is None else _staged_provenance(self.path, entry.sha256)
+            if history is not None and staged is not None and entry != self.manifest.provenance:
+                added.append(staged)
             try:
                 for sha256, graph in given.items():
                     write_atomic(_graph_path(self.path, sha256), graph)
+                if history is not None and staged is not None:
+                    write_atomic(staged, history)
                 write_atomic(self.path / MANIFEST_FILE, data)
             except BaseException:
-                # A Ctrl-C may arrive just after the manifest was replaced: then the new graphs are in use.
+                # A Ctrl-C may arrive just after the manifest was replaced: then the new files are in use.
                 if sha256_bytes((self.path / MANIFEST_FILE).read_bytes()) == self.sha256:
                     _remove(added)
                 raise
+            if staged is not None and staged.is_file():
+                with contextlib.suppress(OSError):  # the commit is done; a reader finds the staged file too
+                    os.replace(staged, self.path / PROVENANCE_FILE)
             _remove([self.path / SIGNATURE_FILE, *_orphans(self.path, manifest)])
         return Bundle(path=self.path, manifest=manifest, sha256=sha256_bytes(data))
 
@@ -221,7 +264,7 @@ class Bundle:
 def _locate(path_or_name: str | os.PathLike[str]) -> Path:
     try:
         return _place(path_or_name)
-    except OSError as error:  # a folder that this user may not look into, or a name that no file can have
+    except OSError as error:  # an unreadable folder, or a name that no file can have
         raise BundleError(f"cannot read {os.fspath(path_or_name)}: {error.strerror or error}") from error
 
 
@@ -245,6 +288,15 @@ def _graph_path(folder: Path, sha256: str) -> Path:
     return folder / GRAPH_FOLDER / f"{sha256}.onnx"
 
 
+def _staged_provenance(folder: Path, sha256: str) -> Path:
+    """The place of a new `provenance.json` until the manifest that names it is committed."""
+    return folder / f".{PROVENANCE_FILE}.{sha256}"
+
+
+def _entry(data: bytes) -> FileEntry:
+    return FileEntry(sha256=sha256_bytes(data), size_bytes=len(data))
+
+
 def _check_size(folder: Path, file: GraphFile) -> None:
     path = _graph_path(folder, file.sha256)
     _check_confined(folder, path)
@@ -253,7 +305,7 @@ def _check_size(folder: Path, file: GraphFile) -> None:
     except OSError as error:
         raise BundleError(
             f"{path}: {error.strerror or error}, but {MANIFEST_FILE} names it; fetch or export the bundle again "
-            "(or, where it was updated meanwhile, open it again)"
+            "(or open it again, if it was updated meanwhile)"
         ) from error
     if size != file.size_bytes:
         raise BundleError(f"{path}: got {size} bytes, expected {file.size_bytes}; fetch or export the bundle again")
@@ -261,19 +313,33 @@ def _check_size(folder: Path, file: GraphFile) -> None:
 
 def _check_confined(folder: Path, path: Path) -> None:
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{path} is a link to {path.resolve()}, outside the bundle; a bundle's files stand inside it")
+        raise BundleError(f"{path}: got a link to {path.resolve()}, outside the bundle, expected a file inside it")
 
 
-def _read_confined(folder: Path, path: Path, *, limit_bytes: int) -> bytes:
+def _read_entry(folder: Path, path: Path, entry: FileEntry) -> bytes:
+    """Read a file that the manifest names; the bytes returned are the bytes that were hashed."""
+    data = _read(folder, path, limit_bytes=min(entry.size_bytes, _FILE_LIMIT_BYTES))
+    if (got := sha256_bytes(data)) != entry.sha256:
+        raise BundleError(
+            f"{path}: the content's sha256 is {got}, expected {entry.sha256}; the file was damaged or changed, "
+            "fetch or export the bundle again"
+        )
+    return data
+
+
+def _read(folder: Path, path: Path, *, limit_bytes: int) -> bytes:
+    """Read a regular file inside `folder` whose size is checked before any memory is allocated for it."""
     _check_confined(folder, path)
     try:
-        with path.open("rb") as handle:
-            data = handle.read(limit_bytes + 1)
+        with open(os.open(path, _READ_FLAGS), "rb") as handle:
+            found = os.fstat(handle.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise BundleError(f"{path}: got a device, pipe or folder, expected a regular file")
+            if found.st_size > limit_bytes:
+                raise BundleError(f"{path}: got {found.st_size} bytes, expected at most {limit_bytes}")
+            return handle.read(limit_bytes)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(data) > limit_bytes:
-        raise BundleError(f"{path}: got more than {limit_bytes} bytes, expected at most that")
-    return data
 
 
 def _check_graphs(manifest: Manifest, graphs: Mapping[str, bytes], *, present: Set[str]) -> None:
@@ -286,25 +352,28 @@ def _check_graphs(manifest: Manifest, graphs: Mapping[str, bytes], *, present: S
         if got != sha256:
             raise InputError(f"graphs[{sha256}]: its content's sha256 is {got}")
         if len(graphs[sha256]) != file.size_bytes:
-            raise InputError(f"graphs[{sha256}]: got {len(graphs[sha256])} bytes, the manifest says {file.size_bytes}")
+            raise InputError(f"graphs[{sha256}]: got {len(graphs[sha256])} bytes, expected {file.size_bytes}")
 
 
 def _orphans(folder: Path, manifest: Manifest) -> list[Path]:
-    """Graphs that the manifest does not name, and what a killed writer left half-written."""
+    """List graphs that the manifest does not name, and the unfinished files of a killed writer."""
     named = {f"{sha256}.onnx" for sha256 in manifest.graph_files}
     graphs = [path for path in (folder / GRAPH_FOLDER).glob("*.onnx") if path.name not in named]
-    return [*graphs, *folder.glob(f".{MANIFEST_FILE}.*.part"), *(folder / GRAPH_FOLDER).glob(".*.part")]
+    staged = [] if manifest.provenance is None else [_staged_provenance(folder, manifest.provenance.sha256)]
+    graph_folder = folder / GRAPH_FOLDER
+    unfinished = {*folder.glob(".*.part"), *folder.glob(f".{PROVENANCE_FILE}.*"), *graph_folder.glob(".*.part")}
+    return [*graphs, *unfinished.difference(staged)]
 
 
 def _remove(paths: list[Path]) -> None:
     for path in paths:
-        with contextlib.suppress(OSError):  # the commit is done; what stays behind is never loaded
+        with contextlib.suppress(OSError):  # the commit is done; a file that stays is never loaded
             path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _update_lock(folder: Path) -> Iterator[None]:
-    """One writer at a time; where the system has no such locks, the check against the opened manifest still holds."""
+    """Admit one writer; without file locks the check against the opened manifest still holds."""
     with claimed(folder) as ours:
         if not ours:
             raise BundleError(f"{folder} is being updated by another process; wait for it and open it again")

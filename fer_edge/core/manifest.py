@@ -1,4 +1,13 @@
-"""What a bundle's `manifest.json` says: typed, validated, and the same bytes for the same content."""
+"""`manifest.json` of a bundle: what a runtime needs and the figures, typed and validated.
+
+    {"schema": 2, "name", "created", "labels", "preprocess": {...}, "sequence": {...},
+     "variants": [{"name", "precision", "encoder": GRAPH, "parent", "how_made", "parity",
+                   "heads": {HEAD: {"graph": GRAPH, "temperature", "unknown_threshold", "metrics": {SPLIT: {...}}}}}],
+     "licence", "intended_use", "data": [{"dataset", "used_for", "sha256", "splits", "licence", "limits"}],
+     "model": {...}, "provenance": {"sha256", "size_bytes"}, "extensions": {...}}
+
+This version reads and writes one head per variant. Keys under `extensions` are free and survive an update.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fer_edge.core.errors import BundleError, InputError
 from fer_edge.core.json import decode, encode, expect
@@ -17,44 +26,73 @@ from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import AccuracyReport
 from fer_edge.core.preprocess import PreprocessSpec
 
-__all__ = ["SCHEMA", "GraphFile", "Manifest", "Provenance", "SequenceSpec", "Variant", "timestamp"]
+__all__ = [
+    "NOT_STATED",
+    "SCHEMA",
+    "DataFacts",
+    "FileEntry",
+    "GraphFile",
+    "Manifest",
+    "SequenceSpec",
+    "Variant",
+    "parse_json",
+    "timestamp",
+    "to_json_bytes",
+]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """The one manifest schema that this version writes and reads."""
+
+NOT_STATED: Final = "not stated"
+"""The licence of weights whose owner gave none."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _RESERVED: Final = frozenset({"auto"})
+_HEAD: Final = "default"
+_OF_A_HEAD: Final = ("temperature", "unknown_threshold", "metrics")
 
 
 def timestamp() -> str:
-    """Now, in UTC, as the manifest writes it: ``"2025-01-31T12:00:00+00:00"``."""
+    """Return the current UTC time as the manifest writes it: ``"2025-01-31T12:00:00+00:00"``."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphFile:
+class FileEntry:
+    """A file of the bundle.
+
+    Attributes:
+        sha256: hex digest of its content.
+        size_bytes: its size.
+    """
+
+    sha256: str
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        expect(bool(_SHA256.fullmatch(self.sha256)), "sha256", self.sha256, "64 lower-case hexadecimal digits")
+        expect(self.size_bytes > 0, "size_bytes", self.size_bytes, "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphFile(FileEntry):
     """One ONNX file of a bundle, `graphs/<sha256>.onnx`.
 
     Attributes:
-        sha256: hex digest of the file, which is also its name.
-        size_bytes: its size.
         opset: version of the default operator set.
         ir_version: ONNX IR version.
         parameters: numbers stored in its weights.
         macs: multiply-accumulates of one frame (encoder) or of one full window (head).
     """
 
-    sha256: str
-    size_bytes: int
     opset: int
     ir_version: int
     parameters: int
     macs: int | None = None
 
     def __post_init__(self) -> None:
-        expect(bool(_SHA256.fullmatch(self.sha256)), "sha256", self.sha256, "64 lower-case hexadecimal digits")
-        expect(self.size_bytes > 0, "size_bytes", self.size_bytes, "more than 0")
+        super().__post_init__()
         expect(self.opset > 0, "opset", self.opset, "more than 0")
         expect(self.ir_version > 0, "ir_version", self.ir_version, "more than 0")
         expect(self.parameters >= 0, "parameters", self.parameters, "0 or more")
@@ -83,7 +121,7 @@ class SequenceSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One precision of the model: an encoder, a head, and how they came to be.
+    """One precision of the model: an encoder and a head.
 
     Attributes:
         name: ``"fp32"``, ``"int8"``, ``"int8-trt"`` and so on; unique in the bundle.
@@ -91,11 +129,11 @@ class Variant:
         encoder: frames to features.
         head: features to logits.
         parent: the variant that this one was made from.
-        how_made: method, settings and versions.
+        how_made: the method, and the gate's figures; the settings are in `provenance.json`.
         temperature: logits are divided by it before the softmax.
         unknown_threshold: below this probability the runtime reports ``unknown``.
         metrics: accuracy by split.
-        parity: differences to the parent or to torch, before temperature.
+        parity: differences to the parent or to torch, before temperature; ``"chain"`` holds the last parity verdict.
     """
 
     name: str
@@ -123,18 +161,73 @@ class Variant:
         """Encoder and head."""
         return self.encoder, self.head
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object, with everything that belongs to a head under its name."""
+        value = dict(encode(self))
+        head = {"graph": value.pop("head"), **{name: value.pop(name) for name in _OF_A_HEAD}}
+        return {**value, "heads": {_HEAD: head}}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Variant:
+        """Build a variant from the object that `to_json` returns.
+
+        Raises:
+            InputError: a field is missing, unknown, or has a wrong type or range.
+        """
+        stored = decode(_StoredVariant, value)
+        expect(len(stored.heads) == 1, "heads", sorted(stored.heads), "one head; more need a newer fer-edge")
+        [head] = stored.heads.values()
+        rest = {name: part for name, part in vars(stored).items() if name != "heads"}
+        return cls(head=head.graph, **{name: getattr(head, name) for name in _OF_A_HEAD}, **rest)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where the weights came from: data set, split, sample hashes, seeds, versions."""
+class _Head:
+    """The fields of a variant that belong to its head, as stored."""
 
-    training: Mapping[str, Any] = field(default_factory=dict)
-    calibration: Mapping[str, Any] = field(default_factory=dict)
+    graph: GraphFile
+    temperature: float = 1.0
+    unknown_threshold: float = 0.0
+    metrics: Mapping[str, AccuracyReport] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredVariant:
+    """A variant as stored."""
+
+    name: str
+    precision: str
+    encoder: GraphFile
+    heads: Mapping[str, _Head]
+    parent: str | None = None
+    how_made: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """A data set that the weights were made from.
+
+    Attributes:
+        dataset: its name, for example ``"fer2013"`` or ``"folder"``.
+        used_for: its use; data of the initial weights or of a teacher counts too.
+        sha256: over the splits' hashes; empty where it was not recorded.
+        splits: rows by split.
+        licence: the data's terms.
+        limits: known limits of the data, a sentence each.
+    """
+
+    dataset: str
+    used_for: Literal["training", "initial weights", "teacher"] = "training"
+    sha256: str = ""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    licence: str = NOT_STATED
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a bundle says about itself.
+    """The content of `manifest.json`.
 
     Attributes:
         schema: version of this format.
@@ -144,10 +237,12 @@ class Manifest:
         preprocess: how a face becomes a frame.
         sequence: window, feature size, frame rate.
         variants: at least one; the first is the one the others descend from.
-        provenance: training and calibration.
-        licence: of the weights, apart from the code's.
+        licence: of the weights, apart from the code's; `NOT_STATED` where nobody stated it.
         intended_use: what the weights are for, and what not.
+        data: the data sets that the weights were made from.
         model: configuration summary, parameters, MACs.
+        provenance: `provenance.json`, the history of training and calibration; None where the bundle has none.
+        extensions: free keys, kept as they are.
 
     Raises:
         InputError: a value outside its range, named.
@@ -160,10 +255,12 @@ class Manifest:
     preprocess: PreprocessSpec
     sequence: SequenceSpec
     variants: tuple[Variant, ...]
-    provenance: Provenance
-    licence: str
-    intended_use: str
+    licence: str = NOT_STATED
+    intended_use: str = NOT_STATED
+    data: tuple[DataFacts, ...] = ()
     model: Mapping[str, Any] = field(default_factory=dict)
+    provenance: FileEntry | None = None
+    extensions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expect(self.schema == SCHEMA, "schema", self.schema, str(SCHEMA))
@@ -186,45 +283,46 @@ class Manifest:
         return {file.sha256: file for variant in self.variants for file in variant.graphs}
 
     def with_variant(self, variant: Variant) -> Manifest:
-        """A copy in which `variant` replaces the one of its name, or is added after the others."""
+        """Return a copy in which `variant` replaces the one of its name, or is added after the others."""
         kept = [variant if old.name == variant.name else old for old in self.variants]
         if variant not in kept:
             kept.append(variant)
         return dataclasses.replace(self, variants=tuple(kept))
 
     def without_variant(self, name: str) -> Manifest:
-        """A copy that lacks the variant called `name`; the same where there is none."""
+        """Return a copy without the variant called `name`; the same where there is none."""
         return dataclasses.replace(self, variants=tuple(each for each in self.variants if each.name != name))
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object that `from_json` reads back."""
+        """Return the JSON object that `from_json` reads back."""
         return dict(encode(self))
 
     def to_bytes(self) -> bytes:
-        """`manifest.json`: indented UTF-8 JSON.
+        """Return `manifest.json`: indented UTF-8 JSON.
 
         Raises:
             InputError: a free-form field holds something that JSON cannot, NaN included.
         """
-        try:
-            return (json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the manifest of {self.name!r} cannot be written as JSON: {error}") from error
+        return to_json_bytes(self.to_json(), what=f"the manifest of {self.name!r}")
 
     @classmethod
     def from_json(cls, value: Any) -> Manifest:
-        """Read a parsed manifest, every field of it.
+        """Build a manifest from parsed JSON.
 
         Raises:
-            BundleError: an unknown schema, or a field that is missing, unknown, or of a wrong type or range, named.
+            BundleError: an unknown schema, or a field that is missing, unknown, or of a wrong type or range.
         """
         if not isinstance(value, Mapping) or "schema" not in value:
-            raise BundleError('schema: missing; expected a JSON object with "schema": 1')
-        if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
-            raise BundleError(
-                f"schema: got {value['schema']!r}, expected {SCHEMA}; a newer schema needs a newer fer-edge "
-                "(pip install --upgrade fer-edge)"
+            raise BundleError(f'schema: missing; expected a JSON object with "schema": {SCHEMA}')
+        schema = value["schema"]
+        if schema != SCHEMA or isinstance(schema, bool):
+            older = isinstance(schema, int) and not isinstance(schema, bool) and 0 < schema < SCHEMA
+            cure = (
+                "export and calibrate the bundle again with this fer-edge"
+                if older
+                else "a newer schema needs a newer fer-edge (pip install --upgrade fer-edge)"
             )
+            raise BundleError(f"schema: got {schema!r}, expected {SCHEMA}; {cure}")
         try:
             return decode(cls, value)
         except InputError as error:
@@ -237,11 +335,31 @@ class Manifest:
         Raises:
             BundleError: not UTF-8, not JSON, NaN or Infinity in it, or as `from_json`.
         """
-        try:
-            value = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"not valid JSON: {error}") from error
-        return cls.from_json(value)
+        return cls.from_json(parse_json(data))
+
+
+def to_json_bytes(value: Any, *, what: str) -> bytes:
+    """Return `value` as indented UTF-8 JSON.
+
+    Raises:
+        InputError: `value` holds something that JSON cannot, NaN included.
+    """
+    try:
+        return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} cannot be written as JSON: {error}") from error
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse UTF-8 JSON of a file that may be hostile.
+
+    Raises:
+        BundleError: not UTF-8, not JSON, NaN or Infinity in it, or a key given twice.
+    """
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"not valid JSON: {error}") from error
 
 
 def _is_time(text: str) -> bool:
@@ -252,13 +370,13 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _no_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         repeated = next(key for key in table if sum(key == other for other, _ in pairs) > 1)
-        raise ValueError(f"the key {repeated!r} stands twice")
+        raise ValueError(f"the key {repeated!r} appears twice")
     return table

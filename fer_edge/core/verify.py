@@ -1,4 +1,4 @@
-"""Whether a bundle is what it says: manifest, graphs, weights, signature, each check with its own verdict."""
+"""Integrity of a bundle: manifest, graphs, weights, provenance, signature, each with a verdict."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Check:
 
     Attributes:
         name: what was checked.
-        verdict: ``"note"`` is something to know that does not make the bundle unfit.
-        detail: what was found.
+        verdict: ``"note"`` informs; the bundle stays fit.
+        detail: the finding.
     """
 
     name: str
@@ -39,7 +39,7 @@ class VerifyReport:
     Attributes:
         path: the bundle's folder as given.
         sha256: of its manifest, None where that cannot be read.
-        checks: in the order they were made.
+        checks: in the order of execution.
     """
 
     path: str
@@ -57,7 +57,9 @@ class VerifyReport:
 
 
 def verify_bundle(path_or_name: str | os.PathLike[str], *, public_key: Path | None = None) -> VerifyReport:
-    """Check a bundle that may be damaged: a fault becomes a failed check, not an error.
+    """Check every file against the manifest, every weight for NaN, and the signature where a key is given.
+
+    The bundle may be damaged: a fault becomes a failed check, not an error.
 
     Args:
         path_or_name: as `Bundle.open` takes it.
@@ -78,6 +80,7 @@ def verify_bundle(path_or_name: str | os.PathLike[str], *, public_key: Path | No
     for variant in manifest.variants:
         checks.append(_check_graph(bundle, f"{variant.name} encoder", variant.encoder))
         checks.append(_check_graph(bundle, f"{variant.name} head", variant.head))
+    checks.append(_check_provenance(bundle))
     checks += _unnamed_files(bundle)
     checks.append(_check_signature(bundle, public_key))
     return VerifyReport(path=str(bundle.path), sha256=bundle.sha256, checks=tuple(checks))
@@ -93,13 +96,24 @@ def _check_graph(bundle: Bundle, name: str, file: GraphFile) -> Check:
     return Check(name=name, verdict="ok", detail=f"sha256 {file.sha256[:12]}, {file.size_bytes:,} bytes, finite")
 
 
+def _check_provenance(bundle: Bundle) -> Check:
+    entry = bundle.manifest.provenance
+    if entry is None:
+        return Check(name="provenance", verdict="note", detail="none")
+    try:
+        bundle.read_provenance()
+    except BundleError as error:
+        return Check(name="provenance", verdict="failed", detail=str(error))
+    return Check(name="provenance", verdict="ok", detail=f"sha256 {entry.sha256[:12]}, {entry.size_bytes:,} bytes")
+
+
 def _unnamed_files(bundle: Bundle) -> list[Check]:
     named = {f"{sha256}.onnx" for sha256 in bundle.manifest.graph_files}
     folder = bundle.path / GRAPH_FOLDER
     extra = sorted(path.name for path in folder.iterdir() if path.name not in named) if folder.is_dir() else []
     if not extra:
         return []
-    detail = f"{len(extra)} in {GRAPH_FOLDER}/ that no variant names, never loaded: {', '.join(extra[:3])}"
+    detail = f"{len(extra)} in {GRAPH_FOLDER}/ that no variant names and nothing loads: {', '.join(extra[:3])}"
     return [Check(name="other files", verdict="note", detail=detail)]
 
 
@@ -107,14 +121,14 @@ def _check_signature(bundle: Bundle, public_key: Path | None) -> Check:
     path = bundle.path / SIGNATURE_FILE
     signature = path.read_bytes()[:4096] if path.is_file() else None
     if public_key is None:
-        detail = "none" if signature is None else "there is one; give the public key to check it"
+        detail = "none" if signature is None else "present; give the public key to check it"
         return Check(name="signature", verdict="note", detail=detail)
     from fer_edge.core.signature import signature_holds
 
     data = (bundle.path / MANIFEST_FILE).read_bytes()
     holds = signature is not None and signature_holds(data, signature, public_key)
     if signature is None:
-        detail = f"there is no {SIGNATURE_FILE}, expected one made with the owner's key"
+        detail = f"got no {SIGNATURE_FILE}, expected one made with the owner's key"
     elif sha256_bytes(data) != bundle.sha256:
         holds, detail = False, f"{MANIFEST_FILE} changed while it was being checked"
     else:

@@ -1,106 +1,119 @@
-"""What every bundle says of its weights' licence and use, and the model card drawn from a manifest."""
+"""The model card, drawn from a bundle's manifest and provenance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
+from fer_edge.core.bundle import Bundle
 from fer_edge.core.int8_forms import QAT_SUFFIX
-from fer_edge.core.manifest import Manifest, Variant
+from fer_edge.core.manifest import DataFacts, Manifest
+from fer_edge.core.provenance import Provenance
 
-__all__ = ["CARD_FILE", "INTENDED_USE", "WEIGHTS_LICENCE", "model_card"]
+__all__ = ["CARD_FILE", "model_card"]
 
 CARD_FILE: Final = "MODEL_CARD.md"
-WEIGHTS_LICENCE: Final = (
-    "Research use only, apart from the code's Apache-2.0: trained on FER2013, whose terms are research use. "
-    "See LICENSE-WEIGHTS.md."
+
+_LIMITS: Final = (
+    "A face's visible expression is not a state of mind, and does not measure drowsiness or distraction.",
+    "The sequence head was trained on clips made from stills (moved, relit, blurred, covered by program), not on "
+    "filmed expressions.",
 )
-INTENDED_USE: Final = (
-    "An auxiliary signal on the device, with nothing kept: the visible facial expression of a driver, one of seven, "
-    "from a face crop or a sequence of them. It does not tell what a person feels, and must not decide alone about "
-    "anything that matters to a person."
-)
-_LIMITS: Final = """\
-- FER2013's labels are noisy: people agree with them on about 65 of 100 images, and no honest model comes near 100 %.
-- `disgust` and `fear` are rare and often missed; look at the table by class before relying on either.
-- The faces were found by web search and cropped around the face. Infrared cameras, steep angles, sun glare, masks and
-  sunglasses are not in the data; neither is any person's age, skin or sex recorded, so no fairness figure can be given.
-- A face's visible expression is not a state of mind, and says nothing on drowsiness or distraction.
-- The sequence head was trained on what is made of stills (moved, lit, blurred, hidden by program), not on filmed
-  expressions: none of its windows held an expression in the making."""
+"""Limits of the method, whatever the data."""
+
 _LAW: Final = """\
 Secondary sources; not legal advice. The EU AI Act, Art. 5(1)(f), bans emotion inference at the workplace except for
-medical or safety reasons, which likely catches professional drivers; other emotion recognition is high-risk. Regulation
-(EU) 2019/2144, Art. 6, wants drowsiness and distraction systems closed-loop: nothing recorded continuously, no
-third-party access, immediate deletion. Euro NCAP 2026 scores distraction, drowsiness and impairment, not the seven
-expressions. So this is an auxiliary signal, on the device, with nothing kept."""
+medical or safety reasons, which likely covers professional drivers; other emotion recognition is high-risk. Regulation
+(EU) 2019/2144, Art. 6, requires closed-loop drowsiness and distraction systems: nothing recorded continuously, no
+third-party access, immediate deletion. Euro NCAP 2026 scores distraction, drowsiness and impairment, not expressions.
+Use the estimates as an auxiliary signal, on the device, with nothing stored."""
+
+_ACCURACY_COLUMNS: Final = (
+    "variant", "split", "n", "top-1", "without rows also in training", "macro-F1", "ECE", "encoder + head",
+)  # fmt: skip
+
+_PURPOSE: Final = {"training": "Trained on", "initial weights": "Initial weights from", "teacher": "Teacher trained on"}
 
 
-def model_card(manifest: Manifest) -> str:
-    """The bundle's model card, in Markdown: every figure is the manifest's."""
-    training = manifest.provenance.training
-    model = manifest.model
+def model_card(bundle: Bundle) -> str:
+    """Write a bundle's model card in Markdown; every figure and fact is the manifest's or the provenance's.
+
+    Raises:
+        BundleError: the provenance is damaged.
+    """
+    manifest, history = bundle.manifest, bundle.read_provenance()
+    limits = (*dict.fromkeys(limit for facts in manifest.data for limit in facts.limits), *_LIMITS)
     parts = [
         f"# Model card: {manifest.name}",
         f"{manifest.intended_use}\n\n**Licence of the weights.** {manifest.licence}",
         "## Model",
-        f"{model.get('architecture', 'a network')}, {model.get('parameters', 0):,} parameters, "
-        f"{model.get('macs_encoder', 0) / 1e6:.1f} M multiply-accumulates a frame in the encoder and "
-        f"{model.get('macs_head', 0) / 1e6:.1f} M a window in the head. Input: one grey face crop of "
-        f"{manifest.preprocess.size}x{manifest.preprocess.size} pixels a frame; windows of {manifest.sequence.window} "
-        f"frames at {manifest.sequence.frame_rate:g} a second. Output: {', '.join(manifest.labels)}.",
-        *_sparsity(model),
+        _model(manifest),
         "## Data and protocol",
-        _protocol(training),
-        *_unjudged(manifest),
+        " ".join(_protocol(manifest, history)),
         "## Accuracy",
-        "One crop, no test-time augmentation, T = 1. Nothing was chosen on PrivateTest; every look at it is logged.",
-        "\n".join(_table(_ACCURACY_COLUMNS, _accuracy_rows(manifest.variants))),
+        "One crop, no test-time augmentation, T = 1.",
+        "\n".join(_table(_ACCURACY_COLUMNS, _accuracy_rows(manifest))),
         "Recall by class:",
         "\n".join(_table(("variant", "split", *manifest.labels), _class_rows(manifest))),
-        *_windows(training),
+        *_windows(manifest, history),
         "## Limits",
-        _LIMITS,
+        "\n".join(f"- {limit}" for limit in limits),
         "## Law",
         _LAW,
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _sparsity(model: Mapping[str, Any]) -> Iterator[str]:
-    if "sparsity" in model:
-        yield (
-            f"Of every four weights along the input channels of {len(model['sparsity']['convolutions'])} convolutions "
-            f"at most two are not zero ({model['sparsity']['pattern']}), which sparse tensor cores can make use of; "
-            "the counts above are those of dense weights."
-        )
-
-
-_ACCURACY_COLUMNS: Final = (
-    "variant", "split", "n", "top-1", "without rows also in training", "macro-F1", "ECE", "encoder + head",
-)  # fmt: skip
-
-
-def _protocol(training: object) -> str:
-    data = training.get("data", {}) if isinstance(training, dict) else {}
-    splits = ", ".join(f"{name} {split['rows']:,}" for name, split in data.get("splits", {}).items())
-    return (
-        f"Data set {data.get('dataset', 'unknown')} ({splits}; sha256 {str(data.get('sha256', 'unknown'))[:16]}…). "
-        "Trained on Training; architecture, epoch, temperature and thresholds chosen on PublicTest without the rows "
-        "that also stand in Training (exact duplicates, 8 % of each test split); PrivateTest reported with and without "
-        "such rows. The INT8 variants were calibrated on a hashed sample of Training and passed the gate whose figures "
-        "the manifest holds."
+def _model(manifest: Manifest) -> str:
+    model, size = manifest.model, manifest.preprocess.size
+    text = (
+        f"{model.get('architecture', 'a network')}, {model.get('parameters', 0):,} parameters, "
+        f"{model.get('macs_encoder', 0) / 1e6:.1f} M multiply-accumulates per frame in the encoder and "
+        f"{model.get('macs_head', 0) / 1e6:.1f} M per window in the head. Input: one grey face crop of {size}x{size} "
+        f"pixels per frame; windows of {manifest.sequence.window} frames at {manifest.sequence.frame_rate:g} per "
+        f"second. Output: {', '.join(manifest.labels)}."
     )
+    if sparsity := model.get("sparsity"):
+        text += (
+            f"\n\nAt most two of every four weights along the input channels of {len(sparsity['convolutions'])} "
+            f"convolutions are non-zero ({sparsity['pattern']}), which sparse tensor cores use; the counts above are "
+            "those of dense weights."
+        )
+    return text
 
 
-def _unjudged(manifest: Manifest) -> Iterator[str]:
-    names = [variant.name for variant in manifest.variants if variant.name.endswith(QAT_SUFFIX)]
-    if names:
-        yield f"Not through the gate yet, since they come from training as they are: {', '.join(names)}."
+def _protocol(manifest: Manifest, history: Provenance) -> Iterator[str]:
+    yield from map(_data_sentence, manifest.data)
+    if not manifest.data:
+        yield "The training data are not stated."
+    chosen = next(iter(manifest.variants[0].metrics), "")
+    if any(facts.dataset == "fer2013" and facts.used_for == "training" for facts in manifest.data):
+        yield (
+            "Architecture, epoch, temperature and thresholds were chosen on PublicTest without the rows that also "
+            "appear in Training (exact duplicates, 8 % of each test split). PrivateTest is reported with and without "
+            "such rows; nothing was chosen on it, and every evaluation on it is logged."
+        )
+    elif chosen:
+        yield f"Epoch, temperature and thresholds were chosen on the split {chosen}."
+    for name, record in history.calibration.items():
+        sample = record.get("sample", {})
+        yield (
+            f"{name} was calibrated on {sample.get('size', 0):,} rows of {sample.get('dataset')} {sample.get('split')} "
+            "and passed the gate whose figures the manifest holds."
+        )
+    if names := [variant.name for variant in manifest.variants if variant.name.endswith(QAT_SUFFIX)]:
+        yield f"Not judged by the gate yet: {', '.join(names)}."
 
 
-def _accuracy_rows(variants: Sequence[Variant]) -> Iterator[tuple[str, ...]]:
-    for variant in variants:
+def _data_sentence(facts: DataFacts) -> str:
+    splits = ", ".join(f"{name} {rows:,}" for name, rows in facts.splits.items())
+    sha256 = f"sha256 {facts.sha256[:16]}…" if facts.sha256 else ""
+    details = "; ".join(filter(None, (splits, sha256, f"licence: {facts.licence}")))
+    return f"{_PURPOSE[facts.used_for]} {facts.dataset} ({details})."
+
+
+def _accuracy_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
+    for variant in manifest.variants:
         size = sum(file.size_bytes for file in variant.graphs)
         for split, report in variant.metrics.items():
             without = report.top1_without_leaked
@@ -122,16 +135,17 @@ def _class_rows(manifest: Manifest) -> Iterator[tuple[str, ...]]:
             yield (variant.name, split, *(f"{report.per_class[label]:.1%}" for label in manifest.labels))
 
 
-def _windows(training: object) -> Iterator[str]:
-    windows = training.get("top1_by_window") if isinstance(training, dict) else None
-    if windows:
-        places = ((*name.rpartition("_")[::2], value) for name, value in windows.items())
-        said = "; ".join(f"{kind.replace('_', ', ')}, T = {steps}: {value:.2%}" for kind, steps, value in places)
-        yield f"Top-1 on PublicTest without leaked rows by window, FP32 in torch: {said}."
+def _windows(manifest: Manifest, history: Provenance) -> Iterator[str]:
+    windows = history.training.get("top1_by_window")
+    if not windows:
+        return
+    split, report = next(iter(manifest.variants[0].metrics.items()), ("the choosing split", None))
+    rows = "" if report is None or report.top1_without_leaked is None else " without leaked rows"
+    places = ((*name.rpartition("_")[::2], value) for name, value in windows.items())
+    figures = "; ".join(f"{kind.replace('_', ', ')}, T = {steps}: {value:.2%}" for kind, steps, value in places)
+    yield f"Top-1 on {split}{rows} by window, FP32 in torch: {figures}."
 
 
-def _table(columns: Sequence[str], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{' --- |' * len(columns)}"
-    for row in rows:
+def _table(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for row in (columns, ("---",) * len(columns), *rows):
         yield f"| {' | '.join(row)} |"

@@ -11,7 +11,7 @@ from fer_edge.bench.report import Timing
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.files import sha256_bytes
-from fer_edge.core.manifest import Manifest, Provenance, SequenceSpec, Variant, timestamp
+from fer_edge.core.manifest import Manifest, SequenceSpec, Variant, timestamp
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.sampling import draw_sample
@@ -97,7 +97,6 @@ def shape_bundle(
         preprocess=recipe.preprocess,
         sequence=SequenceSpec(window=window, feature_size=width, frame_rate=recipe.sequence.frame_rate),
         variants=(variant,),
-        provenance=Provenance(),
         licence="random weights",
         intended_use="measuring the latency of a shape",
     )

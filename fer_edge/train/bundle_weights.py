@@ -51,7 +51,7 @@ class BundleOrigin:
             "bundle": self.bundle.manifest.name,
             "sha256": self.bundle.sha256,
             "graphs": {"encoder": variant.encoder.sha256, "head": variant.head.sha256},
-            "training": plain(self.bundle.manifest.provenance.training),
+            "training": plain(self.bundle.read_provenance().training),
         }
 
     @property
@@ -98,7 +98,7 @@ class BundleOrigin:
             InputError: the manifest does not say, or holds another architecture.
         """
         try:
-            told = decode(TrainRecipe, plain(self.bundle.manifest.provenance.training["recipe"]))
+            told = decode(TrainRecipe, plain(self.bundle.read_provenance().training["recipe"]))
         except (KeyError, InputError) as error:
             raise InputError(
                 f"{self.bundle.path} does not say how it was trained in terms of this version ({error}); begin from a "

@@ -106,7 +106,7 @@ def test_the_manifest_says_how_each_form_was_made(written: Bundle, outcome: Cali
         "PublicTest, T = 4, without leaked rows",
         "60 rows of Training outside the sample, T = 1",
     ]
-    provenance = written.manifest.provenance
+    provenance = written.read_provenance()
     assert provenance.training == {"data": "noise"}
     assert set(provenance.calibration) == {"int8", "int8-trt"}
     assert provenance.calibration["int8"]["sample"] == outcome.sample.summary()

@@ -63,8 +63,8 @@ def test_the_chosen_go_through_the_whole_gate_and_can_be_written(comparison: Com
     assert comparison.outcome.passed
     bundle = comparison.outcome.write()
     assert verify_bundle(bundle.path).ok
-    assert bundle.manifest.provenance.calibration["int8"]["choice"]["chosen"] == comparison.chosen
-    assert bundle.variant("int8").how_made["recipe"]["candidates"] == []
+    assert bundle.read_provenance().calibration["int8"]["choice"]["chosen"] == comparison.chosen
+    assert bundle.read_provenance().calibration["int8"]["recipe"]["candidates"] == []
 
 
 def test_it_is_json(comparison: Comparison) -> None:

@@ -145,7 +145,7 @@ def test_committed_samples_are_drawn_again(fer2013_path: Path) -> None:
     assert set(sample.stills.rows.tolist()) <= set(dataset.split("train").rows.tolist())
     for path in sorted(COMMITTED.glob("*.json")):
         committed = json.loads(path.read_text("utf-8"))
-        told = Bundle.open(path.stem).variant("int8").how_made["recipe"]["sample"]
+        told = Bundle.open(path.stem).read_provenance().calibration["int8"]["recipe"]["sample"]
         drawn = draw_sample(dataset, size=committed["size"], seed=committed["seed"], choice=told["choice"])
         again = drawn.to_json()
         assert again["rows"] == committed["rows"], path

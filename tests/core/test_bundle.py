@@ -17,12 +17,14 @@ import pytest
 from tiny import tiny_bundle, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
 import fer_edge.core.bundle
-from fer_edge.core.bundle import Bundle, Manifest, timestamp, zoo_names
+from fer_edge.core.bundle import Bundle, Manifest, Provenance, timestamp, zoo_names
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import sha256_bytes
+from fer_edge.core.manifest import FileEntry
 from fer_edge.core.metrics import AccuracyReport
 from fer_edge.core.verify import verify_bundle
 
+_HEAD = ("variants", 0, "heads", "default")
 _OPTIMISED = tiny_encoder(seed=7).SerializeToString()
 
 
@@ -157,6 +159,13 @@ class TestDamage:
         with pytest.raises(BundleError, match="outside the bundle"):
             Bundle.open(bundle.path)
 
+    def test_only_regular_files_are_read(self, bundle: Bundle) -> None:
+        path = bundle.path / "manifest.json"
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(BundleError, match="expected a regular file"):
+            Bundle.open(bundle.path)
+
     def test_a_linked_bundle_is_a_bundle(self, bundle: Bundle, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(bundle.path)
         assert Bundle.open(tmp_path / "link").graph_bytes("fp32", "head")
@@ -169,12 +178,14 @@ class TestDamage:
             ("[" * 100_000, "not valid JSON"),
             ("[]", "schema: missing"),
             ('{"name": "x"}', "schema: missing"),
-            ('{"schema": 2}', "schema: got 2, expected 1.*newer fer-edge"),
-            ('{"schema": true}', "schema: got True, expected 1"),
-            ('{"schema": "1"}', "schema: got '1', expected 1"),
-            ('{"schema": 1}', "name: missing"),
-            ('{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
-            ('{"schema": 1, "model": {"x": NaN}}', "NaN is not a JSON number"),
+            ('{"schema": 3}', "schema: got 3, expected 2; a newer schema needs a newer fer-edge"),
+            ('{"schema": 1}', "schema: got 1, expected 2; export and calibrate the bundle again"),
+            ('{"schema": true}', "schema: got True, expected 2"),
+            ('{"schema": "2"}', "schema: got '2', expected 2"),
+            ('{"schema": 2}', "name: missing"),
+            ('{"schema": 2, "schema": 2}', "the key 'schema' appears twice"),
+            ('{"schema": 2, "model": {"x": NaN}}', "NaN is not a JSON number"),
+            (" " * ((1 << 20) + 1), "got 1048577 bytes, expected at most 1048576"),
         ],
     )
     def test_a_manifest_that_is_none(self, bundle: Bundle, text: str, message: str) -> None:
@@ -204,16 +215,105 @@ class TestDamage:
             (["variants", 0, "name"], "auto", r"variants\[0\]\.name: got 'auto'"),
             (["variants", 0, "parent"], "fp16", r"variants\[0\]\.parent: got 'fp16', expected null or one of fp32"),
             (["variants", 0, "parent"], "fp32", r"variants\[0\]\.parent: got 'fp32', expected another"),
-            (["variants", 0, "temperature"], 0, r"variants\[0\]\.temperature: got 0"),
-            (["variants", 0, "unknown_threshold"], 1.5, r"variants\[0\]\.unknown_threshold: got 1.5, expected 0 to 1"),
+            ([*_HEAD, "temperature"], 0, r"variants\[0\]\.temperature: got 0"),
+            (
+                ["variants", 0, "heads", "default", "unknown_threshold"],
+                1.5,
+                r"variants\[0\]\.unknown_threshold: got 1.5",
+            ),
             (["variants", 0, "encoder", "size_bytes"], 0, r"variants\[0\]\.encoder\.size_bytes: got 0"),
-            (["variants", 0, "metrics"], {"t": {"n": 1}}, r"variants\[0\]\.metrics\.t"),
+            (
+                ["variants", 0, "heads", "default", "metrics"],
+                {"t": {"n": 1}},
+                r".*heads\.default\.metrics\.t",
+            ),
+            (["variants", 0, "heads", "second"], None, r"variants\[0\]\.heads\.second: got None, expected an object"),
+            (["variants", 0, "heads"], {}, r"variants\[0\]\.heads: got \[\], expected one head"),
+            (["data"], [{"dataset": "x", "rows": 3}], r"data\[0\]\.rows: unknown field"),
+            (["provenance"], {"sha256": "0" * 64, "size_bytes": 0}, "provenance.size_bytes: got 0"),
         ],
     )
     def test_a_bad_field_is_named(self, bundle: Bundle, keys: list[str | int], value: Any, message: str) -> None:
         _edit(bundle, *keys, value=value)
         with pytest.raises(BundleError, match=rf"manifest\.json: {message}"):
             Bundle.open(bundle.path)
+
+
+class TestProvenance:
+    HISTORY = Provenance(training={"recipe": {"seed": 1}}, calibration={"int8": {"sample": 3}})
+
+    @pytest.fixture
+    def with_history(self, bundle: Bundle) -> Bundle:
+        return bundle.updated(bundle.manifest, provenance=self.HISTORY)
+
+    def test_it_is_read_back_and_named_by_hash(self, with_history: Bundle) -> None:
+        data = (with_history.path / "provenance.json").read_bytes()
+        assert Bundle.open(with_history.path).read_provenance() == self.HISTORY
+        assert with_history.manifest.provenance == FileEntry(sha256=sha256_bytes(data), size_bytes=len(data))
+
+    def test_a_bundle_without_history_has_an_empty_one(self, bundle: Bundle) -> None:
+        assert bundle.manifest.provenance is None
+        assert bundle.read_provenance() == Provenance()
+
+    def test_an_update_keeps_it_unless_it_is_given(self, with_history: Bundle) -> None:
+        renamed = with_history.updated(dataclasses.replace(with_history.manifest, name="new", provenance=None))
+        assert renamed.read_provenance() == self.HISTORY
+        later = renamed.updated(renamed.manifest, provenance=Provenance(training={"recipe": {}}))
+        assert Bundle.open(later.path).read_provenance().training == {"recipe": {}}
+        assert {path.name for path in later.path.iterdir()} == {"manifest.json", "provenance.json", "graphs"}
+
+    def test_a_changed_file_is_refused(self, with_history: Bundle) -> None:
+        path = with_history.path / "provenance.json"
+        path.write_bytes(path.read_bytes().replace(b'"seed": 1', b'"seed": 2'))
+        with pytest.raises(BundleError, match=r"provenance\.json: the content's sha256 is"):
+            with_history.read_provenance()
+
+    @pytest.mark.parametrize("killed_at", ["manifest.json", "provenance.json"])
+    def test_a_kill_leaves_the_old_or_the_new_history(
+        self, with_history: Bundle, killed_at: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed before the commit the old history holds; killed after it, before the rename, the new one."""
+        new = Provenance(training={"recipe": {"seed": 2}})
+        write, replace = fer_edge.core.bundle.write_atomic, os.replace
+
+        def no_manifest(path: Path, data: bytes) -> None:
+            if path.name == killed_at == "manifest.json":
+                os._exit(9)
+            write(path, data)
+
+        def no_rename(source: Path, target: Path) -> None:
+            if Path(target).name == killed_at == "provenance.json":
+                os._exit(9)
+            replace(source, target)
+
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(fer_edge.core.bundle, "write_atomic", no_manifest)
+            monkeypatch.setattr(fer_edge.core.bundle.os, "replace", no_rename)
+            with_history.updated(with_history.manifest, provenance=new)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        opened = Bundle.open(with_history.path)
+        assert opened.read_provenance() == (self.HISTORY if killed_at == "manifest.json" else new)
+        assert verify_bundle(opened.path).ok
+        again = opened.updated(dataclasses.replace(opened.manifest, name="later"))
+        assert again.read_provenance() == opened.read_provenance()
+        assert {path.name for path in again.path.iterdir()} == {"manifest.json", "provenance.json", "graphs"}
+
+
+def test_extensions_are_free_and_kept(bundle: Bundle) -> None:
+    _edit(bundle, "extensions", value={"later": {"anything": [1, "x", None]}})
+    opened = Bundle.open(bundle.path)
+    assert opened.manifest.extensions == {"later": {"anything": [1, "x", None]}}
+    assert opened.updated(dataclasses.replace(opened.manifest, name="new")).manifest.extensions["later"]
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_shipped_manifest_is_small(name: str) -> None:
+    bundle = Bundle.open(name)
+    assert (bundle.path / "manifest.json").stat().st_size < 48_000
+    assert bundle.read_provenance().training["recipe"]
+    assert [facts.dataset for facts in bundle.manifest.data] == ["fer2013"]
 
 
 class TestCreate:

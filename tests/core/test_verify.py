@@ -11,6 +11,7 @@ from tiny import graph_file, tiny_bundle, tiny_encoder
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, InputError
+from fer_edge.core.provenance import Provenance
 from fer_edge.core.verify import verify_bundle
 
 
@@ -25,7 +26,8 @@ class TestVerify:
         assert report.ok
         assert report.sha256 == bundle.sha256
         verdicts = [(check.name, check.verdict) for check in report.checks]
-        assert verdicts == [("manifest", "ok"), ("fp32 encoder", "ok"), ("fp32 head", "ok"), ("signature", "note")]
+        graphs = [("fp32 encoder", "ok"), ("fp32 head", "ok")]
+        assert verdicts == [("manifest", "ok"), *graphs, ("provenance", "note"), ("signature", "note")]
         assert json.loads(json.dumps(report.to_json()))["ok"] is True
 
     def test_every_fault_is_listed(self, bundle: Bundle) -> None:
@@ -34,7 +36,16 @@ class TestVerify:
         (bundle.path / "graphs" / "stray.onnx").write_bytes(b"x")
         report = verify_bundle(bundle.path)
         assert not report.ok
-        assert [check.verdict for check in report.checks] == ["ok", "failed", "failed", "note", "note"]
+        assert [check.verdict for check in report.checks] == ["ok", "failed", "failed", "note", "note", "note"]
+
+    def test_a_changed_history_fails(self, bundle: Bundle) -> None:
+        path = bundle.updated(bundle.manifest, provenance=Provenance(training={"seed": 1})).path
+        assert verify_bundle(path).ok
+        (path / "provenance.json").write_text("{}")
+        [failed] = [check for check in verify_bundle(path).checks if check.verdict == "failed"]
+        assert failed.name == "provenance"
+        (path / "provenance.json").unlink()
+        assert not verify_bundle(path).ok
 
     def test_no_manifest_is_a_failed_check(self, tmp_path: Path) -> None:
         report = verify_bundle(tmp_path)

@@ -61,7 +61,7 @@ def test_the_bundle_computes_what_torch_computes(run: TrainRun, bundle: Bundle) 
 
 def test_the_manifest_says_where_the_weights_come_from(run: TrainRun, bundle: Bundle) -> None:
     manifest = bundle.manifest
-    training = manifest.provenance.training
+    training = bundle.read_provenance().training
     assert training["data"] == run.record["data"]
     assert training["recipe"]["seed"] == 0
     assert manifest.variants[0].metrics[SPLIT].to_json() == run.record["choose"]
@@ -138,10 +138,21 @@ def test_parity_sees_a_wrong_shape_and_a_nan() -> None:
 
 
 def test_the_card_holds_the_manifests_figures(bundle: Bundle) -> None:
-    card = model_card(bundle.manifest)
+    card = model_card(bundle)
     report = bundle.manifest.variants[0].metrics[SPLIT]
     for words in (f"{report.top1:.2%}", f"{report.macro_f1:.2%}", "Art. 5(1)(f)", bundle.manifest.licence):
         assert words in card
+    assert f"chosen on the split {SPLIT}" in card
+
+
+def test_card_and_manifest_claim_only_data_that_were_used(run: TrainRun, bundle: Bundle, tmp_path: Path) -> None:
+    [facts] = bundle.manifest.data
+    assert (facts.dataset, facts.sha256) == (run.record["data"]["dataset"], run.record["data"]["sha256"])
+    assert bundle.manifest.licence == "not stated"
+    texts = (model_card(bundle), (bundle.path / "manifest.json").read_text())
+    assert not any(word in text for text in texts for word in ("FER2013", "PublicTest", "PrivateTest", "web search"))
+    stated = export_run(run, tmp_path / "stated", licence="CC BY 4.0")
+    assert "**Licence of the weights.** CC BY 4.0" in model_card(stated)
 
 
 def test_the_exported_bundle_recognises(bundle: Bundle) -> None:
@@ -153,7 +164,7 @@ def test_the_exported_bundle_recognises(bundle: Bundle) -> None:
 def test_ctrl_c_in_the_middle_of_export_leaves_nothing(run: TrainRun, tmp_path: Path) -> None:
     """The export is held open at its parity check, and interrupted there."""
     script = (
-        "import signal, time, fer_edge.export.from_torch.run as module\n"
+        "import signal, time, fer_edge.export.from_torch.graphs as module\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's background jobs
         "def hold(*_):\n    print('here', flush=True)\n    time.sleep(60)\n"
         "module.check_graphs = hold\n"

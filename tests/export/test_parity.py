@@ -16,10 +16,11 @@ from onnx import ModelProto, helper, numpy_helper
 
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import BundleError, GateError, InputError
+from fer_edge.core.errors import GateError, InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
+from fer_edge.core.provenance import Provenance
 from fer_edge.export.backend import Run
 from fer_edge.export.parity import stages
 from fer_edge.export.parity.frames import generated_frames, real_frames
@@ -27,12 +28,13 @@ from fer_edge.export.parity.layer_search import first_divergence
 from fer_edge.export.parity.report import ChainReport, ParityLimits, StageReport
 from fer_edge.export.parity.stages import check_chain, engine_opener, write_verdict
 from fer_edge.export.parity.target_files import written_target
-from fer_edge.export.parity.torch_record import RECORD, record_outputs, recorded_outputs
+from fer_edge.export.parity.torch_record import pattern_frames, record_outputs
 from fer_edge.graph.cost import graph_file
 from fer_edge.runtime import Network
 from fer_edge.runtime.inference import choose_variant
 from fer_edge.runtime.providers import open_session
 
+PATTERN_SHA256 = "f4061604fc98e832ee987181f0826e7bb2b963c9e55378fad00996da1da62977"
 FRAMES = miniature_frames(64, seed=3)
 QUANTIZED = ("stem_active", "residual_active", "last_active")
 LENIENT = ParityLimits(agreement=0.8, spread=0.15)  # for a network that is all noise
@@ -110,7 +112,7 @@ def test_every_engine_is_held_against_onnx_runtime(quantized: Bundle) -> None:
     rounded = stage_of(report, "fp32 -> int8")
     assert rounded.spread is not None
     assert 0 < rounded.spread < 0.1
-    assert "no outputs of torch are recorded" in stage_of(report, "torch -> ONNX").remark
+    assert "outputs are not recorded" in stage_of(report, "torch -> ONNX").remark
 
 
 def test_uint8_taken_for_int8_is_caught_and_the_first_layer_named(quantized: Bundle) -> None:
@@ -164,7 +166,6 @@ def test_an_engine_that_refuses_a_graph_has_failed(quantized: Bundle) -> None:
 class TestTorch:
     def record(self, bundle: Bundle, *, head: ModelProto | None = None) -> Bundle:
         """The bundle with a record of what "torch" computes: here its own graphs, or another head."""
-        variant = bundle.manifest.variants[0]
         with Network.open(bundle) as network:
 
             def logits(features: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -172,9 +173,8 @@ class TestTorch:
                     return network.logits(np.ascontiguousarray(features), length)
                 return run_graph(head, {"features": np.ascontiguousarray(features), "length": length})["logits"]
 
-            outputs = record_outputs(network.encode, logits, bundle.manifest.preprocess, window=network.window)
-        changed = dataclasses.replace(variant, parity={**variant.parity, RECORD: encode(outputs)})
-        return bundle.updated(bundle.manifest.with_variant(changed))
+            outputs = record_outputs(network.encode, logits, size=network.frame_size, window=network.window)
+        return bundle.updated(bundle.manifest, provenance=Provenance(outputs={"fp32": encode(outputs)}))
 
     def test_the_record_survives_the_manifest_and_passes(self, tmp_path: Path) -> None:
         bundle = self.record(miniature_bundle(tmp_path / "bundle"))
@@ -194,11 +194,9 @@ class TestTorch:
             report.require_passed()
 
     def test_an_encoder_that_computes_something_else_is_told_from_the_head(self, tmp_path: Path) -> None:
-        recorded = self.record(miniature_bundle(tmp_path / "recorded")).variant("fp32").parity
-        bundle = miniature_bundle(tmp_path / "other")
-        changed = dataclasses.replace(bundle.variant("fp32"), parity=recorded)
+        bundle = self.record(miniature_bundle(tmp_path / "bundle"))
         encoder = miniature_encoder(seed=5).SerializeToString()
-        changed = dataclasses.replace(changed, encoder=graph_file(encoder))
+        changed = dataclasses.replace(bundle.variant("fp32"), encoder=graph_file(encoder))
         bundle = bundle.updated(bundle.manifest.with_variant(changed), {sha256_bytes(encoder): encoder})
         report = check_chain(bundle, FRAMES, described="noise", engines={})
         assert "the encoder is to blame" in stage_of(report, "torch -> ONNX").remark
@@ -209,22 +207,16 @@ class TestTorch:
             report = check_chain(bundle, FRAMES, described="noise", torch=network, engines={})
         assert stage_of(report, "torch -> ONNX").rows == 80
 
-    def test_another_generator_is_no_difference(self, tmp_path: Path) -> None:
-        bundle = self.record(miniature_bundle(tmp_path / "bundle"))
-        variant = bundle.manifest.variants[0]
-        aged = {**variant.parity[RECORD], "frames_sha256": "0" * 64}
-        bundle = bundle.updated(
-            bundle.manifest.with_variant(dataclasses.replace(variant, parity={**variant.parity, RECORD: aged}))
-        )
-        stage = stage_of(check_chain(bundle, FRAMES, described="noise", engines={}), "torch -> ONNX")
-        assert stage.passed is None
-        assert "other generated faces" in stage.remark
+    def test_a_retouched_drawing_voids_no_record(self) -> None:
+        """The record's frames depend on no drawing and on no library's random numbers."""
+        assert sha256_bytes(pattern_frames(32, 48).tobytes()) == PATTERN_SHA256
 
     def test_a_damaged_record_is_named(self, tmp_path: Path) -> None:
         bundle = miniature_bundle(tmp_path / "bundle")
-        variant = dataclasses.replace(bundle.manifest.variants[0], parity={RECORD: {"faces": "many"}})
-        with pytest.raises(BundleError, match=r"parity\.torch: faces: got 'many', expected a whole number"):
-            recorded_outputs(bundle.manifest, variant)
+        damaged = bundle.updated(bundle.manifest, provenance=Provenance(outputs={"fp32": {"frames": "many"}}))
+        stage = stage_of(check_chain(damaged, FRAMES, described="noise", engines={}), "torch -> ONNX")
+        assert stage.passed is None
+        assert "outputs.fp32.frames: got 'many', expected a whole number" in stage.remark
 
 
 def test_divergence_that_only_builds_up_is_said_to(quantized: Bundle) -> None:

@@ -275,7 +275,7 @@ class TestWayOut:
 
     def test_nothing_takes_them_before_the_gate(self, bundle: Bundle) -> None:
         assert [variant.name for variant in bundle.manifest.variants] == ["fp32", "int8-qat", "int8-trt-qat"]
-        assert "Not through the gate yet" in model_card(bundle.manifest)
+        assert "Not judged by the gate yet" in model_card(bundle)
         assert choose_variant(bundle.manifest) == "fp32"
 
     def test_the_gate_judges_them_and_gives_them_their_names(

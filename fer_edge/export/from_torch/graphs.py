@@ -1,10 +1,11 @@
-"""A network in torch to its ONNX graphs, and the graphs held against torch."""
+"""Export of a torch network to ONNX graphs, and their comparison with torch."""
 
 from __future__ import annotations
 
 import tempfile
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_edge.core.files import sha256_bytes
+from fer_edge.core.json import encode
 from fer_edge.core.manifest import GraphFile
 from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
+from fer_edge.export.parity.torch_record import record_outputs
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import dump_graph, load_graph
 from fer_edge.graph.simplify import fold_constants, lean
@@ -27,9 +31,11 @@ __all__ = [
     "ENCODER_SHAPES",
     "OPSET",
     "TRACED_FRAMES",
+    "ExportedNetwork",
     "TorchNetwork",
     "check_graphs",
     "encoder_graph",
+    "export_network",
     "graph_files",
     "network_graphs",
 ]
@@ -39,11 +45,11 @@ TRACED_FRAMES: Final = 3
 TRACED_WINDOW: Final = (2, 5)
 ENCODER_SHAPES: Final = (1, 2, 7)
 HEAD_SHAPES: Final = ((1, 1), (1, 16), (3, 9), (5, 31))
-"""(batch, time) at which the exported graphs are compared with torch: none of them the traced one."""
+"""(batch, time) at which the exported graphs are compared with torch; none is the traced one."""
 
 
 def network_graphs(model: AttentionCnnBiLstm) -> dict[str, bytes]:
-    """The FP32 graphs ``encoder`` and ``head`` as ONNX files."""
+    """Export the FP32 graphs ``encoder`` and ``head`` as ONNX files."""
     return {
         "encoder": encoder_graph(model.encoder, model.config),
         "head": _head_graph(model.head, model.config),
@@ -51,7 +57,7 @@ def network_graphs(model: AttentionCnnBiLstm) -> dict[str, bytes]:
 
 
 def encoder_graph(encoder: FrameEncoder, config: ModelConfig) -> bytes:
-    """A frame encoder of that shape as an ONNX file; its CNN may be one that rounds."""
+    """Export a frame encoder as an ONNX file; its CNN may hold fake quantization."""
     frames = torch.zeros(TRACED_FRAMES, config.input_size, config.input_size, dtype=torch.uint8)
     batch = {0: "N"}
     return _export(
@@ -71,7 +77,7 @@ def _head_graph(head: SequenceHead, config: ModelConfig) -> bytes:
 def _export(
     module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], axes: Mapping[str, Any]
 ) -> bytes:
-    """Export by tracing: the tracer leaves one LSTM node where torch's newer exporter spreads it over some fifty."""
+    """Export by tracing: it leaves one LSTM node where torch's newer exporter writes about fifty."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         path = Path(folder) / "graph.onnx"
@@ -90,14 +96,59 @@ def _export(
     return dump_graph(graph)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportedNetwork:
+    """A network's FP32 graphs, compared with torch.
+
+    Attributes:
+        graphs: ``encoder`` and ``head`` as ONNX files.
+        files: their manifest entries.
+        parity: the differences to torch, as the manifest stores them.
+        outputs: torch's recorded outputs, as the provenance stores them.
+    """
+
+    graphs: Mapping[str, bytes]
+    files: Mapping[str, GraphFile]
+    parity: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+
+    @property
+    def by_sha256(self) -> dict[str, bytes]:
+        """The graphs by hash, as `Bundle.create` takes them."""
+        return {sha256_bytes(data): data for data in self.graphs.values()}
+
+
+def export_network(model: AttentionCnnBiLstm, *, window: int, tolerance: float) -> ExportedNetwork:
+    """Export a network's FP32 graphs, compare them with torch and record torch's outputs.
+
+    Args:
+        model: the network.
+        window: T of a full window.
+        tolerance: largest difference of any output between torch and ONNX Runtime.
+
+    Raises:
+        GateError: some output differs by more than `tolerance`.
+    """
+    graphs = network_graphs(model)
+    parity = check_graphs(model, graphs, tolerance)
+    network = TorchNetwork(model)
+    outputs = record_outputs(network.encode, network.logits, size=model.config.input_size, window=window)
+    return ExportedNetwork(
+        graphs=graphs,
+        files=graph_files(graphs, window=window),
+        parity={part: encode(result) for part, result in parity.items()},
+        outputs=encode(outputs),
+    )
+
+
 def graph_files(graphs: Mapping[str, bytes], *, window: int) -> dict[str, GraphFile]:
-    """What a manifest says of the files of an encoder and a head."""
+    """Describe an encoder and a head for the manifest."""
     sizes = {"encoder": {"N": 1}, "head": {"B": 1, "T": window}}
     return {part: graph_file(graphs[part], dimensions=sizes[part], name=f"the {part}") for part in sizes}
 
 
 def check_graphs(model: AttentionCnnBiLstm, graphs: Mapping[str, bytes], tolerance: float) -> dict[str, Parity]:
-    """Compare the graphs of `network_graphs` with torch, at several shapes other than those that were traced.
+    """Compare the graphs of `network_graphs` with torch, at shapes other than the traced ones.
 
     Raises:
         GateError: some output differs by more than `tolerance`.

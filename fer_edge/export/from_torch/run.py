@@ -1,11 +1,10 @@
-"""A finished training run to a bundle."""
+"""Export of a finished training run to a bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnxruntime
 import torch
@@ -16,20 +15,21 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
 from fer_edge.core.json import encode
-from fer_edge.core.manifest import GraphFile, Manifest, Provenance, SequenceSpec, Variant, timestamp
+from fer_edge.core.manifest import Manifest, SequenceSpec, Variant, timestamp
 from fer_edge.core.metrics import AccuracyReport
+from fer_edge.core.provenance import Provenance
+from fer_edge.export.data_facts import intended_use, used_data, weights_licence
 from fer_edge.export.from_torch.graphs import (
     ENCODER_SHAPES,
     OPSET,
+    ExportedNetwork,
     TorchNetwork,
-    check_graphs,
     encoder_graph,
-    graph_files,
+    export_network,
     network_graphs,
 )
-from fer_edge.export.model_card import INTENDED_USE, WEIGHTS_LICENCE
+from fer_edge.export.parity.frames import drawn_frames
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
-from fer_edge.export.parity.torch_record import RECORD, RecordedOutputs, generated_frames, record_outputs
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import dump_graph, load_graph
 from fer_edge.graph.qdq import fold_weight_quantizers
@@ -46,53 +46,54 @@ from fer_edge.train.run_folder import TrainRun
 __all__ = ["export_run", "run_outputs", "untrained_graphs"]
 
 ROUNDING_TOLERANCE: Final = 0.01
-"""For INT8 graphs: a value half-way between two steps may be rounded either way, which moves a feature by so much."""
+"""For INT8 graphs: the change of a feature when a value half-way between two steps is rounded the other way."""
 
 
 def export_run(
-    run: TrainRun, out: Path, *, name: str | None = None, tolerance: float = 1e-4, overwrite: bool = False
+    run: TrainRun,
+    out: Path,
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    tolerance: float = 1e-4,
+    overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle with the run's FP32 encoder and head.
 
-    Of a run of quantization-aware training the bundle also holds both INT8 forms in the ranges learnt, under the names
-    ``int8-qat`` and ``int8-trt-qat``: nothing takes those unasked until ``fer-edge calibrate`` has let them through the
-    gate.
+    A run of quantization-aware training also gives both INT8 forms with the learnt ranges, as ``int8-qat`` and
+    ``int8-trt-qat``. No provider selects these until `fer-edge calibrate` has passed them through the gate.
 
     Args:
         run: a finished run.
         out: the bundle's folder.
         name: the bundle's name; the folder's by default.
-        tolerance: largest difference of any output between torch and ONNX Runtime, at several shapes other than traced.
-        overwrite: replace a bundle that stands at `out`.
+        licence: of the weights; by default what the terms of known data sets impose, else "not stated".
+        tolerance: largest difference of any output between torch and ONNX Runtime, at shapes other than the traced.
+        overwrite: replace a bundle at `out`.
 
     Raises:
         InputError: the run is not finished, or its LDA was never fitted.
-        GateError: the graphs do not compute what torch computes, or the encoder's weights are not zero where the run
-            says they are; nothing is written.
+        GateError: the graphs differ from torch, or the encoder's weights lack the sparsity that the run was trained to;
+            nothing is written.
         OutputError: the bundle cannot be written.
     """
     model, _ = run.load_model()
     if not bool(model.head.lda.fitted):
         raise InputError(f"{run.path}: the LDA was never fitted; train the run to its end")
-    graphs = network_graphs(model)
-    sparse = _sparse_convolutions(run, graphs["encoder"])
-    parity = check_graphs(model, graphs, tolerance)
-    files = graph_files(graphs, window=run.recipe.sequence.window)
-    record = _record(model, run)
-    manifest = _manifest(run, model, name or out.name, files, parity, record)
-    if sparse:
-        told = {"pattern": run.record["sparsity"]["pattern"], "convolutions": list(sparse)}
-        manifest = replace(manifest, model={**manifest.model, "sparsity": told})
-    every = list(graphs.values())
+    exported = export_network(model, window=run.recipe.sequence.window, tolerance=tolerance)
+    manifest = _manifest(run, model, exported, name=name or out.name, licence=licence)
+    graphs = exported.by_sha256
     if "qat" in run.record:
         for form in FORMS:
-            variant, made = _int8_variant(run, form, graphs["head"])
-            manifest, every = manifest.with_variant(variant), [*every, *made]
-    return Bundle.create(out, manifest, {sha256_bytes(data): data for data in every}, overwrite=overwrite)
+            variant, made = _int8_variant(run, form, exported.graphs["head"])
+            manifest = manifest.with_variant(variant)
+            graphs |= {sha256_bytes(data): data for data in made}
+    history = Provenance(training=run.training, outputs={"fp32": exported.outputs})
+    return Bundle.create(out, manifest, graphs, provenance=history, overwrite=overwrite)
 
 
 def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tuple[bytes, bytes]]:
-    """One INT8 form in the ranges that the run learnt, and its encoder and head; no gate has seen it."""
+    """Export one INT8 form with the ranges that the run learnt; no gate has judged it."""
     rounding, window = load_quantised(run, form), run.recipe.sequence.window
     exported = load_graph(encoder_graph(fixed(rounding), run.recipe.model), name=f"the {form} encoder")
     encoder = cast_input_first(fold_weight_quantizers(exported))
@@ -121,19 +122,19 @@ def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tupl
         temperature=measured["temperature"],
         unknown_threshold=measured["unknown_threshold"],
         metrics={accuracy.split: accuracy} if trained else {},
-        parity={"encoder": parity.to_json()},
+        parity={"encoder": encode(parity)},
     ), graphs
 
 
 def _rounding_parity(rounding: nn.Module, graph: bytes, run: TrainRun) -> Parity:
-    """The Q/DQ graph beside the rounding encoder in torch, on generated faces.
+    """Compare the Q/DQ graph with the rounding encoder in torch, on drawn faces.
 
-    ONNX Runtime computes it as it stands, node by node: what an engine makes of Q/DQ is for the gate to judge.
+    ONNX Runtime's optimisations are off: an engine's handling of Q/DQ is the gate's business.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    frames, names = generated_frames(max(ENCODER_SHAPES), run.recipe.preprocess), ["features", "attention"]
+    frames, names = drawn_frames(max(ENCODER_SHAPES), run.recipe.preprocess), ["features", "attention"]
     pairs, shapes = [], []
     for count in ENCODER_SHAPES:
         part = frames[:count]
@@ -145,21 +146,22 @@ def _rounding_parity(rounding: nn.Module, graph: bytes, run: TrainRun) -> Parity
     return compare_outputs(pairs, shapes)
 
 
-def _sparse_convolutions(run: TrainRun, encoder: bytes) -> tuple[str, ...]:
-    """Nodes whose weights hold the pattern that the run was trained to; none where it was not."""
-    told = run.record.get("sparsity")
-    if told is None:
-        return ()
-    return require_two_of_four(
+def _sparsity(run: TrainRun, encoder: bytes) -> dict[str, Any]:
+    """Return the manifest's entry on the zeros that the run was trained to; empty where it was not."""
+    trained = run.record.get("sparsity")
+    if trained is None:
+        return {}
+    convolutions = require_two_of_four(
         load_graph(encoder),
-        min_channels=told["min_channels"],
-        count=len(told["convolutions"]),
+        min_channels=trained["min_channels"],
+        count=len(trained["convolutions"]),
         what="the exported encoder",
     )
+    return {"sparsity": {"pattern": trained["pattern"], "convolutions": list(convolutions)}}
 
 
 def run_outputs(run: TrainRun) -> TorchNetwork:
-    """A run's network in torch, for the parity chain.
+    """Open a run's network in torch, for `fer-edge parity`.
 
     Raises:
         InputError: the run is not finished.
@@ -168,35 +170,25 @@ def run_outputs(run: TrainRun) -> TorchNetwork:
 
 
 def untrained_graphs(recipe: TrainRecipe) -> dict[str, bytes]:
-    """Encoder and head of a recipe's shape with random weights: as fast as trained ones, but sooner known."""
+    """Build encoder and head of a recipe's shape with random weights, to measure latency before training."""
     return network_graphs(AttentionCnnBiLstm(recipe.model, normalisation=recipe.preprocess.normalisation).eval())
 
 
-def _record(model: AttentionCnnBiLstm, run: TrainRun) -> RecordedOutputs:
-    network = TorchNetwork(model)
-    return record_outputs(network.encode, network.logits, run.recipe.preprocess, window=run.recipe.sequence.window)
-
-
 def _manifest(
-    run: TrainRun,
-    model: AttentionCnnBiLstm,
-    name: str,
-    files: Mapping[str, GraphFile],
-    parity: Mapping[str, Parity],
-    outputs: RecordedOutputs,
+    run: TrainRun, model: AttentionCnnBiLstm, exported: ExportedNetwork, *, name: str, licence: str | None
 ) -> Manifest:
     record, recipe = run.record, run.recipe
-    accuracy = AccuracyReport.from_json(record["choose"])
+    accuracy, data = AccuracyReport.from_json(record["choose"]), used_data(run.training)
     variant = Variant(
         name="fp32",
         precision="fp32",
-        encoder=files["encoder"],
-        head=files["head"],
+        encoder=exported.files["encoder"],
+        head=exported.files["head"],
         how_made={"exporter": f"torch {record['versions']['torch']}, opset {OPSET}, traced, constants folded"},
         temperature=record["temperature"],
         unknown_threshold=record["unknown_threshold"],
         metrics={accuracy.split: accuracy},
-        parity={**{part: result.to_json() for part, result in parity.items()}, RECORD: encode(outputs)},
+        parity=exported.parity,
     )
     return Manifest(
         name=name,
@@ -209,14 +201,15 @@ def _manifest(
             frame_rate=recipe.sequence.frame_rate,
         ),
         variants=(variant,),
-        provenance=Provenance(training=run.training),
-        licence=WEIGHTS_LICENCE,
-        intended_use=INTENDED_USE,
+        licence=licence or weights_licence(data),
+        intended_use=intended_use(run.labels, data),
+        data=data,
         model={
             "architecture": "attention CNN-BiLSTM",
             "config": asdict(recipe.model),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "macs_encoder": encoder_macs(recipe.model),
             "macs_head": head_macs(recipe.model, recipe.sequence.window),
+            **_sparsity(run, exported.graphs["encoder"]),
         },
     )

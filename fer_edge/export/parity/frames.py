@@ -11,13 +11,13 @@ import numpy as np
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json
-from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.data import load_dataset
 from fer_edge.data.dataset import StillSet
 from fer_edge.data.faces.stills import synthetic_stills
 
-__all__ = ["ChainFrames", "generated_frames", "real_frames"]
+__all__ = ["ChainFrames", "drawn_frames", "generated_frames", "real_frames"]
 
 _GENERATED: Final = 128
 _REAL: Final = 512
@@ -31,12 +31,16 @@ class ChainFrames:
     described: str
 
 
+def drawn_frames(count: int, spec: PreprocessSpec) -> Uint8:
+    """Draw faces (seed 0) and prepare them as `spec` states: uint8 (count, S, S)."""
+    return prepare_stills(synthetic_stills(count, seed=0)[0], spec)
+
+
 def generated_frames(bundle: Bundle) -> ChainFrames:
-    """Generated faces, prepared as the bundle says."""
+    """Draw faces for a comparison, prepared as the bundle's manifest states."""
     count = max(_GENERATED, bundle.manifest.sequence.window)
-    faces = synthetic_stills(count, seed=0)[0]
     return ChainFrames(
-        frames=prepare_stills(faces, bundle.manifest.preprocess), described=f"{count} generated faces (seed 0)"
+        frames=drawn_frames(count, bundle.manifest.preprocess), described=f"{count} drawn faces (seed 0)"
     )
 
 

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError, require
+from fer_edge.core.errors import BundleError, MissingPackageError, SessionError, require
 from fer_edge.core.json import expect
 from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8
 from fer_edge.export.backend import Part, Run
 from fer_edge.export.parity.layer_search import Divergence, Opener, first_divergence, spread_of_difference
 from fer_edge.export.parity.report import ChainReport, ParityLimits, StageReport
-from fer_edge.export.parity.torch_record import RecordedOutputs, recorded_outputs
+from fer_edge.export.parity.torch_record import RecordedOutputs, pattern_frames, recorded_outputs
 from fer_edge.runtime.inference import suitable_variants
 from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 
@@ -215,12 +215,12 @@ class _Chain:
                 self._judged(variant, stage, expected, self.own(variant), exact=True), expected, self.own(variant)
             )
         try:
-            record = recorded_outputs(self.bundle.manifest, variant)
-            if record is None:
-                return _skipped(variant, stage, "no outputs of torch are recorded; give the run with --run")
-            frames = record.frames(self.bundle.manifest.preprocess)
-        except FerEdgeError as error:
+            record = recorded_outputs(self.bundle.read_provenance(), variant.name)
+        except BundleError as error:
             return _skipped(variant, stage, str(error))
+        if record is None:
+            return _skipped(variant, stage, "torch's outputs are not recorded; give the run with --run")
+        frames = pattern_frames(record.frames, self.bundle.manifest.preprocess.size)
         with self._running(self._graphs(variant, trusted)) as (encoder, head):
             got = self._logits(encoder, head, frames)
         expected = _recorded(record)

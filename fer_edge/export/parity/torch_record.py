@@ -1,7 +1,12 @@
-"""What torch computed when a run was exported: a few numbers in the manifest that later graphs are held against."""
+"""Torch's outputs at export time, recorded in `provenance.json`, for later comparison without torch.
+
+The frames are patterns, computed in integers from a hash: no library version and no change of the drawn faces alters
+them, so that a record stays valid.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,82 +14,51 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge.core.errors import BundleError, InputError
-from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import decode
-from fer_edge.core.manifest import Manifest, Variant
-from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
+from fer_edge.core.provenance import Provenance
 from fer_edge.core.types import Float32, Int64, Uint8
-from fer_edge.data.faces.stills import synthetic_stills
 
-__all__ = ["RECORD", "RecordedOutputs", "generated_frames", "record_outputs", "recorded_outputs"]
+__all__ = ["RecordedOutputs", "pattern_frames", "record_outputs", "recorded_outputs"]
 
-RECORD: Final = "torch"
-"""The key of the record in a variant's `parity`."""
-
-_FACES: Final = 32
-_SEED: Final = 0
+_FRAMES: Final = 32
+_GRID: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedOutputs:
-    """Torch's outputs on generated faces; no image of a person is among them.
+    """Torch's outputs on `pattern_frames`.
 
     Attributes:
-        faces: how many were generated.
-        seed: of the generator.
-        frames_sha256: of the prepared frames, so that a changed generator is noticed and not taken for a difference.
-        feature_mean: of each face's features.
+        frames: number of frames.
+        feature_mean: of each frame's features.
         feature_spread: their standard deviation.
-        logits: of each face on its own, before temperature.
-        window_logits: of the faces in windows of the manifest's length, in order.
+        logits: of each frame on its own, before temperature.
+        window_logits: of the frames in windows of the manifest's length, in order.
     """
 
-    faces: int
-    seed: int
-    frames_sha256: str
+    frames: int
     feature_mean: tuple[float, ...]
     feature_spread: tuple[float, ...]
     logits: tuple[tuple[float, ...], ...]
     window_logits: tuple[tuple[float, ...], ...]
 
-    def frames(self, spec: PreprocessSpec) -> Uint8:
-        """The frames: uint8 (faces, S, S).
-
-        Raises:
-            InputError: the generator draws other faces than when the record was made.
-        """
-        frames = generated_frames(self.faces, spec, seed=self.seed)
-        if sha256_bytes(frames.tobytes()) != self.frames_sha256:
-            raise InputError(
-                f"the record of torch's outputs was made on other generated faces than this version draws (sha256 "
-                f"{self.frames_sha256[:12]}...); export the run again, or give the run with --run"
-            )
-        return frames
-
 
 def record_outputs(
-    encoder: Callable[[Uint8], Float32],
-    head: Callable[[Float32, Int64], Float32],
-    spec: PreprocessSpec,
-    *,
-    window: int,
+    encoder: Callable[[Uint8], Float32], head: Callable[[Float32, Int64], Float32], *, size: int, window: int
 ) -> RecordedOutputs:
-    """Run a network on generated faces and keep what it makes of them.
+    """Run a network on `pattern_frames` and record its outputs.
 
     Args:
         encoder: uint8 (N, S, S) -> features float32 (N, F).
         head: features float32 (B, T, F), lengths int64 (B,) -> logits float32 (B, C).
-        spec: how faces become frames.
+        size: S, in pixels.
         window: T of a full window.
     """
-    count = max(_FACES, window)
-    frames = generated_frames(count, spec)
-    features = encoder(frames)
+    count = max(_FRAMES, window)
+    features = encoder(pattern_frames(count, size))
     windows = features[: count // window * window].reshape(-1, window, features.shape[1])
     return RecordedOutputs(
-        faces=count,
-        seed=_SEED,
-        frames_sha256=sha256_bytes(frames.tobytes()),
+        frames=count,
         feature_mean=_row(features.mean(axis=1)),
         feature_spread=_row(features.std(axis=1)),
         logits=tuple(map(_row, head(features[:, None], np.ones(count, np.int64)))),
@@ -92,24 +66,29 @@ def record_outputs(
     )
 
 
-def recorded_outputs(manifest: Manifest, variant: Variant) -> RecordedOutputs | None:
-    """The record of a variant; None where there is none.
+def recorded_outputs(provenance: Provenance, variant: str) -> RecordedOutputs | None:
+    """Return the record of a variant; None where there is none.
 
     Raises:
         BundleError: the record cannot be read.
     """
-    value = variant.parity.get(RECORD)
+    value = provenance.outputs.get(variant)
     if value is None:
         return None
     try:
-        return decode(RecordedOutputs, value)
+        return decode(RecordedOutputs, value, where=f"outputs.{variant}")
     except InputError as error:
-        raise BundleError(f"{manifest.name}: variant {variant.name}: parity.{RECORD}: {error}") from error
+        raise BundleError(f"provenance.json: {error}") from error
 
 
-def generated_frames(count: int, spec: PreprocessSpec, *, seed: int = _SEED) -> Uint8:
-    """Frames of faces of nobody: uint8 (count, S, S)."""
-    return prepare_stills(synthetic_stills(count, seed=seed)[0], spec)
+def pattern_frames(count: int, size: int) -> Uint8:
+    """Compute frames uint8 (count, size, size): coarse blocks with fine noise."""
+    drawn = hashlib.shake_256(b"fer-edge").digest(count * (_GRID * _GRID + size * size))
+    values = np.frombuffer(drawn, np.uint8).astype(np.int64)
+    coarse = values[: count * _GRID * _GRID].reshape(count, _GRID, _GRID)
+    fine = values[count * _GRID * _GRID :].reshape(count, size, size)
+    cell = np.arange(size) * _GRID // size
+    return ((3 * coarse[:, cell][:, :, cell] + fine) // 4).astype(np.uint8)
 
 
 def _row(values: Any) -> tuple[float, ...]:

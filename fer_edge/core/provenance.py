@@ -1,0 +1,55 @@
+"""`provenance.json` of a bundle: its training and calibration history, which no runtime reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fer_edge.core.errors import BundleError, InputError
+from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.manifest import parse_json, to_json_bytes
+
+__all__ = ["Provenance"]
+
+_SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """The history of a bundle.
+
+    Attributes:
+        schema: version of this format.
+        training: the run's record: recipe, data, seeds, versions, and the records of the networks it started from.
+        calibration: by variant: sample, settings, versions.
+        outputs: by variant: torch's outputs on generated faces, for `fer-edge parity`.
+    """
+
+    schema: int = _SCHEMA
+    training: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expect(self.schema == _SCHEMA, "schema", self.schema, str(_SCHEMA))
+
+    def to_bytes(self) -> bytes:
+        """Return `provenance.json`: indented UTF-8 JSON.
+
+        Raises:
+            InputError: a record holds something that JSON cannot, NaN included.
+        """
+        return to_json_bytes(encode(self), what="the provenance")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Provenance:
+        """Parse `provenance.json`.
+
+        Raises:
+            BundleError: not JSON, or a field that is missing, unknown or of a wrong type.
+        """
+        try:
+            return decode(cls, parse_json(data))
+        except InputError as error:
+            raise BundleError(str(error)) from error
