@@ -23,7 +23,7 @@ class Provenance:
         schema: version of this format.
         training: the run's record: recipe, data, seeds, versions, and the records of the networks it started from.
         calibration: by variant: sample, settings, versions.
-        outputs: by variant: torch's outputs on generated faces, for `fer-edge parity`.
+        outputs: by variant: torch's outputs on pattern frames, for `fer-edge parity`.
     """
 
     schema: int = _SCHEMA

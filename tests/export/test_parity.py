@@ -254,7 +254,7 @@ class TestFrames:
     def test_generated_faces_fit_the_bundle(self, quantized: Bundle) -> None:
         found = generated_frames(quantized)
         assert found.frames.shape == (128, SIZE, SIZE)
-        assert "128 generated faces" in found.described
+        assert "128 drawn faces" in found.described
 
     def test_a_sample_list_names_its_rows_and_is_held_to_them(self, quantized: Bundle, tmp_path: Path) -> None:
         from fer_edge.data import load_dataset
