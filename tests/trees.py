@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.core.labels import CKPLUS_CODES, EXPRESSIONS
 from fer_edge.data import load_dataset
 from fer_edge.data.faces import Face, draw_face, random_face, synthetic_stills
@@ -85,7 +85,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 def read_error(spec: str, cache: Path) -> str:
     """What reading `spec` says is wrong."""
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(DataError) as caught:
         load_dataset(spec, cache=cache)
     return str(caught.value)
 

@@ -1,11 +1,12 @@
-"""Decoded arrays kept as .npy files, memory-mapped from the second opening on.
+"""Plan, read, cache: decoded arrays are kept as .npy files and memory-mapped from the second opening on.
 
-One folder a source; it states which files (path, size, time) it was made from, with which reader, and the hash of
-every array. A folder that says anything else, or whose arrays do not hash to what it says, is decoded anew.
+The folder of a source records its files (path, size, time), the reader's version and the hash of every array. A folder
+that does not match, or whose arrays are damaged, is decoded again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_edge.core.errors import FerEdgeError, InputError
+from fer_edge.core.errors import DataError, FerEdgeError
 from fer_edge.core.files import output_folder, read_json, sha256_bytes, sha256_file, write_json
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Progress
@@ -29,15 +30,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPlan:
-    """A source that was looked at and not yet decoded.
+    """A source that was inspected and not yet decoded.
 
     Attributes:
         name: the data set's name.
-        root: the file or folder that the user named.
-        files: every file whose content decides what is read.
-        version: raised whenever the reader makes something else of the same files.
+        root: the file or folder of the source.
+        files: every file that decides the result.
+        version: the reader's version; raise it when the reader's result changes.
         options: reader options that change the result, as text.
         read: decodes the source.
+        select: applied to the decoded or cached data set, for example to split it into folds.
     """
 
     name: str
@@ -46,30 +48,31 @@ class ReadPlan:
     version: int
     options: str = ""
     read: Callable[[Progress], Dataset]
+    select: Callable[[Dataset], Dataset] | None = None
 
 
 def cached(plan: ReadPlan, *, folder: Path, progress: Progress) -> Dataset:
-    """The data set of `plan`: from the cache under `folder` if it is there and whole, else decoded and kept.
+    """Open the data set of `plan` from the cache under `folder`, or decode and cache it.
 
-    A cache that cannot be written costs time, not the result: the arrays then stay in memory and a warning is logged.
+    If the cache cannot be written, the arrays stay in memory and a warning is logged.
 
     Raises:
-        InputError: the source cannot be read as it is.
+        DataError: the source cannot be read.
     """
     identity = _identity(plan)
     key = sha256_bytes(f"{identity['root']} {plan.options}".encode())[:16]
     place = folder / f"{plan.name}-{key}"
     try:
-        return _open(place, identity)
-    except InputError as error:
+        dataset = _open(place, identity)
+    except FerEdgeError as error:
         _log.info("decoding %s: %s", plan.root, error)
-    dataset = plan.read(progress)
-    try:
-        _store(dataset, place, identity)
-        return _open(place, identity)
-    except (FerEdgeError, OSError) as error:
-        _log.warning("%s was decoded but not kept for the next time: %s", plan.root, error)
-        return dataset
+        dataset = dataclasses.replace(plan.read(progress), source=str(plan.root))
+        try:
+            _store(dataset, place, identity)
+            dataset = _open(place, identity)
+        except (FerEdgeError, OSError) as refused:
+            _log.warning("%s was decoded but not cached: %s", plan.root, refused)
+    return plan.select(dataset) if plan.select else dataset
 
 
 def _identity(plan: ReadPlan) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def _identity(plan: ReadPlan) -> dict[str, Any]:
         try:
             stat = path.stat()
         except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
         lines.append(f"{path} {stat.st_size} {stat.st_mtime_ns}\n")
     return {
         "schema": _SCHEMA,
@@ -109,19 +112,17 @@ def _open(place: Path, identity: Mapping[str, Any]) -> Dataset:
     index = read_json(place / "index.json")
     try:
         if index["identity"] != identity:
-            raise InputError(f"{place} was made from other files or by another reader")
+            raise DataError(f"{place}: got the cache of other files or of another reader")
         splits, expressions = {}, tuple(index.get("expressions", EXPRESSIONS))
         for number, (name, hashes) in enumerate(index["splits"].items()):
             arrays = {kind: _load(place / f"{number}-{kind}.npy", sha256) for kind, sha256 in hashes.items()}
             splits[name] = StillSet(name=name, expressions=expressions, **arrays)
         return Dataset(**index["dataset"], source=identity["root"], splits=splits, cache=place)
-    except FerEdgeError:
-        raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{place} is damaged: {error}") from error
+        raise DataError(f"{place} is damaged: {error}") from error
 
 
 def _load(path: Path, sha256: str) -> Any:
     if sha256_file(path) != sha256:
-        raise InputError(f"{path} is damaged: its content does not have the recorded hash")
+        raise DataError(f"{path} is damaged: its content does not match the recorded hash")
     return np.load(path, mmap_mode="r" if path.name.endswith("-images.npy") else None, allow_pickle=False)

@@ -1,33 +1,60 @@
-"""Data specs, such as ``fer2013:~/data/fer2013.csv``, and the one function that reads them all."""
+"""Data specs, such as ``fer2013:~/data/fer2013.csv``: the table of readers, and the function that opens them all."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
-from fer_edge.core.errors import InputError
-from fer_edge.core.files import default_cache_folder
-from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
+from fer_edge.core.errors import DataError
+from fer_edge.core.files import default_cache_folder, user_path
 from fer_edge.core.types import Progress, no_progress
+from fer_edge.data import ckplus, class_folders, fer2013, synthetic
 from fer_edge.data.cache import ReadPlan, cached
 from fer_edge.data.dataset import Dataset
 
-__all__ = ["DataSpec", "ckplus_expressions", "load_dataset"]
+__all__ = ["READERS", "DataSpec", "Reader", "load_dataset"]
 
-_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "fer2013": (),
-    "ckplus": ("size", "fold"),
-    "folder": ("size",),
-    "synthetic": ("size",),
-}
-_WORDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {"ckplus": {"labels": ("seven", "official")}}
-_FORMS: Final = "fer2013:PATH, ckplus:PATH[?fold=K], folder:PATH[?size=S], synthetic[:COUNT[@SEED]]"
+Option: TypeAlias = range | tuple[str, ...]
+"""The values of an option: whole numbers in a range, or words."""
+
 _SIZES: Final = range(16, 513)
-_COUNTS: Final = range(1, 1_000_001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """How a kind of data spec is read.
+
+    Attributes:
+        plan: inspects the source; called with the path (or, where `path` is False, the text) and the options.
+        form: the spec's form, for messages.
+        options: the options after ``?``, with their values.
+        path: the spec names a path.
+    """
+
+    plan: Callable[..., ReadPlan]
+    form: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    path: bool = True
+
+
+READERS: Final[Mapping[str, Reader]] = {
+    "fer2013": Reader(plan=fer2013.plan, form="fer2013:PATH"),
+    "ckplus": Reader(
+        plan=ckplus.plan,
+        form="ckplus:PATH[?fold=K]",
+        options={"size": _SIZES, "fold": range(ckplus.FOLDS), "labels": tuple(ckplus.LABELS)},
+    ),
+    "folder": Reader(plan=class_folders.plan, form="folder:PATH[?size=S]", options={"size": _SIZES}),
+    "synthetic": Reader(plan=synthetic.plan, form="synthetic[:COUNT[@SEED]]", options={"size": _SIZES}, path=False),
+}
+"""Every reader by the kind of its spec. To add a data set, copy `class_folders.py`, change it, and add a row here."""
+
+_FORMS: Final = ", ".join(reader.form for reader in READERS.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,108 +62,79 @@ class DataSpec:
     """A parsed data spec.
 
     Attributes:
-        kind: ``"fer2013"``, ``"ckplus"``, ``"folder"`` or ``"synthetic"``.
-        where: what stands between the colon and the question mark: a path, or ``COUNT@SEED``.
-        options: the numbers behind the question mark.
-        words: the words behind it.
+        kind: a key of `READERS`.
+        where: the text between the colon and the question mark: a path, or ``COUNT@SEED``.
+        options: the options after the question mark.
     """
 
     kind: str
     where: str
-    options: Mapping[str, int]
-    words: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> DataSpec:
         """Parse ``KIND:WHERE?OPTION=VALUE&...``.
 
         Raises:
-            InputError: an unknown kind or option, or a path that is missing.
+            DataError: an unknown kind or option, or no path.
         """
-        kind, _, rest = text.partition(":")
-        kind, _, bare_query = kind.partition("?")
-        where, _, query = rest.partition("?")
-        if kind not in _OPTIONS:
-            near = difflib.get_close_matches(kind, _OPTIONS, n=1)
+        before, _, query = text.partition("?")
+        kind, _, where = before.partition(":")
+        if kind not in READERS:
+            near = difflib.get_close_matches(kind, READERS, n=1)
             hint = f"did you mean {near[0]!r}? There are" if near else "expected"
-            raise InputError(f"data spec {text!r}: unknown kind {kind!r}; {hint} {_FORMS}")
-        if not where and kind != "synthetic":
-            raise InputError(f"data spec {text!r}: the path is missing, as in {kind}:PATH")
-        options: dict[str, int] = {}
-        words: dict[str, str] = {}
-        worded = _WORDS.get(kind, {})
-        for part in filter(None, (query or bare_query).split("&")):
+            raise DataError(f"data spec {text!r}: unknown kind {kind!r}; {hint} {_FORMS}")
+        reader = READERS[kind]
+        if reader.path and not where:
+            raise DataError(f"data spec {text!r}: the path is missing, as in {kind}:PATH")
+        options = {}
+        for part in filter(None, query.split("&")):
             name, _, value = part.partition("=")
-            if value in worded.get(name, ()):
-                words[name] = value
-            elif name in _OPTIONS[kind] and re.fullmatch(r"[0-9]{1,9}", value):
-                options[name] = int(value)
-            else:
-                known = [f"{option}=NUMBER" for option in _OPTIONS[kind]]
-                known += [f"{option}={'|'.join(values)}" for option, values in worded.items()]
-                listed = ", ".join(known) or "none"
-                raise InputError(f"data spec {text!r}: cannot use the option {part!r}; {kind} takes: {listed}")
-        if options.get("size", _SIZES[0]) not in _SIZES:
-            raise InputError(f"data spec {text!r}: size {options['size']}, expected {_SIZES[0]} to {_SIZES[-1]} pixels")
-        return cls(kind=kind, where=where, options=options, words=words)
+            values = reader.options.get(name, ())
+            number = int(value) if isinstance(values, range) and re.fullmatch(r"[0-9]{1,9}", value) else value
+            if number not in values:
+                known = "; ".join(f"{option}={_shown(values)}" for option, values in reader.options.items()) or "none"
+                raise DataError(f"data spec {text!r}: got the option {part!r}, expected for {kind}: {known}")
+            options[name] = number
+        return cls(kind=kind, where=where, options=options)
+
+
+def _shown(values: Option) -> str:
+    return f"{values[0]} to {values[-1]}" if isinstance(values, range) else " or ".join(values)
 
 
 def load_dataset(spec: str, *, cache: Path | None = None, progress: Progress | None = None) -> Dataset:
-    """Read a data set, or open what an earlier reading left in the cache.
+    """Read a data set, or open the decoded copy of an earlier call.
 
-    The first reading decodes every image and keeps the arrays; later ones map them from disk (FER2013 opens in a tenth
-    of a second). The cache notices when the source or the reader has changed, and when it was damaged itself.
+    The first call decodes every image into the cache; later ones map the arrays from disk (0.1 s for FER2013). A
+    changed source or reader, or a damaged cache, is noticed and decoded again.
 
     Args:
         spec: one of
 
             - ``fer2013:PATH``: the challenge's CSV, the image folders, a parquet file or a folder of them;
-            - ``ckplus:PATH``: the authors' tree or CK+48; ``?fold=K`` (0 to 9) parts it by subject,
-              ``?labels=official`` labels it with the seven emotions of CK+ itself, contempt among them;
-            - ``folder:PATH``: one folder an expression, in train/, val/ and test/ or flat;
-            - ``synthetic``, ``synthetic:COUNT`` or ``synthetic:COUNT@SEED``: generated faces.
+            - ``ckplus:PATH``: the authors' tree or CK+48; ``?fold=K`` (0 to 9) splits it by subject,
+              ``?labels=official`` uses CK+'s own seven emotions, which include contempt;
+            - ``folder:PATH``: one folder per expression, in train/, val/ and test/ or flat;
+            - ``synthetic``, ``synthetic:COUNT`` or ``synthetic:COUNT@SEED``: drawn faces.
 
-            All but fer2013 take ``?size=S``, the width and height of the faces; options are joined by ``&``.
-        cache: the folder for decoded arrays; by default `default_cache_folder()`.
-        progress: called with (done, total) while decoding.
+            All but fer2013 take ``?size=S``, the width and height of the faces; ``&`` joins options.
+        cache: the folder for decoded arrays; `default_cache_folder()` by default.
+        progress: called while decoding.
 
     Raises:
-        InputError: the spec or the data cannot be used as given; the message names the file, and the line or row.
+        DataError: the spec or the data cannot be used; the message names the file, and the line or row.
         MissingPackageError: OpenCV (images) or pyarrow (parquet) is not installed.
+
+    Example:
+        >>> from fer_edge.data import load_dataset
+        >>> faces = load_dataset("synthetic:14?size=32")
+        >>> faces.split("train").images.shape
+        (14, 32, 32)
     """
     parsed = DataSpec.parse(spec)
-    dataset = cached(_plan(parsed), folder=cache or default_cache_folder(), progress=progress or no_progress)
-    if (fold := parsed.options.get("fold")) is not None:
-        from fer_edge.data.ckplus import split_by_subject
-
-        dataset = split_by_subject(dataset, fold=fold)
-    return replace(dataset, source=spec)
-
-
-def ckplus_expressions(spec: DataSpec) -> tuple[str, ...]:
-    """What the labels of a ``ckplus`` spec mean."""
-    return CKPLUS_EMOTIONS if spec.words.get("labels") == "official" else EXPRESSIONS
-
-
-def _plan(spec: DataSpec) -> ReadPlan:
-    path, size = Path(spec.where).expanduser().resolve(), spec.options.get("size")
-    if spec.kind == "fer2013":
-        from fer_edge.data import fer2013
-
-        return fer2013.plan(path)
-    if spec.kind == "ckplus":
-        from fer_edge.data import ckplus
-
-        return ckplus.plan(path, size=size, expressions=ckplus_expressions(spec))
-    if spec.kind == "folder":
-        from fer_edge.data import class_folders
-
-        return class_folders.plan(path, size=size)
-    from fer_edge.data import synthetic
-
-    numbers = re.fullmatch(r"([0-9]{0,9})(?:@([0-9]{1,9}))?", spec.where)
-    count = int(numbers[1] or synthetic.DEFAULT_COUNT) if numbers else 0
-    if numbers is None or count not in _COUNTS:
-        expected = f"synthetic:COUNT@SEED, as in synthetic:700@3, with a count of 1 to {_COUNTS[-1]:,}"
-        raise InputError(f"data spec synthetic:{spec.where}: expected {expected}")
-    return synthetic.plan(count, seed=int(numbers[2] or 0), size=size or 48)
+    reader = READERS[parsed.kind]
+    where = user_path(parsed.where).resolve() if reader.path else parsed.where
+    plan = reader.plan(where, **parsed.options)
+    dataset = cached(plan, folder=cache or default_cache_folder(), progress=progress or no_progress)
+    return dataclasses.replace(dataset, source=spec)

@@ -1,36 +1,49 @@
-"""Generated faces as a data set: what demo, tests and docs run on."""
+"""Drawn faces as a data set (``synthetic:COUNT@SEED``), for demo, tests and documentation."""
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from fer_edge.core.errors import DataError
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.core.types import Int64, Progress, Uint8
+from fer_edge.core.types import Progress
 from fer_edge.data.cache import ReadPlan
 from fer_edge.data.dataset import Dataset, Role, StillSet
 
-__all__ = ["DEFAULT_COUNT", "plan"]
+__all__ = ["plan"]
 
-DEFAULT_COUNT: Final = 700
 _VERSION = 1
-# Drawn in parts, each from a seed of its own, so that progress shows: at most _CHUNKS parts of _CHUNK faces a split.
+_DEFAULT_COUNT: Final = 700
+_COUNTS: Final = range(1, 1_000_001)
+# Each chunk has its own seed, so that progress is visible: at most _CHUNKS chunks of _CHUNK faces per split.
 _CHUNK: Final = 10 * len(EXPRESSIONS)
 _CHUNKS: Final = 1 << 16
-_SPLITS: Final[dict[str, Role]] = {"train": "train", "val": "choose", "test": "report"}
+_ROLES: Final[dict[str, Role]] = {"train": "train", "val": "choose", "test": "report"}
 
 
-def plan(count: int = DEFAULT_COUNT, *, seed: int = 0, size: int = 48) -> ReadPlan:
-    """Plan `count` faces to train on, and a quarter as many (at least seven) to choose on and to report.
+def plan(where: str, *, size: int = 48) -> ReadPlan:
+    """Plan the drawing of ``COUNT@SEED`` faces for training, and a quarter as many (at least 7) per other split.
+
+    A longer training split begins with the shorter one; no face is in two splits.
 
     Args:
-        count: faces in ``train``; a longer set begins with the shorter one.
-        seed: the same seed gives the same faces; no face stands in two splits.
+        where: ``COUNT``, ``COUNT@SEED`` or an empty text (700, seed 0).
         size: width and height in pixels.
+
+    Raises:
+        DataError: `where` has another form, or the count is out of range.
     """
+    numbers = re.fullmatch(r"([0-9]{0,9})(?:@([0-9]{1,9}))?", where)
+    count = int(numbers[1] or _DEFAULT_COUNT) if numbers else 0
+    if numbers is None or count not in _COUNTS:
+        expected = f"synthetic:COUNT@SEED, as in synthetic:700@3, with a count of 1 to {_COUNTS[-1]:,}"
+        raise DataError(f"data spec: got synthetic:{where}, expected {expected}")
+    seed = int(numbers[2] or 0)
     from fer_edge.data import faces
 
     package = Path(faces.__file__).parent
@@ -45,6 +58,8 @@ def plan(count: int = DEFAULT_COUNT, *, seed: int = 0, size: int = 48) -> ReadPl
 
 
 def _read(count: int, seed: int, size: int, progress: Progress) -> Dataset:
+    from fer_edge.data.faces import synthetic_stills
+
     fewer = max(len(EXPRESSIONS), count // 4)
     counts = {"train": count, "val": fewer, "test": fewer}
     total, done = sum(counts.values()), 0
@@ -53,22 +68,12 @@ def _read(count: int, seed: int, size: int, progress: Progress) -> Dataset:
         drawn = []
         for chunk, start in enumerate(range(0, wanted, _CHUNK)):
             progress("drawing faces", done, total)
-            drawn.append(_draw(min(_CHUNK, wanted - start), (len(counts) * seed + place) * _CHUNKS + chunk, size))
+            chunk_seed = (len(counts) * seed + place) * _CHUNKS + chunk
+            drawn.append(synthetic_stills(min(_CHUNK, wanted - start), seed=chunk_seed, size=size))
             done += len(drawn[-1][0])
         images, labels = (np.concatenate(arrays) for arrays in zip(*drawn, strict=True))
         splits[name] = StillSet(name=name, images=images, labels=labels, rows=np.arange(wanted))
     progress("drawing faces", total, total)
-    return Dataset(
-        name="synthetic",
-        source=f"synthetic:{count}@{seed}",
-        layout="generated",
-        splits=splits,
-        roles={role: name for name, role in _SPLITS.items()},
-        note="Drawn by a program: figures on it say nothing about real faces.",
-    )
-
-
-def _draw(count: int, seed: int, size: int) -> tuple[Uint8, Int64]:
-    from fer_edge.data.faces import synthetic_stills
-
-    return synthetic_stills(count, seed=seed, size=size)
+    note = "Drawn by a program: results on it are no evidence about real faces."
+    roles = {role: name for name, role in _ROLES.items()}
+    return Dataset(name="synthetic", layout="generated", splits=splits, roles=roles, note=note)

@@ -17,8 +17,8 @@ from fer_edge.core.files import sha256_file
 from fer_edge.core.json import encode
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.data.ckplus import SequenceSet, load_sequences, split_by_subject
-from fer_edge.data.specs import DataSpec, ckplus_expressions
+from fer_edge.data.ckplus import LABELS, SequenceSet, load_sequences, split_by_subject
+from fer_edge.data.specs import DataSpec
 from fer_edge.paper import ckplus_table
 from fer_edge.paper.ckplus_sequences import PEAK_MEAN, SEQUENCE, peak_mean, train_on_sequences
 from fer_edge.paper.ckplus_table import STARTS, CkPlusRun, Start, ckplus_report, write_ckplus
@@ -80,7 +80,7 @@ def load_ckplus(data: str, *, progress: Progress | None = None) -> tuple[Dataset
     whole = load_dataset(data, progress=progress)
     if whole.layout != "cohn-kanade":
         return whole, None
-    size, expressions = spec.options.get("size"), ckplus_expressions(spec)
+    size, expressions = spec.options.get("size"), LABELS[spec.options.get("labels", "seven")]
     return whole, load_sequences(Path(spec.where), size=size, expressions=expressions, progress=progress)
 
 

@@ -15,7 +15,7 @@ from tiny import tiny_bundle, tiny_frames
 from fer_edge.bench.attention import AttentionReport, average_attention
 from fer_edge.bench.attention_plot import attention_figure
 from fer_edge.cli import main
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import Dataset, StillSet
 from fer_edge.runtime.inference import Network
@@ -76,7 +76,7 @@ def test_without_covering(network: Network) -> None:
 
 
 def test_other_labels_are_refused(network: Network) -> None:
-    with pytest.raises(InputError, match="their figures would mean nothing"):
+    with pytest.raises(DataError, match="expected those of"):
         average_attention(network, dataset(expressions=CKPLUS_EMOTIONS))
 
 

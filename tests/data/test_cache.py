@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.core.files import default_cache_folder
 from fer_edge.core.types import Progress, no_progress
 from fer_edge.data import Dataset, StillSet
@@ -26,7 +26,7 @@ class Source:
         self.decoded = 0
         self.path.write_bytes(bytes(range(48)))
 
-    def reading(self, **replaced: object) -> ReadPlan:
+    def plan(self, **replaced: object) -> ReadPlan:
         fields = {
             "name": "fer2013",
             "root": self.path,
@@ -63,7 +63,7 @@ def source(tmp_path: Path) -> Source:
 
 
 def load(source: Source, cache: Path, **replaced: object) -> Dataset:
-    return cached(source.reading(**replaced), folder=cache, progress=no_progress)
+    return cached(source.plan(**replaced), folder=cache, progress=no_progress)
 
 
 def test_the_second_opening_maps_what_the_first_decoded(source: Source, cache: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_second_opening_maps_what_the_first_decoded(source: Source, cache: P
     assert (second.cache, second.layout, second.note) == (first.cache, "csv", "Only one split.")
     for column in ("images", "labels", "rows", "votes", "groups"):
         assert np.array_equal(getattr(first.split("train"), column), getattr(second.split("train"), column))
-    assert second.sha256 == source.reading().read(no_progress).sha256
+    assert second.sha256 == source.plan().read(no_progress).sha256
 
 
 def test_a_changed_source_reader_or_option_is_decoded_anew(source: Source, cache: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
         dataset = load(source, occupied)
     assert dataset.cache is None
     assert dataset.split("train").labels.tolist() == [0, 3, 6]
-    assert "decoded but not kept" in caplog.text
+    assert "decoded but not cached" in caplog.text
     assert occupied.read_text() == "a file stands here"
 
 
@@ -178,23 +178,23 @@ def test_a_folder_that_refuses_files_stays_as_it_was(harm: str) -> None:
         command = [sys.executable, "-c", LOAD, f"folder:{root / 'faces'}", str(root / "cache"), harm]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.stdout == "None 4\n", run.stderr
-        assert "decoded but not kept" in run.stderr
+        assert "decoded but not cached" in run.stderr
         assert list((root / "cache").iterdir()) == []
 
 
 def test_an_error_while_decoding_leaves_no_cache(source: Source, cache: Path) -> None:
     def fails(progress: Progress) -> Dataset:
-        raise InputError("row 7 is short")
+        raise DataError("row 7 is short")
 
-    with pytest.raises(InputError, match="row 7"):
+    with pytest.raises(DataError, match="row 7"):
         load(source, cache, read=fails)
     assert not cache.exists()
 
 
 def test_a_source_file_that_went_away_is_named(source: Source, cache: Path) -> None:
-    reading = source.reading(files=[source.path.with_name("gone.csv")])
-    with pytest.raises(InputError, match=r"cannot read .*gone\.csv"):
-        cached(reading, folder=cache, progress=no_progress)
+    plan = source.plan(files=[source.path.with_name("gone.csv")])
+    with pytest.raises(DataError, match=r"cannot read .*gone\.csv"):
+        cached(plan, folder=cache, progress=no_progress)
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

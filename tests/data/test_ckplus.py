@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from trees import FACE_BOX, read_error, write_cropped_ckplus, write_image, write_whole_ckplus
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import load_dataset
 from fer_edge.data.ckplus import ckplus_sequences, split_by_subject
@@ -88,7 +88,7 @@ def test_ck48_leaves_contempt_out_and_says_so(tmp_path: Path, cache: Path, insid
     assert split.groups is not None
     assert split.groups.tolist() == ["S005"] * 3 + ["S010"] * 3 + ["S011"] * 3
     assert split.images.shape == (9, 48, 48)
-    assert "1 of contempt are left out. This shape holds no neutral faces." in dataset.note
+    assert "1 of contempt are left out. This layout holds no neutral faces." in dataset.note
     assert [s.expression for s in ckplus_sequences(root)].count("contempt") == 1
 
 
@@ -109,17 +109,17 @@ def test_folds_never_share_a_subject(tmp_path: Path, cache: Path) -> None:
     assert sorted(tested) == sorted({name[:4] for name in names})
     by_spec = load_dataset(f"ckplus:{root}?fold=3", cache=cache)
     assert by_spec.sha256 == split_by_subject(whole, fold=3).sha256
-    with pytest.raises(InputError, match="fold 10 of 10: expected 0 to 9"):
+    with pytest.raises(DataError, match="got the option 'fold=10', expected for ckplus"):
         load_dataset(f"ckplus:{root}?fold=10", cache=cache)
-    with pytest.raises(InputError, match="3 to 25 folds"):
+    with pytest.raises(DataError, match="got 26, expected 3 to 25 folds"):
         split_by_subject(whole, fold=0, folds=26)
-    with pytest.raises(InputError, match=r"no split to train on; .* Add \?fold=0"):
+    with pytest.raises(DataError, match=r"no split to train on; .* Add \?fold=0"):
         whole.split("train")
 
 
 def test_a_data_set_without_subjects_is_not_parted_by_them(tmp_path: Path, cache: Path) -> None:
     write_image(tmp_path / "happy" / "1.png", np.zeros((8, 8), np.uint8))
-    with pytest.raises(InputError, match="does not name its subjects"):
+    with pytest.raises(DataError, match="has no subjects"):
         split_by_subject(load_dataset(f"folder:{tmp_path}", cache=cache), fold=0)
 
 
@@ -186,7 +186,7 @@ def test_a_ck48_tree_that_is_not_as_it_should_be(tmp_path: Path, cache: Path) ->
     (tmp_path / "images").rmdir()
     write_cropped_ckplus(tmp_path, {"S010_004": "surprise", "S011_001": "happy"})
     write_image(tmp_path / "CK+48" / "happy" / "S010_004_00000001.png", np.zeros((48, 48), np.uint8))
-    assert "sequence S010_004 stands under another expression as well" in read_error(spec, cache)
+    assert "sequence S010_004 is in the folder of another expression too" in read_error(spec, cache)
     write_image(tmp_path / "CK+48" / "happy" / "S010_004_00000001.png", np.zeros((48, 48), np.uint8))
     (tmp_path / "CK+48" / "happy" / "S010_004_00000001.png").unlink()
     write_image(tmp_path / "CK+48" / "happy" / "S011_001_00000017.png", np.zeros((49, 48), np.uint8))

@@ -16,7 +16,7 @@ from trees import (
     write_whole_ckplus,
 )
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import describe, load_dataset
 from fer_edge.data.ckplus import SequenceSet, ckplus_sequences, load_sequences, split_by_subject, subject_folds
@@ -91,15 +91,15 @@ def test_the_same_numbers_with_another_meaning_are_other_data() -> None:
 def test_another_network_is_refused(cropped: Path, cache: Path) -> None:
     dataset = load_dataset(f"ckplus:{cropped}?labels=official", cache=cache)
     dataset.expect_expressions(CKPLUS_EMOTIONS, of="a network")
-    with pytest.raises(InputError, match=r"labelled with angry, contempt, .* the bundle edge tells apart .*neutral"):
+    with pytest.raises(DataError, match=r"got labels angry, contempt, .* expected those of the bundle edge: .*neutral"):
         dataset.expect_expressions(EXPRESSIONS, of="the bundle edge")
 
 
 def test_a_word_that_is_none() -> None:
-    assert DataSpec.parse("ckplus:x?labels=official&fold=2").words == {"labels": "official"}
-    with pytest.raises(InputError, match=r"ckplus takes: size=NUMBER, fold=NUMBER, labels=seven\|official"):
+    assert DataSpec.parse("ckplus:x?labels=official&fold=2").options == {"labels": "official", "fold": 2}
+    with pytest.raises(DataError, match=r"for ckplus: size=16 to 512; fold=0 to 9; labels=seven or official"):
         DataSpec.parse("ckplus:x?labels=eight")
-    with pytest.raises(InputError, match="cannot use the option 'labels=official'; folder takes"):
+    with pytest.raises(DataError, match="got the option 'labels=official', expected for folder"):
         DataSpec.parse("folder:x?labels=official")
 
 
@@ -136,7 +136,7 @@ class TestSequences:
         assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(8))
 
     def test_ck48_has_none(self, cropped: Path, cache: Path) -> None:
-        with pytest.raises(InputError, match="is CK\\+48, which holds the last three frames"):
+        with pytest.raises(DataError, match="is CK\\+48, which holds the last three frames"):
             load_sequences(cropped, cache=cache)
 
 

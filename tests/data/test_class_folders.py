@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from trees import noise, read_error, write_image
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import load_dataset
 
@@ -38,13 +38,13 @@ def test_a_flat_set_is_only_reported_on(tmp_path: Path, cache: Path) -> None:
     dataset = load_dataset(f"folder:{write(tmp_path, *EXPRESSIONS)}", cache=cache)
     assert dataset.split("report").name == "all"
     assert dataset.split("report").labels.tolist() == sorted([*range(7)] * 2)
-    with pytest.raises(InputError, match=r"no split to train on; it holds all \(14\). A flat set is only reported on"):
+    with pytest.raises(DataError, match=r"no split to train on; it holds all \(14\). A flat set is only reported on"):
         dataset.split("train")
 
 
 def test_a_missing_folder_is_named_when_its_role_is_asked_for(tmp_path: Path, cache: Path) -> None:
     dataset = load_dataset(f"folder:{write(tmp_path, 'train/sad', 'test/sad')}", cache=cache)
-    with pytest.raises(InputError, match=r"no split to choose on; .* There is no val/ folder"):
+    with pytest.raises(DataError, match=r"no split to choose on; .* There is no val/ folder"):
         dataset.split("choose")
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.data import Dataset, StillSet
 
 
@@ -34,13 +34,13 @@ def dataset(**replaced: object) -> Dataset:
     ],
 )
 def test_a_wrong_array_is_refused_by_name(field: str, value: np.ndarray) -> None:
-    with pytest.raises(InputError, match=f"split 'train': {field} are .*, expected"):
+    with pytest.raises(DataError, match=f"split 'train': {field}: got .*, expected"):
         stills(**{field: value})
 
 
 @pytest.mark.parametrize("label", [-1, 7])
 def test_a_label_outside_the_seven_is_refused(label: int) -> None:
-    with pytest.raises(InputError, match="labels outside 0 to 6"):
+    with pytest.raises(DataError, match=r"labels: got .*, expected 0 to 6"):
         stills(labels=np.array([0, 1, 2, 3, label]))
 
 
@@ -81,14 +81,14 @@ def test_a_subset_takes_every_column() -> None:
 
 def test_a_missing_role_is_named_with_what_there_is() -> None:
     assert dataset().split("train").rows[0] == 10
-    with pytest.raises(InputError, match=r"no split to choose on; it holds train \(5\). There is no val/ folder"):
+    with pytest.raises(DataError, match=r"no split to choose on; it holds train \(5\). There is no val/ folder"):
         dataset().split("choose")
 
 
 def test_roles_and_names_must_fit_the_splits() -> None:
-    with pytest.raises(InputError, match="role 'report' points at 'test'"):
+    with pytest.raises(DataError, match="role 'report': got 'test'"):
         dataset(roles={"report": "test"})
-    with pytest.raises(InputError, match="stands under the name 'val'"):
+    with pytest.raises(DataError, match="got the name 'train', expected 'val'"):
         dataset(splits={"val": stills("train")}, roles={})
 
 

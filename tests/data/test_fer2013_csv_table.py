@@ -101,7 +101,7 @@ def test_votes_beside_the_table_are_read_row_by_row(sample: Fer2013Sample, tmp_p
     ("old", "new", "message"),
     [
         ("neutral,happiness", "happiness,neutral", ":1: not the header of FER+'s votes"),
-        ("\nPublicTest", "\nTraining", "'Training' does not go with the table's row 21, expected PublicTest"),
+        ("\nPublicTest", "\nTraining", "'Training' does not match the table's row 21, expected PublicTest"),
         ("\nTraining,fer0000003.png,", "\nTraining,fer0000003.png,x", ":5: expected usage, image name and 10 counts"),
         ("\nTraining,fer0000003.png,", "\nTraining,fer0000003.png,1,", ":5: expected usage, image name and 10 counts"),
     ],
@@ -120,4 +120,4 @@ def test_votes_of_fewer_or_more_rows(sample: Fer2013Sample, tmp_path: Path, cach
     votes.write_text("\n".join(lines[:-1]))
     assert "votes for 34 rows, expected 35" in read_error(f"fer2013:{path}", cache)
     votes.write_text("\n".join([*lines, lines[-1]]))
-    assert "does not go with the table's row 35, expected no more than 35 rows" in read_error(f"fer2013:{path}", cache)
+    assert "does not match the table's row 35, expected no more than 35 rows" in read_error(f"fer2013:{path}", cache)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from trees import Fer2013Sample, noise, read_error, write_image
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.data import load_dataset
 
 
@@ -17,7 +17,7 @@ def test_names_without_a_split_leave_one_test_split_that_serves_nothing(
     assert {name: len(split) for name, split in dataset.splits.items()} == {"Training": 21, "test": 14}
     assert dataset.split("train").rows.tolist() == list(range(21))
     for role in ("choose", "report"):
-        with pytest.raises(InputError, match=f"no split to {role} on; .*do not say PublicTest or PrivateTest"):
+        with pytest.raises(DataError, match=f"no split to {role} on; .*do not say PublicTest or PrivateTest"):
             dataset.split(role)
 
 
@@ -32,7 +32,7 @@ def test_train_alone(sample: Fer2013Sample, tmp_path: Path, cache: Path) -> None
     write_image(tmp_path / "train" / "happy" / "Training_5.png", noise(1)[0])
     dataset = load_dataset(f"fer2013:{tmp_path}", cache=cache)
     assert dataset.split("train").rows.tolist() == [5]
-    with pytest.raises(InputError, match="There is no PublicTest and no PrivateTest"):
+    with pytest.raises(DataError, match="There is no PublicTest and no PrivateTest"):
         dataset.split("choose")
 
 
@@ -71,7 +71,7 @@ def test_what_does_not_belong_is_named(
 def test_a_number_that_stands_twice(sample: Fer2013Sample, tmp_path: Path, cache: Path) -> None:
     root = sample.write_folders(tmp_path)
     write_image(root / "train" / "sad" / "Training_0.png", noise(1)[0])
-    assert "Training_0 stands there twice, also as" in read_error(f"fer2013:{root}", cache)
+    assert "got Training_0 twice, also as" in read_error(f"fer2013:{root}", cache)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "cut"])

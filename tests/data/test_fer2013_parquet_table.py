@@ -49,7 +49,7 @@ def encoded(size: tuple[int, int] = (48, 48)) -> bytes:
         ("image", None, "lacks the columns image; got row, emotion, usage, ferplus_votes, expected row, image"),
         ("row", [1.0, 2.5, 3.0], "column row holds double or gaps, expected whole numbers"),
         ("row", [1, None, 3], "column row holds int64 or gaps"),
-        ("row", [5, 5, 6], "row 5 of Training stands there more than once"),
+        ("row", [5, 5, 6], "got row 5 of Training more than once"),
         ("emotion", [1, 9, 3], "row 1: emotion '9', expected 0 angry"),
         ("emotion", [1, None, 3], "row 1: emotion 'None', expected 0 angry"),
         ("usage", ["Training", "Test", "Training"], "row 1: usage 'Test', expected one of Training"),

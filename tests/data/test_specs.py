@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trees import read_error
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.data import load_dataset
 from fer_edge.data.specs import DataSpec
 
@@ -29,15 +29,15 @@ def test_a_spec_is_parsed() -> None:
         ("/data/fer2013.csv", "unknown kind '/data/fer2013.csv'"),
         ("fer2013:", "the path is missing, as in fer2013:PATH"),
         ("fer2013", "the path is missing"),
-        ("fer2013:x?size=96", "cannot use the option 'size=96'; fer2013 takes: none"),
-        ("folder:x?fold=1", "cannot use the option 'fold=1'; folder takes: size=NUMBER"),
-        ("folder:x?size=big", "cannot use the option 'size=big'"),
-        ("folder:x?size=", "cannot use the option 'size='"),
-        ("folder:x?size=4", "size 4, expected 16 to 512 pixels"),
+        ("fer2013:x?size=96", "got the option 'size=96', expected for fer2013: none"),
+        ("folder:x?fold=1", "got the option 'fold=1', expected for folder: size=16 to 512"),
+        ("folder:x?size=big", "got the option 'size=big'"),
+        ("folder:x?size=", "got the option 'size='"),
+        ("folder:x?size=4", "got the option 'size=4', expected for folder: size=16 to 512"),
     ],
 )
 def test_a_spec_that_cannot_be_used(spec: str, message: str) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(DataError) as caught:
         DataSpec.parse(spec)
     assert message in str(caught.value)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from trees import noise
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.data import Dataset, StillSet, describe, leaked_rows
 
 
@@ -44,7 +44,7 @@ def test_without_a_training_split_nothing_can_leak(dataset: Dataset) -> None:
     alone = Dataset(
         name="folder", source="folder:x", layout="", splits={"test": dataset.split("report")}, roles={"report": "test"}
     )
-    with pytest.raises(InputError, match="no split to train on"):
+    with pytest.raises(DataError, match="no split to train on"):
         leaked_rows(alone, alone.split("report"))
     assert describe(alone).splits[0].leaked is None
 

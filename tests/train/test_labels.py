@@ -10,7 +10,7 @@ from trees import write_cropped_ckplus
 
 from fer_edge.bench import BenchOptions, Timing, run_bench
 from fer_edge.bench.clips import run_clips
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, InputError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.ckplus import split_by_subject
@@ -55,21 +55,21 @@ def test_the_bundle_says_what_its_outputs_mean(run: TrainRun, official: Dataset,
     report = run_bench([bundle], data=official, options=BenchOptions(timing=timing))
     assert report.variants[0].accuracy is not None
     assert "contempt" in report.variants[0].accuracy.report.per_class
-    with pytest.raises(InputError, match="the bundle official tells apart angry, contempt"):
+    with pytest.raises(DataError, match="expected those of the bundle official: angry, contempt"):
         run_bench([bundle], data=small_dataset(), options=BenchOptions(timing=timing))
 
 
 def test_what_cannot_be_mixed(run: TrainRun, ours: TrainRun, official: Dataset, tmp_path: Path) -> None:
     assert ours.labels == EXPRESSIONS
-    with pytest.raises(InputError, match=r"the teacher .* tells apart angry, disgust"):
+    with pytest.raises(DataError, match=r"those of the teacher .*: angry, disgust"):
         train_model(small_recipe(epochs=1), official, tmp_path / "taught", teacher=ours, device="cpu")
-    with pytest.raises(InputError, match=r"the network .* tells apart angry, disgust"):
+    with pytest.raises(DataError, match=r"those of the network .*: angry, disgust"):
         train_model(small_recipe(), official, tmp_path / "head", init=ours, stage="sequence", device="cpu")
     bundle = export_run(ours, tmp_path / "ours")
-    with pytest.raises(InputError, match=r"the bundle 'ours' tells apart angry, disgust"):
+    with pytest.raises(DataError, match=r"those of the bundle 'ours': angry, disgust"):
         run_clips(bundle, official)
     with pytest.raises(InputError, match="sequences of CK"):
         train_model(small_recipe(), official, tmp_path / "whole", sequences=(object(),), device="cpu")  # type: ignore[arg-type]
     assert not (tmp_path / "whole").exists()
-    with pytest.raises(InputError, match="their figures would mean nothing"):
+    with pytest.raises(DataError, match="expected those of"):
         prune_run(run, tmp_path / "pruned", small_dataset(), target=PruneTarget(macs=0.5), device="cpu")

@@ -1,24 +1,22 @@
-"""CK+ as it was made to be used: whole sequences, from the neutral face to the peak of the expression."""
+"""CK+ as whole sequences, from the neutral face to the peak of the expression."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.core.errors import InputError
-from fer_edge.core.files import default_cache_folder
+from fer_edge.core.errors import DataError, InputError
+from fer_edge.core.files import default_cache_folder, user_path
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Int64, Progress, Uint8, no_progress
 from fer_edge.data.cache import ReadPlan, cached
 from fer_edge.data.ckplus.folds import FOLDS, fold_roles
-from fer_edge.data.ckplus.stills import labelled
-from fer_edge.data.ckplus.tree import CkPlusSequence, ckplus_sequences
-from fer_edge.data.dataset import Dataset, StillSet
+from fer_edge.data.ckplus.stills import read_frames
+from fer_edge.data.ckplus.tree import ckplus_sequences
+from fer_edge.data.dataset import Dataset
 
 __all__ = ["SequenceSet", "load_sequences"]
 
@@ -30,12 +28,12 @@ class SequenceSet:
     """Labelled sequences of one face each, of different lengths.
 
     Attributes:
-        frames: uint8 (sum of T, S, S) grey, one sequence after the other; may be memory-mapped.
-        starts: int64 (N + 1,), sequence i is ``frames[starts[i]:starts[i + 1]]``, neutral first and peak last.
+        frames: uint8 (sum of T, S, S) grey, all sequences concatenated; may be memory-mapped.
+        starts: int64 (N + 1,), sequence i is ``frames[starts[i]:starts[i + 1]]``, from neutral to peak.
         labels: int64 (N,), index into `expressions`.
         subjects: str (N,).
-        expressions: what the labels mean.
-        sha256: of the frames, labels and places of the whole set, whatever part of it this is.
+        expressions: the label names.
+        sha256: hash of the whole set.
     """
 
     frames: Uint8
@@ -49,17 +47,17 @@ class SequenceSet:
         return len(self.labels)
 
     def windows(self, steps: int, *, rows: Int64 | None = None) -> tuple[Uint8, Int64]:
-        """Every sequence brought to `steps` frames.
+        """Resample every sequence to `steps` frames.
 
-        Of a longer sequence frames are taken evenly from the first to the last; a shorter one repeats its first frame
-        in front, as a window does that is not full.
+        A longer sequence is sampled evenly from its first to its last frame; a shorter one is preceded by copies of its
+        first frame, like a window that is not full.
 
         Args:
             steps: frames T of a window, at least 2.
-            rows: sequences to take; all by default.
+            rows: the sequences; all by default.
 
         Returns:
-            uint8 (N, T, S, S), oldest first, and int64 (N,), how many of the T are real.
+            uint8 (N, T, S, S), oldest first, and int64 (N,), the number of real frames.
 
         Raises:
             InputError: fewer than two steps.
@@ -77,12 +75,10 @@ class SequenceSet:
         return found, lengths
 
     def fold(self, fold: int, *, folds: int = FOLDS) -> dict[str, Int64]:
-        """Rows to train, to choose and to report on (``train``, ``val``, ``test``), none of which share a subject.
-
-        The subjects are parted as `split_by_subject` parts those of the stills.
+        """Return the rows of ``train``, ``val`` and ``test``, split by subject as `split_by_subject` does.
 
         Raises:
-            InputError: fewer subjects than folds, or a fold that is not one of them.
+            InputError: fewer subjects than folds, or `fold` is out of range.
         """
         roles = fold_roles(self.subjects, fold=fold, folds=folds)
         return {name: np.flatnonzero(mask) for name, mask in roles.items()}
@@ -96,64 +92,41 @@ def load_sequences(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> SequenceSet:
-    """Read every frame of every sequence that has one of the expressions, or map what an earlier reading left.
+    """Read every frame of every sequence that has one of the expressions, or open the cache of an earlier call.
 
     Args:
-        path: the authors' tree; CK+48 has peaks alone.
+        path: the authors' tree; CK+48 holds only peaks.
         size: width and height of the faces, 128 by default.
-        expressions: what the labels are to mean.
-        cache: the folder for decoded arrays; by default `default_cache_folder()`.
-        progress: called with (sequences done, total) while decoding.
+        expressions: the label names.
+        cache: the folder for decoded arrays; `default_cache_folder()` by default.
+        progress: called while decoding.
 
     Raises:
-        InputError: CK+48, or as `ckplus_sequences`, or a face that cannot be found.
+        DataError: CK+48, or as `ckplus_sequences`, or no face is found.
     """
-    root = path.expanduser().resolve()
+    root = user_path(path).resolve()
     sequences = ckplus_sequences(root)
     if sequences[0].cropped:
-        raise InputError(
+        raise DataError(
             f"{root} is CK+48, which holds the last three frames of each sequence; sequences from neutral to the peak "
             "need the authors' tree (cohn-kanade-images/ and Emotion/)"
         )
     side = size or sequences[0].side
+
+    def read(progress: Progress) -> Dataset:
+        frames = read_frames(root, sequences, side, expressions, progress)
+        return Dataset(name="ckplus", layout="cohn-kanade", splits={"all": frames})
+
     plan = ReadPlan(
         name="ckplus-sequences",
         root=root,
         files=[file for sequence in sequences for file in sequence.files],
         version=_VERSION,
         options=f"size={side},labels={'+'.join(expressions)}",
-        read=partial(_read, root, sequences, side, expressions),
+        read=read,
     )
     held = cached(plan, folder=cache or default_cache_folder(), progress=progress or no_progress)
-    return _sequence_set(held.splits["all"])
-
-
-def _read(
-    path: Path, sequences: Sequence[CkPlusSequence], side: int, expressions: tuple[str, ...], progress: Progress
-) -> Dataset:
-    """As stills whose `rows` say which sequence a frame belongs to, which is what the cache keeps."""
-    used = labelled(path, sequences, expressions)
-    faces, labels, subjects, rows = [], [], [], []
-    for done, (sequence, expression) in enumerate(used):
-        progress("reading images", done, len(used))
-        count = len(sequence.frames)
-        faces.append(sequence.read_faces(size=side))
-        labels += [expressions.index(expression)] * count
-        subjects += [sequence.subject] * count
-        rows += [done] * count
-    progress("reading images", len(used), len(used))
-    frames = StillSet(
-        name="all",
-        images=np.concatenate(faces),
-        labels=np.array(labels, np.int64),
-        rows=np.array(rows, np.int64),
-        groups=np.array(subjects),
-        expressions=expressions,
-    )
-    return Dataset(name="ckplus", source=f"ckplus:{path}", layout="cohn-kanade", splits={"all": frames})
-
-
-def _sequence_set(frames: StillSet) -> SequenceSet:
+    frames = held.splits["all"]
     assert frames.groups is not None
     first = np.flatnonzero(np.diff(frames.rows, prepend=-1))
     return SequenceSet(

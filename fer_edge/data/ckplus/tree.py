@@ -1,4 +1,4 @@
-"""The sequences of both of CK+'s trees: who, which, in what order, of what expression."""
+"""The sequences in both of CK+'s folder layouts: subject, number, frames in order, expression."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from fer_edge.core.cascade import load_cascade
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, FerEdgeError
 from fer_edge.core.labels import CKPLUS_CODES, canonical_expression
 from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face
 from fer_edge.core.types import Uint8
@@ -20,10 +20,10 @@ from fer_edge.data.image_files import folder_entries, image_files, read_grey
 __all__ = ["CROPPED_SIDE", "FACE_SIDE", "PEAK_FRAMES", "CkPlusSequence", "ckplus_sequences"]
 
 FACE_SIDE: Final = 128
-"""Pixels that a face of the authors' tree is brought to, unless told otherwise."""
+"""Default width and height of a face from the authors' tree."""
 
 CROPPED_SIDE: Final = 48
-"""Pixels of a face in CK+48."""
+"""Width and height of a face in CK+48."""
 
 PEAK_FRAMES: Final = 3
 """Frames at the end of a sequence that show its expression."""
@@ -35,15 +35,15 @@ _LABEL_FOLDERS: Final = ("Emotion", "Emotion_labels/Emotion", "Emotion_labels")
 
 @dataclass(frozen=True, kw_only=True)
 class CkPlusSequence:
-    """One sequence: who, which, its frames in order. Nothing is decoded before `read_faces`.
+    """One sequence; `read_faces` decodes it.
 
     Attributes:
         subject: for example ``"S005"``.
         number: the sequence's number within the subject, for example ``"001"``.
         frames: image files from neutral to peak; in CK+48 only the last three.
-        expression: one of `EXPRESSIONS` or ``"contempt"``; None where the data set has no label.
-        cropped: whether the images are faces already (CK+48) or camera images (the authors' tree).
-        label_file: the file that the label was read from, in the authors' tree.
+        expression: one of `EXPRESSIONS` or ``"contempt"``; None without a label.
+        cropped: the images are faces (CK+48), not camera images (the authors' tree).
+        label_file: the file of the label, in the authors' tree.
     """
 
     subject: str
@@ -55,16 +55,16 @@ class CkPlusSequence:
 
     @property
     def side(self) -> int:
-        """Pixels of its faces, unless told otherwise."""
+        """Default width and height of its faces."""
         return CROPPED_SIDE if self.cropped else FACE_SIDE
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that decides what the sequence is."""
+        """Every file of the sequence."""
         return self.frames if self.label_file is None else (*self.frames, self.label_file)
 
     def read_faces(self, frames: Sequence[int] | None = None, *, size: int = FACE_SIDE) -> Uint8:
-        """Decode frames and crop them to the face, by one box for the whole sequence.
+        """Decode frames and crop them with one face box for the whole sequence.
 
         Args:
             frames: positions in `frames`; None for all.
@@ -74,7 +74,7 @@ class CkPlusSequence:
             uint8 (T, size, size) grey.
 
         Raises:
-            InputError: an unreadable image, a frame of another size than the first (or than 48x48 in CK+48), or no face
+            DataError: an unreadable image, a frame of another size than the first (or than 48x48 in CK+48), or no face
                 in any frame.
         """
         chosen = range(len(self.frames)) if frames is None else frames
@@ -83,7 +83,7 @@ class CkPlusSequence:
         for place, image in zip(chosen, images, strict=True):
             if image.shape != (rows, columns):
                 got = f"{image.shape[1]}x{image.shape[0]}"
-                raise InputError(f"{self.frames[place]}: {got} pixels, expected {columns}x{rows} as in its sequence")
+                raise DataError(f"{self.frames[place]}: {got} pixels, expected {columns}x{rows} as in its sequence")
         box = (0, 0, columns, rows) if self.cropped else self._face_box()
         spec = PreprocessSpec(size=size)
         return np.stack([prepare_face(cut_face(image, box, spec), spec) for image in images])
@@ -92,25 +92,24 @@ class CkPlusSequence:
         for path in (self.frames[0], self.frames[-1], *self.frames[1:-1]):
             if (box := _largest_face(read_grey(path))) is not None:
                 return box
-        raise InputError(f"no face found in {self.frames[0]} nor in {self.frames[-1]} nor between; crop them yourself")
+        raise DataError(f"no face found in {self.frames[0]} nor in {self.frames[-1]} nor between; crop them yourself")
 
 
 def ckplus_sequences(path: Path) -> tuple[CkPlusSequence, ...]:
-    """Every sequence, ordered by subject and number, unlabelled ones and contempt included.
+    """List every sequence by subject and number, including unlabelled ones and contempt.
 
     Args:
         path: the folder that holds ``cohn-kanade-images`` and ``Emotion``, or ``CK+48``, or the expressions' folders.
 
     Raises:
-        InputError: neither shape is there, a file or folder is not named as CK+ names it, a label is unknown, or a
-            labelled frame is missing.
+        DataError: neither layout is found, a name is not CK+'s, a label is unknown, or a labelled frame is missing.
     """
     images = next((path / name for name in _IMAGE_FOLDERS if (path / name).is_dir()), None)
     if images is None:
         return _cropped_sequences(path / "CK+48" if (path / "CK+48").is_dir() else path)
     labels = next((path / name for name in _LABEL_FOLDERS if (path / name).is_dir()), None)
     if labels is None:
-        raise InputError(f"{path} holds {images.name} and no labels; expected the folder Emotion beside it")
+        raise DataError(f"{path} holds {images.name} and no labels; expected the folder Emotion beside it")
     return _whole_sequences(images, labels)
 
 
@@ -120,17 +119,17 @@ def _cropped_sequences(root: Path) -> tuple[CkPlusSequence, ...]:
     for folder in folder_entries(root):
         try:
             expression = canonical_expression(folder.name)
-        except InputError as error:
-            raise InputError(
+        except FerEdgeError as error:
+            raise DataError(
                 f"{folder}: {error}. Expected {_IMAGE_FOLDERS[0]}/ and {_LABEL_FOLDERS[0]}/, or CK+48/, in {root}"
             ) from error
         for file in image_files(folder):
             subject, number, frame = _frame_name(file)
             if expressions.setdefault((subject, number), expression) != expression:
-                raise InputError(f"{file}: sequence {subject}_{number} stands under another expression as well")
+                raise DataError(f"{file}: sequence {subject}_{number} is in the folder of another expression too")
             frames.setdefault((subject, number), []).append((frame, file))
     if not frames:
-        raise InputError(f"{root} is empty; expected {_IMAGE_FOLDERS[0]}/ and {_LABEL_FOLDERS[0]}/, or CK+48/")
+        raise DataError(f"{root} is empty; expected {_IMAGE_FOLDERS[0]}/ and {_LABEL_FOLDERS[0]}/, or CK+48/")
     return tuple(
         CkPlusSequence(
             subject=subject,
@@ -152,14 +151,14 @@ def _whole_sequences(images: Path, labels: Path) -> tuple[CkPlusSequence, ...]:
         for file in image_files(folder):
             *owner, frame = _frame_name(file)
             if owner != [subject, number]:
-                raise InputError(f"{file}: expected frames of {subject}_{number} in this folder")
+                raise DataError(f"{file}: expected frames of {subject}_{number} in this folder")
             frames[frame] = file
         expression, peak, label_file = labelled.pop((subject, number), (None, max(frames), None))
         if peak not in frames:
-            raise InputError(f"{label_file} labels frame {peak}, which is missing in {folder}")
+            raise DataError(f"{label_file} labels frame {peak}, which is missing in {folder}")
         kept = tuple(frames[frame] for frame in sorted(frames) if frame <= peak)
         if label_file and len(kept) <= PEAK_FRAMES:
-            raise InputError(f"{folder}: {len(kept)} frames, expected a neutral one and {PEAK_FRAMES} of the peak")
+            raise DataError(f"{folder}: {len(kept)} frames, expected a neutral one and {PEAK_FRAMES} of the peak")
         found.append(
             CkPlusSequence(
                 subject=subject,
@@ -172,19 +171,19 @@ def _whole_sequences(images: Path, labels: Path) -> tuple[CkPlusSequence, ...]:
         )
     if labelled:
         _, _, label_file = next(iter(labelled.values()))
-        raise InputError(f"{label_file} labels a sequence that is missing in {images}")
+        raise DataError(f"{label_file} labels a sequence that is missing in {images}")
     if not found:
-        raise InputError(f"{images} is empty; expected {images}/S005/001/S005_001_00000001.png and so on")
+        raise DataError(f"{images} is empty; expected {images}/S005/001/S005_001_00000001.png and so on")
     return tuple(found)
 
 
 def _labels(root: Path) -> dict[tuple[str, str], tuple[str, int, Path]]:
-    """(subject, sequence) -> expression, labelled frame, file."""
+    """Return (subject, sequence) -> expression, labelled frame, file."""
     found: dict[tuple[str, str], tuple[str, int, Path]] = {}
     for file in sorted(root.glob("S*/*/*_emotion.txt")):
         subject, number, frame = _frame_name(file, suffix="_emotion")
         if (subject, number) in found:
-            raise InputError(f"{file}: the sequence has another label in {found[subject, number][2]}")
+            raise DataError(f"{file}: the sequence has another label in {found[subject, number][2]}")
         try:
             code = float(file.read_text("ascii"))
             expression = CKPLUS_CODES[int(code)] if code.is_integer() else ""
@@ -192,21 +191,21 @@ def _labels(root: Path) -> dict[tuple[str, str], tuple[str, int, Path]]:
             expression = ""
         if not expression:
             meaning = ", ".join(f"{code} {name}" for code, name in CKPLUS_CODES.items())
-            raise InputError(f"{file}: expected one number ({meaning})")
+            raise DataError(f"{file}: expected one number ({meaning})")
         found[subject, number] = (expression, frame, file)
     return found
 
 
 def _frame_name(file: Path, *, suffix: str = "") -> tuple[str, str, int]:
-    """Subject, sequence and frame number that a file's name states."""
+    """Parse subject, sequence and frame number from a file's name."""
     match = _FRAME.fullmatch(file.stem.removesuffix(suffix))
     if match is None:
-        raise InputError(f"{file}: expected a name such as S010_004_00000017{suffix}{file.suffix}")
+        raise DataError(f"{file}: expected a name such as S010_004_00000017{suffix}{file.suffix}")
     return match[1], match[2], int(match[3])
 
 
 def _largest_face(image: Uint8) -> tuple[int, int, int, int] | None:
-    """Box xyxy in pixels of the largest frontal face, at least a quarter of the image high."""
+    """Return the xyxy box in pixels of the largest frontal face of at least a quarter of the image's height."""
     smallest = min(image.shape) // 4
     found = load_cascade().detectMultiScale(image, scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest))
     if not len(found):

@@ -1,11 +1,11 @@
-"""FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) in the shapes that users have, told apart by looking.
+"""FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) in its three formats, recognised by content.
 
-- ``csv``: the Kaggle challenge file (columns emotion, pixels, Usage); FER+ votes from ``fer2013new.csv`` beside it;
+- ``csv``: the Kaggle challenge's file (columns emotion, pixels, Usage); FER+ votes from ``fer2013new.csv`` beside it;
 - ``parquet``: tables with the columns row, image, emotion, usage and, optionally, ferplus_votes;
 - ``folders``: ``train/<emotion>/*.png`` and ``test/<emotion>/*.png``.
 
-The same rows give the same hash in every shape, as long as the row numbers are the official file's: the CSV's by their
-order, the parquet's by their column, the folders' by their file names (``PublicTest_28709.png``).
+The same rows have the same hash in every format, if the row numbers are the official file's: the CSV's by their order,
+the parquet's by their column, the folders' by their file names (``PublicTest_28709.png``).
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from fer_edge.core.errors import InputError
-from fer_edge.core.types import Progress
+from fer_edge.core.errors import DataError
 from fer_edge.data.cache import ReadPlan
-from fer_edge.data.dataset import Dataset
-from fer_edge.data.fer2013.rows import ROLES_BY_USAGE, Rows, missing_note
+from fer_edge.data.fer2013 import csv_table, image_folders, parquet_table
 
 __all__ = ["plan"]
 
@@ -29,30 +27,27 @@ _EXPECTED: Final = (
 
 
 def plan(path: Path) -> ReadPlan:
-    """Look at `path` and plan how to read FER2013 from it.
+    """Inspect `path` and plan how to read FER2013 from it.
 
     Args:
-        path: a CSV or parquet file, or a folder that holds one of the three shapes. In a folder that holds several,
-            parquet goes before CSV, and CSV before image folders.
+        path: a CSV or parquet file, or a folder with one of the three formats; of several, parquet is preferred to CSV,
+            and CSV to image folders.
 
     Raises:
-        InputError: there is nothing at `path`, or nothing that looks like FER2013.
+        DataError: `path` does not exist or does not look like FER2013.
     """
     planned = partial(ReadPlan, name="fer2013", root=path, version=_VERSION)
     if not path.exists():
-        raise InputError(f"{path} does not exist; {_EXPECTED}")
+        raise DataError(f"{path} does not exist; {_EXPECTED}")
     if tables := _parquet_files(path):
-        return planned(files=tables, read=partial(_read_parquet, tables, path))
+        return planned(files=tables, read=partial(parquet_table.read, tables))
     if table := _csv_file(path):
-        from fer_edge.data.fer2013.csv_table import votes_file
-
-        return planned(files=[table, *votes_file(table)], read=partial(_read_csv, table))
+        return planned(files=[table, *csv_table.votes_file(table)], read=partial(csv_table.read, table))
     for root in (path, path / "images"):
         if (root / "train").is_dir() or (root / "test").is_dir():
-            from fer_edge.data.fer2013 import image_folders
-
-            return planned(files=image_folders.list_files(root), read=partial(image_folders.read, root))
-    raise InputError(f"{path} holds no FER2013; {_EXPECTED}")
+            stills = image_folders.list_stills(root)
+            return planned(files=[still.file for still in stills], read=partial(image_folders.read, stills))
+    raise DataError(f"{path} holds no FER2013; {_EXPECTED}")
 
 
 def _parquet_files(path: Path) -> list[Path]:
@@ -63,36 +58,9 @@ def _parquet_files(path: Path) -> list[Path]:
 
 
 def _csv_file(path: Path) -> Path | None:
-    from fer_edge.data.fer2013.csv_table import is_table
-
     if path.is_file():
         return path
-    found = [file for file in sorted(path.glob("*.csv")) if is_table(file)]
+    found = [file for file in sorted(path.glob("*.csv")) if csv_table.is_table(file)]
     if len(found) > 1:
-        raise InputError(f"{path} holds several FER2013 tables: {', '.join(f.name for f in found)}; name one of them")
+        raise DataError(f"{path} holds several FER2013 tables: {', '.join(f.name for f in found)}; name one of them")
     return found[0] if found else None
-
-
-def _read_csv(path: Path, progress: Progress) -> Dataset:
-    from fer_edge.data.fer2013.csv_table import read_rows
-
-    return _dataset(read_rows(path, progress), path, "csv")
-
-
-def _read_parquet(files: list[Path], path: Path, progress: Progress) -> Dataset:
-    from fer_edge.data.fer2013.parquet_table import read_rows
-
-    return _dataset(read_rows(files, progress), path, "parquet")
-
-
-def _dataset(rows: Rows, path: Path, layout: str) -> Dataset:
-    splits = rows.splits(path)
-    roles = {role: usage for usage, role in ROLES_BY_USAGE.items() if usage in splits}
-    return Dataset(
-        name="fer2013",
-        source=f"fer2013:{path}",
-        layout=layout,
-        splits=splits,
-        roles=roles,
-        note=missing_note(splits),
-    )
