@@ -9,9 +9,7 @@ best epoch is taken. What is done stands in --out: the same command goes on wher
 from __future__ import annotations
 
 import itertools
-import shlex
-import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,17 +17,17 @@ from typing import Any, TypeAlias
 import click
 import numpy as np
 import torch
+from workbench import report_errors, result_head
 
-from fer_edge.cli.console import emit_json, print_table, progress
+from fer_edge.cli.console import emit_json, progress
 from fer_edge.cli.training_output import run_progress
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import FerEdgeError, InputError, require
+from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_atomic, write_json
-from fer_edge.core.machine import machine_report
-from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import accuracy_report, paired_report, softmax
-from fer_edge.core.plots import PALETTE
+from fer_edge.core.plots import PALETTE, new_figure, write_plot
 from fer_edge.core.recipes import load_recipe, override
+from fer_edge.core.tables import Column, Table, print_table
 from fer_edge.data import Dataset, StillSet, load_dataset
 from fer_edge.data.statistics import leaked_rows
 from fer_edge.model.cost import encoder_macs
@@ -212,10 +210,7 @@ class Budget:
         train, choose = dataset.split("train"), dataset.split("choose")
         batch = min(recipe.optimiser.batch_size, len(train))
         return {
-            "schema": 1,
-            "created": timestamp(),
-            "command": shlex.join(["python", "bench/distillation.py", *sys.argv[1:]]),
-            "device": machine_report().to_json(),
+            **result_head("distillation"),
             "threads": torch.get_num_threads(),
             "teacher": {"bundle": self.teacher.bundle.manifest.name, "sha256": self.teacher.bundle.sha256},
             "budget": {
@@ -235,20 +230,30 @@ class Budget:
         }
 
 
-def rows_of(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A line a method: the mean over the seeds, and the p value where there is one seed."""
-    lines = []
-    for name in METHODS:
-        found = [each for each in result["results"] if each["method"] == name]
-        mean = {key: float(np.mean([each[key] for each in found])) for key in FIGURES}
-        p = "–" if name == FIRST else ", ".join(f"{each['mcnemar_p']:.2g}" for each in found)
-        lines.append((name, f"{mean['top1']:.2%}", f"{100 * mean['top1_delta']:+.2f}", p, f"{mean['macro_f1']:.2%}",
-                      f"{mean['negative_log_likelihood']:.3f}", f"{mean['ece']:.3f}"))  # fmt: skip
-    return lines
+def table(result: dict[str, Any]) -> Table:
+    """Tabulate a row for each method: means over the seeds, and the p value of each seed."""
 
+    def mean(key: str) -> Callable[[str], float]:
+        return lambda name: float(np.mean([each[key] for each in result["results"] if each["method"] == name]))
 
-FIGURES = ("top1", "top1_delta", "macro_f1", "negative_log_likelihood", "ece")
-HEADINGS = ("method", "top-1", "points over labels alone", "McNemar p", "macro-F1", "negative log-likelihood", "ECE")
+    def p_values(name: str) -> str | None:
+        found = [f"{each['mcnemar_p']:.2g}" for each in result["results"] if each["method"] == name]
+        return None if name == FIRST else ", ".join(found)
+
+    top1, delta, macro = mean("top1"), mean("top1_delta"), mean("macro_f1")
+    likelihood, ece = mean("negative_log_likelihood"), mean("ece")
+    return Table.of(
+        METHODS,
+        {
+            "method": str,
+            "top-1": lambda name: f"{top1(name):.2%}",
+            "points over labels alone": lambda name: f"{100 * delta(name):+.2f}",
+            Column("McNemar p", priority=3): p_values,
+            Column("macro-F1", priority=2): lambda name: f"{macro(name):.2%}",
+            "negative log-likelihood": lambda name: f"{likelihood(name):.3f}",
+            Column("ECE", priority=1): lambda name: f"{ece(name):.3f}",
+        },
+    )
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -270,45 +275,28 @@ def markdown(result: dict[str, Any]) -> str:
         f"{budget['distil_weight']:g} of the loss. McNemar's p is of two networks, not of two methods: another seed "
         "may move a student by as much as the methods differ.",
         "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "| --- |" + " ---: |" * (len(HEADINGS) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows_of(result)),
-        "",
+        table(result).to_markdown(),
         "![Top-1 by method](distillation.png)",
     ]
     return "\n".join(lines) + "\n"
 
 
-def picture(result: dict[str, Any]) -> bytes:
-    """Top-1 of every student by method, with the 95 % interval of so many rows; PNG."""
-    require("matplotlib", needed_by="the comparison's picture", extra="report")
-    import io
-
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.2 + 0.4 * len(METHODS)), layout="constrained")
-    axes = figure.add_subplot()
-    count = result["budget"]["choose_rows"]
-    for place, name in enumerate(METHODS):
-        scores = np.array([each["top1"] for each in result["results"] if each["method"] == name])
-        error = 1.96 * np.sqrt(scores * (1 - scores) / count)
-        colour = "black" if name == FIRST else PALETTE[0]
-        axes.errorbar(100 * scores, [place] * len(scores), xerr=100 * error, fmt="o", color=colour, capsize=3)
-    axes.set_yticks(range(len(METHODS)), list(METHODS))
-    axes.invert_yaxis()
-    axes.set_xlabel(f"top-1 %, {result['budget']['choose']} without leaked rows (bars: 95 % of {count:,} rows)")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
-    return out.getvalue()
-
-
 def write_report(folder: Path, result: dict[str, Any]) -> None:
-    """JSON, page and picture."""
+    """Write JSON, page and plot: top-1 of every student by method, with the 95 % interval of that number of rows."""
     write_json(folder / "distillation.json", result)
     write_atomic(folder / "README.md", markdown(result).encode())
-    write_atomic(folder / "distillation.png", picture(result))
+    count = result["budget"]["choose_rows"]
+    with new_figure(8, 1.2 + 0.4 * len(METHODS), what="the plot of the methods") as figure:
+        axes = figure.add_subplot()
+        for place, name in enumerate(METHODS):
+            scores = np.array([each["top1"] for each in result["results"] if each["method"] == name])
+            error = 1.96 * np.sqrt(scores * (1 - scores) / count)
+            colour = "black" if name == FIRST else PALETTE[0]
+            axes.errorbar(100 * scores, [place] * len(scores), xerr=100 * error, fmt="o", color=colour, capsize=3)
+        axes.set_yticks(range(len(METHODS)), list(METHODS))
+        axes.invert_yaxis()
+        axes.set_xlabel(f"top-1 %, {result['budget']['choose']} without leaked rows (bars: 95 % of {count:,} rows)")
+        write_plot(figure, folder / "distillation.png")
 
 
 @click.command()
@@ -327,34 +315,32 @@ def write_report(folder: Path, result: dict[str, Any]) -> None:
 )
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the students.")
 @click.option("--report", "target", type=click.Path(file_okay=False, path_type=Path), help="Write the result here.")
-@click.option("--redraw", is_flag=True, help="Draw page and picture anew from the JSON in --report.")
+@click.option("--redraw", is_flag=True, help="Write page and plot from the JSON in --report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@report_errors
 def main(
     data: str | None, teacher: str, name: str, settings: tuple[str, ...], rows: int, seeds: tuple[int, ...],
     methods: tuple[str, ...], out: Path, target: Path | None, redraw: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train the same student by every method, and compare."""
-    try:
-        if redraw:
-            if target is None:
-                raise InputError("--redraw draws from the JSON in --report FOLDER, which is not given")
-            write_report(target, read_json(target / "distillation.json"))
-            return
-        budget = Budget(
-            data=data, teacher=BundleOrigin(bundle=Bundle.open(teacher)), recipe=name, settings=settings, rows=rows,
-            seeds=seeds,
-        )  # fmt: skip
-        result = budget.spend(methods or tuple(METHODS), out)
-        if methods:
-            return
-        if target is not None:
-            write_report(target, result)
-    except FerEdgeError as error:
-        raise click.ClickException(str(error)) from error
+    if redraw:
+        if target is None:
+            raise InputError("--report: got none, expected the folder whose JSON --redraw draws from")
+        write_report(target, read_json(target / "distillation.json"))
+        return
+    budget = Budget(
+        data=data, teacher=BundleOrigin(bundle=Bundle.open(teacher)), recipe=name, settings=settings, rows=rows,
+        seeds=seeds,
+    )  # fmt: skip
+    result = budget.spend(methods or tuple(METHODS), out)
+    if methods:
+        return
+    if target is not None:
+        write_report(target, result)
     if as_json:
         emit_json(result)
     else:
-        print_table(HEADINGS, rows_of(result), right=HEADINGS[1:])
+        print_table(table(result))
 
 
 if __name__ == "__main__":

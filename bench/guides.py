@@ -1,9 +1,9 @@
-"""Writes the guides' tables anew, from the result files that their markers name.
+"""Write the guides' tables from the result files that their markers name.
 
     python bench/guides.py            # after results have changed
-    python bench/guides.py --check    # writes nothing; status 1 where a guide says otherwise
+    python bench/guides.py --check    # writes nothing; status 1 where a guide differs
 
-A table stands between `<!-- KIND: RESULT -->` and `<!-- /KIND -->`; RESULT is a path from the repository's root, and
+A table is between `<!-- KIND: RESULT -->` and `<!-- /KIND -->`; RESULT is a path from the repository's root, and
 what the kind needs besides.
 """
 
@@ -24,6 +24,7 @@ from fer_edge.cli.console import console
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError, InputError
 from fer_edge.core.files import read_json, write_atomic
+from fer_edge.core.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ("README.md", "bench/README.md", "calibrate/README.md", "export/README.md")
@@ -70,58 +71,66 @@ def _shown(path: Path, shown: str | None) -> BenchReport:
 
 def qat(path: Path, name: str | None) -> str:
     """A shipped bundle quantized after training, and the training of its INT8 forms in a `fer-edge calibrate` JSON."""
-    rows = []
-    shipped = Bundle.open(name or "").manifest
-    for variant in shipped.variants:
-        top1 = variant.metrics["PublicTest"].top1_without_leaked
-        made = f"the bundle `{name}`: fp32" if variant.parent is None else f"{variant.name}, after training"
-        rows.append((made, top1, variant.how_made.get("gate")))
-    result = read_json(path)
-    parent = result["parent"]["accuracy"]["top1_without_leaked"]
-    rows.append(("the run of `fer-edge qat`: fp32", parent, None))
+    shipped, result = Bundle.open(name or "").manifest, read_json(path)
+    rows = [
+        (
+            f"the bundle `{name}`: fp32" if variant.parent is None else f"{variant.name}, after training",
+            variant.metrics["PublicTest"].top1_without_leaked,
+            variant.how_made.get("gate"),
+        )
+        for variant in shipped.variants
+    ]
+    rows.append(("the run of `fer-edge qat`: fp32", result["parent"]["accuracy"]["top1_without_leaked"], None))
     rows += [
         (f"{form['name']}, trained so", form["accuracy"]["top1_without_leaked"], form["gate"])
         for form in result["forms"]
     ]
-    cells = []
-    for made, top1, gate in rows:
-        said = gate and gate["paired"]["PublicTest, T = 1, without leaked rows"]
-        figures = (f"{-said['top1_delta']:+.2%}", f"{said['flip_rate']:.2%}") if said else ("–", "–")
-        cells.append((made, f"{top1:.2%}", *figures))
-    return _table(("", "PublicTest top-1, without leaked rows", "drop", "flips"), cells, figures=3)
+    paired = "PublicTest, T = 1, without leaked rows"
+
+    def gate(key: str, form: str, sign: int) -> Callable[[tuple[Any, ...]], str | None]:
+        return lambda row: row[2] and form.format(sign * row[2]["paired"][paired][key])
+
+    return Table.of(
+        rows,
+        {
+            "": lambda row: row[0],
+            "PublicTest top-1, without leaked rows": lambda row: f"{row[1]:.2%}",
+            "drop": gate("top1_delta", "{:+.2%}", -1),
+            "flips": gate("flip_rate", "{:.2%}", 1),
+        },
+    ).to_markdown()
 
 
 def pruning(path: Path, measure: str | None) -> str:
     """One measure of a pruning curve."""
     from pruning_curve import table  # beside this file
 
-    return "".join(f"{line}\n" for line in table(read_json(path), measure))
+    return table(read_json(path), measure or "").to_markdown()
 
 
 def lstm_forms(path: Path, _: str | None) -> str:
     """The forms of the LSTM in time, over the loop's."""
-    rows = []
-    for row in read_json(path)["rows"]:
+
+    def ratios(row: dict[str, Any]) -> str:
         forms = row["forms"].values()
-        ratios = " : ".join(f"{each['over_loop']['median']:.2f} ({each['over_loop_min']:.2f})" for each in forms)
-        rows.append((ENGINES[row["provider"]], f"`{row['variant']}`", row["part"], ratios))
-    return _table(("engine", "variant", "graph", "loop : hoisted : unrolled, median (min)"), rows, figures=0)
+        return " : ".join(f"{each['over_loop']['median']:.2f} ({each['over_loop_min']:.2f})" for each in forms)
+
+    return Table.of(
+        read_json(path)["rows"],
+        {
+            "engine": lambda row: ENGINES[row["provider"]],
+            "variant": lambda row: f"`{row['variant']}`",
+            "graph": lambda row: row["part"],
+            "loop : hoisted : unrolled, median (min)": ratios,
+        },
+    ).to_markdown()
 
 
 def lstm_int8(path: Path, _: str | None) -> str:
     """The forms of the LSTM in one INT8 encoder."""
-    result = read_json(path)
-    rows = []
-    for form, size in result["encoder_bytes"].items():
-        times = (result["latency"][provider][form] for provider in ENGINES)
-        told = result["accuracy"]["forms"][form]
-        rows.append((
-            form,
-            f"{size / 1000:,.0f}",
-            *(f"{each['over_weights']['median']:.2f} ({each['over_weights_min']:.2f})" for each in times),
-            f"{told['top1']:.2%}", f"{told['flip_rate']:.2%}", f"{told['ece']:.4f}",
-        ))  # fmt: skip
-    return _table(("LSTM", "kB", *ENGINES.values(), "top-1", "flips", "ECE"), rows, figures=6)
+    from lstm_int8 import table  # beside this file
+
+    return table(read_json(path)).to_markdown()
 
 
 def candidates(path: Path, _: str | None) -> str:
@@ -135,15 +144,12 @@ def candidates(path: Path, _: str | None) -> str:
         f"{rows['agreement']['size']:,} rows of {rows['agreement']['split']}. {taken}.",
         "",
     ]
+    forms = {"top-1": "{top1:.2%}", "flips": "{flip_rate:.2%}", "p": "{mcnemar_p:.2f}", "ECE": "{ece:.4f}",
+             "rise": "{ece_rise:+.4f}", "agreement": "{agreement:.1%}"}  # fmt: skip
     cells = [
-        (
-            each["name"], each["form"], f"{each['top1']:.2%}", f"{each['flip_rate']:.2%}", f"{each['mcnemar_p']:.2f}",
-            f"{each['ece']:.4f}", f"{each['ece_rise']:+.4f}", f"{each['agreement']:.1%}",
-        )
-        for each in result["results"]
-    ]  # fmt: skip
-    names = ("candidate", "form", "top-1", "flips", "p", "ECE", "rise", "agreement")
-    return "\n".join(lines) + "\n" + _table(names, cells, figures=6)
+        [each["name"], each["form"], *(form.format(**each) for form in forms.values())] for each in result["results"]
+    ]
+    return "\n".join(lines) + "\n" + Table(columns=("candidate", "form", *forms), rows=cells).to_markdown()
 
 
 KINDS: dict[str, Callable[[Path, str | None], str]] = {
@@ -157,14 +163,8 @@ KINDS: dict[str, Callable[[Path, str | None], str]] = {
 }
 
 
-def _table(names: tuple[str, ...], rows: list[tuple[Any, ...]], *, figures: int) -> str:
-    """A Markdown table whose last columns, as many as `figures`, are figures."""
-    rule = ["---"] * (len(names) - figures) + ["--:"] * figures
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (names, rule, *rows))
-
-
 @click.command(help=__doc__)
-@click.option("--check", is_flag=True, help="Write nothing; status 1 where a guide says otherwise.")
+@click.option("--check", is_flag=True, help="Write nothing; status 1 where a guide differs.")
 def main(check: bool) -> None:
     """Fill every guide."""
     stale = False
@@ -179,7 +179,7 @@ def main(check: bool) -> None:
             raise click.ClickException(f"{name}: {error}") from error
         if new != text:
             stale = True
-            console.print(f"{name}: {'says otherwise than its results' if check else 'written anew'}")
+            console.print(f"{name}: {'differs from its results' if check else 'written'}")
     sys.exit(1 if check and stale else 0)
 
 

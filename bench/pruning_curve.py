@@ -8,26 +8,23 @@ on the split to choose on (FER2013: PublicTest) without the rows that also stand
 
 from __future__ import annotations
 
-import io
 import itertools
-import shlex
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 import torch
+from workbench import report_errors, result_head
 
-from fer_edge.cli.console import console, print_table, progress
+from fer_edge.cli.console import console, progress
 from fer_edge.cli.training_output import open_origin, run_progress
-from fer_edge.core.errors import FerEdgeError, InputError, require
+from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_atomic, write_json
 from fer_edge.core.json import encode
-from fer_edge.core.machine import machine_report
-from fer_edge.core.manifest import timestamp
-from fer_edge.core.plots import PALETTE
+from fer_edge.core.plots import new_figure, series_colours, write_plot
 from fer_edge.core.recipes import override
+from fer_edge.core.tables import Table, print_table
 from fer_edge.data import load_dataset
 from fer_edge.train.distributed import processes
 from fer_edge.train.prune_curve import CurveBudget, PruneCurve
@@ -78,15 +75,29 @@ def measured(result: dict[str, Any]) -> list[str]:
     return [name for name in MEASURES if result["points"] and result["points"][0][name] is not None]
 
 
-def table(result: dict[str, Any], measure: str) -> list[str]:
-    """A row an importance, a column a share of the multiply-accumulates."""
-    shares = sorted({point["target"] for point in result["points"]}, reverse=True)
-    lines = [f"| importance | {' | '.join(f'{share:g}' for share in shares)} |", f"| --- |{' ---: |' * len(shares)}"]
-    for importance in dict.fromkeys(point["importance"] for point in result["points"]):
-        row = {point["target"]: point for point in result["points"] if point["importance"] == importance}
-        cells = (f"{row[share][measure]:.2%}" if share in row else "–" for share in shares)
-        lines.append(f"| {importance} | {' | '.join(cells)} |")
-    return lines
+def table(result: dict[str, Any], measure: str) -> Table:
+    """Tabulate a measure: a row for each importance, a column for each share of the multiply-accumulates."""
+    points = {(point["importance"], point["target"]): point[measure] for point in result["points"]}
+    shares = sorted({share for _, share in points}, reverse=True)
+    rows = [
+        [name, *(f"{points[name, share]:.2%}" if (name, share) in points else None for share in shares)]
+        for name in dict.fromkeys(name for name, _ in points)
+    ]
+    return Table(columns=("importance", *(f"{share:g}" for share in shares)), rows=rows)
+
+
+def sizes(result: dict[str, Any]) -> Table:
+    """Tabulate what was left of the network at every point."""
+    return Table.of(
+        result["points"],
+        {
+            "importance": lambda point: point["importance"],
+            "asked": lambda point: f"{point['target']:g}",
+            "M multiply-accumulates": lambda point: f"{point['macs'] / 1e6:.1f}",
+            "parameters": lambda point: f"{point['parameters']:,}",
+            "CPU seconds": lambda point: f"{point['cpu_seconds']:.1f}",
+        },
+    )
 
 
 def markdown(result: dict[str, Any], name: str) -> str:
@@ -108,48 +119,29 @@ def markdown(result: dict[str, Any], name: str) -> str:
         f"    {result['command']}",
     ]
     for measure in measured(result):
-        lines += ["", f"## {MEASURES[measure].capitalize()}", "", *table(result, measure)]
-    lines += ["", "## What was left", ""]
-    lines += [
-        "| importance | asked | M multiply-accumulates | parameters | CPU seconds |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for point in result["points"]:
-        cells = (point["importance"], f"{point['target']:g}", f"{point['macs'] / 1e6:.1f}", f"{point['parameters']:,}")
-        lines.append(f"| {' | '.join(cells)} | {point['cpu_seconds']:.1f} |")
-    return "\n".join(lines) + "\n"
+        lines += ["", f"## {MEASURES[measure].capitalize()}", "", table(result, measure).to_markdown().rstrip()]
+    lines += ["", "## What was left", "", sizes(result).to_markdown()]
+    return "\n".join(lines)
 
 
-def drawing(result: dict[str, Any], name: str) -> bytes:
-    """A curve an importance, a panel a measure; PNG."""
-    matplotlib: Any = require("matplotlib", needed_by="the drawing", extra="report")
-    from matplotlib.figure import Figure
-
+def write_curves(result: dict[str, Any], name: str, path: Path) -> None:
+    """Draw a panel for each measure and in it a curve for each importance."""
     measures, parent = measured(result), result["parent_point"]
-    with matplotlib.rc_context({"font.family": "sans-serif"}):
-        figure = Figure(figsize=(5 * len(measures), 4.2), layout="constrained")
-        for place, measure in enumerate(measures, start=1):
-            axes = figure.add_subplot(1, len(measures), place)
-            for colour, importance in zip(
-                PALETTE, dict.fromkeys(p["importance"] for p in result["points"]), strict=False
-            ):
+    colours = series_colours(point["importance"] for point in result["points"])
+    with new_figure(5 * len(measures), 4.2, what="the pruning curves") as figure:
+        for axes, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
+            for importance, colour in colours.items():
                 points = sorted((p["macs"], p[measure]) for p in result["points"] if p["importance"] == importance)
                 if parent[measure] is not None:
                     points.append((parent["macs"], parent[measure]))
                 style = ":" if importance == "random" else "-"
-                axes.plot(
-                    [macs / 1e6 for macs, _ in points], [100 * top1 for _, top1 in points],
-                    f"o{style}", color=colour, label=importance, markersize=4,
-                )  # fmt: skip
-            axes.set_title(f"{name}: {MEASURES[measure]}", fontsize=10)
+                xs, ys = [macs / 1e6 for macs, _ in points], [100 * top1 for _, top1 in points]
+                axes.plot(xs, ys, f"o{style}", color=colour, label=importance, markersize=4)
+            axes.set_title(f"{name}: {MEASURES[measure]}")
             axes.set_xlabel("million multiply-accumulates a frame")
             axes.set_ylabel(f"top-1 %, {result['split']} without leaked rows")
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
-            axes.legend(frameon=False, fontsize=9)
-        out = io.BytesIO()
-        figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
-    return out.getvalue()
+            axes.legend()
+        write_plot(figure, path)
 
 
 @click.command()
@@ -167,6 +159,7 @@ def drawing(result: dict[str, Any], name: str) -> bytes:
 @click.option("--tuning-rows", default=28_709, show_default=True, help="Training faces that an epoch works on.")
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Folder of the fine-tuned runs.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@report_errors
 def main(
     parent: str,
     data: str,
@@ -182,47 +175,41 @@ def main(
     device: str,
 ) -> None:
     """Measure what is left of PARENT, a run or a bundle, at every share and by every importance."""
-    machine = machine_report()
-    try:
-        if epochs and runs is None:
-            raise InputError("--epochs fine-tunes, and its runs want a folder: --runs")
-        recipe = override(PruneRecipe(), settings)
-        budget = CurveBudget(refit_rows=refit_rows, epochs=epochs, tuning_rows=tuning_rows)
-        origin = open_origin(parent)
-        name = name or Path(parent).name
-        with progress("reading the data set") as bar:
-            dataset = load_dataset(data, progress=bar)
-        said = encode(replace(recipe, importance="group-norm"))
-        del said["importance"]
-        asked = {"parent": origin.identity, "recipe": said, "budget": asdict(budget), "dataset": dataset.sha256}
-        path = out / f"{name}.json"
-        found = begun(path, asked)
-        done = {(point["importance"], point["target"]) for point in found["points"]} if found else set()
-        wanted = itertools.product(importances or get_args(Importance), targets or TARGETS)
-        missing = [each for each in wanted if each not in done]
-        result = found or {
-            "schema": 1,
-            "created": timestamp(),
-            "command": shlex.join(["python", "bench/pruning_curve.py", *sys.argv[1:]]),
-            "device": machine.to_json(),
-            **asked,
-            "split": dataset.split("choose").name,
-            "points": [],
-        }
-        if missing:
-            with processes(device) as peers, run_progress() as report:
-                curve = PruneCurve(origin, dataset, recipe=recipe, budget=budget, peers=peers, report=report)
-                extend(result, curve, missing, path, runs=runs, place=str(peers.device))
-        write_atomic(out / f"{name}.md", markdown(result, name).encode())
-        write_atomic(out / f"{name}.png", drawing(result, name))
-    except FerEdgeError as error:
-        raise click.ClickException(str(error)) from error
+    head = result_head("pruning curve")
+    if epochs and runs is None:
+        raise InputError("--epochs fine-tunes, and its runs want a folder: --runs")
+    recipe = override(PruneRecipe(), settings)
+    budget = CurveBudget(refit_rows=refit_rows, epochs=epochs, tuning_rows=tuning_rows)
+    origin = open_origin(parent)
+    name = name or Path(parent).name
+    with progress("reading the data set") as bar:
+        dataset = load_dataset(data, progress=bar)
+    said = encode(replace(recipe, importance="group-norm"))
+    del said["importance"]
+    asked = {"parent": origin.identity, "recipe": said, "budget": asdict(budget), "dataset": dataset.sha256}
+    path = out / f"{name}.json"
+    found = begun(path, asked)
+    done = {(point["importance"], point["target"]) for point in found["points"]} if found else set()
+    wanted = itertools.product(importances or get_args(Importance), targets or TARGETS)
+    missing = [each for each in wanted if each not in done]
+    result = found or {
+        **head,
+        **asked,
+        "split": dataset.split("choose").name,
+        "points": [],
+    }
+    if missing:
+        with processes(device) as peers, run_progress() as report:
+            curve = PruneCurve(origin, dataset, recipe=recipe, budget=budget, peers=peers, report=report)
+            extend(result, curve, missing, path, runs=runs, place=str(peers.device))
+    write_atomic(out / f"{name}.md", markdown(result, name).encode())
+    write_curves(result, name, out / f"{name}.png")
     columns = ("importance", "asked", *(MEASURES[measure] for measure in measured(result)))
     rows = [
         (point["importance"], f"{point['target']:g}", *(f"{point[measure]:.2%}" for measure in measured(result)))
         for point in result["points"]
     ]
-    print_table(columns, rows, title=name, right=columns[1:])
+    print_table(Table(columns=columns, rows=rows, title=name))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long a preset's first stage trains on this machine: epochs of FER2013's size, on faces of noise.
+"""Time a preset's first training stage on this machine: epochs of FER2013's size, on noise.
 
     python bench/train_speed.py edge --json bench/results/DEVICE/train_speed.json
 
@@ -10,22 +10,18 @@ easy rows out of most epochs, both kinds are timed. On noise half of the rows ar
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 import tempfile
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from workbench import json_option, report_errors, result_head
 
-from fer_edge.cli.console import print_table
 from fer_edge.cli.training_output import run_progress
-from fer_edge.core.errors import FerEdgeError
 from fer_edge.core.files import write_json
-from fer_edge.core.machine import machine_report
-from fer_edge.core.manifest import timestamp
 from fer_edge.core.recipes import load_recipe, override
+from fer_edge.core.tables import Table, print_table
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.train.batches import DeviceFaces
 from fer_edge.train.distributed import processes
@@ -85,38 +81,30 @@ def epoch_seconds(recipe: TrainRecipe, device: str) -> tuple[list[float], str]:
 @click.option("--epochs", type=click.IntRange(min=3), default=4, show_default=True, help="Epochs to time.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
-def main(preset: str, epochs: int, settings: tuple[str, ...], device: str, target: Path | None) -> None:
+@json_option
+@report_errors
+def main(preset: str, epochs: int, settings: tuple[str, ...], device: str, json_file: Path | None) -> None:
     """Time PRESET's epochs, and say what thirty of them take."""
-    machine = machine_report()
-    try:
-        recipe = override(load_recipe(TrainRecipe, preset, room="train"), settings)
-        recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, epochs=epochs))
-        seconds, place = epoch_seconds(recipe, device)
-        minutes = thirty_epochs(recipe.optimiser, seconds)
-        if target is not None:
-            write_json(
-                target,
-                {
-                    "schema": 1,
-                    "created": timestamp(),
-                    "command": shlex.join(["python", "bench/train_speed.py", *sys.argv[1:]]),
-                    "device": machine.to_json(),
-                    "trained_on": place,
-                    "threads": torch.get_num_threads(),
-                    "preset": preset,
-                    "rows": ROWS,
-                    "batch_size": recipe.optimiser.batch_size,
-                    "epoch_seconds": seconds,
-                    "skip_easy": recipe.optimiser.skip_easy,
-                    "minutes_for_30_epochs": round(minutes, 1),
-                },
-            )
-    except FerEdgeError as error:
-        raise click.ClickException(str(error)) from error
+    result = result_head("train speed")
+    recipe = override(load_recipe(TrainRecipe, preset, room="train"), settings)
+    recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, epochs=epochs))
+    seconds, place = epoch_seconds(recipe, device)
+    minutes = thirty_epochs(recipe.optimiser, seconds)
+    result |= {
+        "trained_on": place,
+        "threads": torch.get_num_threads(),
+        "preset": preset,
+        "rows": ROWS,
+        "batch_size": recipe.optimiser.batch_size,
+        "epoch_seconds": seconds,
+        "skip_easy": recipe.optimiser.skip_easy,
+        "minutes_for_30_epochs": round(minutes, 1),
+    }
+    if json_file is not None:
+        write_json(json_file, result)
     rows = [(f"{index}", f"{value:.1f}") for index, value in enumerate(seconds, start=1)]
     caption = f"30 epochs at the fastest: {minutes:.1f} minutes on {place}"
-    print_table(("epoch", "seconds"), rows, title=preset, caption=caption, right=("seconds",))
+    print_table(Table(columns=("epoch", "seconds"), rows=rows, title=preset, caption=caption))
 
 
 if __name__ == "__main__":
