@@ -22,12 +22,12 @@ test: lint types wheel
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 demo: $(VENV)/.demo
-	$(BIN)/fer-edge demo --out demo
+	$(BIN)/fer-edge demo --out demo --overwrite
 
 # What the environment has is what is checked: torch and TensorRT itself are added to GPU_VENV by hand. On a Jetson, whose
 # environment is made otherwise (runtime/README.md), run the command itself.
 gpu-check: $(GPU_VENV)/.gpu
-	$(GPU_VENV)/bin/fer-edge gpu-check --out bench/results/$(DEVICE)/gpu-check.json
+	$(GPU_VENV)/bin/fer-edge gpu-check --json bench/results/$(DEVICE)/gpu-check.json --overwrite
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

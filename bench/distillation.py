@@ -9,6 +9,7 @@ best epoch is taken. What is done stands in --out: the same command goes on wher
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from workbench import report_errors, result_head
 
-from fer_edge.cli.console import emit_json, progress
+from fer_edge.cli.console import progress
 from fer_edge.cli.training_output import run_progress
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
@@ -338,7 +339,7 @@ def main(
     if target is not None:
         write_report(target, result)
     if as_json:
-        emit_json(result)
+        print(json.dumps(result, indent=2))
     else:
         print_table(table(result))
 

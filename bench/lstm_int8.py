@@ -101,12 +101,12 @@ def accuracies(bundle: Bundle, graphs: dict[str, bytes], dataset: Any, rows: int
 
     def logits(encoder: bytes, what: str) -> np.ndarray:
         session, found = open_session(encoder, provider="cpu"), []
-        with progress(what, total=len(frames)) as bar:
+        with progress(what) as bar:
             for start in range(0, len(frames), 64):
                 features = session.run({"frames": frames[start : start + 64]})["features"]
                 length = np.ones(len(features), np.int64)
                 found.append(head.run({"features": features[:, None], "length": length})["logits"])
-                bar(start, len(frames))
+                bar(what, start, len(frames))
         return np.concatenate(found)
 
     exact = logits(bundle.graph_bytes("fp32", "encoder"), "fp32")

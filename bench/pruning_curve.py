@@ -18,7 +18,7 @@ import torch
 from workbench import report_errors, result_head
 
 from fer_edge.cli.console import console, progress
-from fer_edge.cli.training_output import open_origin, run_progress
+from fer_edge.cli.training_output import run_progress
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_atomic, write_json
 from fer_edge.core.json import encode
@@ -29,6 +29,7 @@ from fer_edge.data import load_dataset
 from fer_edge.train.distributed import processes
 from fer_edge.train.prune_curve import CurveBudget, PruneCurve
 from fer_edge.train.recipe import Importance, PruneRecipe
+from fer_edge.train.train import open_origin
 
 TARGETS = (0.9, 0.75, 0.5, 0.35)
 MEASURES = {"top1_head": "own head, cut down", "top1_linear": "linear classifier, refitted", "top1_tuned": "fine-tuned"}

@@ -77,7 +77,7 @@ def time_calls(
 ) -> tuple[dict[Key, Int64], dict[str, int]]:
     """Time calls interleaved: int64 (rounds, per_round) nanoseconds of each, and the timing as a result states it."""
     probes = [Probe(name=str(key), stages={"run": call}, per_round=per_round) for key, call in calls.items()]
-    with progress("timing", total=rounds) as bar:
+    with progress("timing") as bar:
         samples = measure_interleaved(probes, rounds=rounds, warm_up=WARM_UP, progress=bar)
     times = {key: samples[str(key)].total() for key in calls}
     return times, {"rounds": rounds, "per_round": per_round, "warm_up": WARM_UP, "threads": 1, "batch": 1}

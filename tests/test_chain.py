@@ -56,7 +56,7 @@ def subset(fer2013_path: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_chain(subset: str, tmp_path: Path) -> None:
-    info = json.loads(fer_edge("data", "info", subset, "--json"))
+    info = json.loads(fer_edge("data", subset, "--json"))
     assert sum(split["n"] for split in info["splits"]) == 2000
 
     short = ["--set", "optimiser.batch_size=128", "--set", "optimiser.ema_decay=0.5"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from fer_edge.core.files import write_atomic
 from fer_edge.core.plots import GREY, PALETTE, draw_bar_groups, draw_labels, new_figure, plot_bytes, series_colours
 from fer_edge.core.tables import Table, megabytes, percent, points
 
-__all__ = ["render_page", "write_page"]
+__all__ = ["html_page", "render_page", "write_page"]
 
 _PLOTS: Final = "the benchmark's plots"
 _STYLE: Final = """
@@ -65,10 +65,15 @@ def render_page(report: BenchReport) -> str:
             _recall_plot(report),
         ]
     parts += ["<h2>Each variant</h2>", *(_variant(result) for result in report.variants)]
+    return html_page("fer-edge bench", parts)
+
+
+def html_page(title: str, parts: Iterable[str], *, style: str = "") -> str:
+    """Return an HTML document of the given parts, in the style of the benchmark's page and `style`."""
     body = "\n".join(parts)
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>fer-edge bench</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}{style}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
 
 

@@ -1,73 +1,65 @@
-"""The `fer-edge` command: a module a command, imported when that command runs and not before."""
+"""The `fer-edge` command: one module per command, imported only when that command runs."""
 
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 
 from fer_edge import __version__
-from fer_edge.core.errors import FerEdgeError
+from fer_edge.cli.process import ending_cleanly, tolerate_encodings
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: Final[Mapping[str, str]] = {
-    "data": "Look at a data set: splits, class counts, duplicates, leaks.",
-    "train": "Train a preset on a data set.",
-    "prune": "Make a trained network smaller, to a MACs target.",
-    "qat": "Train a network to be INT8, from its float weights.",
-    "export": "Make a bundle from a training run, or a target's files from a bundle.",
-    "targets": "List the targets that a bundle can be exported to.",
-    "check": "Check without a GPU whether TensorRT accepts a bundle's graphs.",
-    "parity": "Compare the outputs of torch, ONNX, INT8 and every engine.",
-    "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
-    "sensitivity": "Measure what each layer costs when it alone is quantized.",
-    "bench": "Measure latency and accuracy of every variant.",
-    "sweep": "Measure a grid or a search of networks; draw their front.",
-    "pareto": "Draw the front of a finished sweep from its pareto.json.",
-    "clips": "Show what the sequence head buys, on clips made of stills.",
-    "run": "Recognise expressions in an image, a video or a camera's stream.",
-    "explain": "Show where the attention looks in a face, and which frames it weighs.",
-    "verify": "Check that a bundle is whole and what it says it is.",
-    "card": "Draw a bundle's model card from its manifest.",
-    "gpu-check": "Try every GPU path on this machine: does it run, agree, and how fast?",
-    "doctor": "Show what this machine has and what it lacks.",
-    "paper": "Train and compare the systems of the paper's tables.",
-    "demo": "Try the shipped bundles on made-up faces: verify, measure, run.",
+_TASKS: Final[Mapping[str, Mapping[str, str]]] = {
+    "Recognise expressions": {
+        "run": "Recognise expressions in an image, a video or a live camera.",
+        "explain": "Show where the attention looks, and which frames it weighs.",
+        "demo": "Try the shipped bundles on drawn faces: verify, measure, run.",
+    },
+    "Measure": {
+        "bench": "Measure latency, size and accuracy of every variant.",
+        "clips": "Compare the sequence head with single frames and averaging.",
+        "doctor": "Show what this machine has and what it lacks.",
+        "gpu-check": "Run and time every GPU path on this machine.",
+    },
+    "Export and check bundles": {
+        "export": "Make a bundle from a training run, or a target's files from a bundle.",
+        "targets": "List the targets that a bundle can be exported to.",
+        "verify": "Check the hashes, weights and signature of a bundle.",
+        "check": "Check without a GPU whether TensorRT accepts a bundle's graphs.",
+        "parity": "Compare the outputs of torch, ONNX, INT8 and every engine.",
+        "card": "Print the model card of a bundle.",
+    },
+    "Compress": {
+        "calibrate": "Add INT8 variants to a bundle, through the accuracy gate.",
+        "sensitivity": "Measure what each layer costs when it alone is quantized.",
+        "prune": "Prune a trained network to a MACs or parameter target.",
+        "qat": "Fine-tune a network for INT8 (quantization-aware training).",
+    },
+    "Train": {
+        "data": "Describe a data set: splits, class counts, duplicates, leaks.",
+        "train": "Train a recipe on a data set.",
+        "sweep": "Train and measure a grid or a search of networks.",
+        "pareto": "Draw the front of a finished sweep from its pareto.json.",
+        "paper": "Train and compare the systems of the paper's tables.",
+    },
 }
-"""Every command, in the order of the work, with its line in `fer-edge --help`. Its module is `fer_edge.cli.<name>`, an
-underscore for a hyphen."""
+
+COMMANDS: Final[Mapping[str, str]] = {name: line for commands in _TASKS.values() for name, line in commands.items()}
+"""Every command with its line in `fer-edge --help`. Its module is `fer_edge.cli.<name>`, with an underscore for a
+hyphen."""
 
 
-class _Failure(click.ClickException):
-    """Printed as one line of `error: ...` on stderr, without a traceback; exit status 1."""
+class _Group(click.Group):
+    """A group that lists its commands by task without importing them."""
 
-    def show(self, file: Any = None) -> None:
-        _drop_unwritten()
-        click.echo(f"error: {self.message}", err=True)
-
-
-class _Interrupted(_Failure):
-    def show(self, file: Any = None) -> None:
-        click.echo(self.message, err=True)
-
-
-def _drop_unwritten() -> None:
-    """Let go of what a full disk under stdout does not take, which Python would try once more, and name, at its end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class _LazyGroup(click.Group):
-    """A group that knows its commands by name and help, and imports one only to run it."""
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        tolerate_encodings()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -79,8 +71,9 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for task, commands in _TASKS.items():
+            with formatter.section(task):
+                formatter.write_dl([(name.ljust(max(map(len, COMMANDS))), line) for name, line in commands.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -93,23 +86,20 @@ class _LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with ending_cleanly():
             return super().invoke(ctx)
-        except FerEdgeError as error:
-            raise _Failure(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # nobody reads what we print any more: click ends without a word
-                raise
-            raise _Failure(f"the system refuses: {error}") from error
-        except KeyboardInterrupt as error:
-            raise _Interrupted("interrupted; nothing half-written is left behind") from error
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExamples:\n  fer-edge run base --source photo.jpg\n  fer-edge bench base\n"
+    "  fer-edge export base --target cpu",
+)
 @click.version_option(__version__, prog_name="fer-edge")
 def main() -> None:
-    """Driver-expression recognition, from training to the vehicle.
+    """Recognise a driver's facial expression on embedded hardware.
 
-    A network is trained, pruned, exported to a bundle, calibrated to INT8, measured and run; every step says what it
-    costs in accuracy and what it gains in speed. `fer-edge COMMAND --help` tells what a command takes.
+    BUNDLE is a network with its files: a folder, or a shipped name (full, base, small, nano). Every command has
+    --help; tables print as JSON with --json. The exit status is 0 for success, 1 for an error, 2 for wrong usage.
     """

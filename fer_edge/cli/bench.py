@@ -1,68 +1,42 @@
-"""`fer-edge bench`: latency and accuracy of every variant against the FP32 original."""
+"""`fer-edge bench`: latency, size and accuracy of every variant against the FP32 original."""
 
 from __future__ import annotations
 
-import contextlib
-import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from fer_edge.cli.console import console
+from fer_edge.cli import options
+from fer_edge.cli.console import command_line, console, note_written, progress, show
+from fer_edge.cli.inputs import read_dataset
+
+if TYPE_CHECKING:
+    from fer_edge.bench import BenchReport
+    from fer_edge.core.tables import Table
 
 __all__ = ["command"]
 
 
-@click.command()
-@click.argument("bundles", metavar="[BUNDLE]...", nargs=-1)
-@click.option("--data", metavar="SPEC", help="Measure accuracy on this data, for example fer2013:PATH.")
-@click.option(
-    "--split",
-    type=click.Choice(["choose", "report"]),
-    default="choose",
-    show_default=True,
-    help="choose: PublicTest. report: PrivateTest; each look at it goes into the log.",
-)
-@click.option(
-    "--original", metavar="BUNDLE", help="Compare with this bundle's FP32, which is measured beside the rest."
-)
-@click.option("--variant", "variants", metavar="NAME", multiple=True, help="Only this variant; may be repeated.")
-@click.option(
-    "--provider",
-    "providers",
-    metavar="NAME",
-    multiple=True,
-    default=("cpu",),
-    show_default=True,
-    help="Engine; may be repeated.",
-)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of every session.")
-@click.option("--window", type=click.IntRange(1, 1024), help="Frames of the streaming step; else each bundle's own.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Visits of every variant.")
-@click.option("--batch", type=click.IntRange(min=1), help="Faces in one call, for the throughput.")
-@click.option("--after-idle", type=float, metavar="SECONDS", help="Also time single steps after idling this long.")
-@click.option("--quick", is_flag=True, help="Seconds instead of minutes: for a look, not for a claim.")
-@click.option(
-    "--against",
-    "other_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Show beside the ratios those of this bench JSON, for example of another machine.",
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the bench JSON here.")
-@click.option(
-    "--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots here."
-)
-@click.option(
-    "--private-log",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Log of PrivateTest evaluations; else the repository's.",
-)
-@click.option("--record", is_flag=True, help="Write the measured accuracies into the bundles' manifests.")
+@click.command(name="bench")
+@click.argument("bundles", metavar="[BUNDLE]...", nargs=-1, type=options.TEXT)
+@options.dataset("Measure accuracy on this data, for example fer2013:PATH.", required=False)
+@options.split
+@options.option("--original", options.TEXT, "Compare with the FP32 variant of this bundle.", metavar="BUNDLE")
+@options.option("--variant variants", options.TEXT, "Only this variant; repeatable.", multiple=True)
+@options.option("--provider providers", options.TEXT, "Engine; repeatable.", default=("cpu",), multiple=True)
+@options.threads
+@options.option("--window", options.integer(1, 1024), "Frames of the streaming step.  [default: the bundle's]")
+@options.option("--rounds", options.integer(1, 1_000_000), "Timing rounds per variant.")
+@options.option("--batch", options.integer(1, 4096), "Faces per call for the throughput.")
+@options.option("--after-idle", options.real(0.001, 3600), "Also time steps after this idle time.", metavar="SECONDS")
+@options.flag("--quick", "Quick check (seconds). Do not publish these numbers.")
+@options.option("--against other_file", options.INPUT_PATH, "Also show the ratios in this JSON.", metavar="FILE")
+@options.output("--html html_file", "Write a page with plots here.")
+@options.private_log
+@options.flag("--record", "Write the accuracies into the bundles' manifests.")
+@options.json
 def command(
     bundles: tuple[str, ...],
     data: str | None,
@@ -77,92 +51,64 @@ def command(
     after_idle: float | None,
     quick: bool,
     other_file: Path | None,
-    json_file: Path | None,
     html_file: Path | None,
     private_log: Path | None,
     record: bool,
+    json_out: Path | None,
 ) -> None:
-    """Measure every variant of each BUNDLE (a folder or a shipped name; all shipped ones where none is named).
+    """Measure every variant of each BUNDLE (a folder or a shipped name; default: all shipped ones).
 
-    All variants are timed interleaved in one process, beside a reference CNN whose time makes the ratio x. Without
-    --data the accuracy is the one recorded in the manifest, and marked so.
+    All variants are timed interleaved in one process, beside a reference CNN; x is the time over that of the reference.
+    Without --data the accuracy is the one recorded in the manifest, and marked as such.
     """
     if record and data is None:
         raise click.UsageError("--record writes measured accuracies, so it needs --data")
-    from fer_edge.bench import BenchOptions, Timing, run_bench
+    from fer_edge.bench import BenchOptions, BenchReport, Timing, run_bench
     from fer_edge.bench.accuracy import record_accuracies
     from fer_edge.bench.benchmark import open_bundles
-    from fer_edge.bench.html_report import write_page
-    from fer_edge.bench.report import BenchReport
-    from fer_edge.bench.tables import cost_table, expect_common, ratio_table, verdict_table
+    from fer_edge.bench.tables import expect_common
     from fer_edge.core.bundle import Bundle
     from fer_edge.core.errors import require
-    from fer_edge.core.files import expect_writable
-    from fer_edge.core.tables import print_table
-    from fer_edge.data import load_dataset
 
-    other = None if other_file is None else BenchReport.read(other_file)
-    expect_writable(json_file, html_file)
     if html_file is not None:
         require("matplotlib", needed_by="fer-edge bench --html", extra="report")
     opened = open_bundles(bundles)
+    other = None if other_file is None else BenchReport.read(other_file)
     if other is not None:
         expect_common(other, [bundle.manifest.name for bundle in opened], providers)
     timing = Timing.choose(quick=quick, rounds=rounds, batch=batch, idle_s=after_idle)
-    with _still_progress() as say:
-        report = run_bench(
-            opened,
-            data=None if data is None else load_dataset(data, progress=say),
-            options=BenchOptions(
-                split=split,
-                original=None if original is None else Bundle.open(original),
-                variants=variants or None,
-                providers=providers,
-                threads=threads,
-                window=window,
-                timing=timing,
-                private_log=private_log,
-                command=shlex.join(["fer-edge", *sys.argv[1:]]),
-            ),
-            progress=say,
-        )
-    if json_file is not None:
-        report.write(json_file)
+    dataset = None if data is None else read_dataset(data)
+    wanted = BenchOptions(
+        split=split,
+        original=None if original is None else Bundle.open(original),
+        variants=variants or None,
+        providers=providers,
+        threads=threads,
+        window=window,
+        timing=timing,
+        private_log=private_log,
+        command=command_line(),
+    )
+    with progress("timing") as bar:
+        report = run_bench(opened, data=dataset, options=wanted, progress=bar)
+    show(report.to_json(), json_out, _parts(report, other))
     if html_file is not None:
+        from fer_edge.bench.html_report import write_page
+
         write_page(report, html_file)
-    tables = [verdict_table(report), cost_table(report)]
-    if other is not None:
-        tables.append(ratio_table(report, other))
-    for table in tables:
-        print_table(table)
-        click.echo()
-    for path in filter(None, (json_file, html_file)):
-        console.print(f"written: {path}")
+        note_written(html_file)
     if record:
         for bundle in opened:
             record_accuracies(bundle, report)
             console.print(f"recorded in {bundle.path}")
 
 
-@contextlib.contextmanager
-def _still_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar that is drawn when it is told something and at no other time.
+def _parts(report: BenchReport, other: BenchReport | None) -> Iterator[Table | str]:
+    from fer_edge.bench.tables import cost_table, ratio_table, verdict_table
 
-    A bar that redraws itself in a thread of its own would show in the tails of what is timed.
-    """
-    display = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        auto_refresh=False,
-        disable=not console.is_terminal,
-    )
-    task = display.add_task("bench", total=None)
-
-    def say(text: str, done: int, total: int) -> None:
-        display.update(task, description=text, completed=done, total=total, refresh=True)
-
-    with display:
-        yield say
+    yield verdict_table(report)
+    yield ""
+    yield cost_table(report)
+    if other is not None:
+        yield ""
+        yield ratio_table(report, other)

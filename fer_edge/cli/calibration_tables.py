@@ -1,44 +1,45 @@
-"""What `fer-edge calibrate` prints."""
+"""The tables of `fer-edge calibrate` and `fer-edge sensitivity`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import click
-
-from fer_edge.cli.console import print_table
+from fer_edge.core.tables import Column, Table
 
 if TYPE_CHECKING:
     from fer_edge.calibrate.calibration import CalibrationOutcome
     from fer_edge.calibrate.candidates import Comparison
-    from fer_edge.calibrate.sensitivity import LayerCost, SensitivityReport
+    from fer_edge.calibrate.sensitivity import SensitivityReport
     from fer_edge.core.manifest import Variant
 
-__all__ = ["print_comparison", "print_outcome", "print_sensitivity"]
+__all__ = ["comparison_table", "outcome_parts", "sensitivity_table"]
 
 
-def print_outcome(outcome: CalibrationOutcome) -> None:
-    """Sizes and accuracies of the forms beside their parent, and the gate's verdict."""
+def outcome_parts(outcome: CalibrationOutcome) -> Iterator[Table | str]:
+    """Yield size and accuracy of the forms beside their parent, and the verdict of the gate."""
     parent, split = outcome.parent, outcome.split
     variants = [parent, *(form.variant for form in outcome.forms)]
-    print_table(
-        ("", *(variant.name for variant in variants)),
-        [
+    measured = [variant.metrics[split] for variant in variants]
+    logits = [form.variant.parity for form in outcome.forms]
+    yield Table(
+        columns=("", *(Column(variant.name, "right") for variant in variants)),
+        rows=[
             ("encoder + head, kB", *(_size(variant, parent) for variant in variants)),
-            (f"{split} top-1", *(f"{variant.metrics[split].top1:.2%}" for variant in variants)),
-            ("  without leaked rows", *(_rate(variant.metrics[split].top1_without_leaked) for variant in variants)),
-            ("  macro-F1", *(f"{variant.metrics[split].macro_f1:.2%}" for variant in variants)),
-            ("  ECE after temperature", *(f"{variant.metrics[split].ece:.4f}" for variant in variants)),
+            (f"{split} top-1", *(f"{report.top1:.2%}" for report in measured)),
+            ("  without leaked rows", *(_rate(report.top1_without_leaked) for report in measured)),
+            ("  macro-F1", *(f"{report.macro_f1:.2%}" for report in measured)),
+            ("  ECE after temperature", *(f"{report.ece:.4f}" for report in measured)),
             ("  temperature", *(f"{variant.temperature:.3f}" for variant in variants)),
-            ("largest logit difference", None, *(_logits(form.variant, "max") for form in outcome.forms)),
-            ("mean logit difference", None, *(_logits(form.variant, "mean") for form in outcome.forms)),
+            ("largest logit difference", None, *(f"{parity['max_abs_logit_diff']:.4f}" for parity in logits)),
+            ("mean logit difference", None, *(f"{parity['mean_abs_logit_diff']:.4f}" for parity in logits)),
         ],
-        title=f"{outcome.bundle.manifest.name}: {parent.name} and what became of it",
-        right=tuple(variant.name for variant in variants),
+        title=f"{outcome.bundle.manifest.name}: {parent.name} and its INT8 forms",
     )
-    print_table(
-        ("form", "check", "on", "measured", "limit", "McNemar p", ""),
-        [
+    yield ""
+    yield Table(
+        columns=("form", "check", Column("on", priority=1), "measured", "limit", Column("p", priority=2), "verdict"),
+        rows=[
             (
                 form.variant.name,
                 check.name,
@@ -51,67 +52,60 @@ def print_outcome(outcome: CalibrationOutcome) -> None:
             for form in outcome.forms
             for check in form.gate.checks
         ],
-        title="the gate",
-        right=("measured", "limit", "McNemar p"),
+        title="accuracy gate",
+        caption="p: McNemar's test",
     )
     for form in outcome.forms:
         if mixed := form.variant.how_made.get("mixed"):
-            click.echo(f"{form.variant.name}: left float by {mixed['method']}: {', '.join(mixed['float_layers'])}")
+            yield f"{form.variant.name}: left float by {mixed['method']}: {', '.join(mixed['float_layers'])}"
 
 
-def print_sensitivity(report: SensitivityReport) -> None:
-    """A row a layer, in the graph's order, and all of them together."""
-    print_table(
-        ("layer", "operator", "parameters", "top-1 drop", "flips", "ECE rise", "features, dB", "logits, dB", ""),
-        [*map(_cost, report.layers), _cost(report.together)],
+def sensitivity_table(report: SensitivityReport) -> Table:
+    """Make a table of one row per layer in the order of the graph, and of all layers together."""
+    return Table.of(
+        (*report.layers, report.together),
+        {
+            "layer": lambda cost: cost.layer,
+            Column("operator", priority=4): lambda cost: cost.operator,
+            Column("parameters", priority=5): lambda cost: f"{cost.parameters:,}",
+            "top-1 drop": lambda cost: f"{100 * cost.top1_drop:+.2f}",
+            "flips": lambda cost: f"{cost.flip_rate:.2%}",
+            Column("ECE rise", priority=1): lambda cost: f"{cost.ece_rise:+.4f}",
+            Column("features, dB", priority=3): lambda cost: f"{cost.feature_sqnr_db:.1f}",
+            "logits, dB": lambda cost: f"{cost.logit_sqnr_db:.1f}",
+            "recipe": lambda cost: None if cost.quantized_by_recipe else "left float",
+        },
         title=f"{report.bundle['name']}: each layer quantized alone ({report.form}), {report.rows:,} rows of "
         f"{report.split} without leaked ones, {report.parent} {report.parent_top1:.2%}",
-        caption="dB: signal to quantization noise, more is better. Points and shares are of the rows.",
-        right=("parameters", "top-1 drop", "flips", "ECE rise", "features, dB", "logits, dB"),
+        caption="top-1 drop: points. dB: signal to quantization noise, higher is better.",
     )
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """A row a candidate and form, and which of them the rule takes."""
+def comparison_table(comparison: Comparison) -> Table:
+    """Make a table of one row per candidate and form, with the ones that the rule selects."""
     parent, choice = comparison.parent, comparison.recipe.choice
-    print_table(
-        ("candidate", "form", "top-1", "flips", "p", "ECE", "ECE rise", "agreement", "logits", "kB", "gate", ""),
-        [
-            (
-                each.name,
-                each.form,
-                f"{each.top1:.2%}",
-                f"{each.flip_rate:.2%}",
-                f"{each.mcnemar_p:.3f}",
-                f"{each.ece:.4f}",
-                f"{each.ece_rise:+.4f}",
-                f"{each.agreement:.2%}",
-                f"{each.mean_abs_logit_diff:.4f}",
-                f"{each.size_bytes / 1000:,.0f}",
-                "passed" if each.gate_passed else "FAILED",
-                "ships" if comparison.chosen.get(each.form) == each.name else "" if each.within else "out",
-            )
-            for each in comparison.results
-        ],
+    return Table.of(
+        comparison.results,
+        {
+            "candidate": lambda each: each.name,
+            "form": lambda each: each.form,
+            "top-1": lambda each: f"{each.top1:.2%}",
+            "flips": lambda each: f"{each.flip_rate:.2%}",
+            Column("p", priority=5): lambda each: f"{each.mcnemar_p:.3f}",
+            Column("ECE", priority=6): lambda each: f"{each.ece:.4f}",
+            Column("ECE rise", priority=2): lambda each: f"{each.ece_rise:+.4f}",
+            Column("agreement", priority=3): lambda each: f"{each.agreement:.2%}",
+            Column("logits", priority=4): lambda each: f"{each.mean_abs_logit_diff:.4f}",
+            Column("kB", priority=1): lambda each: f"{each.size_bytes / 1000:,.0f}",
+            "gate": lambda each: "passed" if each.gate_passed else "FAILED",
+            "selected": lambda each: (
+                "yes" if comparison.chosen.get(each.form) == each.name else None if each.within else "out of limits"
+            ),
+        },
         title=f"{comparison.bundle['name']}: {comparison.rows['n']:,} rows of {comparison.rows['split']} without "
         f"leaked ones, parent {parent['top1']:.2%}, ECE {parent['ece']:.4f}",
         caption=f"rule: {choice.rule}, ECE at most {choice.max_ece_rise:.4f} above the parent's, each after its own "
         "temperature",
-        right=("top-1", "flips", "p", "ECE", "ECE rise", "agreement", "logits", "kB"),
-    )
-
-
-def _cost(cost: LayerCost) -> tuple[str, ...]:
-    return (
-        cost.layer,
-        cost.operator,
-        f"{cost.parameters:,}",
-        f"{100 * cost.top1_drop:+.2f}",
-        f"{cost.flip_rate:.2%}",
-        f"{cost.ece_rise:+.4f}",
-        f"{cost.feature_sqnr_db:.1f}",
-        f"{cost.logit_sqnr_db:.1f}",
-        "" if cost.quantized_by_recipe else "left float",
     )
 
 
@@ -122,7 +116,3 @@ def _size(variant: Variant, parent: Variant) -> str:
 
 def _rate(value: float | None) -> str | None:
     return None if value is None else f"{value:.2%}"
-
-
-def _logits(variant: Variant, which: str) -> str:
-    return f"{variant.parity[f'{which}_abs_logit_diff']:.4f}"

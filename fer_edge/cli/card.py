@@ -1,4 +1,4 @@
-"""`fer-edge card`: a bundle's model card."""
+"""`fer-edge card`: the model card of a bundle."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ from pathlib import Path
 
 import click
 
+from fer_edge.cli import options
+from fer_edge.cli.console import note_written, show
+
+__all__ = ["command"]
+
 
 @click.command(name="card")
-@click.argument("bundle")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; printed without it.")
-def command(bundle: str, out: Path | None) -> None:
-    """Draw the model card of BUNDLE (a folder, or a shipped bundle's name) from its manifest, as Markdown."""
+@options.bundle
+@options.output("--out", "Write the card here instead of printing it.")
+@options.json
+def command(bundle: str, out: Path | None, json_out: Path | None) -> None:
+    """Print the model card of BUNDLE as Markdown; with --json the manifest it is made from."""
     from fer_edge.core.bundle import Bundle
     from fer_edge.core.files import write_atomic
     from fer_edge.export.model_card import model_card
 
-    text = model_card(Bundle.open(bundle))
-    if out is None:
-        click.echo(text, nl=False)
-    else:
+    opened = Bundle.open(bundle)
+    text = model_card(opened)
+    if out is not None:
         write_atomic(out, text.encode())
+        note_written(out)
+    value = {"bundle": str(opened.path), "sha256": opened.sha256, "manifest": opened.manifest.to_json()}
+    show(value, json_out, [text.rstrip("\n")] if out is None else [])

@@ -1,29 +1,30 @@
-"""`fer-edge check`: would TensorRT accept a bundle's graphs?"""
+"""`fer-edge check`: would TensorRT accept the graphs of a bundle?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import emit_json, json_flag, print_table, progress
+from fer_edge.cli import options
+from fer_edge.cli.console import progress, show
+from fer_edge.core.tables import Column, Table
 
 if TYPE_CHECKING:
     from fer_edge.export.preflight import Verdict
 
-__all__ = ["command", "print_findings"]
-
-_FINDING_COLUMNS = ("rule", "severity", "target", "variant", "graph", "node", "found", "cure")
+__all__ = ["command", "findings_table"]
 
 
 @click.command(name="check")
-@click.argument("bundle")
-@click.option("--target", help="One target: a TensorRT version, dla, a target's name, or a recipe's path.")
-@click.option("--variant", help="Only this variant.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the target's recipe.")
-@click.option("--clip", is_flag=True, help="Also check the fused graph from a whole clip to its logits.")
-@json_flag
+@options.bundle
+@options.option("--target", options.TEXT, "Only this target: a TensorRT version, dla, a name, or a recipe.")
+@options.option("--variant", options.TEXT, "Only this variant.")
+@options.settings("precision=fp32")
+@options.flag("--clip", "Also check the fused graph of a whole clip.")
+@options.json
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -32,7 +33,7 @@ def command(
     variant: str | None,
     settings: tuple[str, ...],
     clip: bool,
-    as_json: bool,
+    json_out: Path | None,
 ) -> None:
     """Check without a GPU whether each TensorRT version accepts the graphs of BUNDLE.
 
@@ -44,6 +45,8 @@ def command(
     opened = Bundle.open(bundle)
     with progress("checking the graphs"):
         if target is None or target in ROWS:
+            if settings or clip:
+                raise click.UsageError("--set and --clip need --target with a target's name or recipe")
             rows = ROWS if target is None else (target,)
             verdicts = check_bundle(opened, rows=rows, variants=(variant,) if variant else ())
         else:
@@ -52,24 +55,24 @@ def command(
             job = target_job(opened, target=target, variant=variant, settings=settings, clip=clip)
             verdicts = (job_findings(job),)
     accepted = all(verdict.accepted for verdict in verdicts)
-    if as_json:
-        emit_json({"accepted": accepted, "verdicts": [verdict.to_json() for verdict in verdicts]})
-    else:
-        _print_verdicts(verdicts)
+    value = {"accepted": accepted, "verdicts": [verdict.to_json() for verdict in verdicts]}
+    show(value, json_out, _tables(verdicts))
     if not accepted:
         ctx.exit(1)
 
 
-def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
-    """Print a matrix of variants and targets, then one row per finding."""
-    targets = list(dict.fromkeys(verdict.target for verdict in verdicts))
-    words = {(v.variant, v.target): _word(v) for v in verdicts}
-    variants = dict.fromkeys(verdict.variant for verdict in verdicts)
-    rows = [(variant, *(words.get((variant, target)) for target in targets)) for variant in variants]
-    print_table(("variant", *targets), rows, title="pre-flight: would the engine accept the graphs?")
+def _tables(verdicts: Sequence[Verdict]) -> Iterator[Table | str]:
+    variants = tuple(dict.fromkeys(verdict.variant for verdict in verdicts))
+    words = {(verdict.target, verdict.variant): _word(verdict) for verdict in verdicts}
+    targets = dict.fromkeys(verdict.target for verdict in verdicts)
+    yield Table(
+        columns=("target", *(Column(variant, "left") for variant in variants)),
+        rows=[(target, *(words.get((target, variant)) for variant in variants)) for target in targets],
+        title="pre-flight: does the engine accept the graphs?",
+    )
     if any(verdict.findings for verdict in verdicts):
-        click.echo()
-        print_findings(verdicts)
+        yield ""
+        yield findings_table(verdicts)
 
 
 def _word(verdict: Verdict) -> str:
@@ -79,12 +82,15 @@ def _word(verdict: Verdict) -> str:
     return f"refused: {errors} error{'s' * (errors > 1)}{noted}" if errors else f"ok{noted}"
 
 
-def print_findings(verdicts: Sequence[Verdict], *, title: str | None = None) -> None:
-    """Print one row per finding; a finding that several targets share names them all."""
+def findings_table(verdicts: Sequence[Verdict]) -> Table:
+    """Make a table of one row per finding; a finding that several targets share names them all."""
     targets: dict[tuple[str, ...], list[str]] = {}
     for verdict in verdicts:
         for each in verdict.findings:
             key = (each.rule, each.severity, verdict.variant, each.part, each.node, each.found, each.cure)
             targets.setdefault(key, []).append(each.target)
-    rows = [(rule, severity, ", ".join(names), *rest) for (rule, severity, *rest), names in targets.items()]
-    print_table(_FINDING_COLUMNS, rows, title=title)
+    return Table(
+        columns=("rule", "severity", Column("target", "left"), "variant", "graph", "node", "found", "cure"),
+        rows=[(rule, severity, ", ".join(names), *rest) for (rule, severity, *rest), names in targets.items()],
+        title="findings",
+    )

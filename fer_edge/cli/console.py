@@ -1,109 +1,110 @@
-"""What commands print with: tables and JSON on stdout, everything said along the way on stderr."""
+"""What commands print: results on stdout, progress and remarks on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final, TypeVar
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Display
 
-__all__ = ["ProgressBar", "console", "emit_json", "json_flag", "print_table", "progress"]
+from fer_edge.cli import options
+from fer_edge.core.tables import Table, print_table
 
-# Brackets stay as they are (pip install 'fer-edge[cpu]') and paths are never broken over lines.
-_PLAIN: Final[dict[str, Any]] = {"markup": False, "highlight": False, "emoji": False}
-_UNFOLDED_COLUMNS = 1000
+if TYPE_CHECKING:
+    from fer_edge.core.types import Progress
 
-console: Final = Console(stderr=True, soft_wrap=True, **_PLAIN)
-"""For what is said along the way, on stderr; a result goes to stdout, by `click.echo`, `print_table` or `emit_json`."""
+__all__ = ["command_line", "console", "note_resume", "note_written", "progress", "show"]
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_REDRAW_EVERY_S: Final = 0.1
 
-
-def json_flag(command: _Command) -> _Command:
-    """The option `--json`, passed to the command as `as_json: bool`."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else, on stdout."
-    )(command)
+console: Final = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
+"""For progress and remarks, on stderr; brackets are printed as they are and paths are not broken."""
 
 
-def emit_json(value: Any) -> None:
-    """Print `value` (what JSON can hold; NaN and infinity it cannot) as indented JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def print_table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    *,
-    title: str | None = None,
-    caption: str | None = None,
-    right: Collection[str] = (),
-) -> None:
-    """Print a table on stdout; folded to the terminal's width, and not at all where stdout is a file or a pipe.
+def show(value: Any, json_out: Path | None, parts: Iterable[Table | str]) -> None:
+    """Print a result: as JSON alone on stdout, or as tables and text, with the JSON in a file if one is named.
 
     Args:
-        columns: the headings.
-        rows: the cells; `None` is shown as a dash, everything else as `str` shows it.
-        title: a line above.
-        caption: a line below.
-        right: the headings of the columns to align right (figures).
+        value: the result as JSON holds it, without NaN and infinity.
+        json_out: the value of ``--json``.
+        parts: tables and lines; not evaluated where only JSON is printed.
     """
-    table = Table(
-        title=title,
-        caption=caption,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("–" if cell is None else str(cell) for cell in row))
-    stdout = Console(**_PLAIN)
-    if not stdout.is_terminal:
-        stdout = Console(width=_UNFOLDED_COLUMNS, **_PLAIN)
-    stdout.print(table)
+    if json_out == options.STDOUT:
+        plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        click.echo(json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False))
+        return
+    for part in parts:
+        if isinstance(part, str):
+            click.echo(part)
+        else:
+            print_table(part)
+    if json_out is not None:
+        from fer_edge.core.files import write_json
+
+        write_json(json_out, value)
+        note_written(json_out)
 
 
-class ProgressBar:
-    """A `fer_edge.core.types.Progress` that moves the bar: what the library functions' `progress` expects."""
+def note_written(*paths: Path | None) -> None:
+    """Name the files that were written; None is skipped."""
+    for path in filter(None, paths):
+        console.print(f"written: {path}")
 
-    def __init__(self, display: Progress, task: TaskID) -> None:
-        self._display = display
-        self._task = task
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self._display.update(self._task, description=what, completed=done, total=total)
-
-    def describe(self, text: str) -> None:
-        """Replace the text beside the bar."""
-        self._display.update(self._task, description=text)
+def command_line() -> str:
+    """Return the running command as a shell would take it."""
+    return shlex.join(["fer-edge", *sys.argv[1:]])
 
 
 @contextlib.contextmanager
-def progress(description: str, *, total: int | None = None) -> Iterator[ProgressBar]:
-    """A progress bar on stderr while the block runs, where stderr is a terminal; silent elsewhere.
+def note_resume(hint: str) -> Iterator[None]:
+    """Print how to continue where the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(hint)
+        raise
+
+
+@contextlib.contextmanager
+def progress(what: str = "") -> Iterator[Progress]:
+    """Show a progress bar on stderr while the block runs, where stderr is a terminal.
+
+    The bar is drawn only when it is called: a thread that redraws it would disturb what is timed.
 
     Args:
-        description: what is going on, for example ``"reading fer2013"``.
-        total: how many steps there are, where that is known before the first call.
+        what: what is done before the first call.
     """
-    display = Progress(
+    display = Display(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        auto_refresh=False,
         disable=not console.is_terminal,
     )
+    task = display.add_task(what, total=None)
+    shown, drawn_s = what, 0.0
+
+    def update(what: str, done: int, total: int) -> None:
+        nonlocal shown, drawn_s
+        now = time.monotonic()
+        if what == shown and done != total and now - drawn_s < _REDRAW_EVERY_S:
+            return
+        shown, drawn_s = what, now
+        display.update(task, description=what, completed=done, total=total or None, refresh=True)
+
     with display:
-        yield ProgressBar(display, display.add_task(description, total=total))
+        display.refresh()
+        yield update

@@ -1,13 +1,17 @@
-"""`fer-edge data`: look at a data set before anything is trained or measured on it."""
+"""`fer-edge data`: describes a data set before anything is trained or measured on it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import emit_json, json_flag, print_table, progress
+from fer_edge.cli import options
+from fer_edge.cli.console import show
+from fer_edge.cli.inputs import read_dataset
+from fer_edge.core.tables import Table
 
 if TYPE_CHECKING:
     from fer_edge.data import DatasetReport
@@ -15,55 +19,49 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group()
-def command() -> None:
-    """Look at a data set: splits, class counts, duplicates, leaks."""
-
-
-@command.command()
-@click.argument("spec")
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the decoded images.  [default: $FER_EDGE_CACHE, else fer-edge in the user's cache folder]",
+@click.command(name="data")
+@click.argument("spec", type=options.DATA_SPEC)
+@options.option(
+    "--cache", options.INPUT_PATH, "Folder for the decoded images.  [default: $FER_EDGE_CACHE]", metavar="FOLDER"
 )
-@json_flag
-def info(spec: str, cache: Path | None, *, as_json: bool) -> None:
-    """Count what the data set SPEC holds, and what repeats or leaks between its splits.
+@options.json
+def command(spec: str, cache: Path | None, json_out: Path | None) -> None:
+    """Count the images of a data set by split and expression, and find repeated, contradictory and leaked ones.
 
     \b
     SPEC is one of
       fer2013:PATH             the Kaggle CSV, the Kaggle image folders, or parquet
-      ckplus:PATH[?fold=K]     CK+ as its authors give it out, or CK+48
-      folder:PATH[?size=S]     one folder an expression, in train/ val/ test/ or flat
-      synthetic[:COUNT[@SEED]] generated faces
+      ckplus:PATH[?fold=K]     CK+ as its authors publish it, or CK+48
+      folder:PATH[?size=S]     one folder per expression, in train/ val/ test/ or flat
+      synthetic[:COUNT[@SEED]] drawn faces
 
-    Images are compared pixel for pixel. Reading decodes every image once; later commands open the result at once.
+    Images are compared pixel by pixel. The first reading decodes every image; later commands use the cache.
     """
-    from fer_edge.data import describe, load_dataset
+    from fer_edge.data import describe
 
-    with progress(f"reading {spec}") as bar:
-        report = describe(load_dataset(spec, cache=cache, progress=bar))
-    if as_json:
-        emit_json(report.to_json())
-    else:
-        _print(report)
+    report = describe(read_dataset(spec, cache=cache))
+    show(report.to_json(), json_out, _parts(report))
 
 
-def _print(report: DatasetReport) -> None:
+def _parts(report: DatasetReport) -> Iterator[Table | str]:
     width, height = report.image_size
     classes = tuple(report.splits[0].classes)
-    counted = ("images", *classes, "repeated", "contradictory", "leaked")
-    rows = [(s.name, s.role, s.n, *s.classes.values(), s.repeated, s.contradictory, s.leaked) for s in report.splits]
-    click.echo(f"{report.source} ({report.layout}, {width}x{height})")
-    print_table(("split", "serves to", *counted), rows, right=counted)
-    click.echo("repeated: stands earlier in the split · leaked: also stands in the training split")
-    click.echo(f"contradictory: groups of identical images with more than one label; {report.contradictory} in all")
+    yield f"{report.source} ({report.layout}, {width}x{height})"
+    yield Table(
+        columns=("split", "used to", "images", *classes),
+        rows=[(split.name, split.role, split.n, *split.classes.values()) for split in report.splits],
+    )
+    yield Table(
+        columns=("split", "repeated", "contradictory", "leaked"),
+        rows=[(split.name, split.repeated, split.contradictory, split.leaked) for split in report.splits],
+        caption="repeated: an identical image is earlier in the split; leaked: it is in the training split\n"
+        f"contradictory: groups of identical images with more than one label; {report.contradictory} in total",
+    )
     if any(split.subjects for split in report.splits):
-        click.echo("subjects: " + ", ".join(f"{split.subjects} in {split.name}" for split in report.splits))
+        yield "subjects: " + ", ".join(f"{split.subjects} in {split.name}" for split in report.splits)
     if any(split.with_votes for split in report.splits):
-        click.echo("FER+ votes come with the images")
+        yield "FER+ votes: present"
     if report.note:
-        click.echo(f"note: {report.note}")
-    click.echo(f"sha256: {report.sha256}")
-    click.echo(f"decoded images: {report.cache or 'in memory only'}")
+        yield f"note: {report.note}"
+    yield f"sha256: {report.sha256}"
+    yield f"decoded images: {report.cache or 'in memory only'}"

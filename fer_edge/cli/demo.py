@@ -1,91 +1,53 @@
-"""`fer-edge demo`: try the shipped bundles on made-up faces."""
+"""`fer-edge demo`: the shipped bundles on drawn faces."""
 
 from __future__ import annotations
 
-import time
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import console
+from fer_edge.cli import options
+from fer_edge.cli.console import note_written, progress, show
+from fer_edge.core.tables import Table
 
 if TYPE_CHECKING:
-    from fer_edge.demo.run import DemoReport
+    from fer_edge.demo.report import DemoReport
 
 __all__ = ["command"]
 
 
 @click.command(name="demo")
-@click.argument("bundles", metavar="[BUNDLE]...", nargs=-1)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("demo"),
-    show_default=True,
-    help="Folder to write; an earlier demo there is replaced.",
-)
-@click.option(
-    "--data",
-    metavar="SPEC",
-    help="Also measure accuracy on this data, for example fer2013:PATH.  [default: FER2013 at $FER_EDGE_DATA, if set]",
-)
-@click.option("--overwrite", is_flag=True, help="Replace the folder, whatever it holds.")
-def command(bundles: tuple[str, ...], out: Path, data: str | None, overwrite: bool) -> None:
-    """Verify, export, measure and run each BUNDLE (a folder or a shipped name; all shipped ones where none is named).
+@click.argument("bundles", metavar="[BUNDLE]...", nargs=-1, type=options.TEXT)
+@options.option("--out", options.OUTPUT_FOLDER, "Folder to write.", default="demo", metavar="FOLDER")
+@options.dataset("Also measure accuracy here.  [default: $FER_EDGE_DATA]", required=False)
+@options.json
+def command(bundles: tuple[str, ...], out: Path, data: str | None, json_out: Path | None) -> None:
+    """Verify, export, measure and run each BUNDLE (a folder or a shipped name; default: all shipped ones).
 
     Needs no data set, no GPU and no torch: the faces are drawn. Writes a report, the measurements and an annotated
     video.
     """
-    import os
-
     from fer_edge.demo.run import run_demo
 
-    stated = os.environ.get("FER_EDGE_DATA")
-    report = run_demo(
-        bundles,
-        out=out,
-        data=data or (f"fer2013:{stated}" if stated else None),
-        overwrite=overwrite,
-        progress=_Log(),
-    )
-    _show(report, out)
+    fer2013 = os.environ.get("FER_EDGE_DATA")
+    spec = data or (f"fer2013:{fer2013}" if fer2013 else None)
+    with progress("demo") as bar:
+        report = run_demo(bundles, out=out, data=spec, overwrite=options.overwriting(), progress=bar)
+    show(report.to_json(), json_out, _parts(report))
+    note_written(*(out / name for name in ("report.html", "bench.json", "clip.mp4")))
 
 
-class _Log:
-    """Says each step once, with the seconds since the start, and on a terminal how far it is.
-
-    Nothing is drawn between the calls: a display that redraws itself would show in the tails of what is timed.
-    """
-
-    def __init__(self) -> None:
-        self._start = self._drawn = time.monotonic()
-        self._text = ""
-
-    def __call__(self, text: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if text != self._text:
-            self._text = text
-            console.print(f"{now - self._start:5.0f} s  {text}")
-        elif console.is_terminal and now - self._drawn > 0.2:
-            self._drawn = now
-            console.print(f"         {done}/{total}", end="\r")
-
-
-def _show(report: DemoReport, out: Path) -> None:
+def _parts(report: DemoReport) -> Iterator[Table | str]:
     from fer_edge.bench.tables import cost_table, verdict_table
-    from fer_edge.core.tables import print_table
-    from fer_edge.demo.page import synthetic_table
+    from fer_edge.demo.report import synthetic_table
 
-    for table in (verdict_table(report.bench), cost_table(report.bench)):
-        print_table(table)
-        click.echo()
-    print_table(synthetic_table(report))
-    click.echo("On drawn faces that no network was trained on: it shows that the chain works, nothing about people.\n")
-    clip = report.clip
-    click.echo(
-        f"Clip: {clip.summary.info.bundle}/{clip.summary.info.variant}, {clip.summary.frames} frames; of the "
-        f"{clip.frames_judged} in which an expression was shown, it was the one given in {clip.frames_agreeing}."
-    )
-    for name in ("report.html", "bench.json", "clip.mp4"):
-        click.echo(f"written: {out / name}")
+    yield verdict_table(report.bench)
+    yield ""
+    yield cost_table(report.bench)
+    yield ""
+    yield synthetic_table(report)
+    yield ""
+    yield report.clip.text

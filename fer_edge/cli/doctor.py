@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import emit_json, json_flag, print_table
+from fer_edge.cli import options
+from fer_edge.cli.console import show
+from fer_edge.core.tables import Table
 
 if TYPE_CHECKING:
+    from fer_edge.bench.doctor import DoctorReport
     from fer_edge.core.machine import MachineReport
 
 __all__ = ["command"]
 
 
-@click.command()
-@json_flag
-def command(as_json: bool) -> None:
+@click.command(name="doctor")
+@options.json
+def command(json_out: Path | None) -> None:
     """Show what this machine has and what it lacks: processor, GPU, engines, packages and data.
 
-    Every engine is tried with a small graph. Nothing is changed, and what is missing is no error.
+    Every engine is tried with a small graph. Nothing is changed; a missing package is not an error.
     """
     from fer_edge.bench.doctor import examine
 
     report = examine()
-    if as_json:
-        emit_json(report.to_json())
-        return
-    print_table(("machine", ""), _machine_rows(report.machine))
-    click.echo()
-    print_table(("can it be used?", "", ""), [(c.name, "yes" if c.works else "no", c.detail) for c in report.checks])
-    click.echo()
-    print_table(
-        ("package", "version", "brought by"),
-        [(p.name, p.version, ", ".join(p.extras) or "fer-edge") for p in report.packages],
-        caption="what is missing: pip install 'fer-edge[EXTRA]'",
+    show(report.to_json(), json_out, _tables(report))
+
+
+def _tables(report: DoctorReport) -> Iterator[Table | str]:
+    yield Table(columns=("machine", ""), rows=_machine_rows(report.machine))
+    yield ""
+    yield Table(
+        columns=("works here", "", "detail"),
+        rows=[(check.name, "yes" if check.works else "no", check.detail) for check in report.checks],
+    )
+    yield ""
+    yield Table(
+        columns=("package", "version", "extra"),
+        rows=[(package.name, package.version, ", ".join(package.extras) or "fer-edge") for package in report.packages],
+        caption="To install what is missing: pip install 'fer-edge[EXTRA]'",
     )
 
 

@@ -1,74 +1,53 @@
-"""`fer-edge gpu-check`: every way onto a CUDA GPU, tried on the one at hand."""
+"""`fer-edge gpu-check`: every GPU path, run on this machine."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import emit_json, json_flag, print_table, progress
+from fer_edge.cli import options
+from fer_edge.cli.console import command_line, progress, show
 from fer_edge.core.errors import FerEdgeError
+from fer_edge.core.tables import Table
 
 if TYPE_CHECKING:
-    from fer_edge.bench.gpu_check import GpuCheckReport, PathResult
+    from fer_edge.bench.gpu_check import PathResult
 
 __all__ = ["command"]
 
 
 @click.command(name="gpu-check")
-@click.argument("bundle", default="base")
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the result as JSON; for bench/results/DEVICE/gpu-check.json.",
-)
-@click.option("--runs", type=click.IntRange(min=10), default=500, show_default=True, help="Timed runs of every path.")
-@click.option(
-    "--cycles",
-    type=click.IntRange(min=2),
-    default=1000,
-    show_default=True,
-    help="Times that a session is opened and closed to see what it leaves behind.",
-)
-@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Threads on one session.")
-@json_flag
-def command(bundle: str, out: Path | None, runs: int, cycles: int, threads: int, as_json: bool) -> None:
-    """Try every GPU path on this machine with BUNDLE: torch, ONNX Runtime, TensorRT, TensorRT-RTX, a plain kernel.
+@click.argument("bundle", default="base", type=options.TEXT)
+@options.option("--runs", options.integer(10, 1_000_000), "Timed runs per path.", default=500)
+@options.option("--cycles", options.integer(2, 1_000_000), "Sessions opened and closed to find leaks.", default=1000)
+@options.option("--threads", options.integer(1, 1024), "Threads that share one session.", default=4)
+@options.json
+def command(bundle: str, runs: int, cycles: int, threads: int, json_out: Path | None) -> None:
+    """Run BUNDLE on every GPU path: torch, ONNX Runtime, TensorRT, TensorRT-RTX, a plain kernel.
 
-    Each is compared with the CPU and timed; what cannot be had here is listed with the reason. The exit status is 1
-    where a path failed or there is no GPU.
+    Each path is compared with the CPU and timed; a path that is not available is listed with the reason. Exits 1 where
+    a path fails or there is no GPU.
     """
     from fer_edge.bench.gpu_check import GpuCheckOptions, check_gpu
     from fer_edge.core.bundle import Bundle
-    from fer_edge.core.files import write_json
 
     with progress("checking the GPU") as bar:
-
-        def tell(text: str, done: int, total: int) -> None:
-            bar(text, done, total)
-
         report = check_gpu(
             Bundle.open(bundle),
             options=GpuCheckOptions(runs=runs, cycles=cycles, threads=threads),
-            command=" ".join(["fer-edge", *sys.argv[1:]]),
-            progress=tell,
+            command=command_line(),
+            progress=bar,
         )
-    if out is not None:
-        write_json(out, report.to_json())
-    if as_json:
-        emit_json(report.to_json())
-    else:
-        _show(report)
+    table = Table(
+        columns=("path", "outcome", "largest logit difference", "p50 encoder + head", "detail"),
+        rows=[(path.name, path.outcome, _difference(path), _latency(path), path.detail) for path in report.paths],
+        title=f"{report.machine.gpu}: {report.bundle}",
+    )
+    show(report.to_json(), json_out, [table])
     if report.failed:
-        raise FerEdgeError(f"failed: {', '.join(report.failed)}")
-
-
-def _show(report: GpuCheckReport) -> None:
-    rows = [(path.name, path.outcome, _difference(path), _latency(path), path.detail) for path in report.paths]
-    columns = ("path", "outcome", "largest logit difference", "p50 encoder + head", "")
-    print_table(columns, rows, title=f"{report.machine.gpu}: {report.bundle}", right=columns[2:4])
+        raise FerEdgeError(f"GPU paths: got failures of {', '.join(report.failed)}, expected none; see the table")
 
 
 def _difference(path: PathResult) -> str | None:

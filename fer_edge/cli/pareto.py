@@ -6,18 +6,18 @@ from pathlib import Path
 
 import click
 
-from fer_edge.cli.console import json_flag
-from fer_edge.cli.sweep import show_report
+from fer_edge.cli import options
+from fer_edge.cli.sweep import show_sweep
 
 __all__ = ["command"]
 
 
 @click.command(name="pareto")
-@click.argument("file", metavar="PARETO_JSON", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
-@click.option("--png", is_flag=True, help="Draw OUT/pareto.png.")
-@json_flag
-def command(file: Path, out: Path, png: bool, as_json: bool) -> None:
+@click.argument("file", metavar="PARETO_JSON", type=options.INPUT_PATH)
+@options.option("--out", options.OUTPUT_FOLDER, "Folder to write.", metavar="FOLDER", required=True)
+@options.flag("--png", "Draw pareto.png as well.")
+@options.json
+def command(file: Path, out: Path, png: bool, json_out: Path | None) -> None:
     """Draw the page of a sweep from its PARETO_JSON. Nothing is measured."""
     from fer_edge.core.errors import require
     from fer_edge.sweep.report import SweepReport
@@ -27,4 +27,4 @@ def command(file: Path, out: Path, png: bool, as_json: bool) -> None:
         require("matplotlib", needed_by="fer-edge pareto --png", extra="report")
     report = SweepReport.read(file)
     write_sweep(report, out, plot=png)
-    show_report(report, out, as_json=as_json)
+    show_sweep(report, out, json_out)

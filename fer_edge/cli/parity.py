@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import ProgressBar, console, emit_json, json_flag, print_table, progress
+from fer_edge.cli import options
+from fer_edge.cli.console import console, progress, show
+from fer_edge.core.tables import Column, Table
 
 if TYPE_CHECKING:
     from fer_edge.export.parity.report import ChainReport
@@ -19,23 +21,15 @@ __all__ = ["command"]
 
 
 @click.command(name="parity")
-@click.argument("bundle")
-@click.option("--variant", help="Only this variant.")
-@click.option("--target", help="Also compare the files of this target: auto, a target's name, or a recipe's path.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the target's recipe.")
-@click.option("--data", metavar="SPEC", help="Use real faces of this data set instead of generated ones.")
-@click.option(
-    "--rows",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --data: use the rows of a calibration's sample list.",
-)
-@click.option(
-    "--run",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Compute the torch outputs with this training run instead of the recorded ones.",
-)
-@click.option("--dry-run", is_flag=True, help="Leave BUNDLE unchanged.")
-@json_flag
+@options.bundle
+@options.option("--variant", options.TEXT, "Only this variant.")
+@options.option("--target", options.TEXT, "Also compare the files of this target: auto, a name, or a recipe.")
+@options.settings("precision=fp32")
+@options.dataset("Use faces of this data set instead of generated ones.", required=False)
+@options.option("--rows", options.INPUT_PATH, "Use the rows of this calibration sample list.", metavar="FILE")
+@options.option("--run", options.INPUT_PATH, "Compute torch's outputs with this training run.", metavar="RUN")
+@options.flag("--dry-run", "Leave BUNDLE unchanged.")
+@options.json
 def command(
     bundle: str,
     variant: str | None,
@@ -45,7 +39,7 @@ def command(
     rows: Path | None,
     run: Path | None,
     dry_run: bool,
-    as_json: bool,
+    json_out: Path | None,
 ) -> None:
     """Compare the outputs of BUNDLE stage by stage: torch, ONNX FP32, INT8, every engine on this machine.
 
@@ -63,17 +57,13 @@ def command(
 
     opened = Bundle.open(bundle)
     with progress("checking parity") as bar:
-
-        def say(what: str, done: int, total: int) -> None:
-            bar(what, done, total)
-
         found = generated_frames(opened) if data is None else real_frames(opened, data, rows=rows, progress=bar)
         writing = (
             nullcontext(None)
             if target is None
-            else written_target(opened, target=target, variant=variant, settings=settings, progress=say)
+            else written_target(opened, target=target, variant=variant, settings=settings, progress=bar)
         )
-        with writing as files, _torch(run, bar) as torch:
+        with writing as files, _torch(run) as torch:
             chosen = [files.variant] if files is not None else [variant] if variant else []
             report = check_chain(
                 opened,
@@ -83,12 +73,12 @@ def command(
                 torch=torch,
                 target=files,
                 limits=ParityLimits.for_generated() if data is None else ParityLimits(),
-                progress=say,
+                progress=bar,
             )
-    if as_json:
-        emit_json(report.to_json())
-    else:
-        _show(report)
+    show(report.to_json(), json_out, [_table(report)])
+    for stage in report.stages:
+        if stage.passed is None:
+            console.print(f"not run: {stage.stage}: {stage.remark}")
     if dry_run:
         console.print(f"dry run: {opened.path} is unchanged")
     else:
@@ -97,7 +87,7 @@ def command(
 
 
 @contextmanager
-def _torch(run: Path | None, bar: ProgressBar) -> Iterator[TorchOutputs | None]:
+def _torch(run: Path | None) -> Iterator[TorchOutputs | None]:
     if run is None:
         yield None
         return
@@ -107,32 +97,25 @@ def _torch(run: Path | None, bar: ProgressBar) -> Iterator[TorchOutputs | None]:
     from fer_edge.export.from_torch.run import run_outputs
     from fer_edge.train.run_folder import TrainRun
 
-    bar.describe(f"opening {run}")
     yield run_outputs(TrainRun.open(run))
 
 
-def _show(report: ChainReport) -> None:
-    print_table(
-        ("stage", "rows", "largest difference", "mean", "spread", "same label", "limit", "verdict"),
-        [
-            (
-                stage.stage,
-                stage.rows or None,
-                _figure(stage.max_abs_diff),
-                _figure(stage.mean_abs_diff),
-                _figure(stage.spread),
-                None if stage.agreement is None else f"{stage.agreement:.2%}",
-                stage.limit or None,
-                {True: "passed", False: "FAILED", None: "not run"}[stage.passed],
-            )
-            for stage in report.stages
-        ],
-        title=f"{report.bundle}: parity on {report.frames}; differences of logits, before temperature",
-        right=("rows", "largest difference", "mean", "spread", "same label"),
+def _table(report: ChainReport) -> Table:
+    return Table.of(
+        report.stages,
+        {
+            "stage": lambda stage: stage.stage,
+            Column("rows", priority=3): lambda stage: stage.rows or None,
+            "max diff": lambda stage: _figure(stage.max_abs_diff),
+            Column("mean diff", priority=1): lambda stage: _figure(stage.mean_abs_diff),
+            Column("spread", priority=2): lambda stage: _figure(stage.spread),
+            "same label": lambda stage: None if stage.agreement is None else f"{stage.agreement:.2%}",
+            Column("limit", "left"): lambda stage: stage.limit or None,
+            "verdict": lambda stage: {True: "passed", False: "FAILED", None: "not run"}[stage.passed],
+        },
+        title=f"{report.bundle}: parity on {report.frames}",
+        caption="Differences of logits, before temperature.",
     )
-    for stage in report.stages:
-        if stage.passed is None:
-            console.print(f"not run: {stage.stage}: {stage.remark}")
 
 
 def _figure(value: float | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`fer-edge qat`: a trained network learns to be INT8."""
+"""`fer-edge qat`: quantization-aware training of a trained network."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import click
 
-from fer_edge.cli.console import console, emit_json, json_flag, progress
+from fer_edge.cli import options
+from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
+from fer_edge.cli.training_output import show_run, training_in
+
+__all__ = ["command"]
 
 
 @click.command(name="qat")
-@click.argument("source", metavar="RUN|BUNDLE")
-@click.option("--data", required=True, metavar="SPEC", help="The data set to fine-tune on, as for train.")
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run: new or empty."
-)
-@click.option("--recipe", metavar="FILE", help="A TOML file of your own; the built-in settings without it.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: optimiser.epochs=3."
-)
-@click.option("--resume", is_flag=True, help="Go on with the fine-tuning in --out where it was broken off.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@json_flag
+@click.argument("source", metavar="RUN|BUNDLE", type=options.TEXT)
+@options.dataset("Data set to fine-tune on, as for train.")
+@options.option("--out", options.INPUT_PATH, "Folder of the new run: new or empty.", metavar="RUN", required=True)
+@options.recipe(None, "A TOML file instead of the built-in settings.")
+@options.settings("optimiser.epochs=3")
+@options.resume
+@options.device
+@options.json
 def command(
     source: str,
     data: str,
@@ -30,38 +30,27 @@ def command(
     settings: tuple[str, ...],
     resume: bool,
     device: str,
-    as_json: bool,
+    json_out: Path | None,
 ) -> None:
-    """Fine-tune RUN or BUNDLE with its encoder rounding as INT8 does (quantization-aware training).
+    """Fine-tune RUN or BUNDLE while its encoder is rounded as in INT8 (quantization-aware training).
 
-    NNCF places the quantizers and calibrates their first ranges on a sample of the training split; weights and ranges
-    are then learnt together, with the float network as teacher. `fer-edge export` of the result makes a bundle with the
-    INT8 graphs of what was learnt, and `fer-edge calibrate` of that bundle judges them.
+    NNCF inserts the quantizers and calibrates their first ranges on a sample of the training split; then weights and
+    ranges are trained together, with the float network as teacher. `fer-edge export` of the result makes a bundle with
+    the learned INT8 graphs; `fer-edge calibrate` of that bundle gates them.
     """
-    from fer_edge.cli.training_output import open_origin, print_run, run_progress, run_summary
     from fer_edge.core.errors import require
     from fer_edge.core.telemetry import without_telemetry
 
     with without_telemetry():
         require("nncf", needed_by="fer-edge qat", extra="calibrate")
-    for package in ("torch", "safetensors", "sklearn"):
-        require(package, needed_by="fer-edge qat", extra="train")
-    from fer_edge.core.recipes import load_recipe, override
-    from fer_edge.data import load_dataset
+    require_training("fer-edge qat")
     from fer_edge.train.qat import qat_run
     from fer_edge.train.recipe import QatRecipe
+    from fer_edge.train.train import open_origin
 
-    plan = override(QatRecipe() if recipe is None else load_recipe(QatRecipe, recipe, room="train"), settings)
+    plan = read_recipe(QatRecipe, recipe, settings, room="train")
     parent = open_origin(source)
-    with progress("reading the data set") as bar:
-        dataset = load_dataset(data, progress=bar)
-    try:
-        with run_progress() as report:
-            run = qat_run(parent, out, dataset, recipe=plan, resume=resume, device=device, report=report)
-    except KeyboardInterrupt:
-        console.print(f"the same command with --resume goes on in {out}")
-        raise
-    if as_json:
-        emit_json(run_summary(run))
-    elif run.done:
-        print_run(run)
+    dataset = read_dataset(data)
+    with training_in(out) as report:
+        run = qat_run(parent, out, dataset, recipe=plan, resume=resume, device=device, report=report)
+    show_run(run, json_out)

@@ -1,4 +1,4 @@
-"""`fer-edge run`: recognise expressions in an image, a video or a camera's stream."""
+"""`fer-edge run`: recognises expressions in an image, a video or a camera's stream."""
 
 from __future__ import annotations
 
@@ -8,51 +8,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fer_edge.cli.console import ProgressBar, console, print_table, progress
+from fer_edge.cli import options
+from fer_edge.cli.console import console, note_written, progress
+from fer_edge.core.tables import Column, Table, print_table
 
 if TYPE_CHECKING:
     from fer_edge.runtime.pipeline import RunSummary
     from fer_edge.runtime.video_recognizer import FrameResult
 
+__all__ = ["command"]
+
 
 @click.command(name="run")
-@click.argument("bundle")
-@click.option(
-    "--source",
-    required=True,
-    metavar="FILE|CAMERA|synthetic",
-    help="A video or image file, a camera (0, /dev/video0, an address, a GStreamer pipeline), or drawn faces: "
-    "synthetic, synthetic:happy.",
+@options.bundle
+@options.option(
+    "--source", options.TEXT, "Image, video, camera (0, /dev/video0, URL).", metavar="FILE|CAMERA", required=True
 )
-@click.option("--variant", default="auto", show_default=True, help="fp32, int8, ...; auto is int8 where there is one.")
-@click.option(
-    "--provider", default="cpu", show_default=True, help="The engine: cpu, openvino, cuda, ort-tensorrt, tensorrt, rtx."
-)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the engine.")
-@click.option(
-    "--engines",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder of built engines (tensorrt, rtx), or where openvino and ort-tensorrt keep what they compile for a "
-    "quicker start; without it these keep nothing.",
-)
-@click.option(
-    "--rebuild",
-    is_flag=True,
-    help="With tensorrt or rtx: build the engines that are missing or stale, for this machine's GPU, before they run.",
-)
-@click.option(
-    "--annotate",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the frames with the estimates drawn in: a video, or an image where the source is one.",
-)
-@click.option(
-    "--json",
-    "records",
-    metavar="FILE|-",
-    help="Write one JSON object a line: what ran, every frame, a summary; - is stdout.",
-)
-@click.option("--whole-frame", is_flag=True, help="The frames are face crops already: look for no faces.")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@options.variant
+@options.provider
+@options.threads
+@options.option("--engines", options.INPUT_PATH, "Folder of built or cached engines.", metavar="FOLDER")
+@options.flag("--rebuild", "Build missing or stale TensorRT engines first.")
+@options.output("--annotate", "Write the frames with the estimates drawn in.")
+@options.whole_frame
+@options.json
 def command(
     bundle: str,
     source: str,
@@ -62,48 +41,46 @@ def command(
     engines: Path | None,
     rebuild: bool,
     annotate: Path | None,
-    records: str | None,
     whole_frame: bool,
-    overwrite: bool,
+    json_out: Path | None,
 ) -> None:
-    """Recognise expressions with BUNDLE (a folder, or a shipped bundle's name), face by face.
+    """Recognise expressions with BUNDLE (a folder or a shipped name), face by face.
 
-    Nothing of what the camera sees is kept, unless --annotate or --json asks for it by name. Ctrl-C ends a camera's run
-    and keeps its outputs; a file's run then writes nothing. A camera that gives no more frames ends the run too, with
-    status 1, and its outputs are kept.
+    SOURCE may also be a GStreamer pipeline, or drawn faces: synthetic, synthetic:happy. --json writes one object per
+    line: what runs, every frame, a summary.
+
+    No frame is stored unless --annotate or --json asks for it. Ctrl-C or SIGTERM ends a camera's run and keeps its
+    outputs; a file's run then writes nothing. A camera that delivers no more frames ends the run with status 1 and
+    keeps its outputs.
     """
     from fer_edge.core.errors import SessionError
     from fer_edge.demo.drawn_source import open_any_source
     from fer_edge.runtime.pipeline import RunOutputs, run_source
     from fer_edge.runtime.recognizer import Recognizer
 
-    to_stdout = records == "-"
-    outputs = RunOutputs(
-        annotate=annotate,
-        records=sys.stdout if to_stdout else Path(records) if records else None,
-        overwrite=overwrite,
-    )
-    with open_any_source(source) as frames:
+    records = sys.stdout if json_out == options.STDOUT else json_out
+    outputs = RunOutputs(annotate=annotate, records=records, overwrite=options.overwriting())
+    with open_any_source(source) as frames, progress(f"recognising {source}") as bar:
+
+        def update(result: FrameResult) -> None:
+            driver = result.driver
+            what = f"recognising {source}" if driver is None else f"driver: {driver.label} {driver.probability:.0%}"
+            bar(what, result.index + 1, frames.frames or 0)
+
         outputs.check(frames)
         if rebuild:
             engines = _rebuild(bundle, variant=variant, provider=provider, engines=engines)
         with Recognizer(bundle, variant=variant, provider=provider, threads=threads, engines=engines) as recognizer:
             info = recognizer.info
             console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
-            with progress(f"recognising {source}", total=frames.frames) as bar:
-                summary = run_source(
-                    recognizer,
-                    frames,
-                    outputs=outputs,
-                    whole_frame=whole_frame,
-                    on_result=lambda result: _show(bar, result, frames.frames),
-                )
+            summary = run_source(recognizer, frames, outputs=outputs, whole_frame=whole_frame, on_result=update)
     if summary.frames_expected and summary.frames < summary.frames_expected:
-        console.print(f"note: {source} states {summary.frames_expected} frames, {summary.frames} could be read")
-    if not to_stdout:
+        console.print(f"note: {source} announces {summary.frames_expected} frames, {summary.frames} could be read")
+    if json_out != options.STDOUT:
         _print_summary(summary)
+    note_written(annotate, None if json_out == options.STDOUT else json_out)
     if summary.lost is not None:
-        raise SessionError(f"{summary.lost}; what came before is recognised and written")
+        raise SessionError(f"{summary.lost}; the frames before are recognised and written")
 
 
 def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) -> Path:
@@ -113,18 +90,8 @@ def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) 
 
     folder = engines or default_engine_folder()
     with progress("building engines") as bar:
-
-        def tell(text: str, done: int, total: int) -> None:
-            bar(text, done, total)
-
-        rebuild_engines(Bundle.open(bundle), folder, variant=variant, provider=provider, progress=tell)
+        rebuild_engines(Bundle.open(bundle), folder, variant=variant, provider=provider, progress=bar)
     return folder
-
-
-def _show(bar: ProgressBar, result: FrameResult, total: int | None) -> None:
-    done = result.index + 1
-    driver = result.driver
-    bar("no driver" if driver is None else f"driver: {driver.label} {driver.probability:.0%}", done, total or done)
 
 
 def _print_summary(summary: RunSummary) -> None:
@@ -136,7 +103,8 @@ def _print_summary(summary: RunSummary) -> None:
         ("driver", ", ".join(f"{label} {count / total:.0%}" for label, count in summary.driver_labels.items()) or None),
     ]
     for stage, times in summary.latency_ms.items():
-        rows.append((f"{stage}, ms a frame", f"p50 {times['p50']:.2f}, p99 {times['p99']:.2f}"))
+        rows.append((f"{stage}, ms per frame", f"p50 {times['p50']:.2f}, p99 {times['p99']:.2f}"))
     if summary.frames_with_face == 0:
         console.print("no face was found; for face crops pass --whole-frame")
-    print_table(("measure", "value"), rows, title=f"{summary.source}: {summary.info.bundle} {summary.info.variant}")
+    title = f"{summary.source}: {summary.info.bundle} {summary.info.variant}"
+    print_table(Table(columns=("measure", Column("value", "left")), rows=rows, title=title))

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from fer_edge.cli.console import emit_json, json_flag, print_table
+from fer_edge.cli import options
+from fer_edge.cli.console import show
+from fer_edge.core.tables import Table
 
 __all__ = ["command"]
 
 
 @click.command(name="targets")
-@json_flag
-def command(as_json: bool) -> None:
+@options.json
+def command(json_out: Path | None) -> None:
     """List the targets of `fer-edge export --target`."""
     from fer_edge.export.recipe import load_target
     from fer_edge.export.selection import target_names
 
     recipes = {name: load_target(name) for name in target_names()}
-    if as_json:
-        emit_json({name: {"summary": each.summary, "precision": each.precision} for name, each in recipes.items()})
-        return
-    rows = [(name, each.summary, each.precision, each.variant) for name, each in recipes.items()]
-    print_table(("target", "summary", "precision", "variant"), rows)
+    table = Table(
+        columns=("target", "summary", "precision", "variant"),
+        rows=[(name, recipe.summary, recipe.precision, recipe.variant) for name, recipe in recipes.items()],
+    )
+    value = {name: {"summary": recipe.summary, "precision": recipe.precision} for name, recipe in recipes.items()}
+    show(value, json_out, [table])

@@ -1,4 +1,4 @@
-"""`fer-edge train`: a preset, a data set, a run."""
+"""`fer-edge train`: a recipe, a data set, a run."""
 
 from __future__ import annotations
 
@@ -7,43 +7,29 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from fer_edge.cli.console import console, emit_json, json_flag, progress
+from fer_edge.cli import options
+from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
+from fer_edge.cli.training_output import show_run, training_in
 
 if TYPE_CHECKING:
     from fer_edge.data.ckplus import CkPlusSequence
     from fer_edge.train.recipe import TrainRecipe
 
+__all__ = ["command"]
+
 
 @click.command(name="train")
-@click.argument("recipe")
-@click.option("--data", required=True, metavar="SPEC", help="The data set, for example fer2013:PATH or folder:PATH.")
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run: new or empty."
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: optimiser.epochs=30."
-)
-@click.option("--init", metavar="RUN|BUNDLE", help="Start from the weights of this run or bundle.")
-@click.option(
-    "--teacher",
-    "teachers",
-    multiple=True,
-    metavar="RUN|BUNDLE",
-    help="Distil from this run or bundle; several are averaged.",
-)
-@click.option(
-    "--stage",
-    type=click.Choice(["all", "sequence"]),
-    default="all",
-    show_default=True,
-    help="sequence: train the sequence head alone, on the encoder of --init as it is.",
-)
-@click.option(
-    "--sequences", metavar="ckplus:PATH", help="Train the head on these real sequences too, beside the clips."
-)
-@click.option("--resume", is_flag=True, help="Go on with the run in --out where it was broken off.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@json_flag
+@click.argument("recipe", type=options.TEXT)
+@options.dataset("Data set, for example fer2013:PATH or folder:PATH.")
+@options.option("--out", options.INPUT_PATH, "Folder of the run: new or empty.", metavar="RUN", required=True)
+@options.settings("optimiser.epochs=30")
+@options.option("--init", options.TEXT, "Start from these weights.", metavar="RUN|BUNDLE")
+@options.option("--teacher teachers", options.TEXT, "Distil from it; repeatable.", metavar="RUN|BUNDLE", multiple=True)
+@options.option("--stage", click.Choice(["all", "sequence"]), "sequence: train the head only.", default="all")
+@options.option("--sequences", options.DATA_SPEC, "Also train the head on these sequences.", metavar="ckplus:PATH")
+@options.resume
+@options.device
+@options.json
 def command(
     recipe: str,
     data: str,
@@ -55,63 +41,47 @@ def command(
     sequences: str | None,
     resume: bool,
     device: str,
-    as_json: bool,
+    json_out: Path | None,
 ) -> None:
-    """Train RECIPE (full, base, small, nano, edge, paper, or the path of a TOML recipe).
+    """Train RECIPE: full, base, small, nano, edge, paper, a TOML file, or a run or bundle (its recipe and shape).
 
-    The folder of a run or a bundle stands for its own recipe, in its own shape: what was pruned is trained on by it.
-
-    Trains on the training split, chooses the epoch on the split to choose on (FER2013: PublicTest without leaked rows),
-    never looks at the third. Under torchrun, several processes or GPUs share each batch. --init and --teacher together
-    distil a run into itself, which smooths noisy labels. With --set loss.distil_views=24 the teachers are asked once
-    about 24 random versions of every face, and what they say is kept in the cache folder for every later student. The
-    head is trained on clips made of the stills; their features are kept there too, so that another head on the same
-    encoder begins at once.
+    Trains on the training split and selects the epoch on the choosing split (FER2013: PublicTest without leaked rows);
+    the third split is not read. Under torchrun, several processes or GPUs share each batch. --stage sequence needs
+    --init, whose encoder is kept. --init and --teacher of the same run distil it into itself, which smooths noisy
+    labels; with --set loss.distil_views=24 the teachers' predictions for 24 random versions of every face are cached
+    for later students. The features of the head's clips are cached too.
     """
-    from fer_edge.cli.training_output import open_origin, print_run, run_progress, run_summary
-    from fer_edge.core.errors import require
-
-    for package in ("torch", "safetensors", "sklearn"):
-        require(package, needed_by="fer-edge train", extra="train")
+    require_training("fer-edge train")
     from fer_edge.core.recipes import override
-    from fer_edge.data import load_dataset
-    from fer_edge.train.train import train_model
+    from fer_edge.train.train import open_origin, train_model
 
     plan = override(_recipe(recipe), settings)
-    with progress("reading the data set") as bar:
-        dataset = load_dataset(data, progress=bar)
-    try:
-        with run_progress() as report:
-            run = train_model(
-                plan,
-                dataset,
-                out,
-                init=None if init is None else open_origin(init),
-                teacher=[open_origin(each) for each in teachers],
-                stage=stage,
-                sequences=() if sequences is None else _sequences(sequences),
-                resume=resume,
-                device=device,
-                report=report,
-            )
-    except KeyboardInterrupt:
-        console.print(f"the same command with --resume goes on in {out}")
-        raise
-    if as_json:
-        emit_json(run_summary(run))
-    elif run.done:
-        print_run(run)
+    dataset = read_dataset(data)
+    with training_in(out) as report:
+        run = train_model(
+            plan,
+            dataset,
+            out,
+            init=None if init is None else open_origin(init),
+            teacher=[open_origin(each) for each in teachers],
+            stage=stage,
+            sequences=() if sequences is None else _sequences(sequences),
+            resume=resume,
+            device=device,
+            report=report,
+        )
+    show_run(run, json_out)
 
 
-def _recipe(given: str) -> TrainRecipe:
-    """A shipped recipe by its name, one of the user's, or what a run or a bundle was trained by, in its own shape."""
-    from fer_edge.cli.training_output import open_origin
-    from fer_edge.core.recipes import load_recipe, recipe_names
+def _recipe(name: str) -> TrainRecipe:
+    """Read a shipped recipe, a TOML file, or the recipe of a run or a bundle."""
+    from fer_edge.core.recipes import recipe_names
     from fer_edge.train.recipe import TrainRecipe
+    from fer_edge.train.train import open_origin
 
-    if given not in recipe_names("train") and Path(given).is_dir():
-        return open_origin(given).recipe
-    return load_recipe(TrainRecipe, given, room="train")
+    if name not in recipe_names("train") and Path(name).is_dir():
+        return open_origin(name).recipe
+    return read_recipe(TrainRecipe, name, (), room="train")
 
 
 def _sequences(spec: str) -> tuple[CkPlusSequence, ...]:
@@ -120,5 +90,5 @@ def _sequences(spec: str) -> tuple[CkPlusSequence, ...]:
 
     kind, _, where = spec.partition(":")
     if kind != "ckplus" or not where:
-        raise InputError(f"--sequences: got {spec!r}, expected ckplus:PATH")
+        raise InputError(f"--sequences: got {spec!r}, expected ckplus:PATH; give the path of CK+")
     return ckplus_sequences(Path(where))

@@ -1,50 +1,45 @@
-"""What `fer-edge train`, `prune` and `qat` share: where a run begins, its progress, and its summary."""
+"""What `fer-edge train`, `prune` and `qat` print: progress, and the summary of a run."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-from fer_edge.cli.console import console, print_table
+from fer_edge.cli.console import console, note_resume, progress, show
+from fer_edge.core.tables import Column, Table
 
 if TYPE_CHECKING:
-    from fer_edge.train.train import Origin
+    from fer_edge.core.types import Progress
+    from fer_edge.train.run_folder import TrainRun
 
-__all__ = ["open_origin", "print_run", "run_progress", "run_summary"]
+__all__ = ["run_progress", "show_run", "training_in"]
 
 _STAGES = {
     "importance": "ranking filters",
     "frames": "frame encoder",
-    "teachers": "asking the teachers",
+    "teachers": "teacher predictions",
     "features": "encoding clips",
     "sequences": "encoding sequences",
-    "clips": "judging by clips",
+    "clips": "evaluating clips",
     "context": "sequence context",
-    "classifier": "behind the LDA",
+    "classifier": "after the LDA",
 }
-
-
-def open_origin(name: str) -> Origin:
-    """A run's folder, or else a bundle's folder or a shipped bundle's name."""
-    from fer_edge.train import train as trainer
-
-    return trainer.open_origin(name)
+_SUMMARY = (
+    "choose", "top1_by_window", "temperature", "seconds", "parent", "pruning", "sparsity", "qat", "quantised", "init",
+    "teacher", "data", "versions",
+)  # fmt: skip
 
 
 class _Reporter:
-    """A bar a stage on the terminal, and a line an epoch everywhere."""
+    """Draws one bar, and prints one line per epoch."""
 
-    def __init__(self, display: Progress) -> None:
-        self._display = display
-        self._tasks: dict[str, TaskID] = {}
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
 
     def step(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._display.add_task(_STAGES.get(stage, stage), total=total)
-        self._display.update(self._tasks[stage], completed=done, total=total)
+        self._bar(_STAGES.get(stage, stage), done, total)
 
     def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
         console.print(
@@ -55,29 +50,31 @@ class _Reporter:
 
 @contextlib.contextmanager
 def run_progress() -> Iterator[_Reporter]:
-    """A reporter for the training library, drawing on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
-        yield _Reporter(display)
+    """Report the progress of a training on stderr."""
+    with progress("training") as bar:
+        yield _Reporter(bar)
 
 
-def run_summary(run: Any) -> dict[str, Any]:
-    """What a finished run says of itself, for `--json`."""
+@contextlib.contextmanager
+def training_in(out: Path) -> Iterator[_Reporter]:
+    """Report the progress of a training in `out`, and how to resume it where it is interrupted."""
+    with note_resume(f"to continue, repeat the command with --resume; the run is in {out}"), run_progress() as report:
+        yield report
+
+
+def show_run(run: TrainRun, json_out: Path | None) -> None:
+    """Print the summary of a run; of an unfinished one, as further processes return it, only the JSON."""
     record = run.record
-    kept = (
-        "choose", "top1_by_window", "temperature", "seconds", "parent", "pruning", "sparsity", "qat", "quantised",
-        "init", "teacher", "data", "versions",
-    )  # fmt: skip
-    return {"run": str(run.path), **{key: record[key] for key in kept if key in record}}
+    value = {"run": str(run.path), **{key: record[key] for key in _SUMMARY if key in record}}
+    show(value, json_out, [_run_table(run)] if run.done else [])
 
 
-def print_run(run: Any) -> None:
-    """The summary as a table."""
-    choose, windows = run.record["choose"], run.record["top1_by_window"]
-    without = choose["top1_without_leaked"]
+def _run_table(run: TrainRun) -> Table:
+    record = run.record
+    choose, windows = record["choose"], record["top1_by_window"]
     rows = [
         (f"{choose['split']} top-1, all {choose['n']:,}", f"{choose['top1']:.2%}"),
-        ("  without rows that also stand in training", "–" if without is None else f"{without:.2%}"),
+        ("  without rows that are in training too", _rate(choose["top1_without_leaked"])),
         ("  macro-F1", f"{choose['macro_f1']:.2%}"),
         ("  expected calibration error", f"{choose['ece']:.4f}"),
         *(
@@ -85,18 +82,21 @@ def print_run(run: Any) -> None:
             for name, value in windows.items()
         ),
     ]
-    if "pruning" in run.record:
-        pruning = run.record["pruning"]
+    if pruning := record.get("pruning"):
         before, after = pruning["macs_before"], pruning["macs_after"]
         rows.append(("encoder multiply-accumulates", f"{before / 1e6:.1f} M -> {after / 1e6:.1f} M"))
-        if "parameters_before" in pruning:  # runs of older versions did not count them
+        if "parameters_before" in pruning:  # absent in runs of older versions
             rows.append(("parameters", f"{pruning['parameters_before']:,} -> {pruning['parameters_after']:,}"))
-    if "sparsity" in run.record:
-        zeros, weights = run.record["sparsity"]["zeros"], run.record["sparsity"]["of_weights"]
-        rows.append((f"zeros in the pattern {run.record['sparsity']['pattern']}", f"{zeros:,} of {weights:,} weights"))
-    if "quantised" in run.record:
-        rounded = run.record["quantised"]
+    if sparsity := record.get("sparsity"):
+        weights = f"{sparsity['zeros']:,} of {sparsity['of_weights']:,} weights"
+        rows.append((f"zeros in the pattern {sparsity['pattern']}", weights))
+    if rounded := record.get("quantised"):
         rows.append((f"rounded as {rounded['form']}: top-1, all", f"{rounded['choose']['top1']:.2%}"))
-        without = rounded["choose"]["top1_without_leaked"]
-        rows.append(("  without rows that also stand in training", "–" if without is None else f"{without:.2%}"))
-    print_table(("", str(run.path)), rows, right=(str(run.path),))
+        rows.append(
+            ("  without rows that are in training too", _rate(rounded["choose"]["top1_without_leaked"])),
+        )
+    return Table(columns=("", Column("value", "right")), rows=rows, title=str(run.path))
+
+
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"

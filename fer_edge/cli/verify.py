@@ -1,4 +1,4 @@
-"""`fer-edge verify`: is a bundle whole and what it says it is?"""
+"""`fer-edge verify`: checks the integrity of a bundle."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from pathlib import Path
 
 import click
 
-from fer_edge.cli.console import emit_json, json_flag, print_table
+from fer_edge.cli import options
+from fer_edge.cli.console import show
+from fer_edge.core.tables import Table
+
+__all__ = ["command"]
 
 
 @click.command(name="verify")
-@click.argument("bundle")
-@click.option(
-    "--public-key",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="PEM file of the owner's ed25519 key; a bundle without a valid signature then fails.",
-)
-@json_flag
+@options.bundle
+@options.option("--public-key", options.INPUT_PATH, "Require a signature by this ed25519 key.", metavar="PEM")
+@options.json
 @click.pass_context
-def command(ctx: click.Context, bundle: str, public_key: Path | None, as_json: bool) -> None:
-    """Check BUNDLE (a folder, or a shipped bundle's name): manifest, hashes, weights, signature.
+def command(ctx: click.Context, bundle: str, public_key: Path | None, json_out: Path | None) -> None:
+    """Check the manifest, hashes, weights and signature of BUNDLE. No graph is run.
 
-    Exits 1 when a check fails. No graph is run; `fer-edge run` does that.
+    Exits 1 where a check fails.
     """
     from fer_edge.core.verify import verify_bundle
 
     report = verify_bundle(bundle, public_key=public_key)
-    if as_json:
-        emit_json(report.to_json())
-    else:
-        rows = [(check.name, check.verdict, check.detail) for check in report.checks]
-        verdict = "sound" if report.ok else "NOT sound"
-        print_table(("check", "verdict", "found"), rows, title=f"{report.path}: {verdict}")
+    table = Table(
+        columns=("check", "verdict", "detail"),
+        rows=[(check.name, check.verdict, check.detail) for check in report.checks],
+        title=f"{report.path}: {'sound' if report.ok else 'NOT sound'}",
+    )
+    show(report.to_json(), json_out, [table])
     if not report.ok:
         ctx.exit(1)

@@ -1,3 +1,3 @@
-"""The shipped bundles at work on one machine: verified, exported, measured and run, on made-up faces."""
+"""The demonstration: the shipped bundles verified, exported, measured and run on drawn faces."""
 
 from __future__ import annotations

@@ -75,7 +75,6 @@ def test_another_run_is_shown_beside(bundle: Bundle, tmp_path: Path) -> None:
         (["BUNDLE", "--variant", "int4"], "expected one of fp32"),
         (["BUNDLE", "--provider", "abacus"], "unknown provider 'abacus'"),
         (["BUNDLE", "--json", "BUNDLE/manifest.json/x.json"], "cannot write"),
-        (["BUNDLE", "--after-idle", "0"], "idle_s"),
         (["BUNDLE", "--against", "BUNDLE/manifest.json"], "manifest.json: "),
     ],
 )
@@ -107,12 +106,12 @@ def test_nothing_redraws_while_latency_is_measured(
 
     alone = [thread.name for thread in threading.enumerate()]
     monkeypatch.setattr("fer_edge.bench.benchmark.measure_interleaved", watched)
-    monkeypatch.setattr("fer_edge.cli.bench.console", Console(force_terminal=True, stderr=True))
+    monkeypatch.setattr("fer_edge.cli.console.console", Console(force_terminal=True, stderr=True))
     main(["bench", os.fspath(bundle.path), *BRIEF], standalone_mode=False)
     assert threads == [alone]
     assert "timing, interleaved" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--threads", "0"], ["--record"], ["--split", "both"]])
+@pytest.mark.parametrize("arguments", [["--threads", "0"], ["--record"], ["--split", "both"], ["--after-idle", "0"]])
 def test_arguments_that_make_no_sense_are_usage_errors(bundle: Bundle, arguments: list[str]) -> None:
     assert run(bundle.path, *arguments).exit_code == 2

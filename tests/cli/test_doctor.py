@@ -10,7 +10,7 @@ from fer_edge.cli import main
 def test_shows_tables() -> None:
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0, result.output
-    for words in ["processor", "provider cpu", "face detection", "FER_EDGE_DATA", "brought by"]:
+    for words in ["processor", "provider cpu", "face detection", "FER_EDGE_DATA", "extra"]:
         assert words in result.stdout
 
 

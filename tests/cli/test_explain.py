@@ -66,7 +66,7 @@ def test_outputs_are_not_overwritten_unasked(bundle: Path, face: Path, tmp_path:
         (("face.png", "--data", "synthetic:7"), 2, "give either an image or a video"),
         (("--data", "synthetic:7", "--whole-frame"), 2, "belong to an image or a video"),
         (("missing.png",), 1, "no video or image at 'missing.png'"),
-        (("--data", "synthetic:7", "--out", "mean.mp4"), 1, "got the ending '.mp4', expected one of .png"),
+        (("--data", "synthetic:7", "--out", "mean.mp4"), 1, "got the ending '.mp4', expected"),
     ],
 )
 def test_bad_input(bundle: Path, arguments: tuple[str, ...], status: int, message: str) -> None:

@@ -46,13 +46,6 @@ def test_an_error_of_ours_is_one_line_and_exit_1(run_with, error: FerEdgeError) 
     assert result.stdout == ""
 
 
-def test_an_interrupt_is_one_line_and_exit_1(run_with) -> None:
-    result = run_with(_raise(KeyboardInterrupt()))
-    assert result.exit_code == 1
-    assert result.stderr.startswith("interrupted")
-    assert result.stderr.count("\n") == 1
-
-
 def test_a_fault_of_the_program_is_not_dressed_up(run_with) -> None:
     assert isinstance(run_with(_raise(ZeroDivisionError())).exception, ZeroDivisionError)
 

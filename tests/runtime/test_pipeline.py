@@ -352,7 +352,7 @@ class TestCommand:
         arguments = ["run", tmp_path / "bundle", "--source", clip, "--whole-frame"]
         arguments += ["--json", out / "seen.jsonl", "--annotate", out / "seen.mp4"]
         done = _child(_INTERRUPTED, *arguments)
-        assert done.returncode == 1
+        assert done.returncode == 130
         assert done.stderr.splitlines()[-1].startswith("interrupted")
         assert os.listdir(out) == []
 
