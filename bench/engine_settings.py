@@ -26,13 +26,13 @@ from fer_edge.bench.workload import camera_face
 from fer_edge.cli.console import progress
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import require
+from fer_edge.core.evaluate import evaluate
 from fer_edge.core.files import write_json
 from fer_edge.core.json import encode
 from fer_edge.core.tables import Column, Table, print_table
 from fer_edge.core.telemetry import without_telemetry
 from fer_edge.core.types import Array, Float32, Progress, Uint8
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.inference import Network
 from fer_edge.runtime.session import Session
 

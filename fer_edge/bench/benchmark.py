@@ -27,6 +27,7 @@ from fer_edge.bench.scenarios import ColdStart, after_idle, cold_start
 from fer_edge.bench.workload import VariantRun, streaming_step
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.core.errors import InputError
+from fer_edge.core.evaluate import evaluate
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.machine import machine_report
@@ -34,7 +35,6 @@ from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
 from fer_edge.data.dataset import Role
-from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.inference import Network
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session

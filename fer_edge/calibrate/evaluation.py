@@ -20,6 +20,7 @@ from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits, LstmStorage
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
+from fer_edge.core.evaluate import evaluate, evaluate_windows
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
 from fer_edge.core.metrics import AccuracyReport, PairedReport, accuracy_report, fit_temperature, paired_report, softmax
@@ -31,7 +32,6 @@ from fer_edge.data.statistics import leaked_rows
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import load_graph
 from fer_edge.graph.weight_compression import STORAGE
-from fer_edge.runtime.evaluate import evaluate, evaluate_windows
 from fer_edge.runtime.inference import Network
 
 __all__ = [

@@ -16,9 +16,9 @@ from fer_edge.calibrate.int8_variants import FormGraphs, form_graphs
 from fer_edge.calibrate.ptq import float_nodes, prepared_encoder, quantize_encoder, quantize_until
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
 from fer_edge.calibrate.sensitivity import layer_costs, sensitive_first
+from fer_edge.core.evaluate import evaluate
 from fer_edge.core.types import Float32, Uint8
 from fer_edge.graph.graph import GraphIndex
-from fer_edge.runtime.evaluate import evaluate
 from fer_edge.runtime.inference import Network
 
 __all__ = ["gate_use", "restore_accuracy"]

@@ -16,6 +16,7 @@ from fer_edge.calibrate.int8_variants import FormGraphs
 from fer_edge.calibrate.ptq import NNCF_VERSION, float_nodes, prepared_encoder, quantize_encoder
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.evaluate import StillOutputs, evaluate_windows
 from fer_edge.core.files import read_json
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.manifest import timestamp
@@ -27,7 +28,6 @@ from fer_edge.graph.graph import GraphIndex, dump_graph
 from fer_edge.graph.layers import layer_of
 from fer_edge.graph.qdq import to_signed_int8
 from fer_edge.graph.weight_compression import STORAGE, store_weights_int8
-from fer_edge.runtime.evaluate import StillOutputs, evaluate_windows
 from fer_edge.runtime.inference import Network
 
 __all__ = ["LayerCost", "SensitivityReport", "layer_costs", "sensitive_first", "sensitivity_of"]

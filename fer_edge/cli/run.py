@@ -53,9 +53,9 @@ def command(
     outputs; a file's run then writes nothing. A camera that delivers no more frames ends the run with status 1 and
     keeps its outputs.
     """
+    from fer_edge.bench.recording import RunOutputs, record_run
     from fer_edge.core.errors import SessionError
     from fer_edge.demo.drawn_source import open_any_source
-    from fer_edge.runtime.pipeline import RunOutputs, run_source
     from fer_edge.runtime.recognizer import Recognizer
 
     records = sys.stdout if json_out == options.STDOUT else json_out
@@ -73,7 +73,7 @@ def command(
         with Recognizer(bundle, variant=variant, provider=provider, threads=threads, engines=engines) as recognizer:
             info = recognizer.info
             console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
-            summary = run_source(recognizer, frames, outputs=outputs, whole_frame=whole_frame, on_result=update)
+            summary = record_run(recognizer, frames, outputs=outputs, whole_frame=whole_frame, on_result=update)
     if summary.frames_expected and summary.frames < summary.frames_expected:
         console.print(f"note: {source} announces {summary.frames_expected} frames, {summary.frames} could be read")
     if json_out != options.STDOUT:

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final, Literal
 
+from fer_edge.core.accuracy import AccuracyReport
 from fer_edge.core.errors import BundleError, InputError
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.core.metrics import AccuracyReport
 from fer_edge.core.preprocess import PreprocessSpec
 
 __all__ = [

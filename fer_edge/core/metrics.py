@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fer_edge.core.accuracy import AccuracyReport, expect_fraction, softmax
 from fer_edge.core.errors import InputError
-from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Array, Int64
 
@@ -39,59 +39,6 @@ _TEMPERATURE_RANGE: Final = (0.05, 20.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AccuracyReport:
-    """How one variant did on one split; every rate is a fraction in [0, 1].
-
-    `per_class` holds the recall of each class that occurs among the labels, and the macro averages run over these
-    classes. The `*_without_leaked` pair leaves out rows whose pixels also stand in the training split; both are None
-    where that was not asked.
-    """
-
-    dataset: str
-    split: str
-    n: int
-    top1: float
-    macro_precision: float
-    macro_recall: float
-    macro_f1: float
-    per_class: Mapping[str, float]
-    ece: float
-    top1_without_leaked: float | None = None
-    n_without_leaked: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InputError(f"an accuracy report needs at least one row, got n = {self.n}")
-        rates = {
-            "top1": self.top1,
-            "macro_precision": self.macro_precision,
-            "macro_recall": self.macro_recall,
-            "macro_f1": self.macro_f1,
-            "ece": self.ece,
-            **{f"per_class.{label}": recall for label, recall in self.per_class.items()},
-        }
-        if self.top1_without_leaked is not None:
-            rates["top1_without_leaked"] = self.top1_without_leaked
-        for name, rate in rates.items():
-            _expect_fraction(name, rate)
-        if (self.top1_without_leaked is None) != (self.n_without_leaked is None):
-            raise InputError("top1_without_leaked and n_without_leaked are given together or not at all")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values under the field names."""
-        return dict(encode(self))
-
-    @classmethod
-    def from_json(cls, value: Any) -> AccuracyReport:
-        """Inverse of `to_json`.
-
-        Raises:
-            InputError: a key is missing or unknown, or a value is out of range.
-        """
-        return decode(cls, value)
-
-
-@dataclass(frozen=True, kw_only=True)
 class PairedReport:
     """What changed between a reference and another variant on the same rows.
 
@@ -112,7 +59,7 @@ class PairedReport:
         if self.n < 1:
             raise InputError(f"a paired report needs at least one row, got n = {self.n}")
         for name in ("flip_rate", "agreement", "mcnemar_p"):
-            _expect_fraction(name, getattr(self, name))
+            expect_fraction(name, getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,26 +70,6 @@ class FriedmanReport:
     p: float
     mean_ranks: tuple[float, ...]
     blocks: int
-
-
-def softmax(logits: ArrayLike, *, temperature: float = 1.0) -> Array:
-    """Softmax over the last axis, in the logits' own float type.
-
-    Args:
-        logits: float (..., C).
-        temperature: logits are divided by it first.
-
-    Raises:
-        InputError: the temperature is not a positive number.
-    """
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise InputError(f"temperature must be a positive number, got {temperature}")
-    values = np.asarray(logits)
-    if values.dtype.kind != "f":
-        values = values.astype(np.float64)
-    scaled = values / values.dtype.type(temperature)
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def accuracy_report(
@@ -376,7 +303,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         InputError: a value is outside [0, 1].
     """
     for index, p in enumerate(p_values):
-        _expect_fraction(f"p_values[{index}]", p)
+        expect_fraction(f"p_values[{index}]", p)
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for step, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -412,7 +339,3 @@ def _check_rows(
             f"labels must be integers in 0..{scores.shape[1] - 1}, got {truth.dtype} {truth.min()}..{truth.max()}"
         )
     return scores, truth
-
-
-def _expect_fraction(name: str, value: float) -> None:
-    expect(0.0 <= value <= 1.0, name, value, "a fraction in [0, 1]")

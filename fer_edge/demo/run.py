@@ -24,10 +24,10 @@ from fer_edge.demo.report import ClipOutcome, DemoReport, SyntheticAccuracy, ren
 from fer_edge.export.recipe import load_target
 from fer_edge.export.selection import choose_target
 from fer_edge.export.target import TargetReport, export_target
-from fer_edge.runtime.annotate import annotate_frame, write_annotated_image
-from fer_edge.runtime.evaluate import evaluate
+from fer_edge.bench.annotate import annotate_frame, write_annotated_image
+from fer_edge.core.evaluate import evaluate
 from fer_edge.runtime.inference import Network
-from fer_edge.runtime.pipeline import RunOutputs, run_source
+from fer_edge.bench.recording import RunOutputs, record_run
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_recognizer import FrameResult
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
@@ -215,6 +215,6 @@ def _recognise_clip(
         progress(f"recognising the clip: {bundle.manifest.name}", result.index + 1, source.frames or 0)
 
     with witness.source() as source, Recognizer(bundle) as recognizer:
-        summary = run_source(recognizer, source, outputs=RunOutputs(annotate=video), on_result=on_result)
+        summary = record_run(recognizer, source, outputs=RunOutputs(annotate=video), on_result=on_result)
     outcome = ClipOutcome(summary=summary, frames_judged=witness.judged, frames_agreeing=witness.agreeing)
     return outcome, witness.strip

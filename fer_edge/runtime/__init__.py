@@ -13,11 +13,10 @@ from fer_edge.core.errors import (
     SessionError,
 )
 from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face, prepare_stills, to_grey
-from fer_edge.runtime.annotate import annotate_frame
 from fer_edge.runtime.detector import CropGeometry, FaceDetector, FaceFinder, FoundFaces, HaarDetector
 from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.inference import Network, NetworkInfo
-from fer_edge.runtime.pipeline import RunOutputs, RunSummary, run_source
+from fer_edge.runtime.pipeline import RunSummary, run_source
 from fer_edge.runtime.providers import ENGINE_PROVIDERS, PROVIDERS, open_session
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions, StreamOutputs
 from fer_edge.runtime.session import Session, SessionInfo, TensorSpec
@@ -51,7 +50,6 @@ __all__ = [
     "OutputError",
     "PreprocessSpec",
     "Recognizer",
-    "RunOutputs",
     "RunSummary",
     "Session",
     "SessionError",
@@ -63,7 +61,6 @@ __all__ = [
     "TrackerOptions",
     "VideoRecognizer",
     "VideoSource",
-    "annotate_frame",
     "cut_face",
     "open_session",
     "open_source",

@@ -11,11 +11,11 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from fer_edge.core.accuracy import softmax
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, FerEdgeError, InputError, SessionError
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Manifest, Variant
-from fer_edge.core.metrics import softmax
 from fer_edge.core.types import Array, Float32, Int64, Uint8
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session

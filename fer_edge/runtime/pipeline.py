@@ -1,78 +1,26 @@
-"""Runs a recognizer over a video source; counts, and writes only the outputs that are named."""
+"""Runs a recognizer over a video source from its first frame to its last, and counts."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import numpy as np
 
-from fer_edge.core.errors import DataError, OutputError
-from fer_edge.core.files import scratch_file, writing
+from fer_edge.core.errors import DataError
 from fer_edge.core.json import encode
-from fer_edge.runtime.annotate import annotate_frame, annotated_video, check_annotation_path, write_annotated_image
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.inference import NetworkInfo
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_recognizer import FrameResult, VideoRecognizer
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
-__all__ = ["RunOutputs", "RunSummary", "check_output", "run_source"]
+__all__ = ["RunSummary", "run_source"]
 
 _TIMES_KEPT: Final = 65_536
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOutputs:
-    """What a run writes; no other frame, crop or estimate is kept.
-
-    Attributes:
-        annotate: file of the annotated video, or of the annotated image for a photograph.
-        records: JSON lines: a path, or an open text stream.
-        overwrite: replace files that exist.
-    """
-
-    annotate: Path | None = None
-    records: Path | TextIO | None = None
-    overwrite: bool = False
-
-    def check(self, source: VideoSource) -> None:
-        """Refuse outputs that could not be written, before any work.
-
-        Raises:
-            InputError: a file name whose ending is no format for this source.
-            OutputError: a file that exists, without `overwrite`.
-        """
-        if self.annotate is not None:
-            check_annotation_path(self.annotate, still=source.kind == "image")
-        for path in (self.annotate, self.records):
-            if isinstance(path, Path):
-                check_output(path, source=source.name, overwrite=self.overwrite)
-
-
-def check_output(path: Path, *, source: str, overwrite: bool) -> None:
-    """Refuse an output that must not be written.
-
-    Raises:
-        OutputError: a folder, the source itself, or a file that exists, without `overwrite`.
-    """
-    with writing(path):
-        exists = path.exists()
-    if not exists:
-        return
-    if path.is_dir():
-        raise OutputError(f"{path}: got a folder, expected a file; choose another name")
-    if os.path.exists(source) and path.samefile(source):
-        raise OutputError(f"{path} is the source itself; choose another name")
-    if not overwrite:
-        raise OutputError(f"{path} exists; choose another name or pass --overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,62 +63,51 @@ def run_source(
     recognizer: Recognizer,
     source: VideoSource,
     *,
-    outputs: RunOutputs | None = None,
     detector: FaceDetector | None = None,
     whole_frame: bool = False,
-    on_result: Callable[[FrameResult], None] | None = None,
+    on_frame: Callable[[SourceFrame, FrameResult], None] | None = None,
 ) -> RunSummary:
-    """Recognise every frame of a source.
+    """Recognise every frame of a source; nothing is written and no frame is kept.
 
-    A camera's run ends with Ctrl-C, or when the camera gives no more frames (`RunSummary.lost`); outputs are written
-    either way. In a file's run Ctrl-C is passed on, and nothing is written.
+    A camera's run ends with Ctrl-C, or when the camera gives no more frames (`RunSummary.lost`). In a file's run Ctrl-C
+    is passed on.
 
     Args:
         recognizer: stays open; the caller closes it.
         source: stays open; the caller closes it.
-        outputs: what to write; nothing by default.
         detector: finds faces; `HaarDetector` by default.
         whole_frame: the frames are face crops; no detector runs.
-        on_result: called after every frame.
+        on_frame: called after every frame with the frame and its result.
 
     Raises:
-        InputError: outputs that do not suit the source.
-        DataError: a source that cannot be read.
-        OutputError: an output that exists or cannot be written; no partial output is left.
+        DataError: a source that cannot be read, or has no frame.
         SessionError: no detector is available, or the engine failed on a photograph.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import Recognizer, SourceFrame, VideoSource, run_source
+        >>> drawn = (SourceFrame(image=np.zeros((48, 64, 3), np.uint8), timestamp_s=i / 10) for i in range(3))
+        >>> source = VideoSource(drawn, name="mine", kind="file", frame_rate=10.0)
+        >>> with Recognizer("nano") as recognizer:
+        ...     run_source(recognizer, source, whole_frame=True).frames_with_face
+        3
     """
-    outputs = outputs or RunOutputs()
-    outputs.check(source)
     video = VideoRecognizer(recognizer, detector=detector, clock=time.monotonic if source.live else None)
     counts = _Counts()
     started = time.perf_counter()
     interrupted = False
-    with contextlib.ExitStack() as stack:
-        emit = stack.enter_context(_record_writer(outputs.records))
-        emit({"record": "run", "source": source.name, **recognizer.info.to_json()})
-        pictures = None
-        if outputs.annotate is not None and source.kind != "image":
-            pictures = stack.enter_context(annotated_video(outputs.annotate, frame_rate=source.frame_rate))
-        try:
-            for frame in source:
-                result = _recognise(video, frame, still=source.kind == "image", whole_frame=whole_frame)
-                counts.add(result)
-                emit({"record": "frame", **result.to_json()})
-                if pictures is not None:
-                    pictures.write(annotate_frame(frame.image, result.estimates))
-                elif outputs.annotate is not None:
-                    write_annotated_image(outputs.annotate, annotate_frame(frame.image, result.estimates))
-                if on_result is not None:
-                    on_result(result)
-        except KeyboardInterrupt:
-            if not source.live:
-                raise
-            interrupted = True
-        summary = counts.summary(
-            source=source, info=recognizer.info, seconds=time.perf_counter() - started, interrupted=interrupted
-        )
-        emit({"record": "summary", **summary.to_json()})
-    return summary
+    try:
+        for frame in source:
+            result = _recognise(video, frame, still=source.kind == "image", whole_frame=whole_frame)
+            counts.add(result)
+            if on_frame is not None:
+                on_frame(frame, result)
+    except KeyboardInterrupt:
+        if not source.live:
+            raise
+        interrupted = True
+    seconds = time.perf_counter() - started
+    return counts.summary(source=source, info=recognizer.info, seconds=seconds, interrupted=interrupted)
 
 
 def _recognise(video: VideoRecognizer, frame: SourceFrame, *, still: bool, whole_frame: bool) -> FrameResult:
@@ -224,40 +161,3 @@ class _Counts:
             interrupted=interrupted,
             lost=source.lost,
         )
-
-
-@contextlib.contextmanager
-def _record_writer(target: Path | TextIO | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Yield a function that writes one record per line, to a stream at once or to a file that appears on success."""
-    if target is None:
-        yield lambda record: None
-    elif not isinstance(target, Path):
-        stream = target
-        yield lambda record: _print(stream, record)
-    else:
-        with scratch_file(target) as scratch:
-            with writing(target):
-                file = scratch.open("w", encoding="utf-8")
-            try:
-                yield lambda record: _append(file, target, record)
-            finally:
-                with writing(target):
-                    file.close()
-
-
-def _print(stream: TextIO, record: Mapping[str, Any]) -> None:
-    try:
-        print(_line(record), end="", file=stream, flush=True)
-    except BrokenPipeError:  # the reader closed its end
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write the records: {error.strerror or error}") from error
-
-
-def _append(file: TextIO, target: Path, record: Mapping[str, Any]) -> None:
-    with writing(target):
-        file.write(_line(record))
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny import SIZE, WINDOW, tiny_bundle
 
+from fer_edge.bench.annotate import annotate_frame
 from fer_edge.core.bundle import PreprocessSpec
 from fer_edge.core.errors import FrameError, InputError
 from fer_edge.core.preprocess import cut_face
-from fer_edge.runtime.annotate import annotate_frame
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_recognizer import VideoRecognizer

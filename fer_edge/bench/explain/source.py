@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_edge.bench.explain.drawing import draw_frame, draw_panel, draw_strip
-from fer_edge.bench.explain.video import FrameExplanation, VideoExplainer
-from fer_edge.core.errors import DataError, InputError
-from fer_edge.core.json import encode, expect
-from fer_edge.core.preprocess import PreprocessSpec, crop_rectangle
-from fer_edge.core.types import Uint8
-from fer_edge.runtime.annotate import (
+from fer_edge.bench.annotate import (
     AnnotatedVideo,
     annotated_video,
     check_annotation_path,
     is_image_path,
     write_annotated_image,
 )
+from fer_edge.bench.explain.drawing import draw_frame, draw_panel, draw_strip
+from fer_edge.bench.explain.video import FrameExplanation, VideoExplainer
+from fer_edge.bench.recording import check_output
+from fer_edge.core.errors import DataError, InputError
+from fer_edge.core.json import encode, expect
+from fer_edge.core.preprocess import PreprocessSpec, crop_rectangle
+from fer_edge.core.types import Uint8
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.estimate import BoxXyxy
 from fer_edge.runtime.inference import NetworkInfo
-from fer_edge.runtime.pipeline import check_output
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 

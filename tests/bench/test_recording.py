@@ -17,14 +17,15 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny import WINDOW, tiny_bundle
 
+from fer_edge.bench.annotate import annotated_video, write_annotated_image
+from fer_edge.bench.recording import RunOutputs, record_run
 from fer_edge.cli import main
 from fer_edge.core.errors import DataError, FerEdgeError, FrameError, InputError, OutputError
 from fer_edge.demo import drawn_source
 from fer_edge.demo.drawn_source import open_any_source
-from fer_edge.runtime.annotate import annotated_video, write_annotated_image
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
 from fer_edge.runtime.inference import NetworkInfo
-from fer_edge.runtime.pipeline import RunOutputs, _Counts, run_source
+from fer_edge.runtime.pipeline import _Counts
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_recognizer import FrameResult
 from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
@@ -110,7 +111,7 @@ class TestRun:
     def test_counts_and_writes_what_was_asked_for(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
         outputs = RunOutputs(annotate=tmp_path / "out" / "seen.mp4", records=tmp_path / "out" / "seen.jsonl")
         with open_source(str(clip)) as source:
-            summary = run_source(recognizer, source, outputs=outputs, whole_frame=True)
+            summary = record_run(recognizer, source, outputs=outputs, whole_frame=True)
         assert (summary.frames, summary.frames_expected, summary.frames_with_face, summary.faces) == (20, 20, 20, 1)
         assert sum(summary.driver_labels.values()) == 18, "from the third frame on the face is the driver's"
         first, *frames, last = _records(tmp_path / "out" / "seen.jsonl")
@@ -134,7 +135,7 @@ class TestRun:
         empty.mkdir()
         monkeypatch.chdir(empty)
         with open_source(str(clip)) as source:
-            run_source(recognizer, source, whole_frame=True)
+            record_run(recognizer, source, whole_frame=True)
         assert os.listdir(empty) == []
 
     def test_a_photograph(self, recognizer: Recognizer, tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ class TestRun:
         stream = io.StringIO()
         outputs = RunOutputs(annotate=tmp_path / "seen.jpg", records=stream)
         with open_source(str(tmp_path / "face.png")) as source:
-            summary = run_source(recognizer, source, outputs=outputs, whole_frame=True)
+            summary = record_run(recognizer, source, outputs=outputs, whole_frame=True)
         assert summary.frames == 1
         assert cv2.imread(str(tmp_path / "seen.jpg")).any()
         frame = json.loads(stream.getvalue().splitlines()[1])
@@ -161,10 +162,10 @@ class TestRun:
         outputs = RunOutputs(annotate=tmp_path / "out" / "seen.avi", records=tmp_path / "out" / "seen.jsonl")
         if kind == "file":
             with pytest.raises(KeyboardInterrupt):
-                run_source(recognizer, _own(frames()), outputs=outputs, whole_frame=True)
+                record_run(recognizer, _own(frames()), outputs=outputs, whole_frame=True)
             assert os.listdir(tmp_path / "out") == []
         else:
-            summary = run_source(recognizer, _own(frames(), kind=kind), outputs=outputs, whole_frame=True)
+            summary = record_run(recognizer, _own(frames(), kind=kind), outputs=outputs, whole_frame=True)
             assert (summary.frames, summary.interrupted) == (3, True)
             assert sorted(os.listdir(tmp_path / "out")) == ["seen.avi", "seen.jsonl"]
             assert _records(tmp_path / "out" / "seen.jsonl")[-1]["interrupted"] is True
@@ -173,7 +174,7 @@ class TestRun:
         taken_s = time.monotonic() - 0.4
         frame = SourceFrame(image=np.zeros((64, 96, 3), np.uint8), timestamp_s=taken_s)
         results: list[Any] = []
-        run_source(recognizer, _own(iter([frame]), kind="camera"), whole_frame=True, on_result=results.append)
+        record_run(recognizer, _own(iter([frame]), kind="camera"), whole_frame=True, on_result=results.append)
         assert results[0].estimates[0].age_ms >= 400
 
     def test_a_camera_that_is_lost_is_no_end(
@@ -190,7 +191,7 @@ class TestRun:
         monkeypatch.setattr(drawn_source, "open_any_source", lost)
         done = _command("run", tmp_path / "bundle", "--source", 0, "--whole-frame", "--json", tmp_path / "seen.jsonl")
         assert done.exit_code == 1
-        assert done.stderr.splitlines()[-1].startswith("error: the camera '0' gives no more frames; what came before")
+        assert done.stderr.splitlines()[-1].startswith("error: the camera '0' gives no more frames; the frames before")
         summary = _records(tmp_path / "seen.jsonl")[-1]
         assert (summary["frames"], summary["interrupted"]) == (1, False)
         assert summary["lost"] == "the camera '0' gives no more frames"
@@ -213,7 +214,7 @@ class TestRun:
     def test_no_frame_at_all(self, recognizer: Recognizer, tmp_path: Path) -> None:
         outputs = RunOutputs(records=tmp_path / "seen.jsonl")
         with pytest.raises(DataError, match="got no frame"):
-            run_source(recognizer, _own(iter([])), outputs=outputs)
+            record_run(recognizer, _own(iter([])), outputs=outputs)
         assert not (tmp_path / "seen.jsonl").exists()
 
     def test_a_real_drive(self, recognizer: Recognizer) -> None:
@@ -224,7 +225,7 @@ class TestRun:
         path = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "carphone_pristine.mp4"
         with open_source(str(path)) as source:
             frames = [frame for _, frame in zip(range(40), source, strict=False)]
-        summary = run_source(recognizer, _own(iter(frames)))
+        summary = record_run(recognizer, _own(iter(frames)))
         assert (summary.frames, summary.faces) == (40, 1)
         assert summary.frames_with_face > 35
         assert sum(summary.driver_labels.values()) > 30
@@ -236,20 +237,20 @@ class TestOutputs:
             path = tmp_path / "old.avi"
             path.write_text("old")
             with open_source(str(clip)) as source, pytest.raises(OutputError, match=r"exists.*--overwrite"):
-                run_source(recognizer, source, outputs=RunOutputs(**{field: path}), whole_frame=True)
+                record_run(recognizer, source, outputs=RunOutputs(**{field: path}), whole_frame=True)
             assert path.read_text() == "old"
             with open_source(str(clip)) as source:
-                run_source(recognizer, source, outputs=RunOutputs(**{field: path}, overwrite=True), whole_frame=True)
+                record_run(recognizer, source, outputs=RunOutputs(**{field: path}, overwrite=True), whole_frame=True)
             assert path.stat().st_size > 100
 
     def test_the_source_is_never_overwritten(self, recognizer: Recognizer, clip: Path) -> None:
         with open_source(str(clip)) as source, pytest.raises(OutputError, match="is the source itself"):
-            run_source(recognizer, source, outputs=RunOutputs(annotate=clip, overwrite=True))
+            record_run(recognizer, source, outputs=RunOutputs(annotate=clip, overwrite=True))
 
     @pytest.mark.parametrize("name", ["seen.png", "seen", "seen.gif"])
     def test_endings_that_are_no_video(self, recognizer: Recognizer, clip: Path, tmp_path: Path, name: str) -> None:
         with open_source(str(clip)) as source, pytest.raises(InputError, match="expected for the annotated video"):
-            run_source(recognizer, source, outputs=RunOutputs(annotate=tmp_path / name))
+            record_run(recognizer, source, outputs=RunOutputs(annotate=tmp_path / name))
 
     def test_frames_of_another_size(self, tmp_path: Path) -> None:
         with annotated_video(tmp_path / "out.avi", frame_rate=10.0) as video:
@@ -276,7 +277,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from fer_edge.core.errors import OutputError
-from fer_edge.runtime.annotate import annotated_video
+from fer_edge.bench.annotate import annotated_video
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 random = np.random.default_rng(0)
@@ -291,7 +292,7 @@ except OutputError as error:
 
 _INTERRUPTED = """
 import os, signal
-import fer_edge.runtime.pipeline as pipeline
+import fer_edge.bench.recording as pipeline
 from fer_edge.cli import main
 
 append = pipeline._append

@@ -1,29 +1,36 @@
-"""Logits of a network on labelled stills: the one evaluation loop, for calibration's gate and the benchmark alike."""
+"""The one evaluation loop over stills, for calibration's gate, the benchmark and the demo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
-from fer_edge.core.types import Array, Float32, Uint8
+from fer_edge.core.types import Array, Float32, Int64, Uint8
 
-if TYPE_CHECKING:
-    from fer_edge.runtime.inference import Network
+__all__ = ["StillNetwork", "StillOutputs", "evaluate", "evaluate_windows"]
 
-__all__ = ["StillOutputs", "evaluate", "evaluate_windows"]
+
+class StillNetwork(Protocol):
+    """What `evaluate` needs of a network; `fer_edge.runtime.Network` has it."""
+
+    def encode(self, frames: Uint8) -> Float32:
+        """Compute features: uint8 (N, S, S) -> float32 (N, F)."""
+
+    def logits(self, features: Float32, length: Int64) -> Float32:
+        """Compute logits: float32 (B, T, F), int64 (B,) -> float32 (B, C)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StillOutputs:
-    """What a network says of stills.
+    """Outputs of a network for stills.
 
     Attributes:
-        features: float32 (N, F) of the encoder.
+        features: float32 (N, F).
         by_window: window T -> float32 (N, C), logits before temperature.
     """
 
@@ -32,7 +39,7 @@ class StillOutputs:
 
 
 def evaluate(
-    network: Network,
+    network: StillNetwork,
     stills: Uint8,
     spec: PreprocessSpec,
     *,
@@ -40,14 +47,14 @@ def evaluate(
     window: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float32:
-    """Logits of every still, before temperature.
+    """Compute the logits of every still, before temperature.
 
     Args:
         network: an open network.
-        stills: uint8 (N, H, W) grey faces, already cropped; may be memory-mapped, `batch` of them are read at a time.
+        stills: uint8 (N, H, W) grey raw crops; may be memory-mapped, `batch` of them are read at a time.
         spec: the bundle's preprocessing.
-        batch: stills in one call.
-        window: frames T that the head sees; each still is repeated T times.
+        batch: stills per run.
+        window: frames T of the head's window; each still is repeated T times.
         progress: called with (stills done, N).
 
     Returns:
@@ -55,14 +62,14 @@ def evaluate(
 
     Raises:
         InputError: no still, another dtype or shape, or batch or window below 1.
-        SessionError: the engine failed, or gave a logit that is not finite.
+        SessionError: the engine failed, or computed NaN.
     """
     outputs = evaluate_windows(network, stills, spec, batch=batch, windows=(window,), progress=progress)
     return outputs.by_window[window]
 
 
 def evaluate_windows(
-    network: Network,
+    network: StillNetwork,
     stills: Uint8,
     spec: PreprocessSpec,
     *,
@@ -70,11 +77,11 @@ def evaluate_windows(
     windows: Sequence[int] = (1,),
     progress: Callable[[int, int], None] | None = None,
 ) -> StillOutputs:
-    """As `evaluate`, at several windows, for one pass of the encoder."""
+    """Compute the logits at several windows with one pass of the encoder; as `evaluate`."""
     if batch < 1 or not windows or min(windows) < 1:
-        raise InputError(f"batch and window must be at least 1, got {batch} and {', '.join(map(str, windows))}")
+        raise InputError(f"batch, windows: got {batch} and {tuple(windows)}, expected 1 or more each")
     if len(stills) == 0:
-        raise InputError("no still to evaluate")
+        raise InputError("stills: got none, expected at least one")
     encoded: list[Float32] = []
     parts: dict[int, list[Float32]] = {window: [] for window in windows}
     for start in range(0, len(stills), batch):

@@ -9,8 +9,8 @@ import pytest
 from tiny import tiny_bundle
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.evaluate import evaluate, evaluate_windows
 from fer_edge.core.preprocess import prepare_stills
-from fer_edge.runtime.evaluate import evaluate, evaluate_windows
 from fer_edge.runtime.inference import Network
 
 
@@ -52,9 +52,9 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, stills: np.ndarray)
     bundle = tiny_bundle(tmp_path / "bundle")
     spec = bundle.manifest.preprocess
     with Network.open(bundle) as network:
-        with pytest.raises(InputError, match="no still"):
+        with pytest.raises(InputError, match="stills: got none"):
             evaluate(network, stills[:0], spec)
-        with pytest.raises(InputError, match="at least 1"):
+        with pytest.raises(InputError, match="expected 1 or more"):
             evaluate(network, stills, spec, window=0)
         with pytest.raises(InputError, match="uint8"):
             evaluate(network, stills.astype(np.float32), spec)
