@@ -111,10 +111,10 @@ def _settings(*pairs: str) -> list[str]:
 
 
 def _write_clip(path: Path) -> None:
-    from fer_edge.data.faces import synthetic_clip
+    from fer_edge.data.faces import synthetic_frames
 
-    frames = synthetic_clip("happy", frames=12, frame_rate=12.0, seed=1).frames
-    height, width = frames.shape[1:3]
+    frames = [each.image for each in synthetic_frames("happy", frames=12, frame_rate=12.0, seed=1)]
+    height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (width, height))
     for frame in frames:
         writer.write(frame)

@@ -1,4 +1,4 @@
-"""Seeded synthetic clips of a driver whose face goes from neutral to an expression and back."""
+"""Drawn clips of a driver whose face changes from neutral to an expression and back."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.json import expect
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.core.types import Float32, Int64, Uint8
+from fer_edge.core.types import Float32, Uint8
 from fer_edge.data.faces.parameters import ActionUnits, Box, Camera, Face, Pose
 from fer_edge.data.faces.random_source import Draws, random_units
 from fer_edge.data.faces.render import apply_camera, draw_face, face_centre_shift
 from fer_edge.data.faces.scenes import cabin, paint_torso, random_cloth
 from fer_edge.data.faces.stills import random_face
 
-__all__ = ["ClipFrame", "SyntheticClip", "synthetic_clip", "synthetic_frames"]
+__all__ = ["ClipFrame", "synthetic_frames"]
 
 _NEUTRAL = EXPRESSIONS.index("neutral")
-_SHOWN = 0.5  # intensity from which on a frame carries the expression's label
-_SHORTEST = 5  # frames an expression needs to rise, stay and fall
+_SHOWN = 0.5  # lowest intensity of a frame with the expression's label
+_SHORTEST = 5  # frames of an onset, an apex and an offset
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFrame:
-    """One frame with its truth.
+    """One frame with its ground truth.
 
     Attributes:
         image: uint8 (H, W, 3) BGR.
-        time_s: from the first frame on.
-        label: index into `labels.EXPRESSIONS`; an expression counts from half its strength on.
+        time_s: seconds since the first frame.
+        label: index into `EXPRESSIONS`; an expression counts from half its strength.
         intensity: 0 neutral to 1 apex.
         box_xyxy: the square face box in pixels.
     """
@@ -45,30 +44,6 @@ class ClipFrame:
     box_xyxy: Box
 
 
-@dataclass(frozen=True, kw_only=True)
-class SyntheticClip:
-    """A clip with its truth.
-
-    Attributes:
-        frames: uint8 (T, H, W, 3) BGR.
-        frame_rate: frames a second.
-        labels: int64 (T,), index into `labels.EXPRESSIONS`, as in `ClipFrame`.
-        intensities: float32 (T,), 0 neutral to 1 apex.
-        boxes_xyxy: float32 (T, 4), the square face box in pixels.
-    """
-
-    frames: Uint8
-    frame_rate: float
-    labels: Int64
-    intensities: Float32
-    boxes_xyxy: Float32
-
-    @property
-    def timestamps_s(self) -> NDArray[np.float64]:
-        """float64 (T,), the first frame at 0."""
-        return np.arange(len(self.frames)) / self.frame_rate
-
-
 def synthetic_frames(
     expression: str | Sequence[str],
     *,
@@ -77,44 +52,27 @@ def synthetic_frames(
     seed: int = 0,
     size: tuple[int, int] = (640, 480),
 ) -> Iterator[ClipFrame]:
-    """The frames of `synthetic_clip`, drawn one at a time as they are asked for.
-
-    Args, Raises:
-        as `synthetic_clip`; arguments are checked at once, not at the first frame.
-    """
-    shown = (expression,) if isinstance(expression, str) else tuple(expression)
-    _check(shown, frames, frame_rate, seed, size)
-    return _frames(shown, frames, frame_rate, seed, size)
-
-
-def synthetic_clip(
-    expression: str | Sequence[str],
-    *,
-    frames: int = 60,
-    frame_rate: float = 20.0,
-    seed: int = 0,
-    size: tuple[int, int] = (640, 480),
-) -> SyntheticClip:
-    """A driver in a cabin, with small head motion, blinks and changing light.
+    """Draw a driver in a cabin, with small head motion, blinks and changing light, one frame at a time.
 
     Args:
-        expression: one of the seven, or several that follow one another, neutral in between.
-        frames: length of the whole clip; at least 5 an expression.
-        frame_rate: frames a second, above 0; sets the speed of head, blinks and light.
-        seed: any whole number from 0; the person, the cabin and all motion.
+        expression: one of the seven, or several in sequence with neutral in between.
+        frames: length of the whole clip; at least 5 per expression.
+        frame_rate: frames per second, above 0; sets the speed of head, blinks and light.
+        seed: a whole number from 0: the person, the cabin and all motion.
         size: width and height in pixels, 96 to 4096 each.
 
     Raises:
-        InputError: an unknown expression, or an argument outside its range.
+        InputError: an unknown expression, or an argument out of range; raised at once, not at the first frame.
     """
-    drawn = list(synthetic_frames(expression, frames=frames, frame_rate=frame_rate, seed=seed, size=size))
-    return SyntheticClip(
-        frames=np.stack([frame.image for frame in drawn]),
-        frame_rate=frame_rate,
-        labels=np.array([frame.label for frame in drawn], np.int64),
-        intensities=np.array([frame.intensity for frame in drawn], np.float32),
-        boxes_xyxy=np.array([frame.box_xyxy for frame in drawn], np.float32),
-    )
+    shown = (expression,) if isinstance(expression, str) else tuple(expression)
+    known = bool(shown) and set(shown) <= set(EXPRESSIONS)
+    expect(known, "expression", shown, f"at least one of {', '.join(EXPRESSIONS)}")
+    expect(frames >= _SHORTEST * len(shown), "frames", frames, f"at least {_SHORTEST} per expression")
+    expect(math.isfinite(frame_rate) and frame_rate > 0, "frame_rate", frame_rate, "a number above 0")
+    expect(seed >= 0, "seed", seed, "a whole number of at least 0")
+    fits = len(size) == 2 and 96 <= min(size) <= max(size) <= 4096
+    expect(fits, "size", size, "(width, height) of 96 to 4096 pixels each")
+    return _frames(shown, frames, frame_rate, seed, size)
 
 
 def _frames(
@@ -145,20 +103,6 @@ def _frames(
         )
 
 
-def _check(shown: tuple[str, ...], frames: int, frame_rate: float, seed: int, size: tuple[int, int]) -> None:
-    unknown = [name for name in shown if name not in EXPRESSIONS]
-    if unknown or not shown:
-        raise InputError(f"unknown expression {unknown}; expected at least one of {', '.join(EXPRESSIONS)}")
-    if frames < _SHORTEST * len(shown):
-        raise InputError(f"frames is {frames}, expected at least {_SHORTEST * len(shown)} ({_SHORTEST} an expression)")
-    if not (math.isfinite(frame_rate) and frame_rate > 0):
-        raise InputError(f"frame_rate is {frame_rate}, expected a number above 0")
-    if seed < 0:
-        raise InputError(f"seed is {seed}, expected a whole number of at least 0")
-    if len(size) != 2 or not 96 <= min(size) <= max(size) <= 4096:
-        raise InputError(f"size is {size}, expected (width, height) of 96 to 4096 pixels each")
-
-
 def _rise_and_fall(count: int) -> Float32:
     """float32 (count,): 0, a smooth onset, the apex at 1, a smooth offset, 0."""
     share = np.linspace(0.0, 1.0, count)
@@ -167,7 +111,7 @@ def _rise_and_fall(count: int) -> Float32:
 
 
 class _Wander:
-    """A smooth random motion about 0, within -1..1: three sines of random phase."""
+    """A smooth random motion within -1..1: three sines of random phase."""
 
     def __init__(self, draws: Draws, *, cycles_per_s: float) -> None:
         self._parts = [
@@ -195,7 +139,7 @@ class _Motion:
         self._blink_period_s, self._blink_start_s = draws.between(2.5, 4.5), draws.between(0.6, 2.0)
 
     def at(self, time_s: float, units: ActionUnits) -> tuple[Face, Box, tuple[float, float]]:
-        """Face, box and where the body stands."""
+        """Return face, box and the position of the body."""
         pose = Pose(
             yaw_deg=7.0 * self._yaw.at(time_s),
             pitch_deg=4.0 * self._pitch.at(time_s),

@@ -1,4 +1,4 @@
-"""What a synthetic face is made of: identity, action units, pose, light, camera, occlusion.
+"""The parameters of a drawn face: identity, action units, pose, light, camera, occlusion.
 
 Expressions are combinations of FACS action units (Ekman, Friesen, Hager: Facial Action Coding System, 2002), after
 the EMFACS prototypes.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from fer_edge.core.errors import InputError
+from fer_edge.core.json import expect
 
 __all__ = [
     "EXPRESSION_UNITS",
@@ -29,70 +30,61 @@ __all__ = [
 ]
 
 Colour: TypeAlias = tuple[float, float, float]
-"""Blue, green, red, each 0..255."""
+"""BGR, each 0..255."""
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 Hair: TypeAlias = Literal["short", "parted", "fringe", "long", "receding", "bald"]
 
 
 def mixed(first: Colour, second: Colour, share: float) -> Colour:
-    """`first` with `share` of `second`."""
+    """Mix `share` of `second` into `first`."""
     return tuple(x + (y - x) * share for x, y in zip(first, second, strict=True))  # type: ignore[return-value]
 
 
-def _check_range(owner: object, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if not low <= value <= high:  # also catches NaN
-            raise InputError(f"{type(owner).__name__}.{name} is {value!r}, expected {low:g} to {high:g}")
+_Ranges: TypeAlias = Mapping[tuple[float, float], tuple[str, ...]]
+"""(low, high) -> fields; no field means all."""
+
+
+class _Checked:
+    """Refuses a field outside its range in `_RANGES`."""
+
+    _RANGES: ClassVar[_Ranges]
+
+    def __post_init__(self) -> None:
+        for (low, high), names in self._RANGES.items():
+            for name in names or [field.name for field in dataclasses.fields(self)]:  # type: ignore[arg-type]
+                value = getattr(self, name)
+                if not low <= value <= high:  # also refuses NaN
+                    raise InputError(f"{type(self).__name__}.{name}: got {value!r}, expected {low:g} to {high:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActionUnits:
+class ActionUnits(_Checked):
     """Strength, 0..1, of each FACS action unit that the renderer draws."""
 
-    au1: float = 0.0
-    """inner brow raiser"""
-    au2: float = 0.0
-    """outer brow raiser"""
-    au4: float = 0.0
-    """brow lowerer"""
-    au5: float = 0.0
-    """upper lid raiser"""
-    au6: float = 0.0
-    """cheek raiser"""
-    au7: float = 0.0
-    """lid tightener"""
-    au9: float = 0.0
-    """nose wrinkler"""
-    au10: float = 0.0
-    """upper lip raiser"""
-    au12: float = 0.0
-    """lip corner puller"""
-    au15: float = 0.0
-    """lip corner depressor"""
-    au17: float = 0.0
-    """chin raiser"""
-    au20: float = 0.0
-    """lip stretcher"""
-    au23: float = 0.0
-    """lip tightener"""
-    au25: float = 0.0
-    """lips part"""
-    au26: float = 0.0
-    """jaw drop"""
-    au27: float = 0.0
-    """mouth stretch"""
-    au43: float = 0.0
-    """eyes closing; 1 is a blink"""
+    au1: float = 0.0  # inner brow raiser
+    au2: float = 0.0  # outer brow raiser
+    au4: float = 0.0  # brow lowerer
+    au5: float = 0.0  # upper lid raiser
+    au6: float = 0.0  # cheek raiser
+    au7: float = 0.0  # lid tightener
+    au9: float = 0.0  # nose wrinkler
+    au10: float = 0.0  # upper lip raiser
+    au12: float = 0.0  # lip corner puller
+    au15: float = 0.0  # lip corner depressor
+    au17: float = 0.0  # chin raiser
+    au20: float = 0.0  # lip stretcher
+    au23: float = 0.0  # lip tightener
+    au25: float = 0.0  # lips part
+    au26: float = 0.0  # jaw drop
+    au27: float = 0.0  # mouth stretch
+    au43: float = 0.0  # eyes closing; 1 is a blink
 
-    def __post_init__(self) -> None:
-        _check_range(self, 0.0, 1.0, *(field.name for field in dataclasses.fields(self)))
+    _RANGES: ClassVar[_Ranges] = {(0.0, 1.0): ()}
 
     def scaled(self, intensity: float) -> ActionUnits:
-        """Every unit times `intensity`, 0..1."""
-        if not 0.0 <= intensity <= 1.0:
-            raise InputError(f"intensity is {intensity!r}, expected 0 to 1")
+        """Multiply every unit by `intensity`, 0..1."""
+        expect(0.0 <= intensity <= 1.0, "intensity", intensity, "0 to 1")
         return ActionUnits(**{name: value * intensity for name, value in dataclasses.asdict(self).items()})
 
 
@@ -129,11 +121,10 @@ EXPRESSION_UNITS: Final[Mapping[str, tuple[ActionUnits, ...]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
-    """The person: what stays the same while the expression changes. Factors are relative to an average face."""
+class Identity(_Checked):
+    """The person, independent of the expression. Factors are relative to an average face."""
 
-    seed: int = 0
-    """grain of skin and hair, and a slight lopsidedness"""
+    seed: int = 0  # grain of skin and hair, and a slight asymmetry
     skin: Colour = (150.0, 178.0, 222.0)
     face_width: float = 1.0
     jaw_width: float = 1.0
@@ -149,86 +140,73 @@ class Identity:
     hair_colour: Colour = (35.0, 50.0, 70.0)
     beard: Literal["none", "stubble", "moustache", "full"] = "none"
     glasses: Literal["none", "thin", "thick"] = "none"
-    age: float = 0.3
-    """0 smooth skin to 1 deep lines"""
+    age: float = 0.3  # 0 smooth skin to 1 deep lines
 
-    def __post_init__(self) -> None:
-        _check_range(
-            self, 0.7, 1.4,
+    _RANGES: ClassVar[_Ranges] = {
+        (0.7, 1.4): (
             "face_width", "jaw_width", "eye_size", "eye_spacing", "nose_width", "nose_length", "mouth_width",
-        )  # fmt: skip
-        _check_range(self, 0.4, 2.0, "brow_thickness", "lip_fullness")
-        _check_range(self, 0.0, 1.0, "age")
+        ),
+        (0.4, 2.0): ("brow_thickness", "lip_fullness"),
+        (0.0, 1.0): ("age",),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pose:
+class Pose(_Checked):
     """Head rotation in degrees: yaw turns to the viewer's right, pitch nods down, roll tilts clockwise."""
 
     yaw_deg: float = 0.0
     pitch_deg: float = 0.0
     roll_deg: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_range(self, -35.0, 35.0, "yaw_deg", "pitch_deg", "roll_deg")
+    _RANGES: ClassVar[_Ranges] = {(-35.0, 35.0): ("yaw_deg", "pitch_deg", "roll_deg")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Light:
-    """One soft lamp and the ambient light. Azimuth is positive to the viewer's right, elevation positive upwards."""
+class Light(_Checked):
+    """One soft lamp and ambient light. Azimuth is positive to the viewer's right, elevation positive upwards."""
 
     azimuth_deg: float = -25.0
     elevation_deg: float = 30.0
-    contrast: float = 0.5
-    """share of the lamp, 0..1; the rest is ambient"""
+    contrast: float = 0.5  # share of the lamp, 0..1; the rest is ambient
     brightness: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check_range(self, -90.0, 90.0, "azimuth_deg", "elevation_deg")
-        _check_range(self, 0.0, 1.0, "contrast")
-        _check_range(self, 0.1, 2.0, "brightness")
+    _RANGES: ClassVar[_Ranges] = {
+        (-90.0, 90.0): ("azimuth_deg", "elevation_deg"), (0.0, 1.0): ("contrast",), (0.1, 2.0): ("brightness",),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Camera:
-    """What the camera adds. Lengths are fractions of the face box, so that they look the same at every size."""
+class Camera(_Checked):
+    """Blur and noise of the camera; lengths are fractions of the face box's side."""
 
-    blur: float = 0.0
-    """standard deviation of the Gaussian, in box sides"""
-    motion_blur: float = 0.0
-    """length of a horizontal smear, in box sides"""
-    noise: float = 0.0
-    """standard deviation in grey levels"""
+    blur: float = 0.0  # standard deviation of the Gaussian
+    motion_blur: float = 0.0  # length of a horizontal smear
+    noise: float = 0.0  # standard deviation in grey levels
 
-    def __post_init__(self) -> None:
-        _check_range(self, 0.0, 0.2, "blur", "motion_blur")
-        _check_range(self, 0.0, 60.0, "noise")
+    _RANGES: ClassVar[_Ranges] = {(0.0, 0.2): ("blur", "motion_blur"), (0.0, 60.0): ("noise",)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Occlusion:
-    """Something in front of the face; `x` and `y` in half box sides from the centre of the face."""
+class Occlusion(_Checked):
+    """An object in front of the face; lengths are in half box sides, `x` and `y` from the centre of the face."""
 
     kind: Literal["hand", "bar", "glare"]
     x: float
     y: float
     size: float = 0.5
-    """extent in half box sides"""
     angle_deg: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_range(self, -2.0, 2.0, "x", "y")
-        _check_range(self, 0.05, 1.5, "size")
+    _RANGES: ClassVar[_Ranges] = {(-2.0, 2.0): ("x", "y"), (0.05, 1.5): ("size",)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """All that `draw_face` needs to know."""
+    """The parameters of `draw_face`."""
 
     identity: Identity = dataclasses.field(default_factory=Identity)
     units: ActionUnits = dataclasses.field(default_factory=ActionUnits)
     pose: Pose = dataclasses.field(default_factory=Pose)
     light: Light = dataclasses.field(default_factory=Light)
     occlusion: Occlusion | None = None
-    gaze: tuple[float, float] = (0.0, 0.0)
-    """where the irises stand, right and down, -1..1"""
+    gaze: tuple[float, float] = (0.0, 0.0)  # position of the irises, right and down, -1..1

@@ -7,23 +7,11 @@ import pytest
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.data.faces import (
-    EXPRESSION_UNITS,
-    ActionUnits,
-    Camera,
-    Draws,
-    Face,
-    Identity,
-    Light,
-    Occlusion,
-    Pose,
-    apply_camera,
-    backdrop,
-    cabin,
-    draw_face,
-    face_in_scene,
-    random_face,
-)
+from fer_edge.data.faces import Face, draw_face, face_in_scene, random_face
+from fer_edge.data.faces.parameters import EXPRESSION_UNITS, ActionUnits, Camera, Identity, Light, Occlusion, Pose
+from fer_edge.data.faces.random_source import Draws
+from fer_edge.data.faces.render import apply_camera
+from fer_edge.data.faces.scenes import backdrop, cabin
 from fer_edge.runtime.detector import HaarDetector
 
 GREY = np.full((120, 120, 3), 128, np.uint8)
@@ -53,14 +41,14 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("make", "named"),
         [
-            (lambda: ActionUnits(au12=1.2), "au12 is 1.2, expected 0 to 1"),
-            (lambda: ActionUnits(au1=float("nan")), "au1 is nan"),
-            (lambda: ActionUnits().scaled(-0.1), "intensity is -0.1"),
-            (lambda: Pose(yaw_deg=60), "yaw_deg is 60, expected -35 to 35"),
-            (lambda: Light(contrast=2), "contrast is 2"),
-            (lambda: Camera(noise=-1), "noise is -1"),
-            (lambda: Identity(jaw_width=3), "jaw_width is 3"),
-            (lambda: Occlusion(kind="bar", x=9, y=0), "x is 9"),
+            (lambda: ActionUnits(au12=1.2), "au12: got 1.2, expected 0 to 1"),
+            (lambda: ActionUnits(au1=float("nan")), "au1: got nan"),
+            (lambda: ActionUnits().scaled(-0.1), "intensity: got -0.1"),
+            (lambda: Pose(yaw_deg=60), "yaw_deg: got 60, expected -35 to 35"),
+            (lambda: Light(contrast=2), "contrast: got 2"),
+            (lambda: Camera(noise=-1), "noise: got -1"),
+            (lambda: Identity(jaw_width=3), "jaw_width: got 3"),
+            (lambda: Occlusion(kind="bar", x=9, y=0), "x: got 9"),
             (lambda: Draws(-1), "seed"),
         ],
     )

@@ -71,9 +71,9 @@ def test_the_smallest_crop_holds_a_face() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"count": 0}, "count is 0"),
-        ({"seed": -1}, "seed is -1"),
-        ({"size": 16}, "size is 16, expected 17 to 512"),
+        ({"count": 0}, "count: got 0"),
+        ({"seed": -1}, "seed: got -1"),
+        ({"size": 16}, "size: got 16, expected 17 to 512"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, int], named: str) -> None:
@@ -82,5 +82,5 @@ def test_bad_arguments_are_named(arguments: dict[str, int], named: str) -> None:
 
 
 def test_a_bad_contact_sheet_is_refused() -> None:
-    with pytest.raises(InputError, match="0 people"):
+    with pytest.raises(InputError, match="people: got 0"):
         contact_sheet(0, seed=0)
