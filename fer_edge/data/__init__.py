@@ -1,4 +1,13 @@
-"""Labelled faces: FER2013, CK+, class-per-folder sets and generated faces, decoded once and mapped afterwards."""
+"""Labelled faces: FER2013, CK+, class folders and drawn faces, decoded once and memory-mapped afterwards.
+
+- `specs`: ``load_dataset("kind:path?option=value")`` and `READERS`, the table of readers.
+- `fer2013`, `ckplus`, `class_folders`, `synthetic`: the readers. To add one, copy `class_folders.py` and register it in
+  `specs.READERS`.
+- `cache`: the flow of every reader: plan, read, cache. `image_files`: image files and class folders.
+- `dataset`: `StillSet` (one split) and `Dataset`. `statistics`: class counts, duplicates, leaks. `sampling`: samples.
+- `clips`, `corruptions`: clips made from stills, and degradations of both.
+- `faces`: the drawn faces.
+"""
 
 from __future__ import annotations
 

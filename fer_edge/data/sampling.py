@@ -1,4 +1,4 @@
-"""A sample of the training split: seeded, hashed, stratified unless told otherwise."""
+"""Samples of the training split: seeded, hashed, stratified by default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, InputError
 from fer_edge.core.json import expect
 from fer_edge.core.types import Int64
 from fer_edge.data.dataset import Dataset, StillSet
@@ -18,7 +18,7 @@ __all__ = ["RowSample", "SampleChoice", "SampleRecipe", "draw_sample"]
 
 SampleChoice: TypeAlias = Literal["stratified", "random", "balanced", "hardest"]
 
-_POOL: Final = 4  # stratified rows looked at for every hard one taken
+_POOL: Final = 4  # stratified candidates per hard row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,10 @@ class SampleRecipe:
 
     Attributes:
         size: rows.
-        seed: of the draw.
-        choice: ``"stratified"`` gives each class its share of the split, ``"balanced"`` all classes the same, as far as
-            they reach; ``"random"`` looks at no class; ``"hardest"`` takes, of four times as many stratified rows,
-            those for which the float network's two best labels lie closest together.
+        seed: seed of the sample.
+        choice: ``"stratified"`` keeps the class frequencies, ``"balanced"`` gives all classes the same number as far as
+            they have rows, ``"random"`` ignores classes, ``"hardest"`` takes, of four times as many stratified rows,
+            those with the smallest margin between the float network's two best labels.
     """
 
     size: int = 512
@@ -48,8 +48,8 @@ class RowSample:
 
     Attributes:
         dataset: the data set's name.
-        dataset_sha256: of the data set as read.
-        seed: of the draw.
+        dataset_sha256: hash of the data set.
+        seed: seed of the sample.
         stills: the rows, in the order of the split.
     """
 
@@ -59,7 +59,7 @@ class RowSample:
     stills: StillSet
 
     def summary(self) -> dict[str, Any]:
-        """Where the rows come from, without the rows."""
+        """Return the origin of the rows, without the rows."""
         return {
             "dataset": self.dataset,
             "dataset_sha256": self.dataset_sha256,
@@ -70,7 +70,7 @@ class RowSample:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The row numbers, with the SHA-256 over their images, labels and numbers; no image."""
+        """Return the row numbers with the SHA-256 over their images, labels and numbers."""
         return {**self.summary(), "rows": self.stills.rows.tolist()}
 
 
@@ -85,18 +85,19 @@ def draw_sample(
     """Draw training rows without replacement.
 
     Args:
-        dataset: with a training split.
+        dataset: a data set with a training split.
         size: rows.
-        seed: of the draw.
-        choice: how, as in `SampleRecipe`.
-        margins: float (N,) of some stills, how far apart the network's two best labels lie; for ``"hardest"``.
+        seed: seed of the sample.
+        choice: as in `SampleRecipe`.
+        margins: computes float (N,), the margin between the network's two best labels; needed for ``"hardest"``.
 
     Raises:
-        InputError: the data set has no training split, or it holds fewer rows; ``"hardest"`` without `margins`.
+        DataError: no training split, or too few rows.
+        InputError: ``"hardest"`` without `margins`.
     """
     train = dataset.split("train")
     if size > len(train):
-        raise InputError(
+        raise DataError(
             f"{dataset.source}: the split {train.name} holds {len(train):,} rows, fewer than the {size:,} of the "
             f"calibration sample; give --set sample.size={max(1, len(train) // 4)}"
         )
@@ -110,7 +111,7 @@ def draw_sample(
         index = _by_class(train, _shares(counts, size), random)
     else:
         if margins is None:
-            raise InputError('sample.choice: "hardest" needs a network to say which rows are hard')
+            raise InputError('sample.choice: got "hardest" without a network, expected one to compute margins')
         pool = _by_class(train, _shares(counts, min(len(train), _POOL * size)), random)
         index = pool[np.argsort(margins(train.subset(pool)), kind="stable")[:size]]
     rows = train.subset(np.sort(index))
@@ -127,7 +128,7 @@ def _by_class(train: StillSet, counts: Sequence[int], random: np.random.Generato
 
 
 def _even(counts: Int64, size: int) -> list[int]:
-    """`size` dealt out to the classes one by one, as long as each has rows left."""
+    """Distribute `size` over the classes evenly, as far as each has rows."""
     given = [0] * len(counts)
     while sum(given) < size:
         open_classes = [label for label, count in enumerate(counts) if given[label] < count]
@@ -137,7 +138,7 @@ def _even(counts: Int64, size: int) -> list[int]:
 
 
 def _shares(counts: Int64, size: int) -> list[int]:
-    """`size` split by the classes' shares; what rounding leaves goes to the largest remainders."""
+    """Distribute `size` by class frequency; the largest remainders get the rest."""
     exact = counts * size / counts.sum()
     whole = np.floor(exact).astype(int)
     order = np.argsort(whole - exact, kind="stable")

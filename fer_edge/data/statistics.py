@@ -1,10 +1,9 @@
-"""What a data set holds: class counts, repeated images, contradicting labels, rows that leak between splits."""
+"""The contents of a data set: class counts, repeated images, contradicting labels, rows that leak between splits."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.json import encode
+from fer_edge.core.types import Int64
 from fer_edge.data.dataset import Dataset, Role, StillSet
 
 __all__ = ["DatasetReport", "SplitReport", "describe", "leaked_rows"]
@@ -19,17 +19,17 @@ __all__ = ["DatasetReport", "SplitReport", "describe", "leaked_rows"]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """One split, counted.
+    """The contents of one split.
 
     Attributes:
-        role: what the split serves, or None.
+        role: the split's role, or None.
         n: images.
         classes: expression -> images.
-        repeated: images that stand earlier in the same split, pixel for pixel.
-        contradictory: groups of identical images within the split that do not agree on the label.
-        leaked: images that also stand in the training split; None for that split itself and where there is none.
-        subjects: different people, where the source names them.
-        with_votes: whether FER+ votes came with the images.
+        repeated: images identical to an earlier one of the split.
+        contradictory: groups of identical images in the split with different labels.
+        leaked: images that are also in the training split; None for that split, and without one.
+        subjects: number of people, where the source names them.
+        with_votes: the images have FER+ votes.
     """
 
     name: str
@@ -46,12 +46,12 @@ class SplitReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetReport:
-    """A data set, counted.
+    """The contents of a data set.
 
     Attributes:
         image_size: width and height in pixels.
-        contradictory: groups of identical images, over all splits, that do not agree on the label.
-        cache: the folder the arrays are mapped from; None where they were decoded into memory.
+        contradictory: groups of identical images in all splits with different labels.
+        cache: the folder of the memory-mapped arrays; None if they are in memory.
     """
 
     name: str
@@ -65,73 +65,70 @@ class DatasetReport:
     cache: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object of this report."""
+        """Return the JSON object of this report."""
         return dict(encode(self))
 
 
 def leaked_rows(dataset: Dataset, split: StillSet) -> NDArray[np.bool_]:
-    """Which images of `split` also stand in the training split, pixel for pixel.
+    """Find the images of `split` that are also in the training split, pixel for pixel.
 
     Returns:
         bool (N,).
 
     Raises:
-        InputError: the data set has no training split (``"train" in dataset.roles`` tells beforehand).
+        DataError: the data set has no training split (``"train" in dataset.roles``).
     """
-    known = set(_fingerprints(dataset.split("train")))
-    return np.array([mark in known for mark in _fingerprints(split)], np.bool_)
+    return np.isin(_fingerprints(split), _fingerprints(dataset.split("train")))
 
 
 def describe(dataset: Dataset) -> DatasetReport:
-    """Count what `dataset` holds."""
-    served: dict[str, Role] = {name: role for role, name in dataset.roles.items()}
-    splits = list(dataset.splits.values())
-    marks = [_fingerprints(split) for split in splits]
-    trained = {
-        mark for split, found in zip(splits, marks, strict=True) if served.get(split.name) == "train" for mark in found
-    }
-    height, width = splits[0].images.shape[1:]
+    """Count the contents of `dataset`.
+
+    Example:
+        >>> from fer_edge.data import describe, load_dataset
+        >>> describe(load_dataset("synthetic:14?size=32")).splits[0].n
+        14
+    """
+    marks = {name: _fingerprints(split) for name, split in dataset.splits.items()}
+    height, width = next(iter(dataset.splits.values())).images.shape[1:]
     return DatasetReport(
         name=dataset.name,
         source=dataset.source,
         layout=dataset.layout,
         sha256=dataset.sha256,
         image_size=(width, height),
-        splits=tuple(
-            _split_report(split, served.get(split.name), found, trained)
-            for split, found in zip(splits, marks, strict=True)
-        ),
-        contradictory=_contradictory(itertools.chain(*marks), itertools.chain(*(split.labels for split in splits))),
+        splits=tuple(_split_report(dataset, split, marks) for split in dataset.splits.values()),
+        contradictory=_contradictory(list(marks.values()), [split.labels for split in dataset.splits.values()]),
         note=dataset.note,
         cache=str(dataset.cache) if dataset.cache else None,
     )
 
 
-def _split_report(split: StillSet, role: Role | None, marks: Sequence[bytes], trained: set[bytes]) -> SplitReport:
-    counts = np.bincount(split.labels, minlength=len(split.expressions))
+def _split_report(dataset: Dataset, split: StillSet, marks: Mapping[str, NDArray[np.bytes_]]) -> SplitReport:
+    own, train = marks[split.name], dataset.roles.get("train")
+    counts = np.bincount(split.labels, minlength=len(split.expressions)).tolist()
     return SplitReport(
         name=split.name,
-        role=role,
+        role=next((role for role, name in dataset.roles.items() if name == split.name), None),
         n=len(split),
         sha256=split.sha256,
-        classes={name: int(count) for name, count in zip(split.expressions, counts, strict=True)},
-        repeated=len(marks) - len(set(marks)),
-        contradictory=_contradictory(marks, split.labels),
-        leaked=sum(mark in trained for mark in marks) if trained and role != "train" else None,
+        classes=dict(zip(split.expressions, counts, strict=True)),
+        repeated=len(own) - len(np.unique(own)),
+        contradictory=_contradictory([own], [split.labels]),
+        leaked=None if train in (None, split.name) else int(np.isin(own, marks[str(train)]).sum()),
         subjects=None if split.groups is None else len(np.unique(split.groups)),
         with_votes=split.votes is not None,
     )
 
 
-def _fingerprints(split: StillSet) -> list[bytes]:
-    """The same bytes for the same pixels; far smaller than the images."""
+def _fingerprints(split: StillSet) -> NDArray[np.bytes_]:
+    """Hash each image: bytes (N,), 32 hexadecimal digits."""
     images = np.ascontiguousarray(split.images)
-    return [hashlib.blake2b(image, digest_size=16).digest() for image in images]
+    return np.array([hashlib.blake2b(image, digest_size=16).hexdigest() for image in images], "S32")
 
 
-def _contradictory(marks: Iterable[bytes], labels: Iterable[int]) -> int:
-    """Groups of identical images that do not agree on the label."""
-    meanings: dict[bytes, set[int]] = {}
-    for mark, label in zip(marks, labels, strict=True):
-        meanings.setdefault(mark, set()).add(int(label))
-    return sum(len(found) > 1 for found in meanings.values())
+def _contradictory(marks: Sequence[NDArray[np.bytes_]], labels: Sequence[Int64]) -> int:
+    """Count the groups of identical images with different labels."""
+    _, image = np.unique(np.concatenate(marks), return_inverse=True)
+    pairs = np.unique(np.stack([image.ravel(), np.concatenate(labels)], axis=1), axis=0)
+    return int((np.bincount(pairs[:, 0]) > 1).sum())

@@ -9,7 +9,7 @@ from miniature import noise_dataset
 
 from fer_edge.calibrate.evaluation import draw_agreement_rows, draw_sample
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, InputError
 from fer_edge.data import load_dataset
 from fer_edge.data.dataset import Dataset, StillSet
 
@@ -71,7 +71,7 @@ def test_the_whole_split_may_be_the_sample() -> None:
 
 
 def test_a_split_that_is_too_small_is_refused_with_the_cure() -> None:
-    with pytest.raises(InputError, match=r"holds 140 rows, fewer than the 512 .*--set sample.size=35"):
+    with pytest.raises(DataError, match=r"holds 140 rows, fewer than the 512 .*--set sample.size=35"):
         draw_sample(noise_dataset(), size=512, seed=0)
 
 
@@ -117,7 +117,7 @@ def test_the_hardest_rows_are_those_of_the_least_margin() -> None:
     assert asked == [80]
     easy = draw_sample(dataset, size=20, seed=3, choice="hardest", margins=lambda stills: -margins(stills))
     assert hard.stills.rows.max() < easy.stills.rows.min()
-    with pytest.raises(InputError, match="needs a network"):
+    with pytest.raises(InputError, match="without a network"):
         draw_sample(dataset, size=20, seed=3, choice="hardest")
 
 
