@@ -252,7 +252,7 @@ def driver_module(cuda: FakeCuda) -> ModuleType:
 
 
 def _launch_kernel(cuda: FakeCuda, _function: bytes, *arguments: Any) -> None:
-    """The kernel ``y = 2 x + 1`` of `fer_edge.bench.kernel_engine`."""
+    """The kernel ``y = 2 x + 1`` of `kernel_engine`."""
     (grid, _, _, block, _, _), (_, stream, (values, types), _) = arguments[:6], arguments[6:]
     source, target, count = values
     assert len(types) == 3

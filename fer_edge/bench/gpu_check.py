@@ -1,6 +1,6 @@
-"""Every way that fer-edge has onto a CUDA GPU, tried on the one at hand: does it run, does it agree, how fast is it?
+"""Try every way of fer-edge onto a CUDA GPU: whether it runs, agrees with the CPU, and how fast it is.
 
-A path that cannot be had here says why and fails nothing; one that runs and is wrong, or breaks, fails the check.
+A path that is not available here names the reason and fails nothing; one that runs and is wrong fails the check.
 """
 
 from __future__ import annotations
@@ -10,35 +10,37 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
 from fer_edge.bench.latency import Probe, measure_interleaved, summarise
-from fer_edge.core.bundle import Bundle, timestamp
+from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError, require
 from fer_edge.core.json import encode
 from fer_edge.core.machine import GpuReport, MachineReport, machine_report
+from fer_edge.core.manifest import timestamp
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.core.types import Float32, Progress
 from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.runtime.device_session import DeviceSession
+from fer_edge.runtime.device_session import DeviceSession, open_device
 from fer_edge.runtime.inference import Network, choose_variant
 
 __all__ = ["GpuCheckOptions", "GpuCheckReport", "PathResult", "check_gpu"]
 
-Outcome = Literal["ran", "failed", "not available"]
+Outcome: TypeAlias = Literal["ran", "failed", "not available"]
+_Finding: TypeAlias = tuple[str, dict[str, Any]]
 
-_SCHEMA: Final = 1
 _TOLERANCES: Final[Mapping[str, float]] = {"fp32": 0.01, "fp16": 0.05, "int8": 0.25, "int8-fp16": 0.25}
-"""Largest difference of a logit to ONNX Runtime on the CPU, by what a path computes in."""
+"""Largest difference of a logit to ONNX Runtime on the CPU, by the path's precision."""
 _LEAK_LIMIT_BYTES: Final = 8 << 20
 
 
 class _NotAvailableError(Exception):
-    """This machine does not have what a path needs."""
+    """This machine lacks what a path needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +48,10 @@ class PathResult:
     """One path.
 
     Attributes:
-        name: ``"torch"``, ``"cuda"``, ``"ort-tensorrt"``, ``"tensorrt"``, ``"rtx"`` or ``"kernel"``.
-        outcome: what became of it.
-        detail: what ran, or why it did not, or what is wrong.
-        measures: what was measured.
+        name: ``"torch"``, ``"cuda"``, ``"ort-tensorrt"``, ``"tensorrt"`` or ``"rtx"``.
+        outcome: ``"ran"``, ``"failed"`` or ``"not available"``.
+        detail: what ran, or the reason why it did not, or what is wrong.
+        measures: differences, latencies and the like.
     """
 
     name: str
@@ -64,8 +66,8 @@ class GpuCheckOptions:
 
     Attributes:
         runs: timed runs of every path.
-        cycles: times that a session is opened, run and closed to see what it leaves behind.
-        threads: threads that run one session at once.
+        cycles: times that an engine is opened, run and closed to find what it leaves allocated.
+        threads: threads that run one network at once.
     """
 
     runs: int = 500
@@ -75,7 +77,7 @@ class GpuCheckOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuCheckReport:
-    """All that was tried."""
+    """Every path on one machine."""
 
     machine: MachineReport
     bundle: str
@@ -83,7 +85,7 @@ class GpuCheckReport:
     at: str
     command: str | None
     paths: tuple[PathResult, ...]
-    schema: int = _SCHEMA
+    schema: int = 1
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ class GpuCheckReport:
         return tuple(path.name for path in self.paths if path.outcome == "failed")
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return plain values."""
         return dict(encode(self))
 
 
@@ -105,10 +107,10 @@ def check_gpu(
     """Try every path on the first CUDA GPU.
 
     Args:
-        bundle: what runs on the paths that run graphs.
+        bundle: runs on the paths that run graphs.
         options: how much is done.
         command: recorded in the report.
-        progress: told which path is being tried.
+        progress: called before each path.
 
     Raises:
         SessionError: there is no CUDA GPU here.
@@ -116,15 +118,15 @@ def check_gpu(
     machine = machine_report()
     if not machine.gpus:
         raise SessionError(
-            "there is no CUDA GPU here, or its driver (libcuda) cannot be loaded: nothing to check. "
+            "GPU: got none, or its driver (libcuda) cannot be loaded, expected a CUDA GPU; "
             "`fer-edge doctor` shows what this machine has"
         )
     checker = _Checker(bundle, machine.gpus[0], options or GpuCheckOptions())
-    say = progress or (lambda _text, _done, _total: None)
     results = []
     for number, (name, attempt) in enumerate(checker.paths.items()):
-        say(f"trying {name}", number, len(checker.paths))
-        results.append(_tried(name, attempt))
+        if progress is not None:
+            progress(f"trying {name}", number, len(checker.paths))
+        results.append(_try(name, attempt))
     return GpuCheckReport(
         machine=machine,
         bundle=bundle.manifest.name,
@@ -135,47 +137,46 @@ def check_gpu(
     )
 
 
-def _tried(name: str, attempt: Callable[[], tuple[str, dict[str, Any]]]) -> PathResult:
+def _try(name: str, attempt: Callable[[], _Finding]) -> PathResult:
     started = time.perf_counter()
     try:
         detail, measures = attempt()
     except (_NotAvailableError, MissingPackageError) as error:
         return PathResult(name=name, outcome="not available", detail=str(error))
-    except Exception as error:  # a path that breaks is a finding, whatever it breaks with
-        said = str(error) if isinstance(error, FerEdgeError) else repr(error)
-        return PathResult(name=name, outcome="failed", detail=" ".join(said.split()))
+    except Exception as error:  # any error of a path is a finding
+        detail = str(error) if isinstance(error, FerEdgeError) else repr(error)
+        return PathResult(name=name, outcome="failed", detail=" ".join(detail.split()))
     measures["seconds"] = round(time.perf_counter() - started, 1)
     return PathResult(name=name, outcome="ran", detail=detail, measures=measures)
 
 
 class _Checker:
-    """The paths, with what they share: a bundle, its frames, and what ONNX Runtime makes of them on the CPU."""
+    """The paths, with what they share: a bundle, its frames, and the CPU's logits."""
 
     def __init__(self, bundle: Bundle, gpu: GpuReport, options: GpuCheckOptions) -> None:
         self._bundle, self._gpu, self._options = bundle, gpu, options
         window = bundle.manifest.sequence.window
         self._frames = prepare_stills(synthetic_stills(2 * window, seed=0)[0], bundle.manifest.preprocess)
         self._expected: dict[str, Float32] = {}
-        self.paths: dict[str, Callable[[], tuple[str, dict[str, Any]]]] = {
+        self.paths: dict[str, Callable[[], _Finding]] = {
             "torch": self._torch,
-            "cuda": lambda: self._graph_provider("cuda"),
-            "ort-tensorrt": lambda: self._graph_provider("ort-tensorrt"),
-            "tensorrt": lambda: self._engine_provider("tensorrt"),
+            "cuda": partial(self._graph_provider, "cuda"),
+            "ort-tensorrt": partial(self._graph_provider, "ort-tensorrt"),
+            "tensorrt": partial(self._engine_provider, "tensorrt"),
             "rtx": self._rtx,
-            "kernel": self._kernel,
         }
 
-    def _torch(self) -> tuple[str, dict[str, Any]]:
+    def _torch(self) -> _Finding:
         torch = require("torch", needed_by="the path 'torch'", extra="train")
         from fer_edge.model.cuda_check import cuda_difference, cuda_fault
 
         if fault := cuda_fault():
             raise _NotAvailableError(fault)
         difference = cuda_difference()
-        _require(difference, _TOLERANCES["fp32"])
+        _expect_close(difference, _TOLERANCES["fp32"])
         return f"torch {torch.__version__}, FP32", {"max_abs_logit_diff": difference}
 
-    def _graph_provider(self, provider: str) -> tuple[str, dict[str, Any]]:
+    def _graph_provider(self, provider: str) -> _Finding:
         onnxruntime = require("onnxruntime", needed_by=f"the path {provider!r}", extra="cuda")
         wanted = {"cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider"}[provider]
         if wanted not in onnxruntime.get_available_providers():
@@ -184,38 +185,41 @@ class _Checker:
             )
         return self._network(provider, engines=None, precision="int8" if provider == "ort-tensorrt" else "fp32")
 
-    def _rtx(self) -> tuple[str, dict[str, Any]]:
+    def _rtx(self) -> _Finding:
         supported = FLAVOURS["rtx"].compute_capabilities
         if self._gpu.sm not in supported:
             listed = ", ".join(f"SM{each}" for each in supported)
             raise _NotAvailableError(f"TensorRT-RTX supports {listed}; {self._gpu.name} is SM{self._gpu.sm}")
         return self._engine_provider("rtx")
 
-    def _engine_provider(self, provider: str) -> tuple[str, dict[str, Any]]:
+    def _engine_provider(self, provider: str) -> _Finding:
         from fer_edge.export.tensorrt_backend import rebuild_engines
 
         with tempfile.TemporaryDirectory(prefix="fer-edge-gpu-check-") as folder:
-            place = Path(folder)
-            engines = rebuild_engines(
-                self._bundle, place, variant="auto", provider=provider, progress=lambda _text, _done, _total: None
+            built = rebuild_engines(
+                self._bundle,
+                Path(folder),
+                variant="auto",
+                provider=provider,
+                progress=lambda what, done, total: None,
             )
-            said = engines[0].sidecar
-            detail, measures = self._network(provider, engines=place, precision=said.precision)
-            measures["build_seconds"] = {engine.sidecar.part: engine.sidecar.built["seconds"] for engine in engines}
-            measures["layers"] = {
-                engine.sidecar.part: None if engine.sidecar.layers is None else len(engine.sidecar.layers)
-                for engine in engines
-            }
-            measures["precision"] = said.precision
-            return detail, measures
+            sidecars = {engine.sidecar.part: engine.sidecar for engine in built}
+            precision = built[0].sidecar.precision
+            detail, measures = self._network(provider, engines=Path(folder), precision=precision)
+        measures["build_seconds"] = {part: sidecar.built["seconds"] for part, sidecar in sidecars.items()}
+        measures["layers"] = {
+            part: None if sidecar.layers is None else len(sidecar.layers) for part, sidecar in sidecars.items()
+        }
+        measures["precision"] = precision
+        return detail, measures
 
-    def _network(self, provider: str, *, engines: Path | None, precision: str) -> tuple[str, dict[str, Any]]:
+    def _network(self, provider: str, *, engines: Path | None, precision: str) -> _Finding:
         variant = choose_variant(self._bundle.manifest, variant="auto", provider=provider)
         if self._bundle.variant(variant).precision == "fp32" and precision == "int8":
             precision = "fp32"
-        with Network.open(self._bundle, variant=variant, provider=provider, engines=engines) as network:
-            logits = self._logits(network)
-            expected = self._on_cpu(variant)
+        opener = partial(Network.open, self._bundle, variant=variant, provider=provider, engines=engines)
+        with opener() as network:
+            logits, expected = self._logits(network), self._on_cpu(variant)
             difference = float(np.abs(logits - expected).max())
             measures: dict[str, Any] = {
                 "variant": variant,
@@ -226,12 +230,13 @@ class _Checker:
             for part, session in (("encoder", network.encoder), ("head", network.head)):
                 if isinstance(session, DeviceSession):
                     measures.setdefault("cuda_graph", {})[part] = session.cuda_graph
-            _require(difference, _TOLERANCES[precision])
+            _expect_close(difference, _TOLERANCES[precision])
+            with ThreadPoolExecutor(self._options.threads) as pool:
+                found = list(pool.map(lambda _: self._logits(network), range(4 * self._options.threads)))
+            _expect_close(max(float(np.abs(each - expected).max()) for each in found), _TOLERANCES[precision])
             detail = f"{network.info.provider_version}, variant {variant}"
         if engines is not None:
-            measures["left_bytes"] = self._cycles(
-                lambda: Network.open(self._bundle, variant=variant, provider=provider, engines=engines)
-            )
+            measures["left_bytes"] = self._cycle(opener)
         return detail, measures
 
     def _on_cpu(self, variant: str) -> Float32:
@@ -254,59 +259,23 @@ class _Checker:
             "encoder": lambda: network.encode(face),
             "head": lambda: network.logits(window, length),
         }
-        return self._timed(stages, t=network.window)
-
-    def _timed(self, stages: Mapping[str, Callable[[], object]], *, t: int | None) -> dict[str, Any]:
         probe = Probe(name="path", stages=stages, per_round=1)
         samples = measure_interleaved([probe], rounds=self._options.runs, warm_up=50)["path"]
-        return {
-            name: summarise(samples.stages[name], batch=1, t=t if name != "encoder" else None, threads=1).to_json()
-            for name in stages
-        }
+        frames = {"encoder": None, "head": network.window}
+        return {name: summarise(samples.stages[name], batch=1, t=t, threads=1).to_json() for name, t in frames.items()}
 
-    def _kernel(self) -> tuple[str, dict[str, Any]]:
-        """Buffers, streams, CUDA graphs, threads and cycles, with a kernel where an engine would be."""
-        from fer_edge.bench.kernel_engine import open_kernel_session
-
-        measures: dict[str, Any] = {}
-        detail = ""
-        for kind, mapped in (("copied", False), ("mapped", True)):
-            with open_kernel_session(contexts=self._options.threads, mapped=mapped) as session:
-                detail, measures[kind] = session.provider_version, self._kernel_measures(session)
-        measures["left_bytes"] = self._cycles(open_kernel_session)
-        return detail, measures
-
-    def _kernel_measures(self, session: DeviceSession) -> dict[str, Any]:
-        def right(seed: int) -> bool:
-            x = np.random.default_rng(seed).normal(size=(1 + seed % 8, 1024)).astype(np.float32)
-            return bool(np.array_equal(session.run({"x": x})["y"], 2 * x + 1))
-
-        if not all([right(0) for _ in range(10)]):
-            raise SessionError("the kernel's results are wrong")
-        if session.cuda_graph != "captured":
-            raise SessionError(f"no CUDA graph was captured: {session.cuda_graph}")
-        with ThreadPoolExecutor(self._options.threads) as pool:
-            if not all(pool.map(right, range(200))):
-                raise SessionError(f"the kernel's results are wrong from {self._options.threads} threads at once")
-        x = np.ones((1, 1024), np.float32)
-        timed = self._timed({"kernel": lambda: session.run({"x": x})}, t=None)
-        return {"cuda_graph": session.cuda_graph, "latency_ms": timed["kernel"]}
-
-    def _cycles(self, opener: Callable[[], Any]) -> int:
-        """Open and close again and again; gives the device memory that this left allocated.
+    def _cycle(self, opener: Callable[[], Network]) -> int:
+        """Open, run and close repeatedly; return the bytes of device memory that stay allocated.
 
         Raises:
-            SessionError: more than another process's ups and downs would explain.
+            SessionError: more than the variation by other processes would explain.
         """
-        from fer_edge.runtime.device_session import open_device
-
         device = open_device()
         try:
             before = 0
             for turn in range(self._options.cycles):
-                with opener() as opened:
-                    if isinstance(opened, DeviceSession):
-                        opened.run({"x": np.ones((1, 1024), np.float32)})
+                with opener() as network:
+                    network.encode(self._frames[:1])
                 if turn == 0:  # what the first one loads (modules, the library's own pools) stays for the process
                     with device.current():
                         before = device.free_memory_bytes()
@@ -319,6 +288,6 @@ class _Checker:
         return left
 
 
-def _require(difference: float, tolerance: float) -> None:
+def _expect_close(difference: float, tolerance: float) -> None:
     if not difference <= tolerance:
-        raise SessionError(f"logits differ from the CPU's by up to {difference:.3g}, more than {tolerance:g}")
+        raise SessionError(f"logits: got a difference of {difference:.3g} to the CPU's, expected at most {tolerance:g}")

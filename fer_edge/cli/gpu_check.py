@@ -25,7 +25,7 @@ __all__ = ["command"]
 @options.option("--threads", options.integer(1, 1024), "Threads that share one session.", default=4)
 @options.json
 def command(bundle: str, runs: int, cycles: int, threads: int, json_out: Path | None) -> None:
-    """Run BUNDLE on every GPU path: torch, ONNX Runtime, TensorRT, TensorRT-RTX, a plain kernel.
+    """Run BUNDLE on every GPU path: torch, ONNX Runtime, TensorRT, TensorRT-RTX.
 
     Each path is compared with the CPU and timed; a path that is not available is listed with the reason. Exits 1 where
     a path fails or there is no GPU.

@@ -24,7 +24,7 @@ pytestmark = [
 _SCRIPT = """
 import ctypes, json
 import numpy as np
-from fer_edge.bench import kernel_engine
+import kernel_engine
 from fer_edge.runtime.device_session import open_device
 from fer_edge.core.errors import SessionError
 
