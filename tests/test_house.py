@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import io
 import json
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -54,6 +56,7 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"__main__"}
 ALSO_MAY_IMPORT = {
     "fer_edge.bench.gpu_check": {"export", "model"},
 }
+VEHICLE_LINES = 5000
 # The one module of export that reads a training run also imports what made it.
 RUN_READERS = {"torch", "model", "train"}
 
@@ -194,6 +197,23 @@ class TestWhoImportsWhom:
 
         assert [circle for module in MODULES if (circle := circle_from(module, ()))] == []
 
+    def test_the_vehicles_code_is_small_and_its_own(self) -> None:
+        """`fer_edge.runtime` and all that it imports: under 5,000 lines of code, nothing of `data`, `train`, `bench`.
+
+        Lines of code are those that hold code: neither blank lines, comments nor docstrings.
+        """
+        waiting = [module for module in MODULES if room_of(module) == "runtime"]
+        reached: set[str] = set()
+        while waiting:
+            module = waiting.pop()
+            if module not in reached:
+                reached.add(module)
+                imported = {found.target for found in imports_of(module) if found.place != "typing"}
+                waiting += imported & MODULES.keys()
+        assert {room_of(module) for module in reached} == {"core", "runtime"}
+        lines = {module: _lines_of_code(module) for module in reached}
+        assert sum(lines.values()) < VEHICLE_LINES, sorted(lines.items(), key=lambda item: -item[1])[:12]
+
     def test_one_folder_of_export_reaches_for_torch(self) -> None:
         assert {module.rpartition(".")[0] for module in run_readers()} == {"fer_edge.export.from_torch"}
 
@@ -234,6 +254,20 @@ class TestWhoImportsWhom:
             if found.target not in light and room_of(found.target) != "cli"
         ]
         assert wrong == []
+
+
+def _lines_of_code(module: str) -> int:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    text, docstrings = MODULES[module].read_text("utf-8"), set[int]()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            docstrings |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in blank:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    return len(code - docstrings)
 
 
 def run_readers() -> list[str]:

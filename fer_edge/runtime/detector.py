@@ -161,6 +161,12 @@ class FoundFaces:
         image: the frame, uint8 (H, W, 3) BGR, or (H, W) where it was given in grey or converted for the detector.
         boxes: finite boxes in pixels.
         geometry: how these boxes are cut.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import FoundFaces
+        >>> FoundFaces(image=np.zeros((480, 640), np.uint8), boxes=((10.0, 20.0, 90.0, 100.0),)).size
+        (640, 480)
     """
 
     image: Uint8
@@ -181,6 +187,12 @@ class FaceFinder:
 
     Raises:
         InputError: the detector has no method `detect`.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import FaceFinder
+        >>> FaceFinder().find(np.zeros((240, 320, 3), np.uint8)).boxes
+        ()
     """
 
     def __init__(self, detector: FaceDetector | None = None) -> None:

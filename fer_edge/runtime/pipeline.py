@@ -40,6 +40,15 @@ class RunSummary:
         seconds: duration of the run.
         interrupted: Ctrl-C ended a camera's run.
         lost: why the camera gave no more frames; None otherwise.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import Recognizer, SourceFrame, VideoSource, run_source
+        >>> drawn = (SourceFrame(image=np.zeros((48, 64, 3), np.uint8), timestamp_s=i / 10) for i in range(3))
+        >>> source = VideoSource(drawn, name="mine", kind="file", frame_rate=10.0)
+        >>> with Recognizer("nano") as recognizer:
+        ...     run_source(recognizer, source, whole_frame=True).frames_with_face
+        3
     """
 
     source: str
@@ -82,15 +91,6 @@ def run_source(
     Raises:
         DataError: a source that cannot be read, or has no frame.
         SessionError: no detector is available, or the engine failed on a photograph.
-
-    Example:
-        >>> import numpy as np
-        >>> from fer_edge.runtime import Recognizer, SourceFrame, VideoSource, run_source
-        >>> drawn = (SourceFrame(image=np.zeros((48, 64, 3), np.uint8), timestamp_s=i / 10) for i in range(3))
-        >>> source = VideoSource(drawn, name="mine", kind="file", frame_rate=10.0)
-        >>> with Recognizer("nano") as recognizer:
-        ...     run_source(recognizer, source, whole_frame=True).frames_with_face
-        3
     """
     video = VideoRecognizer(recognizer, detector=detector, clock=time.monotonic if source.live else None)
     counts = _Counts()

@@ -104,6 +104,8 @@ def open_session(
         3.0
     """
     check_type("graph", graph, bytes, "an ONNX file's bytes")
+    check_type("provider", provider, str, "a provider's name")
+    check_type("provider", provider, str, "a provider's name")
     known = (*PROVIDERS, *ENGINE_PROVIDERS)
     if provider not in known:
         raise InputError(f"unknown provider {provider!r}; expected one of {', '.join(known)}")

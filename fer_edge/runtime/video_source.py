@@ -35,6 +35,12 @@ class SourceFrame:
             V4L2 (``0``, ``/dev/video0``) gives it, else the time of reading, which the camera's network or pipeline
             delays.
         boxes: the faces' boxes where the source knows them, else None.
+
+    Example:
+        >>> import numpy as np
+        >>> from fer_edge.runtime import SourceFrame
+        >>> SourceFrame(image=np.zeros((480, 640, 3), np.uint8), timestamp_s=0.5).boxes is None
+        True
     """
 
     image: Uint8
