@@ -87,24 +87,23 @@ class _InputPath(_Text):
         return Path(super().convert(value, param, ctx))
 
 
-class _OutputFile(_InputPath):
-    """A file that a command writes: absent, or a regular file with ``--overwrite``."""
+class _Output(_InputPath):
+    """A file or folder that a command writes: absent, an empty folder, or anything of its kind with ``--overwrite``."""
 
-    name = "file"
+    def __init__(self, *, folder: bool) -> None:
+        self.name, self._folder = "folder" if folder else "file", folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        if path.is_dir():
-            raise OutputError(f"{path}: got a folder, expected a file to write; choose another name")
-        if os.path.lexists(path):
-            if not path.is_file():
-                raise OutputError(f"{path}: got a device or a broken link, expected a file; choose another name")
-            if not overwriting():
-                raise OutputError(f"{path} exists; choose another name or pass --overwrite")
-        return _in_writable_folder(path)
+        from fer_edge.core.files import expect_new
+
+        path = expect_new(super().convert(value, param, ctx), overwrite=overwriting(), folder=self._folder)
+        parent = next(each for each in path.absolute().parents if os.path.lexists(each))
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise OutputError(f"cannot write {path}: got {parent}, expected a writable folder; choose another place")
+        return path
 
 
-class _JsonFile(_OutputFile):
+class _JsonFile(_Output):
     """``-`` for standard output, or a file; its ending is checked, so that no argument is taken for it by mistake."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -113,20 +112,6 @@ class _JsonFile(_OutputFile):
         if not str(value).endswith((".json", ".jsonl")):
             self.fail(f"got {value!r}, expected - or a file that ends in .json or .jsonl", param, ctx)
         return super().convert(value, param, ctx)
-
-
-class _OutputFolder(_InputPath):
-    """A folder that a command writes: absent, empty, or any folder with ``--overwrite``."""
-
-    name = "folder"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        if os.path.lexists(path) and not path.is_dir():
-            raise OutputError(f"{path}: got a file, expected a folder to write; choose another name")
-        if path.is_dir() and any(path.iterdir()) and not overwriting():
-            raise OutputError(f"{path} already holds files; choose another folder or pass --overwrite")
-        return _in_writable_folder(path)
 
 
 class Number(_Type):
@@ -151,8 +136,8 @@ class Number(_Type):
 TEXT: Final = _Text()
 DATA_SPEC: Final = _DataSpec()
 INPUT_PATH: Final = _InputPath()
-OUTPUT_FILE: Final = _OutputFile()
-OUTPUT_FOLDER: Final = _OutputFolder()
+OUTPUT_FILE: Final = _Output(folder=False)
+OUTPUT_FOLDER: Final = _Output(folder=True)
 
 
 def integer(low: int, high: int) -> Number:
@@ -167,7 +152,8 @@ def real(low: float, high: float) -> Number:
 
 def overwriting() -> bool:
     """Return whether the running command was given ``--overwrite``."""
-    return bool(click.get_current_context().meta.get(_OVERWRITE))
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_OVERWRITE))
 
 
 def json(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,7 +169,7 @@ def json(command: Callable[..., Any]) -> Callable[..., Any]:
     as_json = click.option(
         "--json",
         "json_out",
-        type=_JsonFile(),
+        type=_JsonFile(folder=False),
         is_flag=False,
         flag_value=str(STDOUT),
         metavar="[FILE]",
@@ -264,11 +250,3 @@ split: Final = option(
 private_log: Final = option("--private-log", INPUT_PATH, "Log of PrivateTest evaluations.", metavar="FILE")
 resume: Final = flag("--resume", "Continue the interrupted run in --out.")
 whole_frame: Final = flag("--whole-frame", "The frames are face crops: detect no faces.")
-
-
-def _in_writable_folder(path: Path) -> Path:
-    """Return `path` if its nearest existing parent can be written."""
-    folder = next(each for each in path.absolute().parents if os.path.lexists(each))
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"cannot write {path}: got {folder}, expected a writable folder; choose another place")
-    return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -80,6 +80,7 @@ def command(
     under noise and in poor light. Nothing is selected on PrivateTest; each evaluation on it is logged.
     """
     from fer_edge.core.errors import require
+    from fer_edge.core.json import encode
 
     spec, posed = _separate(data)
     require_training("fer-edge paper", "scipy")
@@ -135,7 +136,7 @@ def command(
         report = publish()
     value = {"out": str(out), "report": str(folder), "planned": len(plan), "finished": len(results)}
     caption = f"{len(results)} of {len(plan)} trainings; {folder}/README.md"
-    show({**value, "rows": _rows(report)}, json_out, [_table(report, caption)])
+    show({**value, **encode(report)}, json_out, [_table(report, caption)])
 
 
 def _separate(sources: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
@@ -145,27 +146,6 @@ def _separate(sources: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     if len(others) != 1:
         raise click.UsageError("give one --data for the tables, such as fer2013:PATH; only ckplus:PATH may be added.")
     return others[0], posed
-
-
-def _rows(report: StudyReport) -> list[dict[str, Any]]:
-    pairs = {pair.system: pair for pair in report.pairs}
-    rows = []
-    for system in report.systems:
-        best, pair = system.best_split, pairs.get(system.name)
-        rows.append(
-            {
-                "system": system.name,
-                "seeds": list(system.seeds),
-                "split": best.split,
-                "top1": best.top1.mean,
-                "top1_sd": best.top1.sd,
-                "macro_f1": best.macro_f1.mean,
-                "difference": None if pair is None else pair.report.difference,
-                "interval": None if pair is None else [pair.report.low, pair.report.high],
-                "p_holm": None if pair is None else pair.p_holm,
-            }
-        )
-    return rows
 
 
 def _table(report: StudyReport, caption: str) -> Table:

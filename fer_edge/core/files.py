@@ -121,6 +121,8 @@ def expect_new(
         if path.is_dir() != folder:
             kinds = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
             raise OutputError(f"{path}: got {kinds[0]}, expected {kinds[1]} to write; choose another name")
+        if not folder and not path.is_file():
+            raise OutputError(f"{path}: got a device or a broken link, expected a file to write; choose another name")
         if any(os.path.exists(each) and path.samefile(each) for each in inputs if isinstance(each, str | os.PathLike)):
             raise OutputError(f"{path} is an input of this command; choose another name")
         if not overwrite and (not folder or any(path.iterdir())):

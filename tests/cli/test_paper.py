@@ -80,8 +80,9 @@ class TestStudy:
         again = paper(place, "--only", "complete", "--only", "no-median", "--json")
         assert "3 trainings, 3 of them finished already" in again.stderr
         said = json.loads(again.stdout)
-        assert [row["system"] for row in said["rows"]] == ["complete", "no-median"]
-        assert said["rows"][1]["interval"][0] <= said["rows"][1]["difference"] <= said["rows"][1]["interval"][1]
+        assert [row["name"] for row in said["systems"]] == ["complete", "no-median"]
+        (pair,) = said["pairs"]
+        assert pair["report"]["low"] <= pair["report"]["difference"] <= pair["report"]["high"]
 
         report = StudyReport.read(place / "study" / "report" / "study.json")
         assert report.systems[0].seeds == (0, 1)

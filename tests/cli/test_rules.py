@@ -114,7 +114,7 @@ class TestOptions:
 
 
 def is_output(parameter: click.Parameter) -> bool:
-    return isinstance(parameter.type, type(options.OUTPUT_FILE)) or parameter.type is options.OUTPUT_FOLDER
+    return isinstance(parameter.type, type(options.OUTPUT_FILE))
 
 
 class TestOutputs:
