@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 import numpy as np
-from onnx import ModelProto, helper, numpy_helper
+from onnx import helper
 from workbench import over, random_feeds, report_errors, result_head, time_calls, timing_options
 
 from fer_edge.bench.latency import summarise
@@ -25,46 +25,39 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import write_json
 from fer_edge.core.tables import Table, print_table
 from fer_edge.core.types import Int64
-from fer_edge.graph.graph import GraphIndex, drop_dead_nodes, drop_unused, dump_graph, load_graph
+from fer_edge.graph.graph import Graph, attribute
 from fer_edge.runtime.providers import open_session
 
 PROVIDERS = ("cpu", "openvino")
 
 
-def without_lstm(model: ModelProto) -> ModelProto:
-    """The graph with each LSTM's output replaced by the first numbers of its input, in the output's shape.
+def without_lstm(graph: Graph) -> Graph:
+    """Copy the graph with each LSTM's output replaced by the first numbers of its input, in the output's shape.
 
     Raises:
         InputError: there is no LSTM, or its input is narrower than its output.
     """
-    result = ModelProto()
-    result.CopyFrom(model)
-    index = GraphIndex(result)
-    lstms = [node for node in result.graph.node if node.op_type == "LSTM"]
-    if not lstms:
-        raise InputError("the graph has no LSTM")
+    result = graph.copy()
+    if all(node.op_type != "LSTM" for node in result.nodes):
+        raise InputError("graph: got no LSTM, expected one")
     nodes = []
-    for node in result.graph.node:
+    for node in result.nodes:
         if node.op_type != "LSTM":
             nodes.append(node)
             continue
-        hidden = next(attribute.i for attribute in node.attribute if attribute.name == "hidden_size")
+        hidden = attribute(node, "hidden_size")
         name = node.output[0]
-        constants = {"starts": [0], "ends": [2 * hidden], "axes": [2], "shape": [0, 0, 2, hidden]}
-        for key, value in constants.items():
-            result.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), f"{name}/{key}"))
-        slice_inputs = [node.input[0], *(f"{name}/{key}" for key in ("starts", "ends", "axes"))]
+        values = {"starts": [0], "ends": [2 * hidden], "axes": [2], "shape": [0, 0, 2, hidden]}
+        *bounds, shape = (result.add_constant(f"{name}/{key}", np.array(value)) for key, value in values.items())
         nodes += [
-            helper.make_node("Slice", slice_inputs, [f"{name}/slice"], name=f"{name}/Slice"),
-            helper.make_node("Reshape", [f"{name}/slice", f"{name}/shape"], [f"{name}/split"], name=f"{name}/Reshape"),
+            helper.make_node("Slice", [node.input[0], *bounds], [f"{name}/slice"], name=f"{name}/Slice"),
+            helper.make_node("Reshape", [f"{name}/slice", shape], [f"{name}/split"], name=f"{name}/Reshape"),
             helper.make_node("Transpose", [f"{name}/split"], [name], perm=[0, 2, 1, 3], name=f"{name}/Transpose"),
         ]
-        if any(index.consumers(other) for other in node.output[1:] if other):
-            raise InputError(f"LSTM {node.name}: its last states are read too; only its sequence can be replaced")
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
-    drop_dead_nodes(result)
-    drop_unused(result)
+        if any(result.consumers(other) for other in node.output[1:] if other):
+            raise InputError(f"LSTM {node.name}: got readers of its last states, expected of its sequence alone")
+    result.set_nodes(nodes)
+    result.prune()
     return result
 
 
@@ -73,7 +66,7 @@ def calls(bundle: Bundle, variant: str, provider: str) -> dict[str, Callable[[],
     frame, window = random_feeds(bundle, "encoder"), random_feeds(bundle, "head")
     graph = bundle.graph_bytes(variant, "encoder")
     encoder, head = (open_session(data, provider=provider) for data in (graph, bundle.graph_bytes(variant, "head")))
-    rest = open_session(dump_graph(without_lstm(load_graph(graph))), provider=provider)
+    rest = open_session(without_lstm(Graph.read(graph)).write(), provider=provider)
     return {
         "encoder": lambda: encoder.run(frame),
         "encoder_without_lstm": lambda: rest.run(frame),

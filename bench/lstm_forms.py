@@ -22,10 +22,9 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.files import write_json
 from fer_edge.core.tables import Table, print_table
 from fer_edge.core.types import Int64
-from fer_edge.graph.graph import dump_graph, load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.lstm_forms import rewrite_lstm
-from fer_edge.graph.shapes import fix_dimensions
-from fer_edge.graph.simplify import fold_constants
+from fer_edge.graph.simplify import fix_dimensions, fold_constants
 from fer_edge.runtime.providers import open_session
 
 FORMS = ("loop", "hoisted", "unrolled")
@@ -34,9 +33,12 @@ PARTS = ("encoder", "head")
 
 def form_graph(bundle: Bundle, variant: str, part: str, form: str) -> bytes:
     """Return the graph of one part in one form, its shapes fixed at one frame or one full window."""
-    model = load_graph(bundle.graph_bytes(variant, part))  # type: ignore[arg-type]
+    graph = Graph.read(bundle.graph_bytes(variant, part))  # type: ignore[arg-type]
     sizes = {"N": 1} if part == "encoder" else {"B": 1, "T": bundle.manifest.sequence.window}
-    return dump_graph(fold_constants(rewrite_lstm(fix_dimensions(model, sizes), form=form)))  # type: ignore[arg-type]
+    fix_dimensions(graph, sizes)
+    rewrite_lstm(graph, form=form)  # type: ignore[arg-type]
+    fold_constants(graph)
+    return graph.write()
 
 
 def rows(times: dict[tuple[str, ...], Int64], *, window: int) -> list[dict[str, Any]]:

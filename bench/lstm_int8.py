@@ -37,6 +37,7 @@ from fer_edge.core.files import sha256_bytes, write_json
 from fer_edge.core.metrics import expected_calibration_error, fit_temperature, paired_report, softmax
 from fer_edge.core.tables import Table, print_table
 from fer_edge.core.types import Array
+from fer_edge.graph.graph import Graph
 from fer_edge.runtime.providers import open_session
 
 PROVIDERS = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -45,46 +46,45 @@ BASE = "weights"
 
 def encoders(bundle: Bundle, dataset: Any, recipe: Any) -> dict[str, bytes]:
     """Make every form of the encoder, open in N."""
-    from fer_edge.calibrate.evaluation import open_parts, sample_of
-    from fer_edge.calibrate.int8_variants import form_graphs
+    from fer_edge.calibrate.evaluation import FloatParent
+    from fer_edge.calibrate.int8_variants import finished_graphs
     from fer_edge.calibrate.ptq import quantize_encoder
-    from fer_edge.graph.graph import dump_graph, load_graph
     from fer_edge.graph.lstm_forms import rewrite_lstm
 
-    parts = open_parts(bundle, dataset, recipe)
-    frames = parts.frames(sample_of(parts, dataset, recipe, threads=1, progress=None).stills)
+    parent = FloatParent.open(bundle, dataset, recipe, threads=1, progress=None)
+    frames = parent.frames(parent.sample(dataset, recipe).stills)
     made: dict[str, bytes] = {}
     for lstm in ("weights", "projection"):
         ptq = dataclasses.replace(recipe.ptq, lstm=lstm)
-        quantized = quantize_encoder(parts.encoder, frames, recipe=ptq, overflow_fix=recipe.overflow_fix.int8)
+        quantized = quantize_encoder(parent.encoder, frames, recipe=ptq, overflow_fix=recipe.overflow_fix.int8)
         for name in ("weights", "float") if lstm == "weights" else (lstm,):
             changed = dataclasses.replace(recipe, ptq=dataclasses.replace(ptq, lstm=name))
-            made[name] = form_graphs("int8", quantized, parts.head, recipe=changed).encoder
-    hoisted = rewrite_lstm(load_graph(made["float"]), form="hoisted")
-    made["hoisted"] = dump_graph(hoisted)
+            made[name] = finished_graphs("int8", quantized, parent.head, recipe=changed).encoder
+    hoisted = Graph.read(made["float"])
+    rewrite_lstm(hoisted, form="hoisted")
+    made["hoisted"] = hoisted.write()
     made["dynamic"] = dynamic_product(hoisted)
     return {name: made[name] for name in ("weights", "float", "hoisted", "projection", "dynamic")}
 
 
-def dynamic_product(hoisted: Any) -> bytes:
+def dynamic_product(hoisted: Graph) -> bytes:
     """Turn the hoisted products into MatMulInteger with ONNX Runtime's own tool."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from fer_edge.graph.graph import dump_graph
     from fer_edge.graph.lstm_forms import PRODUCT
 
-    products = [node.name for node in hoisted.graph.node if node.op_type == "MatMul" and node.name.endswith(PRODUCT)]
+    products = [node.name for node in hoisted.nodes if node.op_type == "MatMul" and node.name.endswith(PRODUCT)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "dynamic.onnx"
         quantize_dynamic(
-            hoisted, file, op_types_to_quantize=["MatMul"], nodes_to_quantize=products, per_channel=True,
+            hoisted.to_model(), file, op_types_to_quantize=["MatMul"], nodes_to_quantize=products, per_channel=True,
             weight_type=QuantType.QInt8,
         )  # fmt: skip
         model = onnx.load(file)
     del model.opset_import[:]
     model.opset_import.extend(hoisted.opset_import)  # the tool also imports the operators of its own, unused here
-    return dump_graph(model)
+    return Graph(model).write()
 
 
 def accuracies(bundle: Bundle, graphs: dict[str, bytes], dataset: Any, rows: int) -> dict[str, Any]:

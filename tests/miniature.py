@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fer_edge.core.bundle import Bundle, Manifest, PreprocessSpec, Provenance, S
 from fer_edge.core.files import sha256_bytes
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.graph.cost import graph_file
+from fer_edge.graph.graph import Graph
 
 SIZE = 16
 TOKENS = 4
@@ -204,8 +206,9 @@ def miniature_frames(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
     return (coarse + random.integers(-20, 21, coarse.shape)).astype(np.uint8)
 
 
-def run_graph(model: ModelProto, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+def run_graph(model: ModelProto | Graph, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     """Outputs by name, computed by ONNX Runtime on one thread."""
+    model = model.to_model() if isinstance(model, Graph) else model
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -254,3 +257,10 @@ def _model(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def applied(rewrite: Callable[..., None], model: ModelProto, *arguments: object, **options: object) -> ModelProto:
+    """A copy of a model after one pass."""
+    graph = Graph(model)
+    rewrite(graph, *arguments, **options)
+    return graph.to_model()

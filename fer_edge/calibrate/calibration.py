@@ -1,4 +1,4 @@
-"""A bundle's float variant to gated INT8 variants."""
+"""Calibration: the float variant of a bundle quantized to INT8 forms that pass the accuracy gate."""
 
 from __future__ import annotations
 
@@ -10,64 +10,57 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from fer_edge.calibrate.evaluation import (
-    FormOutcome,
-    GateRows,
-    RowSample,
-    Trial,
-    draw_agreement_rows,
-    open_parts,
-    sample_of,
-)
+from fer_edge.calibrate.evaluation import Evaluated, Evaluation, FloatParent, GateRows, draw_agreement_rows
 from fer_edge.calibrate.gate import require_gates
-from fer_edge.calibrate.int8_variants import learnt_forms, make_forms
+from fer_edge.calibrate.int8_variants import qat_graphs, quantized_graphs
 from fer_edge.calibrate.mixed_precision import restore_accuracy
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
 from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.types import Progress
 from fer_edge.data.dataset import Dataset
+from fer_edge.data.sampling import RowSample
 
 __all__ = ["CalibrationOutcome", "calibrate_bundle", "measure_forms", "outcome_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CalibrationOutcome:
-    """Every form of a calibration, beside the parent it was made from; nothing of it is written yet.
+    """Every form of a calibration, with its parent; `write` adds them to the bundle.
 
     Attributes:
         bundle: as it was opened.
         parent: the float variant, with the accuracy and temperature measured now.
-        forms: what was made.
-        samples: the rows calibrated on, by form.
+        forms: the INT8 forms.
+        samples: the calibration sample of each form.
         split: the split that the accuracies were measured on.
-        provenance: the manifest's account of it all, by form.
+        provenance: history of each form.
     """
 
     bundle: Bundle
     parent: Variant
-    forms: tuple[FormOutcome, ...]
+    forms: tuple[Evaluated, ...]
     samples: dict[str, RowSample]
     split: str
     provenance: dict[str, dict[str, Any]]
 
     @property
     def sample(self) -> RowSample:
-        """The rows that the first form was calibrated on; where no candidates are compared, every form was."""
+        """Calibration sample of the first form; without candidates, of every form."""
         return next(iter(self.samples.values()))
 
     @property
     def passed(self) -> bool:
-        """Whether every form is through the gate."""
+        """Whether every form passed the gate."""
         return all(form.gate.passed for form in self.forms)
 
     def require_passed(self) -> None:
-        """Refuse the outcome unless every form is through the gate.
+        """Refuse the outcome unless every form passed the gate.
 
         Raises:
-            GateError: naming what failed and by how much.
+            GateError: names each failed check with its figure.
         """
         require_gates((form.variant.name, form.gate) for form in self.forms)
 
@@ -77,7 +70,7 @@ class CalibrationOutcome:
         Raises:
             GateError: a form did not pass; the bundle is untouched.
             BundleError: the bundle changed since it was opened.
-            OutputError: it cannot be written; it is as it was.
+            OutputError: it cannot be written; nothing is changed.
         """
         self.require_passed()
         manifest = self.bundle.manifest
@@ -88,8 +81,8 @@ class CalibrationOutcome:
             variant, recipe = _split_recipe(form.variant)
             manifest = manifest.with_variant(variant)
             calibration[variant.name] = {**self.provenance[variant.name], **recipe}
-            if form.graphs.learnt is not None:  # it now stands there under its own name
-                manifest = manifest.without_variant(form.graphs.learnt.name)
+            if form.graphs.qat is not None:  # the manifest has it under the form's name now
+                manifest = manifest.without_variant(form.graphs.qat.name)
             graphs |= form.graphs.by_sha256
         return self.bundle.updated(manifest, graphs, provenance=dataclasses.replace(history, calibration=calibration))
 
@@ -123,19 +116,20 @@ def calibrate_bundle(
 
     Args:
         bundle: holds the recipe's parent variant.
-        dataset: its training split is calibrated on, its choosing split measured on.
-        recipe: what to make, how, and what may be lost.
-        threads: of each run.
+        dataset: calibrates on its training split, measures on its choosing split.
+        recipe: forms, settings and the gate's limits.
+        threads: threads of each run.
         progress: called with (what, done, total).
 
     Returns:
-        what was made and measured; the bundle on disk holds it.
+        The forms with their figures; the bundle on disk holds them.
 
     Raises:
         GateError: a form lost too much; the bundle is untouched.
-        InputError: a split that is missing or too small, or a graph that cannot be quantized so.
+        InputError: a graph that cannot be quantized so.
+        DataError: a split that is missing or too small.
         BundleError: the bundle has no such parent, is damaged, or changed meanwhile.
-        OutputError: the bundle cannot be written; it is as it was.
+        OutputError: the bundle cannot be written; nothing is changed.
     """
     outcome = measure_forms(bundle, dataset, recipe=recipe, threads=threads, progress=progress)
     outcome.write()
@@ -150,43 +144,43 @@ def measure_forms(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> CalibrationOutcome:
-    """As `calibrate_bundle`, but nothing is written and a form that lost too much is an outcome like any other."""
+    """Make and judge the forms as `calibrate_bundle`, without writing; a failed gate does not raise."""
     if recipe.candidates:
-        raise InputError("the recipe lists candidates: compare_candidates measures them; expected one way to quantize")
-    parts = open_parts(bundle, dataset, recipe)
-    sample = sample_of(parts, dataset, recipe, threads=threads, progress=progress)
+        raise RecipeError(f"candidates: got {len(recipe.candidates)}, expected none; compare_candidates measures them")
+    source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
+    sample = source.sample(dataset, recipe)
     gate = recipe.gate
     outside = draw_agreement_rows(dataset, sample, size=gate.agreement_rows, seed=gate.agreement_seed)
-    trial = Trial.of(parts, GateRows.of(dataset, outside), threads=threads, progress=progress)
-    frames = parts.frames(sample.stills)
-    made = learnt_forms(bundle, recipe) or make_forms(
-        parts.encoder, parts.head, frames, recipe=recipe, progress=progress
+    evaluation = Evaluation.of(source, GateRows.of(dataset, outside))
+    frames = source.frames(sample.stills)
+    made = qat_graphs(bundle, recipe) or quantized_graphs(
+        source.encoder, source.head, frames, recipe=recipe, progress=progress
     )
     forms = []
     for graphs in made:
-        form = trial.judge(graphs, recipe)
-        if not form.gate.passed and recipe.mixed.method != "none" and graphs.learnt is None:
-            form = restore_accuracy(trial, frames, form, recipe)
+        form = evaluation.judge(graphs, recipe)
+        if not form.gate.passed and recipe.mixed.method != "none" and graphs.qat is None:
+            form = restore_accuracy(evaluation, frames, form, recipe)
         forms.append(form)
-    return outcome_of(trial, forms, {form.variant.name: sample for form in forms})
+    return outcome_of(evaluation, forms, {form.variant.name: sample for form in forms})
 
 
 def outcome_of(
-    trial: Trial,
-    forms: Sequence[FormOutcome],
+    evaluation: Evaluation,
+    forms: Sequence[Evaluated],
     samples: Mapping[str, RowSample],
     *,
     choice: Mapping[str, Any] | None = None,
 ) -> CalibrationOutcome:
-    """What is written and told of forms that were judged.
+    """Collect judged forms with their history.
 
     Args:
-        trial: where.
-        forms: the outcomes.
-        samples: what each was calibrated on, by its name.
-        choice: of what they were chosen and by what rule, for the manifest.
+        evaluation: that judged them.
+        forms: the forms.
+        samples: calibration sample by form.
+        choice: candidates and rule, where they were chosen from several.
     """
-    rows = trial.rows
+    rows = evaluation.rows
     common = {
         "agreement_rows": rows.outside.summary(),
         "chosen_on": {"split": rows.choose, "n": len(rows.labels), "leaked_left_out": int(rows.leaked.sum())},
@@ -195,8 +189,8 @@ def outcome_of(
         **({} if choice is None else {"choice": dict(choice)}),
     }
     return CalibrationOutcome(
-        bundle=trial.parts.bundle,
-        parent=trial.parent,
+        bundle=evaluation.source.bundle,
+        parent=evaluation.parent,
         forms=tuple(forms),
         samples=dict(samples),
         split=rows.choose,

@@ -1,4 +1,4 @@
-"""Several ways to quantize, compared; and which of them ships, by a rule that stands in the recipe."""
+"""Candidates: several ways to quantize, compared, and the recipe's rule that selects one for each form."""
 
 from __future__ import annotations
 
@@ -8,56 +8,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from fer_edge.calibrate.calibration import CalibrationOutcome, outcome_of
-from fer_edge.calibrate.evaluation import (
-    FormOutcome,
-    GateRows,
-    RowSample,
-    Trial,
-    VariantLogits,
-    draw_agreement_rows,
-    open_parts,
-    sample_of,
-)
-from fer_edge.calibrate.int8_variants import learnt_forms, make_forms
+from fer_edge.calibrate.evaluation import Evaluated, Evaluation, FloatParent, GateRows, draw_agreement_rows
+from fer_edge.calibrate.int8_variants import qat_graphs, quantized_graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, Form
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.errors import GateError, RecipeError
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import timestamp
-from fer_edge.core.metrics import expected_calibration_error, softmax
 from fer_edge.core.types import Progress
 from fer_edge.data.dataset import Dataset
+from fer_edge.data.sampling import RowSample
 
 __all__ = ["CandidateResult", "Comparison", "compare_candidates", "ranked"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateResult:
-    """One candidate's form, measured on the choosing split without leaked rows, T = 1, unless said otherwise.
+    """One form of one candidate, measured on the choosing split without leaked rows at T = 1.
 
     Attributes:
-        name: the candidate's.
-        set: what it changes in the recipe.
-        form: which form of it.
-        top1: share of right labels.
-        top1_drop: of the parent's over this; a gain is negative.
-        flip_rate: labels that changed, right or wrong.
-        only_parent_right: rows that the parent alone labels rightly.
-        only_form_right: rows that the form alone labels rightly.
-        mcnemar_p: whether chance alone splits these so unevenly.
+        name: the candidate's name.
+        set: its changes to the recipe.
+        form: the form.
+        top1: share of correct labels.
+        top1_drop: the parent's top-1 minus this; a gain is negative.
+        flip_rate: share of labels that changed, correct or not.
+        only_parent_right: rows that only the parent labels correctly.
+        only_form_right: rows that only the form labels correctly.
+        mcnemar_p: McNemar's p-value of these two counts.
         ece: calibration error after the form's own temperature, fitted on the same rows.
-        ece_rise: over the parent's after its own.
+        ece_rise: rise over the parent's after its own temperature.
         temperature: the form's own.
-        agreement: of labels on training rows outside every candidate's sample.
-        mean_abs_logit_diff: to the parent, before temperature, over all rows that were run.
+        agreement: share of equal labels on training rows outside every candidate's sample.
+        mean_abs_logit_diff: to the parent, before temperature, over all evaluated rows.
         size_bytes: encoder and head.
-        gate_passed: whether it is within the recipe's gate, with the comparison's agreement rows.
-        within: whether the calibration error is within the choice's limit, too.
-        quantize_s: what making the candidate's forms took, on one machine on one day.
+        gate_passed: whether it passes the recipe's gate, on the comparison's agreement rows.
+        within: whether its calibration error also keeps the choice's limit.
+        quantize_s: seconds that quantization took.
     """
 
     name: str
@@ -82,17 +71,17 @@ class CandidateResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """All candidates, and those that the rule takes.
+    """All candidates, and those that the rule selects.
 
     Attributes:
         bundle: name and SHA-256 of its manifest.
         parent: accuracy and calibration error of the float parent, on the same rows.
-        rows: what was looked at, and how much of it.
+        rows: the compared rows and their count.
         recipe: with the rule and the candidates.
-        results: a candidate and form each, in the recipe's order.
-        chosen: form -> the candidate that the rule takes; a form that none may ship for is absent.
-        passed_over: form -> candidates that the rule puts first but the whole gate refused.
-        outcome: the chosen ones' whole gate; what would be written.
+        results: one for each candidate and form, in the recipe's order.
+        chosen: form -> the selected candidate; absent where none may ship.
+        passed_over: form -> candidates that the rule ranks first but the whole gate refused.
+        outcome: the whole gate of the selected ones; what would be written.
     """
 
     bundle: dict[str, str]
@@ -105,22 +94,21 @@ class Comparison:
     outcome: CalibrationOutcome
 
     def require_chosen(self) -> None:
-        """Refuse the comparison unless the rule takes a candidate for every form.
+        """Refuse the comparison unless the rule selects a candidate for every form.
 
         Raises:
-            GateError: naming the form and what came nearest.
+            GateError: naming the form and the nearest candidate.
         """
-        allowed = self.recipe.choice.max_ece_rise
         for form in self.recipe.forms:
             if form in self.chosen:
                 continue
             mine = [each for each in self.results if each.form == form]
             nearest = min(mine, key=lambda each: (not each.gate_passed, each.ece_rise))
             raise GateError(
-                f"{form}: none of {len(mine)} candidates is within the gate and has a calibration error at most "
-                f"{allowed:.4f} above the parent's; nearest is {nearest.name!r}, flips {nearest.flip_rate:.4f}, ECE "
-                f"{nearest.ece_rise:+.4f}, gate {'passed' if nearest.gate_passed else 'failed'}. Add candidates, or "
-                "allow more in choice.max_ece_rise"
+                f"{form}: got {len(mine)} candidates, expected one that passes the gate with an ECE at most "
+                f"{self.recipe.choice.max_ece_rise:.4f} above the parent's; nearest is {nearest.name!r}, flips "
+                f"{nearest.flip_rate:.4f}, ECE {nearest.ece_rise:+.4f}, gate "
+                f"{'passed' if nearest.gate_passed else 'failed'}; add candidates, or raise choice.max_ece_rise"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -143,7 +131,7 @@ class _Made:
     candidate: Candidate
     recipe: CalibrationRecipe
     sample: RowSample
-    forms: dict[Form, FormOutcome]
+    forms: dict[Form, Evaluated]
     seconds: float
 
 
@@ -155,64 +143,54 @@ def compare_candidates(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Make and measure every candidate of a recipe, and put those that its rule takes through the whole gate.
+    """Make and measure every candidate of a recipe, and put those that its rule selects through the whole gate.
 
     Args:
         bundle: holds the recipe's parent variant; nothing is written.
-        dataset: its training split is calibrated on, its choosing split chosen on.
+        dataset: calibrates on its training split, compares on its choosing split.
         recipe: candidates, rule and gate.
-        threads: of each run.
+        threads: threads of each run.
         progress: called with (what, done, total).
 
     Raises:
-        InputError: no candidate makes a form that is asked for, or as `measure_forms`.
-        BundleError, SessionError: as `measure_forms`.
+        RecipeError: no candidate makes one of the forms.
+        InputError, DataError, BundleError, SessionError: as `measure_forms`.
     """
-    parts = open_parts(bundle, dataset, recipe)
+    source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
     plans = _plans(recipe)
-    samples = {
-        changed.sample: sample_of(parts, dataset, changed, threads=threads, progress=progress) for _, changed in plans
-    }
+    samples = {changed.sample: source.sample(dataset, changed) for _, changed in plans}
     choice, gate = recipe.choice, recipe.gate
     outside = draw_agreement_rows(dataset, *samples.values(), size=gate.agreement_rows, seed=gate.agreement_seed)
-    whole = Trial.of(parts, GateRows.of(dataset, outside), threads=threads, progress=progress)
-    trial = _with_fewer(whole, choice.agreement_rows)
+    whole = Evaluation.of(source, GateRows.of(dataset, outside))
+    evaluation = whole.on_fewer(choice.agreement_rows)
     made, results = [], []
     for candidate, changed in plans:
-        sample = samples[changed.sample]
-        began = time.perf_counter()
-        forms = learnt_forms(bundle, changed) if changed.method == "qat" else ()
-        forms = forms or make_forms(
-            parts.encoder, parts.head, parts.frames(sample.stills), recipe=changed, progress=progress
-        )
-        seconds = time.perf_counter() - began
-        judged = {graphs.form: trial.judge(graphs, changed) for graphs in forms}
-        made.append(_Made(candidate=candidate, recipe=changed, sample=sample, forms=judged, seconds=seconds))
-        results += [_result(trial, made[-1], outcome, choice) for outcome in judged.values()]
-    finals: dict[Form, tuple[_Made, FormOutcome]] = {}
+        made.append(_make(evaluation, candidate, changed, samples[changed.sample]))
+        results += [_result(evaluation, made[-1], outcome, choice) for outcome in made[-1].forms.values()]
+    finals: dict[Form, tuple[_Made, Evaluated]] = {}
     passed_over: dict[str, list[str]] = {}
     for form in recipe.forms:
         first, passed_over[form] = _first_through(form, made, results, whole, choice)
         if first is not None:
             finals[form] = first
-    chosen = {form: taken.candidate.name for form, (taken, _) in finals.items()}
-    rows = trial.rows
+    chosen = {str(form): taken.candidate.name for form, (taken, _) in finals.items()}
+    rows, accuracy = evaluation.rows, evaluation.reference.accuracy
     return Comparison(
         bundle={"name": bundle.manifest.name, "sha256": bundle.sha256},
         parent={
-            "top1": float((trial.reference.by_window[1][~rows.leaked].argmax(axis=1) == rows.kept.labels).mean()),
-            "ece": _ece(trial.reference, rows),
-            "temperature": trial.reference.temperature,
+            "top1": rows.top1(evaluation.reference),
+            "ece": rows.ece(evaluation.reference),
+            "temperature": evaluation.reference.temperature,
         },
         rows={
-            "split": rows.choose,
+            "split": accuracy.split,
             "n": len(rows.kept),
             "leaked_left_out": int(rows.leaked.sum()),
             "agreement": rows.outside.summary(),
         },
         recipe=recipe,
         results=tuple(results),
-        chosen={str(form): name for form, name in chosen.items()},
+        chosen=chosen,
         passed_over=passed_over,
         outcome=outcome_of(
             whole,
@@ -224,7 +202,7 @@ def compare_candidates(
 
 
 def ranked(results: Sequence[CandidateResult], choice: ChoiceRecipe) -> list[CandidateResult]:
-    """One form's candidates that may ship, the rule's first one first; in any other order equal ones stay."""
+    """Sort one form's candidates that may ship by the rule; equal ones keep their order."""
     keys = {
         "fewest-flips-within-gate": lambda each: (each.flip_rate,),
         "best-top1-within-gate": lambda each: (-each.top1, each.flip_rate),
@@ -234,16 +212,16 @@ def ranked(results: Sequence[CandidateResult], choice: ChoiceRecipe) -> list[Can
     return sorted((each for each in results if each.within), key=keys[choice.rule])
 
 
-def _with_fewer(trial: Trial, count: int) -> Trial:
-    """The same trial on `count` of its training rows, spread over all of them."""
-    outside = trial.rows.outside
-    index = np.unique(np.linspace(0, len(outside.stills) - 1, min(count, len(outside.stills))).round().astype(int))
-    few = dataclasses.replace(outside, stills=outside.stills.subset(index))
-    return dataclasses.replace(
-        trial,
-        rows=dataclasses.replace(trial.rows, outside=few),
-        reference=dataclasses.replace(trial.reference, outside=trial.reference.outside[index]),
+def _make(evaluation: Evaluation, candidate: Candidate, recipe: CalibrationRecipe, sample: RowSample) -> _Made:
+    source = evaluation.source
+    began = time.perf_counter()
+    graphs = qat_graphs(source.bundle, recipe) if recipe.method == "qat" else ()
+    graphs = graphs or quantized_graphs(
+        source.encoder, source.head, source.frames(sample.stills), recipe=recipe, progress=source.progress
     )
+    seconds = time.perf_counter() - began
+    judged = {each.form: evaluation.judge(each, recipe) for each in graphs}
+    return _Made(candidate=candidate, recipe=recipe, sample=sample, forms=judged, seconds=seconds)
 
 
 def _plans(recipe: CalibrationRecipe) -> list[tuple[Candidate, CalibrationRecipe]]:
@@ -255,28 +233,25 @@ def _plans(recipe: CalibrationRecipe) -> list[tuple[Candidate, CalibrationRecipe
             found.append((candidate, dataclasses.replace(changed, forms=forms)))
     for form in recipe.forms:
         if not any(form in changed.forms for _, changed in found):
-            raise InputError(f"candidates: none of them makes the form {form!r}; leave the form out, or add one")
+            raise RecipeError(f"candidates: got none of the form {form!r}, expected one; add one, or drop the form")
     return found
 
 
-def _result(trial: Trial, made: _Made, outcome: FormOutcome, choice: ChoiceRecipe) -> CandidateResult:
-    kept = ~trial.rows.leaked
-    (paired, *_), agreement = (
-        [report for on, report in outcome.gate.paired.items() if "outside" not in on],
-        next(report for on, report in outcome.gate.paired.items() if "outside" in on),
-    )
-    logits = outcome.logits.by_window[1][kept]
+def _result(evaluation: Evaluation, made: _Made, outcome: Evaluated, choice: ChoiceRecipe) -> CandidateResult:
+    rows = evaluation.rows
+    # check_gate puts the choosing split at T = 1 first and the rows outside the sample last
+    paired, *_, agreement = outcome.gate.paired.values()
     return CandidateResult(
         name=made.candidate.name,
         set=made.candidate.set,
         form=outcome.graphs.form,
-        top1=float((logits.argmax(axis=1) == trial.rows.labels[kept]).mean()),
+        top1=rows.top1(outcome.logits),
         top1_drop=0.0 - paired.top1_delta,
         flip_rate=paired.flip_rate,
         only_parent_right=paired.only_reference_right,
         only_form_right=paired.only_other_right,
         mcnemar_p=paired.mcnemar_p,
-        ece=_ece(outcome.logits, trial.rows),
+        ece=rows.ece(outcome.logits),
         ece_rise=paired.ece_delta,
         temperature=outcome.logits.temperature,
         agreement=agreement.agreement,
@@ -289,9 +264,9 @@ def _result(trial: Trial, made: _Made, outcome: FormOutcome, choice: ChoiceRecip
 
 
 def _first_through(
-    form: Form, made: Sequence[_Made], results: Sequence[CandidateResult], whole: Trial, choice: ChoiceRecipe
-) -> tuple[tuple[_Made, FormOutcome] | None, list[str]]:
-    """The first candidate by the rule that is through the whole gate, if any is, and those passed over."""
+    form: Form, made: Sequence[_Made], results: Sequence[CandidateResult], whole: Evaluation, choice: ChoiceRecipe
+) -> tuple[tuple[_Made, Evaluated] | None, list[str]]:
+    """The first candidate by the rule that passes the whole gate, if any, and those that did not."""
     more = len(whole.rows.outside.stills) > choice.agreement_rows
     refused: list[str] = []
     for result in ranked([each for each in results if each.form == form], choice):
@@ -303,9 +278,3 @@ def _first_through(
             return (taken, outcome), refused
         refused.append(result.name)
     return None, refused
-
-
-def _ece(logits: VariantLogits, rows: GateRows) -> float:
-    kept = ~rows.leaked
-    probabilities = softmax(logits.by_window[1][kept], temperature=logits.temperature)
-    return expected_calibration_error(probabilities, rows.labels[kept])

@@ -1,70 +1,156 @@
-"""INT8 candidates evaluated on the rows of the accuracy gate."""
+"""INT8 graphs evaluated in memory: the float parent and its INT8 forms on the rows of the accuracy gate."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from fer_edge.calibrate.gate import GateReport, check_gate
-from fer_edge.calibrate.int8_variants import FormGraphs
+from fer_edge.calibrate.int8_variants import Int8Graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION
-from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits, LstmStorage
+from fer_edge.calibrate.recipe import CalibrationRecipe, LstmStorage
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import InputError
-from fer_edge.core.evaluate import evaluate, evaluate_windows
+from fer_edge.core.errors import DataError
+from fer_edge.core.evaluate import evaluate_windows
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
-from fer_edge.core.metrics import AccuracyReport, PairedReport, accuracy_report, fit_temperature, paired_report, softmax
+from fer_edge.core.metrics import (
+    AccuracyReport,
+    PairedReport,
+    accuracy_report,
+    expected_calibration_error,
+    fit_temperature,
+    paired_report,
+    softmax,
+)
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Float32, Int64, Progress, Uint8
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.data.sampling import RowSample, draw_sample
 from fer_edge.data.statistics import leaked_rows
 from fer_edge.graph.cost import graph_file
-from fer_edge.graph.graph import load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.weight_compression import STORAGE
 from fer_edge.runtime.inference import Network
+from fer_edge.runtime.providers import open_session
 
-__all__ = [
-    "FloatParts",
-    "FormOutcome",
-    "GateRows",
-    "LogitDifference",
-    "RowSample",
-    "Trial",
-    "VariantLogits",
-    "compare",
-    "draw_agreement_rows",
-    "draw_sample",
-    "logit_difference",
-    "open_parts",
-    "run_variant",
-    "sample_of",
-    "trial_bundle",
-]
+__all__ = ["Evaluated", "Evaluation", "FloatParent", "GateRows", "VariantLogits", "draw_agreement_rows"]
 
-Logits = Float32
+_LSTM: Final[dict[LstmStorage, str]] = {
+    "weights": "sequence weights stored as int8, computed in float",
+    "float": "the encoder's LSTM float, other sequence weights stored as int8, computed in float",
+    "projection": "the product of its LSTM's input too; other sequence weights stored as int8, computed in float",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FloatParent:
+    """The float variant that is quantized.
+
+    Attributes:
+        bundle: the bundle that holds it.
+        variant: its entry in the manifest.
+        threads: threads of each run.
+        progress: called with (what, done, total).
+    """
+
+    bundle: Bundle
+    variant: Variant
+    threads: int = 1
+    progress: Progress | None = None
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle, dataset: Dataset, recipe: CalibrationRecipe, *, threads: int, progress: Progress | None
+    ) -> FloatParent:
+        """Select the recipe's parent.
+
+        Raises:
+            InputError: the bundle's labels are not the data set's.
+            BundleError: the bundle has no such parent.
+        """
+        dataset.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name}")
+        return cls(bundle=bundle, variant=bundle.variant(recipe.parent), threads=threads, progress=progress)
+
+    @cached_property
+    def encoder(self) -> Graph:
+        """`frames` -> `features`, `attention`; copy it before an edit."""
+        return Graph.read(self.bundle.read_graph(self.variant.encoder), name=f"the {self.variant.name} encoder")
+
+    @cached_property
+    def head(self) -> Graph:
+        """`features`, `length` -> `logits`, `attention`; copy it before an edit."""
+        return Graph.read(self.head_bytes, name=f"the {self.variant.name} head")
+
+    @property
+    def head_bytes(self) -> bytes:
+        """The head's ONNX file."""
+        return self.bundle.read_graph(self.variant.head)
+
+    def frames(self, stills: StillSet) -> Uint8:
+        """Prepare stills as the bundle requires: uint8 (N, S, S)."""
+        return prepare_stills(stills.images, self.bundle.manifest.preprocess)
+
+    def sample(self, dataset: Dataset, recipe: CalibrationRecipe) -> RowSample:
+        """Draw the recipe's calibration sample.
+
+        Raises:
+            InputError: as `draw_sample`.
+        """
+        chosen = recipe.sample
+        return draw_sample(
+            dataset, size=chosen.size, seed=chosen.seed, choice=chosen.choice, margins=self._label_margins
+        )
+
+    @contextlib.contextmanager
+    def network(self, graphs: Int8Graphs | None = None, *, name: str = "") -> Iterator[Network]:
+        """Open ONNX Runtime on the CPU on an INT8 form's graphs, from memory; on the parent's own without them.
+
+        Raises:
+            SessionError: ONNX Runtime refuses a graph.
+        """
+        if graphs is None:
+            with Network.open(self.bundle, variant=self.variant.name, provider="cpu", threads=self.threads) as network:
+                yield network
+            return
+        variant = dataclasses.replace(self.variant, name=name or graphs.form, precision="int8")
+        with (
+            open_session(graphs.encoder, threads=self.threads) as encoder,
+            open_session(graphs.head, threads=self.threads) as head,
+        ):
+            yield Network(bundle=self.bundle, variant=variant, encoder=encoder, head=head)
+
+    def told(self, what: str) -> Any:
+        """Progress of one evaluation: a function of (done, total), or None."""
+        progress = self.progress
+        return None if progress is None else lambda done, total: progress(what, done, total)
+
+    def _label_margins(self, stills: StillSet) -> Float32:
+        """float32 (N,): the parent's best logit less its second best."""
+        with self.network() as network:
+            report = self.told(f"{self.variant.name} on rows to choose from")
+            outputs = evaluate_windows(network, stills.images, self.bundle.manifest.preprocess, progress=report)
+        best = np.sort(outputs.by_window[1], axis=1)
+        return best[:, -1] - best[:, -2]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GateRows:
-    """The rows that the gate looks at.
+    """The rows that the gate compares on.
 
     Attributes:
         dataset: the data set's name.
         choose: the choosing split's name.
         images: uint8 (N, H, W) of that split.
         labels: int64 (N,).
-        leaked: bool (N,), True where the pixels also stand in the training split.
+        leaked: bool (N,), True where the training split holds the same pixels.
         outside: training rows outside the calibration sample.
     """
 
@@ -81,19 +167,30 @@ class GateRows:
         index = np.flatnonzero(~self.leaked).astype(np.int64)
         return StillSet(name=self.choose, images=self.images[index], labels=self.labels[index], rows=index)
 
+    def top1(self, logits: VariantLogits) -> float:
+        """Share of correct labels on the kept rows at T = 1."""
+        kept = ~self.leaked
+        return float((logits.by_window[1][kept].argmax(axis=1) == self.labels[kept]).mean())
+
+    def ece(self, logits: VariantLogits) -> float:
+        """Calibration error on the kept rows at T = 1, after the variant's own temperature."""
+        kept = ~self.leaked
+        probabilities = softmax(logits.by_window[1][kept], temperature=logits.temperature)
+        return expected_calibration_error(probabilities, self.labels[kept])
+
     @classmethod
     def of(cls, dataset: Dataset, outside: RowSample) -> GateRows:
-        """The choosing split of `dataset` beside `outside`.
+        """Join the choosing split of `dataset` and `outside`.
 
         Raises:
-            InputError: there is no such split, or every row of it is leaked.
+            DataError: there is no such split, or every row of it is leaked.
         """
         split = dataset.split("choose")
         leaked = leaked_rows(dataset, split)
         if leaked.all():
-            raise InputError(
-                f"{dataset.source}: {int(leaked.sum()):,} of the {len(split):,} rows of {split.name} also stand in the "
-                "training split, so none is left to choose on"
+            raise DataError(
+                f"{dataset.source}: got {len(split):,} rows of {split.name}, all of them in the training split too, "
+                "expected rows to choose on; give another split"
             )
         return cls(
             dataset=dataset.name,
@@ -105,9 +202,28 @@ class GateRows:
         )
 
 
+def draw_agreement_rows(dataset: Dataset, *samples: RowSample, size: int, seed: int) -> RowSample:
+    """Draw training rows whose pixels are in no sample.
+
+    Raises:
+        DataError: fewer such rows are left.
+    """
+    train = dataset.split("train")
+    known = {image.tobytes() for sample in samples for image in sample.stills.images}
+    outside = np.flatnonzero([image.tobytes() not in known for image in train.images])
+    if size > len(outside):
+        raise DataError(
+            f"{dataset.source}: got {len(outside):,} rows of {train.name} outside the calibration sample, expected "
+            f"{size:,} to compare labels on; give --set gate.agreement_rows={max(1, len(outside))}"
+        )
+    random = np.random.default_rng(seed)
+    rows = train.subset(np.sort(random.choice(outside, size, replace=False)))
+    return RowSample(dataset=dataset.name, dataset_sha256=dataset.sha256, seed=seed, stills=rows)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VariantLogits:
-    """One variant on the gate's rows, before temperature.
+    """Logits of one variant on the gate's rows, before temperature.
 
     Attributes:
         by_window: window T -> float32 (N, C) on the choosing split, each still repeated T times.
@@ -116,338 +232,185 @@ class VariantLogits:
         accuracy: on the choosing split at T = 1, with that temperature.
     """
 
-    by_window: Mapping[int, Logits]
-    outside: Logits
+    by_window: Mapping[int, Float32]
+    outside: Float32
     temperature: float
     accuracy: AccuracyReport
 
-    @property
-    def every_logit(self) -> Logits:
-        """All logits in a row, float32 (R, C)."""
-        return np.concatenate([*self.by_window.values(), self.outside])
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogitDifference:
-    """How far two variants' logits lie apart, before temperature.
-
-    Attributes:
-        against: the variant compared with.
-        max_abs_logit_diff: largest absolute difference.
-        mean_abs_logit_diff: mean absolute difference.
-        rows: rows of logits compared.
-    """
-
-    against: str
-    max_abs_logit_diff: float
-    mean_abs_logit_diff: float
-    rows: int
-
-
-def run_variant(
-    bundle: Bundle,
-    variant: str,
-    rows: GateRows,
-    *,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> VariantLogits:
-    """Run a variant on the gate's rows, in ONNX Runtime on the CPU.
-
-    A single still never feeds an LSTM its own output back, so the choosing split is run at the full window as well.
-
-    Raises:
-        InputError: images that the bundle's preprocessing refuses.
-        SessionError: the engine refuses a graph or failed.
-    """
-    spec = bundle.manifest.preprocess
-
-    def outputs(images: Uint8, windows: list[int], what: str) -> Mapping[int, Logits]:
-        def report(done: int, total: int) -> None:
-            if progress is not None:
-                progress(f"{variant} on {what}", done, total)
-
-        return evaluate_windows(network, images, spec, windows=windows, progress=report).by_window
-
-    with Network.open(bundle, variant=variant, provider="cpu", threads=threads) as network:
-        by_window = outputs(rows.images, sorted({1, network.window}), rows.choose)
-        outside = outputs(rows.outside.stills.images, [1], f"{rows.outside.stills.name} outside the sample")[1]
-    temperature = fit_temperature(by_window[1][~rows.leaked], rows.labels[~rows.leaked])
-    return VariantLogits(
-        by_window=by_window,
-        outside=outside,
-        temperature=temperature,
-        accuracy=accuracy_report(
-            softmax(by_window[1], temperature=temperature),
-            rows.labels,
-            dataset=rows.dataset,
-            split=rows.choose,
-            leaked=rows.leaked,
-            classes=bundle.manifest.labels,
-        ),
-    )
-
-
-def compare(reference: VariantLogits, other: VariantLogits, rows: GateRows, limits: GateLimits) -> GateReport:
-    """Hold one form against its parent."""
-    kept = ~rows.leaked
-
-    def paired(first: Logits, second: Logits, labels: Int64) -> PairedReport:
-        return paired_report(
-            softmax(first, temperature=reference.temperature), softmax(second, temperature=other.temperature), labels
-        )
-
-    choosing = {
-        f"{_where(rows.choose, window)}, without leaked rows": paired(
-            logits[kept], other.by_window[window][kept], rows.labels[kept]
-        )
-        for window, logits in reference.by_window.items()
-    }
-    train = rows.outside.stills
-    outside = {
-        f"{len(train):,} rows of {train.name} outside the sample, T = 1": paired(
-            reference.outside, other.outside, train.labels
-        )
-    }
-    return check_gate(choosing, outside, limits)
-
-
-def logit_difference(reference: VariantLogits, other: VariantLogits, *, against: str) -> LogitDifference:
-    """How far all logits of the gate's rows lie apart; `against` is the reference's name."""
-    difference = np.abs(reference.every_logit.astype(np.float64) - other.every_logit)
-    return LogitDifference(
-        against=against,
-        max_abs_logit_diff=float(difference.max()),
-        mean_abs_logit_diff=float(difference.mean()),
-        rows=len(difference),
-    )
-
-
-def _where(split: str, window: int) -> str:
-    return f"{split}, T = {window}"
-
-
-_SEQUENCE: Final[dict[LstmStorage, str]] = {
-    "weights": "sequence weights stored as int8, computed in float",
-    "float": "the encoder's LSTM float, other sequence weights stored as int8, computed in float",
-    "projection": "the product of its LSTM's input too; other sequence weights stored as int8, computed in float",
-}
+    def difference(self, other: VariantLogits, *, against: str) -> dict[str, Any]:
+        """Largest and mean absolute difference over all rows; `against` names this variant."""
+        mine, others = (np.concatenate([*each.by_window.values(), each.outside]) for each in (self, other))
+        difference = np.abs(mine.astype(np.float64) - others)
+        return {
+            "against": against,
+            "max_abs_logit_diff": float(difference.max()),
+            "mean_abs_logit_diff": float(difference.mean()),
+            "rows": len(difference),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FormOutcome:
-    """One INT8 form, made and measured.
+class Evaluated:
+    """One INT8 form with its figures.
 
     Attributes:
-        variant: what the manifest will say of it.
+        variant: its entry for the manifest.
         graphs: its ONNX files.
-        gate: its verdict.
+        gate: verdict of the gate.
         logits: on the gate's rows.
     """
 
     variant: Variant
-    graphs: FormGraphs
+    graphs: Int8Graphs
     gate: GateReport
     logits: VariantLogits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FloatParts:
-    """What is quantized: a bundle's float variant, opened.
-
-    Attributes:
-        bundle: it is of.
-        variant: the parent of the forms.
-        encoder: `frames` -> `features`, `attention`.
-        head: `features`, `length` -> `logits`, `attention`.
-    """
-
-    bundle: Bundle
-    variant: Variant
-    encoder: ModelProto
-    head: ModelProto
-
-    @classmethod
-    def of(cls, bundle: Bundle, name: str) -> FloatParts:
-        """The variant called `name`.
-
-        Raises:
-            BundleError: the bundle has no such variant or is damaged.
-            InputError: a graph that is none.
-        """
-        variant = bundle.variant(name)
-        encoder, head = (
-            load_graph(bundle.read_graph(file), name=f"the {name} {part}")
-            for file, part in ((variant.encoder, "encoder"), (variant.head, "head"))
-        )
-        return cls(bundle=bundle, variant=variant, encoder=encoder, head=head)
-
-    def frames(self, stills: StillSet) -> Uint8:
-        """uint8 (N, S, S): the stills, prepared as the bundle says."""
-        return prepare_stills(stills.images, self.bundle.manifest.preprocess)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trial:
+class Evaluation:
     """The gate's rows with the parent's logits on them.
 
     Attributes:
-        parts: the parent.
-        rows: what the gate looks at.
-        reference: the parent on them.
-        threads: of each run.
-        progress: called with (what, done, total).
+        source: the parent.
+        rows: the rows.
+        reference: the parent's logits.
     """
 
-    parts: FloatParts
+    source: FloatParent
     rows: GateRows
     reference: VariantLogits
-    threads: int
-    progress: Progress | None
 
     @classmethod
-    def of(cls, parts: FloatParts, rows: GateRows, *, threads: int, progress: Progress | None) -> Trial:
+    def of(cls, source: FloatParent, rows: GateRows) -> Evaluation:
         """Run the parent.
 
         Raises:
-            InputError, SessionError: as `run_variant`.
+            InputError: images that the bundle's preprocessing refuses.
+            SessionError: ONNX Runtime refuses a graph or failed.
         """
-        reference = run_variant(parts.bundle, parts.variant.name, rows, threads=threads, progress=progress)
-        return cls(parts=parts, rows=rows, reference=reference, threads=threads, progress=progress)
+        with source.network() as network:
+            return cls(source=source, rows=rows, reference=_logits(network, source, rows))
 
     @property
     def parent(self) -> Variant:
         """The float variant, with the accuracy and temperature measured now."""
-        return _measured(self.parts.variant, self.reference)
+        return _measured(self.source.variant, self.reference)
 
     def judge(
-        self, graphs: FormGraphs, recipe: CalibrationRecipe, *, mixed: Mapping[str, Any] | None = None
-    ) -> FormOutcome:
-        """Run a form on the gate's rows and hold it against the parent.
+        self, graphs: Int8Graphs, recipe: CalibrationRecipe, *, mixed: Mapping[str, Any] | None = None
+    ) -> Evaluated:
+        """Run a form on the gate's rows and compare it with the parent.
 
         Args:
             graphs: the form.
-            recipe: by which it was made, and the gate's limits.
-            mixed: how it was decided which layers stay float, for the manifest.
+            recipe: how it was made, and the gate's limits.
+            mixed: how its float layers were chosen, for the manifest.
 
         Raises:
             SessionError: ONNX Runtime refuses a graph or failed.
         """
-        with trial_bundle(self.parts, graphs, recipe) as bundle:
-            draft = bundle.variant(graphs.form)
-            logits = run_variant(bundle, graphs.form, self.rows, threads=self.threads, progress=self.progress)
-        gate = compare(self.reference, logits, self.rows, recipe.gate)
+        with self.source.network(graphs) as network:
+            logits = _logits(network, self.source, self.rows)
+        gate = self._gate(logits, recipe)
         how_made = {**_how_made(graphs, recipe), "gate": gate.to_json()}
         if mixed is not None:
             how_made["mixed"] = dict(mixed)
-        parity = encode(logit_difference(self.reference, logits, against=recipe.parent))
         variant = dataclasses.replace(
-            _measured(draft, logits), parent=self.parts.variant.name, how_made=how_made, parity=parity
+            _measured(_entry(self.source, graphs, recipe), logits),
+            parent=self.source.variant.name,
+            how_made=how_made,
+            parity=self.reference.difference(logits, against=recipe.parent),
         )
-        return FormOutcome(variant=variant, graphs=graphs, gate=gate, logits=logits)
+        return Evaluated(variant=variant, graphs=graphs, gate=gate, logits=logits)
+
+    def on_fewer(self, count: int) -> Evaluation:
+        """The same evaluation on `count` of its training rows, spread over all of them."""
+        outside = self.rows.outside
+        last = len(outside.stills) - 1
+        index = np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(int))
+        few = dataclasses.replace(outside, stills=outside.stills.subset(index))
+        return dataclasses.replace(
+            self,
+            rows=dataclasses.replace(self.rows, outside=few),
+            reference=dataclasses.replace(self.reference, outside=self.reference.outside[index]),
+        )
+
+    def _gate(self, logits: VariantLogits, recipe: CalibrationRecipe) -> GateReport:
+        rows, train, kept = self.rows, self.rows.outside.stills, ~self.rows.leaked
+
+        def paired(before: Float32, after: Float32, labels: Int64) -> PairedReport:
+            return paired_report(
+                softmax(before, temperature=self.reference.temperature),
+                softmax(after, temperature=logits.temperature),
+                labels,
+            )
+
+        choosing = {
+            f"{rows.choose}, T = {window}, without leaked rows": paired(
+                before[kept], logits.by_window[window][kept], rows.labels[kept]
+            )
+            for window, before in self.reference.by_window.items()
+        }
+        where = f"{len(train):,} rows of {train.name} outside the sample, T = 1"
+        outside = paired(self.reference.outside, logits.outside, train.labels)
+        return check_gate(choosing, {where: outside}, recipe.gate)
 
 
-@contextlib.contextmanager
-def trial_bundle(parts: FloatParts, graphs: FormGraphs, recipe: CalibrationRecipe) -> Iterator[Bundle]:
-    """A bundle of one form, while the block runs."""
-    manifest = dataclasses.replace(parts.bundle.manifest, variants=(_draft(parts, graphs, recipe),))
-    with tempfile.TemporaryDirectory(prefix="fer-edge-") as folder:
-        yield Bundle.create(Path(folder) / "trial", manifest, graphs.by_sha256)
+def _logits(network: Network, source: FloatParent, rows: GateRows) -> VariantLogits:
+    """Run a variant on the gate's rows.
 
-
-def open_parts(bundle: Bundle, dataset: Dataset, recipe: CalibrationRecipe) -> FloatParts:
-    """The recipe's parent, if its labels are the data set's.
-
-    Raises:
-        InputError: other labels, or a graph that is none.
-        BundleError: the bundle has no such parent or is damaged.
+    The choosing split also at the full window: at T = 1 no LSTM of the head reads its own output.
     """
-    parts = FloatParts.of(bundle, recipe.parent)
-    dataset.expect_expressions(bundle.manifest.labels, of=f"the bundle {bundle.manifest.name}")
-    return parts
+    manifest, name = source.bundle.manifest, network.variant.name
 
+    def run(images: Uint8, windows: list[int], what: str) -> Mapping[int, Float32]:
+        report = source.told(f"{name} on {what}")
+        return evaluate_windows(network, images, manifest.preprocess, windows=windows, progress=report).by_window
 
-def sample_of(
-    parts: FloatParts, dataset: Dataset, recipe: CalibrationRecipe, *, threads: int, progress: Progress | None
-) -> RowSample:
-    """The recipe's calibration sample.
-
-    Raises:
-        InputError: as `draw_sample`.
-    """
-    return draw_sample(
-        dataset,
-        size=recipe.sample.size,
-        seed=recipe.sample.seed,
-        choice=recipe.sample.choice,
-        margins=lambda stills: _label_margins(parts, stills, threads=threads, progress=progress),
+    by_window = run(rows.images, sorted({1, network.window}), rows.choose)
+    outside = run(rows.outside.stills.images, [1], f"{rows.outside.stills.name} outside the sample")[1]
+    temperature = fit_temperature(by_window[1][~rows.leaked], rows.labels[~rows.leaked])
+    accuracy = accuracy_report(
+        softmax(by_window[1], temperature=temperature),
+        rows.labels,
+        dataset=rows.dataset,
+        split=rows.choose,
+        leaked=rows.leaked,
+        classes=manifest.labels,
     )
+    return VariantLogits(by_window=by_window, outside=outside, temperature=temperature, accuracy=accuracy)
 
 
-def _label_margins(parts: FloatParts, stills: StillSet, *, threads: int, progress: Progress | None) -> Float32:
-    """float32 (N,): how far the parent's best logit lies above its second best."""
-
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(f"{parts.variant.name} on rows to choose from", done, total)
-
-    with Network.open(parts.bundle, variant=parts.variant.name, provider="cpu", threads=threads) as network:
-        logits = evaluate(network, stills.images, parts.bundle.manifest.preprocess, progress=report)
-    best = np.sort(logits, axis=1)
-    return best[:, -1] - best[:, -2]
-
-
-def _how_made(graphs: FormGraphs, recipe: CalibrationRecipe) -> dict[str, Any]:
-    told = encode(dataclasses.replace(recipe, candidates=()))
-    if graphs.learnt is not None:
-        return {**graphs.learnt.how_made, "calibration_recipe": told}
+def _how_made(graphs: Int8Graphs, recipe: CalibrationRecipe) -> dict[str, Any]:
+    record = encode(dataclasses.replace(recipe, candidates=()))
+    if graphs.qat is not None:
+        return {**graphs.qat.how_made, "calibration_recipe": record}
     return {
-        "method": f"post-training quantization of the encoder; {_SEQUENCE[recipe.ptq.lstm]}",
+        "method": f"post-training quantization of the encoder; {_LSTM[recipe.ptq.lstm]}",
         "nncf": NNCF_VERSION,
         "overflow_fix": recipe.overflow_fix.of(graphs.form),
         "weight_storage": STORAGE[graphs.form],
-        "recipe": told,
+        "recipe": record,
     }
 
 
-def _draft(parts: FloatParts, graphs: FormGraphs, recipe: CalibrationRecipe) -> Variant:
-    """The variant, but for its parent and what is yet to be measured."""
-    window = parts.bundle.manifest.sequence.window
-    written_out = recipe.ptq.lstm == "projection" and graphs.learnt is None
-    encoder = graph_file(
-        graphs.encoder, dimensions=None if written_out else {"N": 1}, name=f"the {graphs.form} encoder"
-    )
-    if written_out:  # its loop's body is not counted, and it is the same network
-        known = parts.variant.encoder
+def _entry(source: FloatParent, graphs: Int8Graphs, recipe: CalibrationRecipe) -> Variant:
+    """The form's entry for the manifest, without parent and measurements."""
+    window = source.bundle.manifest.sequence.window
+    hoisted = recipe.ptq.lstm == "projection" and graphs.qat is None
+    encoder = graph_file(graphs.encoder, dimensions=None if hoisted else {"N": 1}, name=f"the {graphs.form} encoder")
+    if hoisted:  # the body of its loop is not counted; the network is the same
+        known = source.variant.encoder
         encoder = dataclasses.replace(encoder, parameters=known.parameters, macs=known.macs)
     return Variant(
         name=graphs.form,
         precision="int8",
         encoder=encoder,
         head=graph_file(graphs.head, dimensions={"B": 1, "T": window}, name=f"the {graphs.form} head"),
-        unknown_threshold=parts.variant.unknown_threshold,
+        unknown_threshold=source.variant.unknown_threshold,
     )
 
 
 def _measured(variant: Variant, logits: VariantLogits) -> Variant:
     metrics = {**variant.metrics, logits.accuracy.split: logits.accuracy}
     return dataclasses.replace(variant, temperature=logits.temperature, metrics=metrics)
-
-
-def draw_agreement_rows(dataset: Dataset, *samples: RowSample, size: int, seed: int) -> RowSample:
-    """Draw training rows none of whose images stands in a sample, pixel for pixel.
-
-    Raises:
-        InputError: fewer such rows are left.
-    """
-    train = dataset.split("train")
-    known = {image.tobytes() for sample in samples for image in sample.stills.images}
-    outside = np.flatnonzero([image.tobytes() not in known for image in train.images])
-    if size > len(outside):
-        raise InputError(
-            f"{dataset.source}: {len(outside):,} rows of {train.name} lie outside the calibration sample, fewer than "
-            f"the {size:,} to compare labels on; give --set gate.agreement_rows={max(1, len(outside))}"
-        )
-    random = np.random.default_rng(seed)
-    rows = train.subset(np.sort(random.choice(outside, size, replace=False)))
-    return RowSample(dataset=dataset.name, dataset_sha256=dataset.sha256, seed=seed, stills=rows)

@@ -1,18 +1,17 @@
-"""What each layer of an encoder costs when it alone is quantized, and all others stay float."""
+"""Sensitivity: the cost of each encoder layer when it alone is quantized."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
-from fer_edge.calibrate.evaluation import FloatParts, open_parts, sample_of, trial_bundle
-from fer_edge.calibrate.int8_variants import FormGraphs
+from fer_edge.calibrate.evaluation import FloatParent
+from fer_edge.calibrate.int8_variants import Int8Graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION, float_nodes, prepared_encoder, quantize_encoder
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
 from fer_edge.core.bundle import Bundle
@@ -24,35 +23,35 @@ from fer_edge.core.metrics import fit_temperature, paired_report, softmax
 from fer_edge.core.types import Float32, Progress, Uint8
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.data.statistics import leaked_rows
-from fer_edge.graph.graph import GraphIndex, dump_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.layers import layer_of
 from fer_edge.graph.qdq import to_signed_int8
-from fer_edge.graph.weight_compression import STORAGE, store_weights_int8
+from fer_edge.graph.weight_compression import STORAGE, compress_weights
 from fer_edge.runtime.inference import Network
 
-__all__ = ["LayerCost", "SensitivityReport", "layer_costs", "sensitive_first", "sensitivity_of"]
+__all__ = ["LayerCost", "SensitivityReport", "layer_costs", "measure_sensitivity", "sensitive_first"]
 
-_BESIDE = ("schema", "what", "command")  # in the file beside the report's own fields
+_BESIDE = ("schema", "what", "command")  # keys of the file that are no fields of the report
 _POOLS = ("AveragePool", "GlobalAveragePool")
-_EXACT_DB = 200.0  # what identical outputs count as
+_EXACT_DB = 200.0  # for identical outputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One layer quantized alone, on the rows of the choosing split without leaked ones, T = 1.
+    """One layer quantized alone, on rows of the choosing split without leaked ones, T = 1.
 
     Attributes:
         layer: its path in torch (`layer_of`), or the node's name.
         node: its name in the graph.
         operator: Conv, MatMul, ...; ``"all"`` for everything that the recipe quantizes together.
-        parameters: numbers in its weights.
-        quantized_by_recipe: whether the recipe quantizes it; an LSTM's weights are stored as int8, computed in float.
-        top1: share of right labels.
-        top1_drop: of the float parent's over this; a gain is negative.
-        flip_rate: labels that changed, right or wrong.
-        ece_rise: of the calibration error, each side after its own temperature.
+        parameters: count of its weights.
+        quantized_by_recipe: whether the recipe quantizes it (an LSTM: compresses its weights).
+        top1: share of correct labels.
+        top1_drop: the float parent's top-1 minus this; a gain is negative.
+        flip_rate: share of labels that changed, correct or not.
+        ece_rise: rise of the calibration error, each side after its own temperature.
         feature_sqnr_db: signal to quantization noise of the encoder's features, in decibels.
-        logit_sqnr_db: likewise of the logits, each row's mean taken off.
+        logit_sqnr_db: the same of the logits, each row's mean removed.
     """
 
     layer: str
@@ -70,20 +69,20 @@ class LayerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityReport:
-    """The costs of all layers of one bundle.
+    """Costs of all layers of one bundle.
 
     Attributes:
         bundle: name and SHA-256 of its manifest.
         parent: the float variant.
-        form: whose quantizers were put in.
+        form: the form whose quantizers are measured.
         split: the choosing split.
-        rows: how many of its rows were looked at.
-        parent_top1: of the float parent on them.
-        layers: what each costs alone, in the graph's order.
-        together: what all that the recipe quantizes cost together.
+        rows: number of its rows that are measured on.
+        parent_top1: top-1 of the float parent on them.
+        layers: cost of each layer, in graph order.
+        together: cost of everything that the recipe quantizes.
         sample: the calibration sample.
         recipe: the calibration recipe.
-        created: when.
+        created: UTC time.
         nncf: its version.
     """
 
@@ -106,10 +105,10 @@ class SensitivityReport:
 
     @classmethod
     def read(cls, path: Path) -> SensitivityReport:
-        """What `--json` wrote.
+        """Read a report that `to_json` wrote.
 
         Raises:
-            InputError: no such file, or a key that is missing, unknown or out of place.
+            InputError: no such file, or a missing, unknown or misplaced key.
         """
         value = read_json(path)
         expect(isinstance(value, dict) and value.get("what") == "sensitivity", str(path), value, "a sensitivity report")
@@ -117,37 +116,102 @@ class SensitivityReport:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Scale:
-    """The float parent on the rows that costs are measured on."""
+class _Measurement:
+    """The float parent on the rows that costs are measured on, and how layers are quantized."""
 
+    source: FloatParent
+    recipe: CalibrationRecipe
+    form: Form
+    frames: Uint8
     stills: StillSet
     outputs: StillOutputs
     temperature: float
 
-    def cost(self, node: tuple[str, str, str], outputs: StillOutputs, *, parameters: int, by_recipe: bool) -> LayerCost:
-        labels, (before, after) = self.stills.labels, (each.by_window[1] for each in (self.outputs, outputs))
+    @classmethod
+    def of(
+        cls, source: FloatParent, kept: StillSet, frames: Uint8, recipe: CalibrationRecipe, form: Form
+    ) -> _Measurement:
+        stills = kept
+        if len(kept) > recipe.sensitivity.rows:
+            random = np.random.default_rng(recipe.sensitivity.seed)
+            stills = kept.subset(np.sort(random.choice(len(kept), recipe.sensitivity.rows, replace=False)))
+        with source.network() as network:
+            outputs = _outputs(network, source, stills, source.variant.name)
+        temperature = fit_temperature(outputs.by_window[1], stills.labels)
+        return cls(
+            source=source,
+            recipe=recipe,
+            form=form,
+            frames=frames,
+            stills=stills,
+            outputs=outputs,
+            temperature=temperature,
+        )
+
+    def layers(self, *, beyond_recipe: bool) -> tuple[LayerCost, ...]:
+        """Cost of each layer; `beyond_recipe` adds what the recipe keeps float, and the LSTM's compressed weights."""
+        prepared = prepared_encoder(self.source.encoder, self.recipe.ptq)
+        kept_float = set(float_nodes(prepared, self.recipe.ptq))
+        costs = []
+        for node in _quantizable(prepared):
+            lstm = node.op_type == "LSTM"
+            by_recipe = node.name not in kept_float or lstm
+            if not beyond_recipe and (not by_recipe or lstm):
+                continue
+            quantized = prepared.copy()
+            if lstm:
+                compress_weights(quantized, storage=STORAGE[self.form], kinds=("LSTM",))
+            else:
+                quantized = self.quantized(only=(node.name,))
+            costs.append(
+                self.cost(
+                    quantized,
+                    layer=layer_of(node.name),
+                    node=node.name,
+                    operator=node.op_type,
+                    parameters=sum(value.size for name in node.input if (value := prepared.constant(name)) is not None),
+                    quantized_by_recipe=by_recipe,
+                )
+            )
+        return tuple(costs)
+
+    def quantized(self, *, only: tuple[str, ...] | None = None) -> Graph:
+        """The encoder quantized by the recipe, or its nodes `only`."""
+        overflow_fix = self.recipe.overflow_fix.of(self.form)
+        return quantize_encoder(
+            self.source.encoder, self.frames, recipe=self.recipe.ptq, overflow_fix=overflow_fix, only=only
+        )
+
+    def cost(self, encoder: Graph, *, layer: str, **known: Any) -> LayerCost:
+        """Compare an encoder, before the parent's own head, with the parent."""
+        if self.form == "int8-trt":
+            to_signed_int8(encoder)
+        graphs = Int8Graphs(
+            form=self.form,
+            encoder=encoder.write(name=f"the encoder with {layer} quantized"),
+            head=self.source.head_bytes,
+        )
+        with self.source.network(graphs) as network:
+            outputs = _outputs(network, self.source, self.stills, f"{layer} alone")
+        labels, before, after = self.stills.labels, self.outputs.by_window[1], outputs.by_window[1]
         temperature = fit_temperature(after, labels)
         paired = paired_report(
             softmax(before, temperature=self.temperature), softmax(after, temperature=temperature), labels
         )
-        layer, name, operator = node
         centred = [logits - logits.mean(axis=1, keepdims=True) for logits in (before, after)]
         return LayerCost(
             layer=layer,
-            node=name,
-            operator=operator,
-            parameters=parameters,
-            quantized_by_recipe=by_recipe,
             top1=float((after.argmax(axis=1) == labels).mean()),
             top1_drop=0.0 - paired.top1_delta,
             flip_rate=paired.flip_rate,
             ece_rise=paired.ece_delta,
             feature_sqnr_db=_sqnr_db(self.outputs.features, outputs.features),
             logit_sqnr_db=_sqnr_db(*centred),
+            **known,
         )
 
 
-def sensitivity_of(
+def measure_sensitivity(
     bundle: Bundle,
     dataset: Dataset,
     *,
@@ -155,45 +219,42 @@ def sensitivity_of(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> SensitivityReport:
-    """Quantize every layer of a bundle's encoder alone, and all of them together; the bundle stays as it is.
+    """Quantize every layer of a bundle's encoder alone, then all of them together; the bundle stays as it is.
 
     Args:
         bundle: holds the recipe's parent variant.
-        dataset: its training split is calibrated on; the choosing split without leaked rows is measured on, as many of
-            them as the recipe says.
-        recipe: how layers are quantized; of its first form are the quantizers (signed activations and whole-range
-            weights, or not).
-        threads: of each run.
+        dataset: calibrates on its training split and measures on its choosing split without leaked rows, as many as
+            the recipe says.
+        recipe: how layers are quantized, for its first form.
+        threads: threads of each run.
         progress: called with (what, done, total).
 
     Raises:
-        InputError: as `quantize_encoder`, or a split that is missing.
+        InputError, DataError: as `quantize_encoder`, or a missing split.
         BundleError: the bundle has no such parent or is damaged.
         SessionError: ONNX Runtime refuses a graph or failed.
     """
     form = recipe.forms[0]
-    parts = open_parts(bundle, dataset, recipe)
-    sample = sample_of(parts, dataset, recipe, threads=threads, progress=progress)
+    source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
+    sample = source.sample(dataset, recipe)
     choose = dataset.split("choose")
     kept = choose.subset(~leaked_rows(dataset, choose))
-    scale = _scale(parts, kept, recipe, threads=threads, progress=progress)
-    frames = parts.frames(sample.stills)
-    layers = tuple(
-        _costs(parts, scale, frames, recipe=recipe, form=form, threads=threads, progress=progress, beyond=True)
-    )
-    whole = quantize_encoder(parts.encoder, frames, recipe=recipe.ptq, overflow_fix=recipe.overflow_fix.of(form))
-    together = store_weights_int8(whole, storage=STORAGE[form], until="attention")
+    measurement = _Measurement.of(source, kept, source.frames(sample.stills), recipe, form)
+    layers = measurement.layers(beyond_recipe=True)
+    together = measurement.quantized()
+    compress_weights(together, storage=STORAGE[form], until="attention")
     parameters = sum(layer.parameters for layer in layers if layer.quantized_by_recipe)
-    outputs = _run(parts, together, form, recipe, scale.stills, threads=threads)
     return SensitivityReport(
-        bundle={"name": parts.bundle.manifest.name, "sha256": parts.bundle.sha256},
-        parent=parts.variant.name,
+        bundle={"name": bundle.manifest.name, "sha256": bundle.sha256},
+        parent=source.variant.name,
         form=form,
         split=kept.name,
-        rows=len(scale.stills),
-        parent_top1=float((scale.outputs.by_window[1].argmax(axis=1) == scale.stills.labels).mean()),
+        rows=len(measurement.stills),
+        parent_top1=float((measurement.outputs.by_window[1].argmax(axis=1) == measurement.stills.labels).mean()),
         layers=layers,
-        together=scale.cost(("together", "", "all"), outputs, parameters=parameters, by_recipe=True),
+        together=measurement.cost(
+            together, layer="together", node="", operator="all", parameters=parameters, quantized_by_recipe=True
+        ),
         sample=sample.summary(),
         recipe=recipe,
         created=timestamp(),
@@ -202,123 +263,47 @@ def sensitivity_of(
 
 
 def layer_costs(
-    parts: FloatParts,
-    kept: StillSet,
-    frames: Uint8,
-    *,
-    recipe: CalibrationRecipe,
-    form: Form,
-    threads: int = 1,
-    progress: Progress | None = None,
+    source: FloatParent, kept: StillSet, frames: Uint8, *, recipe: CalibrationRecipe, form: Form
 ) -> tuple[LayerCost, ...]:
-    """What each layer costs alone that NNCF quantizes by this recipe; arguments as `sensitivity_of`."""
-    scale = _scale(parts, kept, recipe, threads=threads, progress=progress)
-    costs = _costs(parts, scale, frames, recipe=recipe, form=form, threads=threads, progress=progress, beyond=False)
-    return tuple(costs)
+    """Cost of each layer that the recipe quantizes, alone.
+
+    Args:
+        source: the float parent.
+        kept: rows of the choosing split.
+        frames: uint8 (M, S, S), the prepared calibration sample.
+        recipe: how layers are quantized.
+        form: whose quantizers are measured.
+    """
+    return _Measurement.of(source, kept, frames, recipe, form).layers(beyond_recipe=False)
 
 
 def sensitive_first(costs: tuple[LayerCost, ...]) -> tuple[LayerCost, ...]:
-    """The layer whose quantization puts most noise on the logits first. Labels that flip are too few to rank by."""
+    """Sort by noise on the logits, most first; label flips are too few to rank by."""
     return tuple(sorted(costs, key=lambda cost: cost.logit_sqnr_db))
 
 
-def _scale(
-    parts: FloatParts, kept: StillSet, recipe: CalibrationRecipe, *, threads: int, progress: Progress | None
-) -> _Scale:
-    stills = kept
-    if len(kept) > recipe.sensitivity.rows:
-        random = np.random.default_rng(recipe.sensitivity.seed)
-        stills = kept.subset(np.sort(random.choice(len(kept), recipe.sensitivity.rows, replace=False)))
-    with Network.open(parts.bundle, variant=parts.variant.name, provider="cpu", threads=threads) as network:
-        outputs = evaluate_windows(
-            network, stills.images, parts.bundle.manifest.preprocess, progress=_told(progress, parts.variant.name)
-        )
-    return _Scale(stills=stills, outputs=outputs, temperature=fit_temperature(outputs.by_window[1], stills.labels))
+def _outputs(network: Network, source: FloatParent, stills: StillSet, what: str) -> StillOutputs:
+    return evaluate_windows(network, stills.images, source.bundle.manifest.preprocess, progress=source.told(what))
 
 
-def _costs(
-    parts: FloatParts,
-    scale: _Scale,
-    frames: Uint8,
-    *,
-    recipe: CalibrationRecipe,
-    form: Form,
-    threads: int,
-    progress: Progress | None,
-    beyond: bool,
-) -> Iterator[LayerCost]:
-    """Layer by layer; with `beyond` also what the recipe keeps float, and the LSTM's stored weights."""
-    model = prepared_encoder(parts.encoder, recipe.ptq)
-    index = GraphIndex(model)
-    kept_float = set(float_nodes(model, recipe.ptq))
-    for node in _layers(model, index):
-        by_recipe = node.name not in kept_float or node.op_type == "LSTM"
-        if not beyond and (not by_recipe or node.op_type == "LSTM"):
-            continue
-        layer = layer_of(node.name)
-        if node.op_type == "LSTM":
-            quantized = store_weights_int8(model, storage=STORAGE[form], kinds=("LSTM",))
-        else:
-            quantized = quantize_encoder(
-                parts.encoder,
-                frames,
-                recipe=recipe.ptq,
-                overflow_fix=recipe.overflow_fix.of(form),
-                only=(node.name,),
-            )
-        outputs = _run(parts, quantized, form, recipe, scale.stills, threads=threads, progress=_told(progress, layer))
-        weights = sum(value.size for name in node.input if (value := index.constant(name)) is not None)
-        yield scale.cost((layer, node.name, node.op_type), outputs, parameters=weights, by_recipe=by_recipe)
-
-
-def _layers(model: ModelProto, index: GraphIndex) -> list[NodeProto]:
-    """What can be quantized: nodes with weights; among the convolutions also mean pooling and residual additions."""
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    sequence = index.descendants(node for node in model.graph.node if node.op_type in ("LSTM", "MatMul"))
-    among = {node.name for node in index.descendants(convolutions)} - {node.name for node in sequence}
+def _quantizable(graph: Graph) -> list[NodeProto]:
+    """Nodes with weights; before the sequence part also mean pooling and residual additions."""
+    convolutions = [node for node in graph.nodes if node.op_type == "Conv"]
+    sequence = graph.descendants(node for node in graph.nodes if node.op_type in ("LSTM", "MatMul"))
+    among = {node.name for node in graph.descendants(convolutions)} - {node.name for node in sequence}
 
     def counts(node: NodeProto) -> bool:
         if node.op_type in ("MatMul", "Gemm"):
-            return index.constant(node.input[1]) is not None
+            return graph.constant(node.input[1]) is not None
         if node.op_type == "Add":
-            return node.name in among and all(index.constant(name) is None for name in node.input)
+            return node.name in among and all(graph.constant(name) is None for name in node.input)
         return node.op_type in ("Conv", "LSTM") or (node.op_type in _POOLS and node.name in among)
 
-    return [node for node in model.graph.node if counts(node)]
-
-
-def _run(
-    parts: FloatParts,
-    encoder: ModelProto,
-    form: Form,
-    recipe: CalibrationRecipe,
-    stills: StillSet,
-    *,
-    threads: int,
-    progress: Any = None,
-) -> StillOutputs:
-    """The encoder before the parent's own head."""
-    signed = to_signed_int8(encoder) if form == "int8-trt" else encoder
-    graphs = FormGraphs(
-        form=form,
-        encoder=dump_graph(signed, name="the encoder with one layer quantized"),
-        head=parts.bundle.read_graph(parts.variant.head),
-    )
-    with (
-        trial_bundle(parts, graphs, recipe) as bundle,
-        Network.open(bundle, variant=form, provider="cpu", threads=threads) as network,
-    ):
-        return evaluate_windows(network, stills.images, bundle.manifest.preprocess, progress=progress)
-
-
-def _told(progress: Progress | None, what: str) -> Any:
-    return None if progress is None else lambda done, total: progress(f"{what} alone", done, total)
+    return [node for node in graph.nodes if counts(node)]
 
 
 def _sqnr_db(exact: Float32, other: Float32) -> float:
-    """Signal over noise, in decibels: variance of the exact values over the mean squared difference."""
+    """Signal to noise in decibels: variance of the exact values over the mean squared difference."""
     noise = float(((other.astype(np.float64) - exact) ** 2).mean())
     signal = float(exact.astype(np.float64).var())
-    if noise == 0 or signal == 0:
-        return _EXACT_DB
-    return min(_EXACT_DB, 10 * math.log10(signal / noise))
+    return min(_EXACT_DB, 10 * math.log10(signal / noise)) if noise and signal else _EXACT_DB

@@ -42,7 +42,7 @@ def command(
 
     require_packages(needed_by="fer-edge sensitivity")
     from fer_edge.calibrate.recipe import CalibrationRecipe
-    from fer_edge.calibrate.sensitivity import sensitivity_of
+    from fer_edge.calibrate.sensitivity import measure_sensitivity
     from fer_edge.calibrate.sensitivity_plot import WHAT, sensitivity_figure
     from fer_edge.cli.calibration_tables import sensitivity_table
     from fer_edge.core.bundle import Bundle
@@ -55,7 +55,7 @@ def command(
         check_plot_path(png_file, what=WHAT)
     opened, dataset = Bundle.open(bundle), read_dataset(data)
     with progress("measuring layers") as bar:
-        report = sensitivity_of(opened, dataset, recipe=plan, threads=threads, progress=bar)
+        report = measure_sensitivity(opened, dataset, recipe=plan, threads=threads, progress=bar)
     show({**report.to_json(), "command": command_line()}, json_out, [sensitivity_table(report)])
     if png_file is not None:
         sensitivity_figure(report, png_file)

@@ -22,7 +22,7 @@ from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from fer_edge.graph.graph import Graph
 
 __all__ = [
     "Prepared",
@@ -63,9 +63,9 @@ def bundle_graphs(bundle: Bundle, variant: str, *, clip: bool) -> dict[Part, byt
     if clip:
         require("onnx", needed_by="the fused clip graph", extra="calibrate")
         from fer_edge.graph.clip_graph import fuse_clip_graph
-        from fer_edge.graph.graph import dump_graph, load_graph
+        from fer_edge.graph.graph import Graph
 
-        graphs["clip"] = dump_graph(fuse_clip_graph(load_graph(graphs["encoder"]), load_graph(graphs["head"])))
+        graphs["clip"] = fuse_clip_graph(Graph.read(graphs["encoder"]), Graph.read(graphs["head"])).write()
     return graphs
 
 
@@ -107,61 +107,57 @@ def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: S
     for package in ("onnx", "onnxslim") if recipe.fold else ("onnx",):
         require(package, needed_by="rewriting graphs for a target", extra="tensorrt")
     from fer_edge.graph.float16 import float32_nodes
-    from fer_edge.graph.graph import dump_graph, load_graph
+    from fer_edge.graph.graph import Graph
 
     typed = recipe.tensorrt is not None and recipe.tensorrt.strong_typing
     done, kept, passes = dict[Part, bytes](), dict[Part, tuple[str, ...]](), list[str]()
     for part, data in graphs.items():
-        model, said = _rewritten(load_graph(data, name=f"the {part}"), recipe, shapes[part], float16=float16 and typed)
+        graph = Graph.read(data, name=f"the {part}")
+        said = _rewrite(graph, recipe, shapes[part], float16=float16 and typed)
         passes += [each for each in said if each not in passes]
-        kept[part] = float32_nodes(model) if float16 and not typed else ()
-        done[part] = dump_graph(model, name=f"the {part} after {', '.join(said) or 'no pass'}")
+        kept[part] = float32_nodes(graph) if float16 and not typed else ()
+        done[part] = graph.write(name=f"the {part} after {', '.join(said) or 'no pass'}")
     return Prepared(graphs=done, keep_float32=kept, passes=tuple(passes))
 
 
-def _rewritten(
-    model: ModelProto, recipe: TargetRecipe, shapes: Mapping[str, InputShapes], *, float16: bool
-) -> tuple[ModelProto, list[str]]:
+def _rewrite(graph: Graph, recipe: TargetRecipe, shapes: Mapping[str, InputShapes], *, float16: bool) -> list[str]:
+    """Apply the passes in place; returns what was done."""
     from fer_edge.graph.float16 import to_float16
     from fer_edge.graph.lstm_forms import rewrite_lstm
-    from fer_edge.graph.shapes import fix_dimensions
-    from fer_edge.graph.simplify import fold_constants
-    from fer_edge.graph.tensorrt_rewrites import cast_input_first, spell_out
+    from fer_edge.graph.simplify import fix_dimensions, fold_constants
+    from fer_edge.graph.tensorrt_rewrites import rewrite_for_tensorrt
     from fer_edge.graph.weight_compression import restore_weights
 
     said = []
     if recipe.tensorrt is not None:
-        if any(value.name == "frames" for value in model.graph.input):
-            model = cast_input_first(model)
-        model = spell_out(model)
+        rewrite_for_tensorrt(graph)
     if recipe.float_weights:
-        model = restore_weights(model)
+        restore_weights(graph)
         said.append("float weights")
-    if sizes := {} if recipe.shapes.dynamic or recipe.kind == "openvino" else _fixed_sizes(model, shapes):
-        model = fix_dimensions(model, sizes)
+    if sizes := {} if recipe.shapes.dynamic or recipe.kind == "openvino" else _fixed_sizes(graph, shapes):
+        fix_dimensions(graph, sizes)
         said.append("fixed " + ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items()))
     if recipe.lstm != "loop":
-        model = rewrite_lstm(model, form=recipe.lstm)
+        rewrite_lstm(graph, form=recipe.lstm)
         said.append(f"LSTM {recipe.lstm}")
     if recipe.fold:
-        model = fold_constants(model)
+        fold_constants(graph)
         said.append("constants folded")
     if float16:
-        model = to_float16(model)
+        to_float16(graph)
         said.append("FP16 casts")
-    return model, said
+    return said
 
 
-def _fixed_sizes(model: ModelProto, shapes: Mapping[str, InputShapes]) -> dict[str, int]:
-    """Sizes of the graph's open dimensions that have one size alone."""
-    sizes: dict[str, int] = {}
-    for value in model.graph.input:
-        if value.name in shapes:
-            wanted = shapes[value.name]
-            for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
-                if dimension.dim_param and wanted.min[axis] == wanted.max[axis]:
-                    sizes[dimension.dim_param] = wanted.max[axis]
-    return sizes
+def _fixed_sizes(graph: Graph, shapes: Mapping[str, InputShapes]) -> dict[str, int]:
+    """Sizes of the graph's symbolic dimensions that have one size alone."""
+    return {
+        symbol: shapes[name].max[axis]
+        for name, tensor in graph.inputs.items()
+        if name in shapes
+        for axis, symbol in enumerate(tensor.shape)
+        if isinstance(symbol, str) and shapes[name].min[axis] == shapes[name].max[axis]
+    }
 
 
 def part_shapes(manifest: Manifest, shapes: Shapes) -> dict[Part, dict[str, InputShapes]]:

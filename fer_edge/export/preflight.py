@@ -126,14 +126,14 @@ def _findings(
     if row not in ROWS:
         raise InputError(f"check target {row!r} is unknown; expected one of {', '.join(ROWS)}")
     require("onnx", needed_by="pre-flight", extra="tensorrt")
-    from fer_edge.graph.graph import load_graph
+    from fer_edge.graph.graph import Graph
     from fer_edge.graph.preflight.check import check_graph
 
     found: list[Finding] = []
     for part, data in graphs.items():
         profile = {name: (each.min, each.opt, each.max) for name, each in shapes[part].items()}
         found += check_graph(
-            load_graph(data, name=f"the {part}"),
+            Graph.read(data, name=f"the {part}"),
             target=row,
             part=part,
             profile=profile,

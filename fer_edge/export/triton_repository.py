@@ -32,7 +32,7 @@ from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from fer_edge.graph.graph import Graph
 
 __all__ = ["TRITON", "compare_step"]
 
@@ -69,10 +69,10 @@ def _refusals(job: TargetJob) -> tuple[str, ...]:
     if job.recipe.triton.backend != "tensorrt":
         return ()
     require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
-    from fer_edge.graph.graph import load_graph
+    from fer_edge.graph.graph import Graph
     from fer_edge.graph.qdq import unsigned_nodes
 
-    unsigned = [part for part, graph in job.graphs.items() if unsigned_nodes(load_graph(graph, name=part))]
+    unsigned = [part for part, graph in job.graphs.items() if unsigned_nodes(Graph.read(graph, name=part))]
     if not unsigned:
         return ()
     return (
@@ -86,20 +86,20 @@ def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
     if refusals := _refusals(job):
         raise SessionError(f"the target {job.name!r}: {refusals[0]}")
     require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
-    from fer_edge.graph.graph import dump_graph, load_graph
+    from fer_edge.graph.graph import Graph
     from fer_edge.graph.streaming_step import step_graph
 
     manifest, options = job.bundle.manifest, job.recipe.triton
     variant = job.bundle.variant(job.variant)
     progress("making the step", 0, 2)
-    encoder = load_graph(job.graphs["encoder"], name="the encoder")
+    encoder = Graph.read(job.graphs["encoder"], name="the encoder")
     step = step_graph(
-        load_graph(job.graphs["head"], name="the head"),
+        Graph.read(job.graphs["head"], name="the head"),
         window=manifest.sequence.window,
         temperature=variant.temperature,
     )
     files = _repository(manifest, options, {"encoder": encoder, "step": step})
-    graphs = {"encoder": job.graphs["encoder"], "step": dump_graph(step, name="the step")}
+    graphs = {"encoder": job.graphs["encoder"], "step": step.write(name="the step")}
     for model, graph in graphs.items():
         files[_graph_place(manifest.name, model, options)] = graph
     progress("comparing the step with the runtime", 1, 2)
@@ -112,13 +112,11 @@ def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
     return WrittenTarget(files=tuple(folder / name for name in files), engine=engine, parity=parity)
 
 
-def _repository(manifest: Manifest, options: TritonOptions, models: Mapping[str, ModelProto]) -> dict[str, bytes]:
+def _repository(manifest: Manifest, options: TritonOptions, models: Mapping[str, Graph]) -> dict[str, bytes]:
     """Everything but the graphs, by its place in the folder."""
-    from fer_edge.graph.cost import describe_graph
-
     names = {model: f"{manifest.name}_{model}" for model in _MODELS}
-    looks = next(tensor for tensor in describe_graph(models["encoder"]).outputs if tensor.name == "attention")
-    tokens = looks.shape[-1] if isinstance(looks.shape[-1], int) else -1
+    regions = models["encoder"].outputs["attention"].shape[-1]
+    tokens = regions if isinstance(regions, int) else -1
     configs = {
         "encoder": encoder_config(names["encoder"], manifest, tokens=tokens, options=options),
         "step": step_config(names["step"], manifest, options=options),

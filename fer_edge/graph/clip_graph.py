@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
+from onnx import NodeProto, TensorProto, compose, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.cost import TensorInfo, describe_graph
+from fer_edge.graph.graph import Graph, TensorInfo
 from fer_edge.graph.tensorrt_rewrites import cast_input_first
 
 __all__ = ["fuse_clip_graph"]
@@ -18,8 +19,8 @@ _HEAD: Final = "head/"
 _CLIP_NAMES: Final = {f"{_HEAD}length": "length", f"{_HEAD}logits": "logits"}
 
 
-def fuse_clip_graph(encoder: ModelProto, head: ModelProto) -> ModelProto:
-    """One graph from a clip to its logits: every frame through the encoder, then the head over the window.
+def fuse_clip_graph(encoder: Graph, head: Graph) -> Graph:
+    """Join encoder and head into one graph from a clip to its logits; both stay as they are.
 
     Args:
         encoder: `frames` uint8 (N, S, S) -> `features` float32 (N, F), ...
@@ -29,11 +30,13 @@ def fuse_clip_graph(encoder: ModelProto, head: ModelProto) -> ModelProto:
         `frames` uint8 (B, T, S, S), `length` int64 (B,) -> `logits` float32 (B, C), with B and T dynamic.
 
     Raises:
-        InputError: the two do not fit each other, or are not such graphs.
+        InputError: sizes, names or opsets that do not fit.
     """
     size, width, classes = _fitting_sizes(encoder, head)
-    inside = compose.add_prefix(cast_input_first(encoder), _ENCODER)
-    after = compose.add_prefix(head, _HEAD)
+    cast_first = encoder.copy()
+    cast_input_first(cast_first)
+    inside = Graph(compose.add_prefix(cast_first.to_model(), _ENCODER))
+    after = compose.add_prefix(head.to_model(), _HEAD)
     cast = _read_shapes_after_cast(inside, f"{_ENCODER}frames")
     constants = {
         "clip/frame_shape": [-1, size, size],
@@ -45,7 +48,7 @@ def fuse_clip_graph(encoder: ModelProto, head: ModelProto) -> ModelProto:
         helper.make_node("Cast", ["frames"], ["clip/floats"], "clip/to_float", to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["clip/floats", "clip/frame_shape"], list(cast.output), "clip/to_frames"),
     ]
-    body = [node for node in inside.graph.node if node is not cast]
+    body = [node for node in inside.nodes if node is not cast]
     between = [
         helper.make_node("Shape", ["frames"], ["clip/shape"], "clip/shape"),
         helper.make_node("Slice", ["clip/shape", "clip/first", "clip/third"], ["clip/batch_time"], "clip/batch_time"),
@@ -54,7 +57,7 @@ def fuse_clip_graph(encoder: ModelProto, head: ModelProto) -> ModelProto:
             "Reshape", [f"{_ENCODER}features", "clip/feature_shape"], [f"{_HEAD}features"], "clip/to_window"
         ),
     ]
-    # The head's own tensors take the clip's names; an Identity in between would leave engines two names to choose from.
+    # The head's tensors take the clip's names, without an Identity in between: engines name layers after tensors.
     for node in after.graph.node:
         for tensors in (node.input, node.output):
             tensors[:] = [_CLIP_NAMES.get(name, name) for name in tensors]
@@ -67,51 +70,46 @@ def fuse_clip_graph(encoder: ModelProto, head: ModelProto) -> ModelProto:
         ],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", classes])],
         [
-            *inside.graph.initializer,
+            *inside.initializers.values(),
             *after.graph.initializer,
             *(numpy_helper.from_array(np.asarray(value, np.int64), name) for name, value in constants.items()),
         ],
     )
-    return helper.make_model(
-        graph,
-        opset_imports=encoder.opset_import,
-        ir_version=max(encoder.ir_version, head.ir_version),
-        producer_name="fer-edge",
+    version = max(encoder.ir_version, head.ir_version)
+    return Graph(
+        helper.make_model(graph, opset_imports=encoder.opset_import, ir_version=version, producer_name="fer-edge")
     )
 
 
-def _read_shapes_after_cast(encoder: ModelProto, name: str) -> NodeProto:
-    """The Cast that reads the input; every other reader, which is after its shape, reads the Cast's output instead."""
-    cast: NodeProto = next(node for node in encoder.graph.node if node.op_type == "Cast" and node.input[0] == name)
-    for node in encoder.graph.node:
-        if node is not cast and name in node.input:
-            node.input[:] = [cast.output[0] if tensor == name else tensor for tensor in node.input]
+def _read_shapes_after_cast(encoder: Graph, name: str) -> NodeProto:
+    """Find the Cast that reads the input and let every other reader, which needs its shape, read the Cast's output."""
+    cast = next(node for node in encoder.consumers(name) if node.op_type == "Cast")
+    encoder.redirect(name, cast.output[0])
+    cast.input[0] = name
     return cast
 
 
-def _fitting_sizes(encoder: ModelProto, head: ModelProto) -> tuple[int, int, int]:
+def _fitting_sizes(encoder: Graph, head: Graph) -> tuple[int, int, int]:
     """Side of a frame, width of a feature vector, number of classes."""
-    below, above = describe_graph(encoder), describe_graph(head)
-    if below.opset != above.opset:
-        raise InputError(f"encoder and head must have one opset, got {below.opset} and {above.opset}")
-    frames = _find(below.inputs, "frames", "encoder")
-    features = _find(below.outputs, "features", "encoder")
-    window = _find(above.inputs, "features", "head")
-    _find(above.inputs, "length", "head")
-    logits = _find(above.outputs, "logits", "head")
+    if encoder.opset != head.opset:
+        raise InputError(f"opset: got {encoder.opset} (encoder) and {head.opset} (head), expected one opset")
+    frames = _find(encoder.inputs, "frames", "encoder")
+    features = _find(encoder.outputs, "features", "encoder")
+    window = _find(head.inputs, "features", "head")
+    _find(head.inputs, "length", "head")
+    logits = _find(head.outputs, "logits", "head")
     size, width, classes = frames.shape[-1], features.shape[-1], logits.shape[-1]
     if not (isinstance(size, int) and isinstance(width, int) and isinstance(classes, int)):
         raise InputError(
-            f"expected a fixed frame size, feature width and class count, got {frames.shape}, {features.shape} and "
-            f"{logits.shape}"
+            f"sizes: got {frames.shape}, {features.shape} and {logits.shape}, expected fixed frame, feature "
+            "and class sizes"
         )
     if window.shape[-1] != width:
-        raise InputError(f"the encoder makes features of {width} numbers, the head reads {window.shape[-1]}")
+        raise InputError(f"features: got {width} (encoder) and {window.shape[-1]} (head), expected one width")
     return size, width, classes
 
 
-def _find(tensors: tuple[TensorInfo, ...], name: str, part: str) -> TensorInfo:
-    for tensor in tensors:
-        if tensor.name == name:
-            return tensor
-    raise InputError(f"the {part} has no {name!r}, only {', '.join(repr(tensor.name) for tensor in tensors)}")
+def _find(tensors: Mapping[str, TensorInfo], name: str, part: str) -> TensorInfo:
+    if name not in tensors:
+        raise InputError(f"the {part}: got {', '.join(map(repr, tensors))}, expected {name!r}")
+    return tensors[name]

@@ -1,4 +1,4 @@
-"""Nodes of a graph by the names that people give them: of the node, of its layer, or a pattern."""
+"""Nodes of a graph found by node name, layer name or pattern."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from onnx import ModelProto
-
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
+from fer_edge.graph.graph import Graph
 
 __all__ = ["PATTERN", "find_nodes", "layer_of"]
 
 PATTERN: Final = "re:"
-"""What a regular expression among the names begins with."""
+"""Prefix of a regular expression among the names."""
 
 
 def layer_of(name: str) -> str:
-    """The layer that a node belongs to, by the path of its module in torch; the name itself where it tells of none.
+    """Layer of a node: the path of its module in torch, or the name itself where it holds no path.
 
-    torch's exporter repeats the module's path along the way: ``/cnn/cnn.1/cnn.1.3/expand/expand.0/Conv`` is
-    ``cnn.1.3.expand.0``. That name outlives an export, where running numbers do not.
+    torch's exporter repeats the path at every level: ``/cnn/cnn.1/cnn.1.3/expand/expand.0/Conv`` is
+    ``cnn.1.3.expand.0``. Unlike running numbers, it is the same in every export.
     """
     if not name.startswith("/"):
         return name
@@ -34,42 +33,42 @@ def layer_of(name: str) -> str:
     return ".".join(path) or name
 
 
-def find_nodes(model: ModelProto, entries: Iterable[str], *, where: str) -> list[str]:
-    """Names of the nodes that the entries mean, in the graph's order.
+def find_nodes(graph: Graph, entries: Iterable[str], *, where: str) -> list[str]:
+    """Find the nodes that the entries name; returns their names in graph order.
 
     Args:
-        model: its nodes have names.
+        graph: its nodes have names.
         entries: a node's name; a layer or the module around several (`layer_of`: ``cnn.3`` holds ``cnn.3.0``); or a
             regular expression after ``re:``, which the whole of a node's or a layer's name matches.
-        where: the key that the entries come from, for messages.
+        where: the recipe key of the entries, for messages.
 
     Raises:
-        InputError: an entry that means no node, with the nearest name that means one, or a pattern that is none.
+        RecipeError: an entry that names no node (the message gives the nearest name), or an invalid pattern.
     """
-    names = [node.name for node in model.graph.node]
+    names = [node.name for node in graph.nodes]
     found: set[str] = set()
     for entry in entries:
-        meant = [name for name in names if _means(entry, name, where)]
-        if not meant:
-            raise InputError(f"{where}: the encoder has no node {entry!r}{_hint(entry, names)}")
-        found.update(meant)
+        named = [name for name in names if _matches(entry, name, where)]
+        if not named:
+            raise RecipeError(f"{where}: got {entry!r}, expected a node or layer of the encoder{_hint(entry, names)}")
+        found.update(named)
     return [name for name in names if name in found]
 
 
-def _means(entry: str, name: str, where: str) -> bool:
+def _matches(entry: str, name: str, where: str) -> bool:
     layer = layer_of(name)
     if not entry.startswith(PATTERN):
         return entry in (name, layer) or layer.startswith(f"{entry}.")
     try:
         pattern = re.compile(entry.removeprefix(PATTERN))
     except re.error as error:
-        raise InputError(f"{where}: {entry!r} is not a regular expression: {error}") from error
+        raise RecipeError(f"{where}: got {entry!r}, expected a regular expression after re: ({error})") from error
     return any(pattern.fullmatch(text) for text in (name, layer))
 
 
 def _hint(entry: str, names: list[str]) -> str:
     layers = list(dict.fromkeys(map(layer_of, names)))
-    listed = f"; its layers are {', '.join(layers)}"
+    listed = f"; layers: {', '.join(layers)}"
     if entry.startswith(PATTERN):
         return listed
     near = difflib.get_close_matches(entry, [*layers, *names], n=1)

@@ -18,11 +18,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Array, Float32
-from fer_edge.graph.graph import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused, is_zero
+from fer_edge.graph.graph import Graph, attribute
 
 __all__ = ["CELL", "PRODUCT", "LstmForm", "rewrite_lstm", "unusual_lstm"]
 
@@ -38,90 +38,72 @@ _DEFAULT_ACTIVATIONS: Final = ("sigmoid", "tanh", "tanh")
 _LONGEST: Final = 64  # steps; beyond that the graph grows faster than any engine gains
 
 
-def rewrite_lstm(model: ModelProto, *, form: LstmForm) -> ModelProto:
-    """Write every LSTM node of a graph in another form; outputs keep their names, shapes and values.
+def rewrite_lstm(graph: Graph, *, form: LstmForm) -> None:
+    """Write every LSTM node in another form; outputs keep their names, shapes and values.
 
-    Weights that the graph stores as int8 (behind Cast and Mul, or behind DequantizeLinear) come back to float: a step
-    then reads them as they are, where the node's own form would dequantize them in every run.
+    Weights stored as int8 are restored to float: a step reads them directly, where the node's own form would dequantize
+    them in every run.
 
     Args:
-        model: not changed.
-        form: ``"loop"`` gives a copy.
+        graph: edited in place.
+        form: ``"loop"`` changes nothing.
 
     Raises:
-        InputError: an unknown form; an LSTM that is not a plain one (`unusual_lstm`); with ``"unrolled"`` also a number
-            of steps that is not fixed, or above 64.
+        InputError: an unknown form; an LSTM that is not plain (`unusual_lstm`); with ``"unrolled"`` also a number of
+            steps that is not fixed, or above 64.
     """
     if form not in ("loop", "hoisted", "unrolled"):
-        raise InputError(f"LSTM form {form!r} is unknown; expected 'loop', 'hoisted' or 'unrolled'")
-    result = ModelProto()
-    result.CopyFrom(model)
-    lstms = [node for node in result.graph.node if node.op_type == "LSTM"]
-    if form == "loop" or not lstms:
-        return result
-    index = GraphIndex(result)
-    steps = _known_steps(result) if form == "unrolled" else {}
+        raise InputError(f"LSTM form: got {form!r}, expected 'loop', 'hoisted' or 'unrolled'")
+    if form == "loop" or all(node.op_type != "LSTM" for node in graph.nodes):
+        return
+    shapes = graph.infer() if form == "unrolled" else {}
     body: list[NodeProto] = []
-    for node in result.graph.node:
+    constants: list[TensorProto] = []
+    for node in graph.nodes:
         if node.op_type != "LSTM":
             body.append(node)
             continue
-        if reason := unusual_lstm(node, index):
-            raise InputError(f"LSTM {node.name!r} cannot be written out: {reason}")
-        writer = _Writer(node, index)
+        if reason := unusual_lstm(node, graph):
+            raise InputError(f"LSTM {node.name!r}: {reason}; take the form 'loop'")
+        writer = _Writer(node, graph)
         if form == "unrolled":
-            count = steps.get(node.input[0])
+            shape = shapes[node.input[0]].shape if node.input[0] in shapes else ()
+            count = shape[0] if shape else None
             if not isinstance(count, int) or not 1 <= count <= _LONGEST:
                 raise InputError(
-                    f"LSTM {node.name!r}: unrolling needs a fixed number of steps, at most {_LONGEST}, got "
-                    f"{'an open one' if count is None else count}; fix the time dimension first, or take 'hoisted'"
+                    f"LSTM {node.name!r}: got {count if isinstance(count, int) else 'a dynamic number'} of steps, "
+                    f"expected a fixed number up to {_LONGEST}; fix the time dimension first, or take 'hoisted'"
                 )
             writer.unrolled(count)
         else:
             writer.hoisted()
-        body.extend(writer.nodes)
-        result.graph.initializer.extend(writer.constants)
-    del result.graph.node[:]
-    result.graph.node.extend(body)
-    drop_dead_nodes(result)
-    drop_unused(result)
-    return result
+        body += writer.nodes
+        constants += writer.constants
+    graph.initializers |= {tensor.name: tensor for tensor in constants}
+    graph.set_nodes(body)
+    graph.prune()
 
 
-def unusual_lstm(node: NodeProto, index: GraphIndex) -> str | None:
-    """Why an LSTM node is not a plain one, in a few words; None where it is.
+def unusual_lstm(node: NodeProto, graph: Graph) -> str | None:
+    """Say why an LSTM node is not plain; None where it is.
 
     Plain: layout 0, no clip, no peepholes, no coupled gates, no lengths, sigmoid and tanh, constant weights.
     """
     directions = 2 if attribute(node, "direction", b"forward") == b"bidirectional" else 1
     activations = tuple(each.decode().lower() for each in attribute(node, "activations", []))
     given = {position: name for position, name in enumerate(node.input) if name}
-    if activations not in ((), _DEFAULT_ACTIVATIONS * directions):
-        return f"its activations are {', '.join(activations)}, expected sigmoid, tanh, tanh"
-    if attribute(node, "clip") is not None:
-        return "it clips its cell"
-    if attribute(node, "input_forget", 0):
-        return "its input and forget gates are coupled (input_forget)"
-    if attribute(node, "layout", 0):
-        return "its layout is 1, expected 0 (time first)"
-    if 4 in given:
-        return "it takes the length of each sequence"
-    if 7 in given:
-        return "it has peepholes"
-    if any(constant_value(index, given[position]) is None for position in (1, 2, 3) if position in given):
-        return "its weights are computed, expected constants"
-    return None
-
-
-def _known_steps(model: ModelProto) -> dict[str, int]:
-    """Size of the first dimension of every tensor whose first dimension is known."""
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    found = {}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        dimensions = value.type.tensor_type.shape.dim
-        if dimensions and dimensions[0].HasField("dim_value"):
-            found[value.name] = int(dimensions[0].dim_value)
-    return found
+    computed = any(graph.stored_constant(given[position]) is None for position in (1, 2, 3) if position in given)
+    reasons = {
+        f"got the activations {', '.join(activations)}, expected sigmoid, tanh, tanh": activations
+        not in ((), _DEFAULT_ACTIVATIONS * directions),
+        "got a clip, expected none": attribute(node, "clip") is not None,
+        "got coupled gates (input_forget), expected separate ones": attribute(node, "input_forget", 0),
+        "got layout 1, expected 0 (time first)": attribute(node, "layout", 0),
+        "got the length of each sequence as an input, expected none": 4 in given,
+        "got peepholes, expected none": 7 in given,
+        "got computed weights, expected constants": computed,
+    }
+    return next((reason for reason, found in reasons.items() if found), None)
 
 
 @dataclass(frozen=True)
@@ -136,11 +118,11 @@ class _Weights:
 class _Writer:
     """Writes one LSTM out, node by node."""
 
-    def __init__(self, node: NodeProto, index: GraphIndex) -> None:
+    def __init__(self, node: NodeProto, graph: Graph) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self._index = index
-        self._base = index.free_name(node.name or f"lstm_{next(filter(None, node.output))}")
+        self._graph = graph
+        self._base = graph.free_name(node.name or f"lstm_{next(filter(None, node.output))}")
         self._direction = attribute(node, "direction", b"forward").decode()
         self._hidden = int(attribute(node, "hidden_size"))
         self._outputs = [*node.output, "", "", ""][:3]
@@ -194,7 +176,7 @@ class _Writer:
     def _read_weights(self) -> _Weights:
         def read(position: int) -> Array | None:
             name = self._inputs[position]
-            return None if not name else constant_value(self._index, name)
+            return None if not name else self._graph.stored_constant(name)
 
         weight, recurrent, bias = read(1), read(2), read(3)
         assert weight is not None  # unusual_lstm has looked
@@ -251,7 +233,7 @@ class _Writer:
     def _initial(self, which: int) -> str:
         """The initial hidden (0) or cell (1) state, (D, B, H); empty where it is zero."""
         name = self._inputs[5 + which]
-        return "" if not name or is_zero(self._index, name) else name
+        return "" if not name or self._graph.is_zero(name) else name
 
     def _zero_state(self, gates: str) -> str:
         """Zeros (D, B, H) for a Scan, which wants a state to begin with: a slice of the gates, times zero.
@@ -305,7 +287,7 @@ class _Writer:
         return output
 
     def _name(self, name: str) -> str:
-        return self._index.free_name(f"{self._base}/{name}")
+        return self._graph.free_name(f"{self._base}/{name}")
 
     def _ints(self, name: str, values: Any) -> str:
         return self._constant(name, np.asarray(values, np.int64))

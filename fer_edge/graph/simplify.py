@@ -1,108 +1,111 @@
-"""Constant folding and removal of redundant nodes; inputs and outputs stay as they are."""
+"""Passes that shorten a graph: fixed dimensions, constant folding, removal of redundant nodes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnxslim
-from onnx import ModelProto, NodeProto, helper
+from onnx import NodeProto, helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.cost import GraphInfo, describe_graph
-from fer_edge.graph.graph import GraphIndex, attribute, drop_dead_nodes, drop_unused, is_zero
+from fer_edge.graph.graph import Graph, TensorInfo, attribute
 
-__all__ = ["fold_constants", "lean"]
+__all__ = ["fix_dimensions", "fold_constants", "remove_redundant_nodes"]
+
+_LSTM_STATES = (5, 6)  # inputs: the initial hidden state and the initial cell
 
 
-def fold_constants(model: ModelProto) -> ModelProto:
-    """Compute what does not depend on the inputs, merge what can be merged, drop what nothing reads.
+def fix_dimensions(graph: Graph, sizes: Mapping[str, int]) -> None:
+    """Fix some of the graph's symbolic dimensions, in inputs, outputs and everything computed from them.
 
-    The work is onnxslim's; that inputs, outputs and dynamic dimensions survive it is checked here.
+    Nodes stay; shape arithmetic becomes constant, for `fold_constants` to remove.
 
     Args:
-        model: not changed.
+        graph: edited in place.
+        sizes: by symbol, for example ``{"T": 16}``; the other symbols stay dynamic.
+
+    Raises:
+        InputError: no input has such a symbol, a size below 1, or a node that does not fit the size.
+    """
+    known = dict.fromkeys(size for tensor in graph.inputs.values() for size in tensor.shape if isinstance(size, str))
+    for symbol, size in sizes.items():
+        if symbol not in known:
+            raise InputError(f"dimension: got {symbol!r}, expected one of {', '.join(known) or 'none'}")
+        if size < 1:
+            raise InputError(f"dimension {symbol!r}: got {size}, expected 1 or more")
+    graph.fix(sizes)
+
+
+def fold_constants(graph: Graph) -> None:
+    """Compute everything that does not depend on the inputs, merge nodes and drop unread ones, by onnxslim.
 
     Raises:
         InputError: folding made a dynamic dimension static or changed an input or output.
     """
-    given = ModelProto()
-    given.CopyFrom(model)
-    folded: ModelProto = onnxslim.slim(given)
-    folded.ir_version = model.ir_version
-    before, after = describe_graph(model), describe_graph(folded)
-    if not _same_face(before, after):
+    before = graph.inputs, graph.outputs, graph.opset, graph.ir_version
+    folded = Graph(onnxslim.slim(graph.to_model()))
+    if folded.inputs != before[0] or folded.opset != before[2] or not _same_outputs(graph, folded):
         raise InputError(
-            f"folding changed the graph's inputs and outputs: before {before.inputs} -> {before.outputs}, "
-            f"after {after.inputs} -> {after.outputs}; use the graph unfolded"
+            f"constant folding: got inputs and outputs {folded.inputs} -> {folded.outputs}, expected {before[0]} -> "
+            f"{before[1]}; use the graph without folding"
         )
-    return folded
+    model = folded.to_model()
+    model.ir_version = before[3]
+    graph.reset(model)
 
 
-def _same_face(before: GraphInfo, after: GraphInfo) -> bool:
-    if before.inputs != after.inputs or before.opset != after.opset or len(before.outputs) != len(after.outputs):
-        return False
-    dynamic = {size for tensor in before.inputs for size in tensor.shape if isinstance(size, str)}
-    for old, new in zip(before.outputs, after.outputs, strict=True):
-        if (old.name, old.dtype, len(old.shape)) != (new.name, new.dtype, len(new.shape)):
-            return False
-        for old_size, new_size in zip(old.shape, new.shape, strict=True):
-            # A size that the exporter left open, though it is the same for every input, may become known.
-            if old_size != new_size and (isinstance(old_size, int) or old_size in dynamic):
-                return False
-    return True
+def remove_redundant_nodes(graph: Graph) -> None:
+    """Remove nodes that cost time and compute nothing; outputs keep their names.
 
-
-_STATES = (5, 6)  # of an LSTM's inputs: the initial hidden state and the initial cell
-
-
-def lean(model: ModelProto) -> ModelProto:
-    """The same function with fewer nodes; outputs keep their names.
-
-    - An LSTM's initial states of zeros are left out, with what gives them the batch's size: zeros are what the operator
-      takes where there are none.
-    - A bidirectional layer's output goes from the operator's order (steps, directions, batch, hidden) to the order of a
-      batch in one transposition, where the exporter writes two.
-
-    Args:
-        model: not changed.
+    - Initial LSTM states of zeros: the operator's default. `rewrite_for_tensorrt` adds them again.
+    - One of the two transpositions behind a bidirectional layer, as torch's exporter writes it.
     """
-    result = ModelProto()
-    result.CopyFrom(model)
-    index = GraphIndex(result)
-    for node in result.graph.node:
+    for node in list(graph.nodes):
         if node.op_type == "LSTM":
-            _leave_zero_states_out(node, index)
+            _remove_zero_states(node, graph)
         elif node.op_type == "Reshape":
-            _transpose_once(node, index)
-    drop_dead_nodes(result)
-    drop_unused(result)
-    return result
+            _merge_transpositions(node, graph)
+    graph.prune()
 
 
-def _leave_zero_states_out(lstm: NodeProto, index: GraphIndex) -> None:
+def _same_outputs(before: Graph, after: Graph) -> bool:
+    """Whether names, types and dynamic dimensions are the same; a size that was open without need may become known."""
+    dynamic = {size for tensor in before.inputs.values() for size in tensor.shape if isinstance(size, str)}
+
+    def same(old: TensorInfo, new: TensorInfo) -> bool:
+        if (old.name, old.elem_type, len(old.shape)) != (new.name, new.elem_type, len(new.shape)):
+            return False
+        sizes = zip(old.shape, new.shape, strict=True)
+        return all(one == other or not (isinstance(one, int) or one in dynamic) for one, other in sizes)
+
+    pairs = zip(before.outputs.values(), after.outputs.values(), strict=False)
+    return len(before.outputs) == len(after.outputs) and all(same(old, new) for old, new in pairs)
+
+
+def _remove_zero_states(lstm: NodeProto, graph: Graph) -> None:
     inputs = list(lstm.input)
-    for place in _STATES:
-        if len(inputs) > place and is_zero(index, inputs[place]):
+    for place in _LSTM_STATES:
+        if len(inputs) > place and graph.is_zero(inputs[place]):
             inputs[place] = ""
     while not inputs[-1]:
         inputs.pop()
-    lstm.input[:] = inputs
+    graph.set_inputs(lstm, inputs)
 
 
-def _transpose_once(reshape: NodeProto, index: GraphIndex) -> None:
+def _merge_transpositions(reshape: NodeProto, graph: Graph) -> None:
     """(T, D, N, H) -> (T, N, D, H) -> (T, N, D·H) -> (N, T, D·H) without the way over (T, N, D, H)."""
-    before, behind = index.producer(reshape.input[0]), index.consumers(reshape.output[0])
-    sizes = index.constant(reshape.input[1])
+    before, after = graph.producer(reshape.input[0]), graph.consumers(reshape.output[0])
+    sizes = graph.constant(reshape.input[1])
     if before is None or before.op_type != "Transpose" or sizes is None or sizes.tolist() != [0, 0, -1]:
         return
-    made, read = index.producer(before.input[0]), index.consumers(before.output[0])
-    from_lstm = made is not None and made.op_type == "LSTM" and before.input[0] == made.output[0]
-    if not from_lstm or len(read) != 1 or len(behind) != 1 or behind[0].op_type != "Transpose":
+    lstm, readers = graph.producer(before.input[0]), graph.consumers(before.output[0])
+    from_lstm = lstm is not None and lstm.op_type == "LSTM" and before.input[0] == lstm.output[0]
+    if not from_lstm or len(readers) != 1 or len(after) != 1 or after[0].op_type != "Transpose":
         return
-    after = behind[0]
-    orders = attribute(before, "perm"), attribute(after, "perm")
-    if orders != ([0, 2, 1, 3], [1, 0, 2]) or {before.output[0], reshape.output[0]} & set(index.outputs):
+    orders = attribute(before, "perm"), attribute(after[0], "perm")
+    if orders != ([0, 2, 1, 3], [1, 0, 2]) or {before.output[0], reshape.output[0]} & set(graph.outputs):
         return
-    del before.attribute[:], after.attribute[:]
+    del before.attribute[:], after[0].attribute[:]
     before.attribute.append(helper.make_attribute("perm", [2, 0, 1, 3]))
-    after.op_type = "Identity"
-    for reader in index.consumers(after.output[0]):
-        reader.input[:] = [reshape.output[0] if name == after.output[0] else name for name in reader.input]
+    after[0].op_type = "Identity"  # it stays where it makes an output
+    graph.redirect(after[0].output[0], reshape.output[0])

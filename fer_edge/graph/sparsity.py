@@ -1,49 +1,35 @@
-"""2:4 sparsity of an ONNX graph's convolutions, by the rule that TensorRT reads weights by.
+"""2:4 sparsity of a graph's convolutions, by TensorRT's rule.
 
 Of the weights (K, C, R, S), C a multiple of four, every four consecutive input channels of one output channel at one
-place of the kernel hold at most two that are not zero ("Structured Sparsity" in NVIDIA's TensorRT documentation).
+kernel position hold at most two nonzeros ("Structured Sparsity" in NVIDIA's TensorRT documentation).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto
 
 from fer_edge.core.errors import GateError
-from fer_edge.graph.graph import GraphIndex, attribute, constant_value
+from fer_edge.core.types import Array
+from fer_edge.graph.graph import Graph, attribute
 
-__all__ = ["ConvolutionWeights", "convolution_weights", "holds_two_of_four", "require_two_of_four"]
+__all__ = ["convolution_weights", "holds_two_of_four", "require_two_of_four"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConvolutionWeights:
-    """One convolution whose weights are constants.
+def convolution_weights(graph: Graph) -> dict[str, Array]:
+    """Weights (K, C, R, S) of the 2-D convolutions in one group, by node name, in graph order.
 
-    Attributes:
-        name: the node's.
-        weights: (K, C, R, S); what a DequantizeLinear makes of them where they are stored as integers.
+    Weights stored as integers behind a DequantizeLinear are dequantized; computed weights are left out.
     """
-
-    name: str
-    weights: NDArray[np.generic]
-
-
-def convolution_weights(model: ModelProto) -> tuple[ConvolutionWeights, ...]:
-    """The 2-D convolutions in one group with constant weights, float or behind a DequantizeLinear, in graph order."""
-    index, found = GraphIndex(model), []
-    for node in model.graph.node:
-        if node.op_type != "Conv" or attribute(node, "group", 1) != 1:
-            continue
-        weights = constant_value(index, node.input[1])
-        if weights is not None and weights.ndim == 4:
-            found.append(ConvolutionWeights(name=node.name or node.output[0], weights=weights))
-    return tuple(found)
+    found = {}
+    for node in graph.nodes:
+        if node.op_type == "Conv" and attribute(node, "group", 1) == 1:
+            weights = graph.stored_constant(node.input[1])
+            if weights is not None and weights.ndim == 4:
+                found[node.name or node.output[0]] = weights
+    return found
 
 
-def holds_two_of_four(weights: NDArray[np.generic]) -> bool:
+def holds_two_of_four(weights: Array) -> bool:
     """Whether weights (K, C, R, S) hold the pattern."""
     outputs, inputs, *kernel = weights.shape
     if inputs % 4:
@@ -52,22 +38,22 @@ def holds_two_of_four(weights: NDArray[np.generic]) -> bool:
     return bool((np.count_nonzero(fours, axis=2) <= 2).all())
 
 
-def require_two_of_four(model: ModelProto, *, min_channels: int, count: int, what: str) -> tuple[str, ...]:
-    """The names of the convolutions that hold the pattern, among those with `min_channels` input and output channels.
+def require_two_of_four(graph: Graph, *, min_channels: int, count: int, what: str) -> tuple[str, ...]:
+    """Name the convolutions that hold the pattern, among those with `min_channels` input and output channels.
 
     Raises:
-        GateError: not exactly `count` of them do; those that do not are named.
+        GateError: not exactly `count` of them hold it; those that do not are named.
     """
-    large = [
-        each
-        for each in convolution_weights(model)
-        if min(each.weights.shape[:2]) >= min_channels and each.weights.shape[1] % 4 == 0
-    ]
-    sparse = tuple(each.name for each in large if holds_two_of_four(each.weights))
-    dense = [each.name for each in large if each.name not in sparse]
+    large = {
+        name: weights
+        for name, weights in convolution_weights(graph).items()
+        if min(weights.shape[:2]) >= min_channels and weights.shape[1] % 4 == 0
+    }
+    sparse = tuple(name for name, weights in large.items() if holds_two_of_four(weights))
+    dense = [name for name in large if name not in sparse]
     if len(sparse) != count or dense:
         raise GateError(
-            f"{what} is to hold {count} convolutions in the pattern 2:4, and {len(sparse)} do; dense: "
+            f"{what}: got {len(sparse)} convolutions in the pattern 2:4, expected {count}; dense: "
             f"{', '.join(dense) or 'none'}; train the run again with --sparsity 2:4"
         )
     return sparse

@@ -11,11 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
+from onnx import NodeProto, TensorProto, compose, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.cost import TensorInfo, describe_graph
-from fer_edge.graph.graph import graph_opset
+from fer_edge.graph.graph import Graph, TensorInfo
 
 __all__ = ["STEP_CONTROLS", "STEP_STATES", "step_graph"]
 
@@ -30,7 +29,7 @@ _HEAD: Final = "head/"
 _OLDEST_OPSET: Final = 13  # Squeeze and Unsqueeze take their axes as an input from here on
 
 
-def step_graph(head: ModelProto, *, window: int, temperature: float) -> ModelProto:
+def step_graph(head: Graph, *, window: int, temperature: float) -> Graph:
     """One frame's feature and the window so far, to the next window and the probabilities.
 
     The window is that of `fer_edge.runtime.feature_window` for frames at the model's own rate: the newest feature is
@@ -53,7 +52,7 @@ def step_graph(head: ModelProto, *, window: int, temperature: float) -> ModelPro
     if window < 1 or not (math.isfinite(temperature) and temperature > 0):
         raise InputError(f"got a window of {window} and a temperature of {temperature}, expected both above 0")
     width, classes = _sizes(head)
-    inside = compose.add_prefix(head, _HEAD)
+    inside = compose.add_prefix(head.to_model(), _HEAD)
     # Engines name layers after tensors: the head's own inputs become the step's, without an Identity in between.
     names = {f"{_HEAD}features": "features", f"{_HEAD}length": "lengths", f"{_HEAD}logits": "logits"}
     for node in inside.graph.node:
@@ -74,8 +73,8 @@ def step_graph(head: ModelProto, *, window: int, temperature: float) -> ModelPro
         ],
         [*inside.graph.initializer, *_constants(window, temperature)],
     )
-    return helper.make_model(
-        graph, opset_imports=head.opset_import, ir_version=head.ir_version, producer_name="fer-edge"
+    return Graph(
+        helper.make_model(graph, opset_imports=head.opset_import, ir_version=head.ir_version, producer_name="fer-edge")
     )
 
 
@@ -131,27 +130,22 @@ def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeP
     return helper.make_node(kind, inputs, [output], f"{kind}:{output}", **attributes)
 
 
-def _sizes(head: ModelProto) -> tuple[int, int]:
+def _sizes(head: Graph) -> tuple[int, int]:
     """Width of a feature vector and number of classes."""
-    opset = graph_opset(head)
-    if opset < _OLDEST_OPSET:
-        raise InputError(f"the head has opset {opset}, expected {_OLDEST_OPSET} or newer; export the run again")
-    face = describe_graph(head)
-    inputs = {tensor.name: tensor for tensor in face.inputs}
-    outputs = {tensor.name: tensor for tensor in face.outputs}
+    if head.opset < _OLDEST_OPSET:
+        raise InputError(f"the head: got opset {head.opset}, expected {_OLDEST_OPSET} or newer; export the run again")
+    inputs, outputs = head.inputs, head.outputs
     if set(inputs) != {"features", "length"} or "logits" not in outputs:
         raise InputError(
-            f"expected a head from 'features' and 'length' to 'logits', got one from {', '.join(inputs)} to "
-            f"{', '.join(outputs)}"
+            f"the head: got {', '.join(inputs)} -> {', '.join(outputs)}, expected 'features' and 'length' -> 'logits'"
         )
-    width, classes = _fixed(inputs["features"], rank=3), _fixed(outputs["logits"], rank=2)
-    return width, classes
+    return _last_size(inputs["features"], rank=3), _last_size(outputs["logits"], rank=2)
 
 
-def _fixed(tensor: TensorInfo, *, rank: int) -> int:
+def _last_size(tensor: TensorInfo, *, rank: int) -> int:
     size = tensor.shape[-1] if len(tensor.shape) == rank else None
     if not isinstance(size, int):
         raise InputError(
-            f"the head's {tensor.name!r} has the shape {tensor.shape}, expected {rank} axes, the last fixed"
+            f"the head's {tensor.name!r}: got the shape {tensor.shape}, expected {rank} axes, the last of a fixed size"
         )
     return size

@@ -1,155 +1,126 @@
-"""Rewrites that TensorRT needs: the uint8 input cast first, states and normalisation in explicit operators."""
+"""Rewrites for TensorRT: the uint8 input is cast first; LSTM states and normalisation become explicit."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.graph import GraphIndex, attribute, constant_value, drop_unused
+from fer_edge.graph.graph import Graph, attribute
 
-__all__ = ["cast_input_first", "spell_out"]
+__all__ = ["cast_input_first", "rewrite_for_tensorrt"]
 
 _SHAPE_ONLY: Final = ("Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity")
+_AXES_AS_INPUT: Final = 18  # the opset from which reductions take their axes as an input
 
 
-def cast_input_first(model: ModelProto, *, name: str = "frames") -> ModelProto:
-    """Move the Cast of a uint8 input in front of the reshapes that stand before it.
+def rewrite_for_tensorrt(graph: Graph) -> None:
+    """Write in explicit operators what ONNX leaves to the engine; the function stays the same.
 
-    The values are the same. TensorRT wants it so: its only operators on uint8 are those that change the type.
-
-    Args:
-        model: not changed.
-        name: the input.
+    The cast of `frames` comes first (`cast_input_first`). LSTMs get initial states of zeros: TensorRT would derive
+    their shape from the input's. InstanceNormalization without scale and shift becomes elementwise operators: TensorRT
+    8.x (JetPack 5) has it as a plugin only.
 
     Raises:
-        InputError: the input does not lead to one Cast to float, through nothing but reshapes.
+        InputError: as `cast_input_first`.
     """
-    result = ModelProto()
-    result.CopyFrom(model)
-    index = GraphIndex(result)
-    reshapes, cast = _way_to_cast(index, name)
+    if "frames" in graph.inputs:
+        cast_input_first(graph)
+    body: list[NodeProto] = []
+    for node in graph.nodes:
+        if node.op_type == "LSTM":
+            body += _zero_states(node, graph)
+        body += _normalisation(node, graph) if _is_plain_normalisation(node, graph) else [node]
+    graph.set_nodes(body)
+    graph.prune()
+
+
+def cast_input_first(graph: Graph, *, name: str = "frames") -> None:
+    """Move the Cast of a uint8 input in front of the reshapes before it; the values stay the same.
+
+    TensorRT's only operators on uint8 are those that change the type.
+
+    Raises:
+        InputError: the input does not lead to one Cast to float through reshapes alone.
+    """
+    reshapes, cast = _path_to_cast(graph, name)
     if not reshapes:
-        return result
-    for consumer in index.consumers(cast.output[0]):
-        for position, tensor in enumerate(consumer.input):
-            if tensor == cast.output[0]:
-                consumer.input[position] = reshapes[-1].output[0]
-    floats = index.free_name(f"{name}_float")
-    reshapes[0].input[0] = floats
-    retyped = {node.output[0] for node in reshapes}
-    known = [value for value in result.graph.value_info if value.name not in retyped | {cast.output[0]}]
+        return
+    graph.redirect(cast.output[0], reshapes[-1].output[0])
+    floats = graph.free_name(f"{name}_float")
+    graph.set_inputs(reshapes[0], [floats, *reshapes[0].input[1:]])
     first = helper.make_node("Cast", [name], [floats], floats, to=TensorProto.FLOAT)
-    body = [first, *(node for node in result.graph.node if node is not cast)]
-    del result.graph.value_info[:], result.graph.node[:]
-    result.graph.value_info.extend(known)
-    result.graph.node.extend(body)
-    return result
+    graph.set_nodes([first, *(node for node in graph.nodes if node is not cast)])
 
 
-def _way_to_cast(index: GraphIndex, name: str) -> tuple[list[NodeProto], NodeProto]:
-    if name not in index.inputs:
-        raise InputError(f"the graph has no input {name!r}, only {', '.join(map(repr, index.inputs))}")
+def _path_to_cast(graph: Graph, name: str) -> tuple[list[NodeProto], NodeProto]:
+    if name not in graph.inputs:
+        raise InputError(f"input: got {name!r}, expected one of {', '.join(map(repr, graph.inputs))}")
     reshapes: list[NodeProto] = []
     tensor = name
     while True:
-        readers = [node for node in index.consumers(tensor) if node.op_type != "Shape"]
+        readers = [node for node in graph.consumers(tensor) if node.op_type != "Shape"]
         found = ", ".join(f"{node.op_type} {node.name!r}" for node in readers) or "nothing"
-        if len(readers) != 1 or (readers[0].op_type not in (*_SHAPE_ONLY, "Cast")) or readers[0].input[0] != tensor:
-            raise InputError(f"input {name!r}: expected a Cast to float behind at most reshapes, got {found}")
+        if len(readers) != 1 or readers[0].op_type not in (*_SHAPE_ONLY, "Cast") or readers[0].input[0] != tensor:
+            raise InputError(f"input {name!r}: got {found}, expected a Cast to float after reshapes alone")
         if readers[0].op_type == "Cast":
             break
         reshapes.append(readers[0])
         tensor = readers[0].output[0]
     if attribute(readers[0], "to") != TensorProto.FLOAT:
-        raise InputError(f"input {name!r}: expected a Cast to float, got one to another type: {found}")
+        raise InputError(f"input {name!r}: got a Cast to another type ({found}), expected a Cast to float")
     return reshapes, readers[0]
 
 
-_AXES_AS_INPUT = 18  # the opset from which reductions take their axes as an input
-
-
-def spell_out(model: ModelProto) -> ModelProto:
-    """The same function with an LSTM's initial states of zeros, and instance normalisation in plain operators.
-
-    TensorRT derives the states' shape from the input's where they are left out, and the 8.x of JetPack 5 has
-    InstanceNormalization as a plugin only.
-
-    Args:
-        model: not changed. An instance normalisation that scales or shifts is left as it is.
-    """
-    result = ModelProto()
-    result.CopyFrom(model)
-    index = GraphIndex(result)
-    body: list[NodeProto] = []
-    for node in result.graph.node:
-        if node.op_type == "LSTM":
-            body += _zero_states(node, index, result)
-        if node.op_type == "InstanceNormalization" and _plain(node, index):
-            body += _normalisation(node, index, result)
-        else:
-            body.append(node)
-    del result.graph.node[:]
-    result.graph.node.extend(body)
-    drop_unused(result)
-    return result
-
-
-def _constant(model: ModelProto, index: GraphIndex, wanted: str, value: object, dtype: type) -> str:
-    name = index.free_name(wanted)
-    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-    return name
-
-
-def _zero_states(lstm: NodeProto, index: GraphIndex, model: ModelProto) -> list[NodeProto]:
+def _zero_states(lstm: NodeProto, graph: Graph) -> list[NodeProto]:
+    """Give an LSTM missing initial states; returns the nodes that make the zeros."""
     inputs = [*lstm.input, *[""] * 7][: max(7, len(lstm.input))]
     if inputs[5] and inputs[6]:
         return []
     base = lstm.name or f"lstm_{lstm.output[0]}"
     directions = 2 if attribute(lstm, "direction", b"forward") == b"bidirectional" else 1
     shape, batch, sizes, zeros = (
-        index.free_name(f"{base}/{part}") for part in ("input_shape", "batch", "state_shape", "zeros")
+        graph.free_name(f"{base}/{part}") for part in ("input_shape", "batch", "state_shape", "zeros")
     )
-    ends = [
-        _constant(model, index, f"{base}/{part}", [size], np.int64)
-        for part, size in (("directions", directions), ("hidden", attribute(lstm, "hidden_size")))
-    ]
-    place = _constant(model, index, f"{base}/batch_axis", [1], np.int64)
+    first, last, axis = (
+        graph.add_constant(f"{base}/{part}", np.array([size], np.int64))
+        for part, size in (("directions", directions), ("hidden", attribute(lstm, "hidden_size")), ("batch_axis", 1))
+    )
     lstm.input[:] = [*inputs[:5], inputs[5] or zeros, inputs[6] or zeros, *inputs[7:]]
-    nothing = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
     return [
         helper.make_node("Shape", [inputs[0]], [shape], shape),
-        helper.make_node("Gather", [shape, place], [batch], batch, axis=0),
-        helper.make_node("Concat", [ends[0], batch, ends[1]], [sizes], sizes, axis=0),
-        helper.make_node("ConstantOfShape", [sizes], [zeros], zeros, value=nothing),
+        helper.make_node("Gather", [shape, axis], [batch], batch, axis=0),
+        helper.make_node("Concat", [first, batch, last], [sizes], sizes, axis=0),
+        helper.make_node(
+            "ConstantOfShape", [sizes], [zeros], zeros, value=helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+        ),
     ]
 
 
-def _plain(node: NodeProto, index: GraphIndex) -> bool:
-    scale, shift = (constant_value(index, name) for name in node.input[1:])
+def _is_plain_normalisation(node: NodeProto, graph: Graph) -> bool:
+    if node.op_type != "InstanceNormalization":
+        return False
+    scale, shift = (graph.stored_constant(name) for name in node.input[1:])
     return scale is not None and shift is not None and bool(np.all(scale == 1)) and not np.any(shift)
 
 
-def _normalisation(node: NodeProto, index: GraphIndex, model: ModelProto) -> list[NodeProto]:
-    """(N, C, H, W) less its mean over places, over its deviation."""
+def _normalisation(node: NodeProto, graph: Graph) -> list[NodeProto]:
+    """(N, C, H, W) minus its mean over height and width, divided by the standard deviation."""
     base = node.name or f"normalisation_{node.output[0]}"
-    opset = next(each.version for each in model.opset_import if not each.domain)
-    epsilon = _constant(model, index, f"{base}/epsilon", attribute(node, "epsilon", 1e-5), np.float32)
+    epsilon = graph.add_constant(f"{base}/epsilon", np.float32(attribute(node, "epsilon", 1e-5)))
     nodes: list[NodeProto] = []
 
-    def add(kind: str, inputs: list[str], part: str) -> str:
-        name = index.free_name(f"{base}/{part}")
-        nodes.append(helper.make_node(kind, inputs, [name], name))
+    def add(kind: str, inputs: list[str], part: str, **attributes: Any) -> str:
+        name = graph.free_name(f"{base}/{part}")
+        nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
     def mean(of: str, part: str) -> str:
-        if opset >= _AXES_AS_INPUT:
-            return add("ReduceMean", [of, _constant(model, index, f"{base}/places", [2, 3], np.int64)], part)
-        name = add("ReduceMean", [of], part)
-        nodes[-1].attribute.append(helper.make_attribute("axes", [2, 3]))
-        return name
+        if graph.opset >= _AXES_AS_INPUT:
+            return add("ReduceMean", [of, graph.add_constant(f"{base}/places", np.array([2, 3], np.int64))], part)
+        return add("ReduceMean", [of], part, axes=[2, 3])
 
     centred = add("Sub", [node.input[0], mean(node.input[0], "mean")], "centred")
     variance = add("Add", [mean(add("Mul", [centred, centred], "square"), "variance"), epsilon], "above_zero")

@@ -1,114 +1,109 @@
-"""Float weights stored as int8 with one scale a row, and how each INT8 form stores them."""
+"""Weight compression: float weights stored as int8 with one scale an output, computed in float."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.int8_forms import Form
 from fer_edge.core.types import Array, Float32
-from fer_edge.graph.graph import GraphIndex, attribute, constant_value, drop_dead_nodes, drop_unused, dump_graph
+from fer_edge.graph.graph import Graph, attribute
 
-__all__ = ["STORAGE", "WeightStorage", "restore_weights", "store_weights_int8", "stored_form"]
+__all__ = ["STORAGE", "WeightStorage", "compress_parts", "compress_weights", "restore_weights"]
 
 WeightStorage = Literal["cast", "dequantize"]
 
-_STORED_KINDS: Final = ("LSTM", "MatMul", "Gemm")
+STORAGE: Final[Mapping[Form, WeightStorage]] = {"int8": "cast", "int8-trt": "dequantize"}
+"""Storage of the float weights of LSTMs and matrix products, by INT8 form."""
+
+_KINDS: Final = ("LSTM", "MatMul", "Gemm")
 _LSTM_WEIGHTS: Final = (1, 2)  # W (directions, 4H, I) and R (directions, 4H, H)
-_SMALLEST: Final = 1024  # elements; below that the scales and the extra nodes eat the gain
+_SMALLEST: Final = 1024  # elements; for fewer, scales and extra nodes cost more than int8 saves
+# Both parts' attention depends on the LSTMs, queries and keys. In the head it ends before the LDA, from which on
+# weights stay float.
+_LAST_COMPRESSED: Final = "attention"
 
 
-def store_weights_int8(
-    model: ModelProto,
-    *,
-    storage: WeightStorage,
-    until: str | None = None,
-    kinds: Collection[str] = _STORED_KINDS,
-) -> ModelProto:
+def compress_parts(encoder: Graph, head: Graph, *, form: Form, float_lstm: bool = False) -> None:
+    """Compress the sequence weights of both parts as the engines of an INT8 form need them.
+
+    Args:
+        encoder: quantized for the form; edited in place.
+        head: float; edited in place.
+        form: selects the storage.
+        float_lstm: keep the weights of the encoder's LSTMs float.
+    """
+    kinds = ("MatMul", "Gemm") if float_lstm else _KINDS
+    compress_weights(encoder, storage=STORAGE[form], until=_LAST_COMPRESSED, kinds=kinds)
+    compress_weights(head, storage=STORAGE[form], until=_LAST_COMPRESSED)
+
+
+def compress_weights(
+    graph: Graph, *, storage: WeightStorage, until: str | None = None, kinds: Collection[str] = _KINDS
+) -> None:
     """Store the weights of LSTM, MatMul and Gemm as int8, symmetric, one scale for every output of every direction.
 
-    Biases stay float, as do weights below 1,024 elements. The weights come back to float before they are used:
+    Biases and weights below 1,024 elements stay float. The weights are restored to float before they are used:
 
-    - ``"cast"``: by Cast and Mul, which ONNX Runtime and OpenVINO fold when they load the graph, so that it runs as
-      fast as from float weights. (ONNX Runtime keeps a DequantizeLinear for its own fusions and would compute it anew
-      in every run, which costs a small LSTM as much as its own arithmetic.)
+    - ``"cast"``: by Cast and Mul, which ONNX Runtime and OpenVINO fold at load: no cost in a run. (ONNX Runtime
+      computes a DequantizeLinear in every run, which costs a small LSTM as much as its own arithmetic.)
     - ``"dequantize"``: by DequantizeLinear, the only reader of int8 constants that TensorRT accepts.
 
     Args:
-        model: not changed. Weights that are no float constants (stored so already, say) are left alone.
+        graph: edited in place; weights that are no float constants stay.
         storage: one of the two.
-        until: a tensor; only the nodes that it is computed from are touched. All of them without it.
-        kinds: operators to touch, some of LSTM, MatMul and Gemm.
+        until: a tensor; only nodes that it is computed from are changed. None: all nodes.
+        kinds: some of LSTM, MatMul and Gemm.
 
     Raises:
-        InputError: `storage` is neither of the two, or no node makes `until`.
+        InputError: `storage` is unknown, or no node makes `until`.
     """
     if storage not in ("cast", "dequantize"):
-        raise InputError(f"weight storage {storage!r} is unknown; expected 'cast' or 'dequantize'")
-    result = ModelProto()
-    result.CopyFrom(model)
-    index = GraphIndex(result)
-    if until is not None and index.producer(until) is None:
-        raise InputError(f"no node of the graph makes {until!r}; its outputs are {', '.join(index.outputs)}")
-    touched = result.graph.node if until is None else index.ancestors([until])
+        raise InputError(f"storage: got {storage!r}, expected 'cast' or 'dequantize'")
+    if until is not None and graph.producer(until) is None:
+        raise InputError(f"until: got {until!r}, expected a computed tensor such as {', '.join(graph.outputs)}")
+    touched = graph.nodes if until is None else graph.ancestors([until])
     ahead: list[NodeProto] = []
-    readers: dict[tuple[str, int], str] = {}
+    restored: dict[tuple[str, int], str] = {}
     for node, position, axis in _weight_inputs(touched):
-        if node.op_type not in kinds:
-            continue
         name = node.input[position]
-        weight = index.constant(name)
-        if weight is None or weight.dtype != np.float32 or weight.size < _SMALLEST:
+        weight = graph.constant(name)
+        if node.op_type not in kinds or weight is None or weight.dtype != np.float32 or weight.size < _SMALLEST:
             continue
-        if (name, axis) not in readers:
-            tensors, nodes = _stored(weight, name, axis, index=index, storage=storage)
-            result.graph.initializer.extend(tensors)
+        if (name, axis) not in restored:
+            nodes = _stored(graph, weight, name, axis, storage=storage)
             ahead.extend(nodes)
-            readers[name, axis] = nodes[-1].output[0]
-        node.input[position] = readers[name, axis]
-    body = [*ahead, *result.graph.node]
-    del result.graph.node[:]
-    result.graph.node.extend(body)
-    drop_unused(result)
-    return result
+            restored[name, axis] = nodes[-1].output[0]
+        node.input[position] = restored[name, axis]
+    graph.set_nodes([*ahead, *graph.nodes])
+    graph.prune()
 
 
-def restore_weights(model: ModelProto) -> ModelProto:
-    """Undo `store_weights_int8`: weights that only storage made int8 are float constants again, of the same values.
+def restore_weights(graph: Graph) -> None:
+    """Undo `compress_weights`: compressed weights become float constants of the same values.
 
-    Weights of an operator whose input is quantized too stay as they are: there the int8 is what is computed with.
-    TensorRT would take a dequantizer before a float product as work for every run.
-
-    Args:
-        model: not changed.
+    Weights of an operator with a quantized input stay int8: the engine computes with them. TensorRT would run a
+    dequantizer before a float product every time.
     """
-    result = ModelProto()
-    result.CopyFrom(model)
-    index = GraphIndex(result)
     known: dict[str, Array] = {}
-    for node, position, _ in _weight_inputs(result.graph.node):
-        name = node.input[position]
-        source = index.producer(node.input[0])
-        if index.constant(name) is not None or (source is not None and source.op_type == "DequantizeLinear"):
+    for node, position, _ in _weight_inputs(graph.nodes):
+        name, source = node.input[position], graph.producer(node.input[0])
+        if graph.constant(name) is not None or (source is not None and source.op_type == "DequantizeLinear"):
             continue
-        value = constant_value(index, name)
+        value = graph.stored_constant(name)
         if value is not None:
             known[name] = value.astype(np.float32)
-    body = [node for node in result.graph.node if not known.keys() & set(node.output)]
-    del result.graph.node[:]
-    result.graph.node.extend(body)
-    result.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in known.items())
-    drop_dead_nodes(result)
-    drop_unused(result)
-    return result
+    for name, value in known.items():
+        graph.initializers[name] = numpy_helper.from_array(value, name)
+    graph.set_nodes(node for node in graph.nodes if not known.keys() & set(node.output))
+    graph.prune()
 
 
-def _weight_inputs(nodes: Any) -> Iterator[tuple[NodeProto, int, int]]:
+def _weight_inputs(nodes: Iterable[NodeProto]) -> Iterator[tuple[NodeProto, int, int]]:
     """Node, input and the axis along which one output sums; the scales run over all other axes."""
     for node in nodes:
         if node.op_type == "LSTM":
@@ -119,12 +114,10 @@ def _weight_inputs(nodes: Any) -> Iterator[tuple[NodeProto, int, int]]:
             yield node, 1, 1 if attribute(node, "transB", 0) else 0
 
 
-def _stored(
-    weight: Float32, name: str, axis: int, *, index: GraphIndex, storage: WeightStorage
-) -> tuple[list[TensorProto], list[NodeProto]]:
-    """The initialisers that hold `weight`, and the nodes that give it back; the last node makes it."""
+def _stored(graph: Graph, weight: Float32, name: str, axis: int, *, storage: WeightStorage) -> list[NodeProto]:
+    """Add the initialisers that hold `weight`; return the nodes that restore it, its maker last."""
     quantized, scale = _int8(weight, axis)
-    stored, factor, floats, back = (index.free_name(f"{name}_{part}") for part in ("int8", "scale", "float", "weight"))
+    stored, factor, floats, back = (graph.free_name(f"{name}_{part}") for part in ("int8", "scale", "float", "weight"))
     if storage == "cast":
         tensors: dict[str, Array] = {stored: quantized, factor: scale}
         nodes = [
@@ -134,46 +127,20 @@ def _stored(
     else:
         # Before opset 21 DequantizeLinear takes scales along one axis only: directions and rows become one axis.
         flat = quantized.reshape(-1, weight.shape[-1])
-        zero_point, shape = index.free_name(f"{name}_zero_point"), index.free_name(f"{name}_shape")
+        zero_point, shape = graph.free_name(f"{name}_zero_point"), graph.free_name(f"{name}_shape")
         tensors = {stored: flat, factor: scale.reshape(-1), zero_point: np.zeros(scale.size, np.int8)}
         along = 1 if axis == 0 else 0
         nodes = [helper.make_node("DequantizeLinear", [stored, factor, zero_point], [floats], floats, axis=along)]
         if flat.shape != weight.shape:
             tensors[shape] = np.asarray(weight.shape, np.int64)
             nodes.append(helper.make_node("Reshape", [floats, shape], [back], back))
-    return [numpy_helper.from_array(value, key) for key, value in tensors.items()], nodes
+    for key, value in tensors.items():
+        graph.initializers[key] = numpy_helper.from_array(value, key)
+    return nodes
 
 
-def _int8(weight: Float32, axis: int) -> tuple[NDArray[np.int8], Float32]:
+def _int8(weight: Float32, axis: int) -> tuple[Array, Float32]:
     """Values in -127 .. 127 and their scales, which broadcast against them."""
     peak = np.abs(weight).max(axis=axis, keepdims=True)
     scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale
-
-
-STORAGE: Final[Mapping[Form, WeightStorage]] = {"int8": "cast", "int8-trt": "dequantize"}
-"""How each form stores the float weights of its LSTMs and matrix products."""
-
-# Both parts' weighted means depend on the weights before them: the LSTMs, queries and keys. In the head that ends
-# before the LDA, from which on weights stay float too.
-_LAST_STORED: Final = "attention"
-
-
-def stored_form(encoder: ModelProto, head: ModelProto, *, form: Form, float_lstm: bool = False) -> tuple[bytes, bytes]:
-    """The ONNX files of a form: sequence weights stored as its engines take them, all else as it is.
-
-    Args:
-        encoder: quantized as the form wants it; not changed.
-        head: float; not changed.
-        form: decides on the storage.
-        float_lstm: leave the weights of the encoder's LSTMs float.
-    """
-    kinds = ("MatMul", "Gemm") if float_lstm else ("LSTM", "MatMul", "Gemm")
-    parts = (
-        store_weights_int8(encoder, storage=STORAGE[form], until=_LAST_STORED, kinds=kinds),
-        store_weights_int8(head, storage=STORAGE[form], until=_LAST_STORED),
-    )
-    encoder_bytes, head_bytes = (
-        dump_graph(part, name=f"the {form} {name}") for part, name in zip(parts, ("encoder", "head"), strict=True)
-    )
-    return encoder_bytes, head_bytes

@@ -16,7 +16,7 @@ from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.sampling import draw_sample
 from fer_edge.graph.cost import graph_file
-from fer_edge.graph.graph import load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.model.config import ModelConfig
 from fer_edge.sweep.recipe import FLOAT
 from fer_edge.train.recipe import TrainRecipe
@@ -106,10 +106,10 @@ def shape_bundle(
 def _quantized(
     graphs: dict[str, bytes], recipe: TrainRecipe, dataset: Dataset, calibration: CalibrationRecipe
 ) -> dict[str, bytes]:
-    from fer_edge.calibrate.int8_variants import make_forms
+    from fer_edge.calibrate.int8_variants import quantized_graphs
 
     sample = draw_sample(dataset, size=calibration.sample.size, seed=calibration.sample.seed)
-    encoder, head = (load_graph(graphs[part], name=f"the {part}") for part in ("encoder", "head"))
+    encoder, head = (Graph.read(graphs[part], name=f"the {part}") for part in ("encoder", "head"))
     frames = prepare_stills(sample.stills.images, recipe.preprocess)
-    (form,) = make_forms(encoder, head, frames, recipe=replace(calibration, forms=("int8",)))
+    (form,) = quantized_graphs(encoder, head, frames, recipe=replace(calibration, forms=("int8",)))
     return {"encoder": form.encoder, "head": form.head}

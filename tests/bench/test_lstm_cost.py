@@ -10,7 +10,7 @@ from scripts import load_script
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
-from fer_edge.graph.graph import dump_graph, load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.runtime.providers import open_session
 
 
@@ -21,20 +21,20 @@ def lstm_cost() -> ModuleType:
 
 def test_the_lstm_goes_and_the_rest_stays(lstm_cost: ModuleType) -> None:
     bundle = Bundle.open("base")
-    whole = load_graph(bundle.graph_bytes("int8", "encoder"))
+    whole = Graph.read(bundle.graph_bytes("int8", "encoder"))
     rest = lstm_cost.without_lstm(whole)
-    kinds = [{kind: [node.op_type for node in graph.graph.node].count(kind) for kind in ("LSTM", "Conv", "Softmax")}
+    kinds = [{kind: [node.op_type for node in graph.nodes].count(kind) for kind in ("LSTM", "Conv", "Softmax")}
              for graph in (whole, rest)]  # fmt: skip
     assert kinds[0]["LSTM"] == 1
     assert kinds[1] == {**kinds[0], "LSTM": 0}
     frame = {"frames": np.random.default_rng(0).integers(0, 256, (2, 48, 48), dtype=np.uint8)}
-    with open_session(dump_graph(whole)) as full, open_session(dump_graph(rest)) as cut:
+    with open_session(whole.write()) as full, open_session(rest.write()) as cut:
         outputs, others = full.run(frame), cut.run(frame)
     assert {name: value.shape for name, value in outputs.items()} == {name: v.shape for name, v in others.items()}
     assert not np.allclose(outputs["features"], others["features"])
 
 
 def test_a_graph_without_one_is_refused(lstm_cost: ModuleType) -> None:
-    rest = lstm_cost.without_lstm(load_graph(Bundle.open("base").graph_bytes("fp32", "encoder")))
+    rest = lstm_cost.without_lstm(Graph.read(Bundle.open("base").graph_bytes("fp32", "encoder")))
     with pytest.raises(InputError, match="no LSTM"):
         lstm_cost.without_lstm(rest)

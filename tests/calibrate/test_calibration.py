@@ -12,9 +12,9 @@ from miniature import miniature_bundle, noise_dataset
 from fer_edge.calibrate.calibration import CalibrationOutcome, calibrate_bundle, measure_forms
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, GateLimits, OverflowFixes, SampleRecipe
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import BundleError, GateError, InputError
+from fer_edge.core.errors import BundleError, DataError, GateError, RecipeError
 from fer_edge.core.verify import verify_bundle
-from fer_edge.graph.graph import load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import unsigned_nodes
 from fer_edge.runtime.inference import Network
 
@@ -69,17 +69,17 @@ def test_the_bundle_holds_both_forms_beside_the_parent(given: Bundle, written: B
 
 
 def test_only_the_form_for_tensorrt_is_signed(written: Bundle) -> None:
-    unsigned = {form: unsigned_nodes(load_graph(written.graph_bytes(form, "encoder"))) for form in ("int8", "int8-trt")}
+    unsigned = {form: unsigned_nodes(Graph.read(written.graph_bytes(form, "encoder"))) for form in ("int8", "int8-trt")}
     assert unsigned["int8"]
     assert unsigned["int8-trt"] == ()
 
 
 def test_sequence_weights_are_stored_as_each_engine_takes_them(written: Bundle) -> None:
     for form, reader in (("int8", "Cast"), ("int8-trt", "DequantizeLinear")):
-        head = load_graph(written.graph_bytes(form, "head"))
-        readers = {node.op_type for node in head.graph.node if node.input and node.input[0] == "frames_R_int8"}
+        head = Graph.read(written.graph_bytes(form, "head"))
+        readers = {node.op_type for node in head.nodes if node.input and node.input[0] == "frames_R_int8"}
         assert readers == {reader}
-        floats = {tensor.name for tensor in head.graph.initializer if tensor.data_type == 1}
+        floats = {tensor.name for tensor in head.initializers.values() if tensor.data_type == 1}
         assert {"lda", "classes", "class_bias"} <= floats, "from the LDA on everything stays float"
 
 
@@ -97,7 +97,6 @@ def test_both_forms_run_and_agree_with_the_parent(written: Bundle) -> None:
 def test_the_manifest_says_how_each_form_was_made(written: Bundle, outcome: CalibrationOutcome) -> None:
     made = written.variant("int8-trt").how_made
     assert made["overflow_fix"] == "disable"
-    assert made["recipe"]["sample"]["size"] == 42
     assert made["gate"]["passed"] is True
     names = [check["name"] for check in made["gate"]["checks"]]
     assert names == ["max_top1_drop", "max_flip_rate", "max_ece_rise"] * 2 + ["min_agreement"]
@@ -108,6 +107,7 @@ def test_the_manifest_says_how_each_form_was_made(written: Bundle, outcome: Cali
     ]
     provenance = written.read_provenance()
     assert provenance.training == {"data": "noise"}
+    assert provenance.calibration["int8-trt"]["recipe"]["sample"]["size"] == 42
     assert set(provenance.calibration) == {"int8", "int8-trt"}
     assert provenance.calibration["int8"]["sample"] == outcome.sample.summary()
     assert provenance.calibration["int8"]["chosen_on"] == {"split": "PublicTest", "n": 70, "leaked_left_out": 5}
@@ -158,7 +158,7 @@ def test_a_bundle_that_changed_meanwhile_is_not_overwritten(tmp_path: Path, outc
 
 def test_candidates_are_not_passed_over_in_silence(tmp_path: Path) -> None:
     recipe = CalibrationRecipe(sample=RECIPE.sample, gate=GENEROUS, candidates=(Candidate(name="a"),))
-    with pytest.raises(InputError, match="compare_candidates"):
+    with pytest.raises(RecipeError, match="compare_candidates"):
         measure_forms(miniature_bundle(tmp_path / "bundle"), noise_dataset(), recipe=recipe)
 
 
@@ -171,5 +171,5 @@ def test_a_missing_parent_is_named(tmp_path: Path) -> None:
 
 def test_a_choosing_split_of_leaked_rows_alone_is_refused(tmp_path: Path) -> None:
     bundle = miniature_bundle(tmp_path / "bundle")
-    with pytest.raises(InputError, match="10 of the 10 rows of PublicTest also stand in the training split"):
+    with pytest.raises(DataError, match="got 10 rows of PublicTest, all of them in the training split too"):
         measure_forms(bundle, noise_dataset(choose=10, leaked=10), recipe=ONE_FORM)

@@ -12,9 +12,9 @@ from miniature import miniature_bundle, noise_dataset
 
 from fer_edge.calibrate.candidates import CandidateResult, Comparison, compare_candidates, ranked
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, SampleRecipe
-from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.errors import GateError, RecipeError
 from fer_edge.core.verify import verify_bundle
-from fer_edge.graph.graph import load_graph
+from fer_edge.graph.graph import Graph
 
 GENEROUS = GateLimits(
     max_top1_drop=0.2, max_flip_rate=0.2, max_ece_rise=0.2, min_agreement=0.8, agreement_rows=60, agreement_seed=1
@@ -76,7 +76,7 @@ def test_it_is_json(comparison: Comparison) -> None:
 
 def test_where_none_may_ship_the_nearest_is_named(comparison: Comparison) -> None:
     nothing = dataclasses.replace(comparison, chosen={"int8": "plain"})
-    with pytest.raises(GateError, match=r"int8-trt: none of 1 candidates .* nearest is 'plain', flips 0\.\d+"):
+    with pytest.raises(GateError, match=r"int8-trt: got 1 candidates, .* nearest is 'plain', flips 0\.\d+"):
         nothing.require_chosen()
 
 
@@ -100,7 +100,7 @@ def test_each_rule_takes_what_it_says() -> None:
 def test_a_form_that_no_candidate_makes_is_refused(tmp_path: Path) -> None:
     only = (Candidate(name="int8 alone", set=('forms=["int8"]',)),)
     recipe = dataclasses.replace(RECIPE, candidates=only)
-    with pytest.raises(InputError, match="none of them makes the form 'int8-trt'"):
+    with pytest.raises(RecipeError, match="got none of the form 'int8-trt'"):
         compare_candidates(miniature_bundle(tmp_path / "bundle"), noise_dataset(), recipe=recipe)
 
 
@@ -108,14 +108,14 @@ def test_the_quantized_projection_is_int8_before_a_float_loop(tmp_path: Path) ->
     recipe = dataclasses.replace(RECIPE, forms=("int8",), candidates=RECIPE.candidates[1:2])
     found = compare_candidates(miniature_bundle(tmp_path / "bundle"), noise_dataset(), recipe=recipe)
     form = found.outcome.forms[0]
-    model = load_graph(form.graphs.encoder)
-    makers = {name: node for node in model.graph.node for name in node.output}
-    (product,) = (node for node in model.graph.node if node.name.endswith("/product"))
+    graph = Graph.read(form.graphs.encoder)
+    makers = {name: node for node in graph.nodes for name in node.output}
+    (product,) = (node for node in graph.nodes if node.name.endswith("/product"))
     steps, weight = (makers[name] for name in product.input)
     assert weight.op_type == "DequantizeLinear"
     assert steps.op_type == "Transpose"
     assert makers[steps.input[0]].op_type == "DequantizeLinear"
-    assert [node.op_type for node in model.graph.node if node.op_type in ("LSTM", "Scan")] == ["Scan"]
+    assert [node.op_type for node in graph.nodes if node.op_type in ("LSTM", "Scan")] == ["Scan"]
     parent = found.outcome.parent.encoder
     assert (form.variant.encoder.parameters, form.variant.encoder.macs) == (parent.parameters, parent.macs)
     assert np.isfinite(form.logits.by_window[1]).all()

@@ -96,7 +96,7 @@ def test_sensitivity_is_a_table_a_file_and_a_picture(
             together=cost, sample={}, recipe=recipe, created="now", nncf="3",
         )  # fmt: skip
 
-    monkeypatch.setattr("fer_edge.calibrate.sensitivity.sensitivity_of", measured)
+    monkeypatch.setattr("fer_edge.calibrate.sensitivity.measure_sensitivity", measured)
     options = ("--json", str(record), "--png", str(picture), "--set", "sensitivity.rows=8")
     result = calibrate(bundle, recipe, *options, command="sensitivity")
     assert result.exit_code == 0, result.output

@@ -9,13 +9,14 @@ import pytest
 from miniature import miniature_bundle, noise_dataset
 
 from fer_edge.calibrate.calibration import CalibrationOutcome, measure_forms
-from fer_edge.calibrate.evaluation import FloatParts, draw_sample
+from fer_edge.calibrate.evaluation import FloatParent
 from fer_edge.calibrate.gate import GateCheck, GateReport
 from fer_edge.calibrate.mixed_precision import gate_use
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form, GateLimits, MixedRecipe, SampleRecipe, SensitivityRecipe
 from fer_edge.calibrate.sensitivity import LayerCost, layer_costs
 from fer_edge.core.bundle import Bundle
-from fer_edge.graph.graph import GraphIndex, load_graph
+from fer_edge.data.sampling import draw_sample
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import unsigned_nodes
 
 GENEROUS = GateLimits(
@@ -33,10 +34,10 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def costs(spoilt: Bundle) -> tuple[LayerCost, ...]:
     """Of every layer alone: the real ones, measured once."""
     recipe = recipe_of("int8", MixedRecipe())
-    parts = FloatParts.of(spoilt, "fp32")
     dataset = noise_dataset()
-    frames = parts.frames(draw_sample(dataset, size=14, seed=0).stills)
-    return layer_costs(parts, dataset.split("choose"), frames, recipe=recipe, form="int8")
+    source = FloatParent(bundle=spoilt, variant=spoilt.variant("fp32"))
+    frames = source.frames(draw_sample(dataset, size=14, seed=0).stills)
+    return layer_costs(source, dataset.split("choose"), frames, recipe=recipe, form="int8")
 
 
 def recipe_of(form: Form, mixed: MixedRecipe) -> CalibrationRecipe:
@@ -54,10 +55,9 @@ def outcome(bundle: Bundle, form: Form, mixed: MixedRecipe) -> CalibrationOutcom
 
 
 def float_convolutions(found: CalibrationOutcome) -> list[str]:
-    model = load_graph(found.forms[0].graphs.encoder)
-    index = GraphIndex(model)
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    return [node.name for node in convolutions if index.producer(node.input[1]) is None]
+    graph = Graph.read(found.forms[0].graphs.encoder)
+    convolutions = [node for node in graph.nodes if node.op_type == "Conv"]
+    return [node.name for node in convolutions if graph.producer(node.input[1]) is None]
 
 
 def account(found: CalibrationOutcome) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_no_more_layers_than_the_recipe_allows(
 def test_nncfs_search_judges_the_signed_form(spoilt: Bundle) -> None:
     found = outcome(spoilt, "int8-trt", MixedRecipe(method="accuracy-control"))
     assert found.passed
-    assert unsigned_nodes(load_graph(found.forms[0].graphs.encoder)) == ()
+    assert unsigned_nodes(Graph.read(found.forms[0].graphs.encoder)) == ()
     assert {"conv/last_out"} < set(account(found)["float_layers"]), "more than the ranking leaves float"
     assert account(found)["float_layers"] == float_convolutions(found)
     assert not account(found)["tried"][0]["passed"]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from miniature import noise_dataset
 
-from fer_edge.calibrate.evaluation import draw_agreement_rows, draw_sample
+from fer_edge.calibrate.evaluation import draw_agreement_rows
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import DataError, InputError
 from fer_edge.data import load_dataset
 from fer_edge.data.dataset import Dataset, StillSet
+from fer_edge.data.sampling import draw_sample
 
 COMMITTED = Path(__file__).parents[2] / "calibrate" / "samples"
 
@@ -88,7 +89,7 @@ def test_rows_to_agree_on_share_no_image_with_the_sample() -> None:
     assert left < 140 - 30
     outside = draw_agreement_rows(dataset, sample, size=left, seed=1)
     assert not used & {image.tobytes() for image in outside.stills.images}
-    with pytest.raises(InputError, match=rf"{left} rows of Training .*--set gate.agreement_rows={left}"):
+    with pytest.raises(DataError, match=rf"{left} rows of Training .*--set gate.agreement_rows={left}"):
         draw_agreement_rows(dataset, sample, size=left + 1, seed=1)
 
 

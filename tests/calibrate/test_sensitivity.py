@@ -9,7 +9,7 @@ import pytest
 from miniature import miniature_bundle, noise_dataset
 
 from fer_edge.calibrate.recipe import CalibrationRecipe, PtqRecipe, SampleRecipe, SensitivityRecipe
-from fer_edge.calibrate.sensitivity import SensitivityReport, sensitive_first, sensitivity_of
+from fer_edge.calibrate.sensitivity import SensitivityReport, measure_sensitivity, sensitive_first
 from fer_edge.calibrate.sensitivity_plot import sensitivity_figure
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_file, write_json
@@ -27,7 +27,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> SensitivityReport:
     """An outlier channel of the last convolution takes the steps of whatever reads its output."""
     bundle = miniature_bundle(tmp_path_factory.mktemp("sensitivity") / "bundle", outlier=1e4)
     before = sha256_file(bundle.path / "manifest.json")
-    found = sensitivity_of(bundle, noise_dataset(), recipe=RECIPE)
+    found = measure_sensitivity(bundle, noise_dataset(), recipe=RECIPE)
     assert sha256_file(bundle.path / "manifest.json") == before
     return found
 

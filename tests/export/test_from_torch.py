@@ -25,7 +25,7 @@ from fer_edge.export.parity.stages import check_chain
 from fer_edge.export.selection import choose_target
 from fer_edge.export.target import export_target
 from fer_edge.graph.cost import graph_macs
-from fer_edge.graph.graph import load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.runtime import Network, Recognizer
 from fer_edge.train.run_folder import TrainRun
@@ -80,7 +80,7 @@ def test_torchs_outputs_are_recorded_and_the_chain_begins_with_them(run: TrainRu
 
 
 def test_macs_of_the_graph_are_those_of_the_configuration(run: TrainRun, bundle: Bundle) -> None:
-    encoder, head = (load_graph(bundle.graph_bytes("fp32", part)) for part in ("encoder", "head"))
+    encoder, head = (Graph.read(bundle.graph_bytes("fp32", part)) for part in ("encoder", "head"))
     assert graph_macs(encoder, {"N": 1}) == encoder_macs(run.recipe.model)
     assert graph_macs(head, {"B": 1, "T": 4}) == head_macs(run.recipe.model, 4)
 

@@ -7,8 +7,12 @@ from onnx import ModelProto, TensorProto, helper
 
 from fer_edge.core.errors import InputError
 from fer_edge.graph.clip_graph import fuse_clip_graph
-from fer_edge.graph.cost import describe_graph, graph_macs
-from fer_edge.graph.graph import GraphIndex, dump_graph
+from fer_edge.graph.cost import graph_macs
+from fer_edge.graph.graph import Graph
+
+
+def fused(encoder: ModelProto, head: ModelProto) -> ModelProto:
+    return fuse_clip_graph(Graph(encoder), Graph(head)).to_model()
 
 
 def in_two_steps(frames: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -19,8 +23,8 @@ def in_two_steps(frames: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (1, 6), (3, 2)])
 def test_one_graph_computes_what_two_do(batch: int, steps: int) -> None:
-    clip = fuse_clip_graph(miniature_encoder(), miniature_head())
-    dump_graph(clip)
+    clip = fused(miniature_encoder(), miniature_head())
+    Graph(clip).write()
     frames = miniature_frames(batch * steps).reshape(batch, steps, 16, 16)
     length = np.arange(batch, dtype=np.int64) % steps + 1
     got = run_graph(clip, {"frames": frames, "length": length})
@@ -29,20 +33,22 @@ def test_one_graph_computes_what_two_do(batch: int, steps: int) -> None:
 
 
 def test_it_costs_what_its_parts_cost() -> None:
-    clip = fuse_clip_graph(miniature_encoder(), miniature_head())
-    parts = 10 * graph_macs(miniature_encoder(), {"N": 1}) + graph_macs(miniature_head(), {"B": 2, "T": 5})
-    assert graph_macs(clip, {"B": 2, "T": 5}) == parts
-    assert describe_graph(clip).inputs[0].shape == ("B", "T", 16, 16)
+    clip = fused(miniature_encoder(), miniature_head())
+    parts = 10 * graph_macs(Graph(miniature_encoder()), {"N": 1}) + graph_macs(
+        Graph(miniature_head()), {"B": 2, "T": 5}
+    )
+    assert graph_macs(Graph(clip), {"B": 2, "T": 5}) == parts
+    assert Graph(clip).inputs["frames"].shape == ("B", "T", 16, 16)
 
 
 def test_nothing_but_casts_reads_the_pixels() -> None:
     """TensorRT refuses even a Reshape of uint8."""
     encoder = miniature_encoder()
     encoder.graph.node.append(helper.make_node("Shape", ["frames"], ["unused"]))
-    clip = fuse_clip_graph(encoder, miniature_head())
-    assert {node.op_type for node in GraphIndex(clip).consumers("frames")} == {"Cast", "Shape"}
+    clip = fused(encoder, miniature_head())
+    assert {node.op_type for node in Graph(clip).consumers("frames")} == {"Cast", "Shape"}
     assert "encoder/frames" not in {name for node in clip.graph.node for name in node.input}
-    dump_graph(clip)
+    Graph(clip).write()
 
 
 def renamed(model: ModelProto, old: str, new: str) -> ModelProto:
@@ -57,20 +63,20 @@ def renamed(model: ModelProto, old: str, new: str) -> ModelProto:
 def test_parts_that_do_not_fit_are_refused() -> None:
     head = miniature_head()
     head.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 32
-    with pytest.raises(InputError, match="features of 24 numbers, the head reads 32"):
-        fuse_clip_graph(miniature_encoder(), head)
+    with pytest.raises(InputError, match=r"got 24 \(encoder\) and 32 \(head\)"):
+        fused(miniature_encoder(), head)
     head = miniature_head()
     head.opset_import[0].version = 16
-    with pytest.raises(InputError, match="one opset, got 17 and 16"):
-        fuse_clip_graph(miniature_encoder(), head)
-    with pytest.raises(InputError, match="the encoder has no 'features', only 'code', 'attention'"):
-        fuse_clip_graph(renamed(miniature_encoder(), "features", "code"), miniature_head())
-    with pytest.raises(InputError, match="the head has no 'length'"):
-        fuse_clip_graph(miniature_encoder(), renamed(miniature_head(), "length", "count"))
+    with pytest.raises(InputError, match=r"opset: got 17 \(encoder\) and 16"):
+        fused(miniature_encoder(), head)
+    with pytest.raises(InputError, match="the encoder: got 'code', 'attention', expected 'features'"):
+        fused(renamed(miniature_encoder(), "features", "code"), miniature_head())
+    with pytest.raises(InputError, match=r"the head: got .*, expected 'length'"):
+        fused(miniature_encoder(), renamed(miniature_head(), "length", "count"))
 
 
 def test_an_open_frame_size_is_refused() -> None:
     encoder = miniature_encoder()
     encoder.graph.input[0].CopyFrom(helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", "S", "S"]))
-    with pytest.raises(InputError, match="expected a fixed frame size"):
-        fuse_clip_graph(encoder, miniature_head())
+    with pytest.raises(InputError, match="expected fixed frame"):
+        fused(encoder, miniature_head())

@@ -4,7 +4,8 @@ import pytest
 from miniature import miniature_encoder
 from onnx import ModelProto, helper
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.layers import find_nodes, layer_of
 
 NAMES = (
@@ -48,19 +49,19 @@ def test_a_layer_is_its_modules_path(node: str, layer: str) -> None:
     ],
 )
 def test_nodes_are_found_by_name_layer_module_and_pattern(entry: str, found: list[int]) -> None:
-    assert find_nodes(graph(), [entry], where="key") == [NAMES[at] for at in found]
+    assert find_nodes(Graph(graph()), [entry], where="key") == [NAMES[at] for at in found]
 
 
 def test_what_means_no_node_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(InputError, match=r"no node 'cnn\.1\.3\.expnd\.0'; did you mean 'cnn\.1\.3"):
-        find_nodes(graph(), ["cnn.0", "cnn.1.3.expnd.0"], where="key")
-    with pytest.raises(InputError, match=r"no node 're:dense.*'; its layers are normalise, cnn\.0\.0"):
-        find_nodes(graph(), ["re:dense.*"], where="key")
-    with pytest.raises(InputError, match=r"'re:\(' is not a regular expression"):
-        find_nodes(graph(), ["re:("], where="key")
+    with pytest.raises(RecipeError, match=r"got 'cnn\.1\.3\.expnd\.0', .*; did you mean 'cnn\.1\.3"):
+        find_nodes(Graph(graph()), ["cnn.0", "cnn.1.3.expnd.0"], where="key")
+    with pytest.raises(RecipeError, match=r"got 're:dense.*; layers: normalise, cnn\.0\.0"):
+        find_nodes(Graph(graph()), ["re:dense.*"], where="key")
+    with pytest.raises(RecipeError, match=r"got 're:\(', expected a regular expression"):
+        find_nodes(Graph(graph()), ["re:("], where="key")
 
 
 def test_nodes_come_in_the_graphs_order_and_once() -> None:
     model = miniature_encoder()
-    names = find_nodes(model, ["conv/last_out", "re:conv/.*"], where="key")
+    names = find_nodes(Graph(model), ["conv/last_out", "re:conv/.*"], where="key")
     assert names == ["conv/stem_out", "conv/inner_out", "conv/last_out"]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from miniature import run_graph
+from miniature import applied, run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.checker import check_model
 
@@ -60,7 +60,7 @@ def kinds(model: ModelProto) -> list[str]:
 
 def test_the_result_is_the_same_to_the_bit() -> None:
     before = graph()
-    after = pool_before_quantizing(before)
+    after = applied(pool_before_quantizing, before)
     check_model(after, full_check=True)
     assert kinds(after) == ["Conv", "MaxPool", "Relu", "QuantizeLinear", "DequantizeLinear", "Conv"]
     assert kinds(before) == kinds(graph())
@@ -70,7 +70,7 @@ def test_the_result_is_the_same_to_the_bit() -> None:
 
 @pytest.mark.parametrize("change", [{"quantized": True}, {"read_twice": True}])
 def test_elsewhere_nothing_moves(change: dict[str, bool]) -> None:
-    assert kinds(pool_before_quantizing(graph(**change))) == kinds(graph(**change))
+    assert kinds(applied(pool_before_quantizing, graph(**change))) == kinds(graph(**change))
 
 
 def test_onnx_runtime_pools_floats_then(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_onnx_runtime_pools_floats_then(tmp_path: Path) -> None:
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    model = pool_before_quantizing(graph())
+    model = applied(pool_before_quantizing, graph())
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     optimised = onnx.load(options.optimized_model_filepath)
     made = {name: node.op_type for node in optimised.graph.node for name in node.output}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from miniature import run_graph
+from miniature import applied, run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.checker import check_model
 
-from fer_edge.graph.simplify import lean
-from fer_edge.graph.tensorrt_rewrites import spell_out
+from fer_edge.graph.simplify import remove_redundant_nodes
+from fer_edge.graph.tensorrt_rewrites import rewrite_for_tensorrt
 
 STEPS, WIDTH, HIDDEN = 4, 3, 5
 INNER, OUTER = [0, 2, 1, 3], [1, 0, 2]
@@ -73,7 +73,7 @@ def same(one: ModelProto, other: ModelProto, given: dict[str, np.ndarray]) -> No
 
 def test_states_of_zeros_and_the_way_round_go() -> None:
     before = layer()
-    after = lean(before)
+    after = applied(remove_redundant_nodes, before)
     assert kinds(after) == ["LSTM", "Transpose", "Reshape", "Relu"]
     assert kinds(before) == kinds(layer())
     assert {tensor.name for tensor in after.graph.initializer} == {"W", "R", "B", "flat"}
@@ -83,7 +83,7 @@ def test_states_of_zeros_and_the_way_round_go() -> None:
 
 def test_states_of_other_numbers_stay() -> None:
     before = layer(zeros=0.5)
-    after = lean(before)
+    after = applied(remove_redundant_nodes, before)
     assert "ConstantOfShape" in kinds(after)
     same(before, after, feed())
 
@@ -91,20 +91,20 @@ def test_states_of_other_numbers_stay() -> None:
 @pytest.mark.parametrize("change", [{"inner": [0, 1, 2, 3]}, {"outer": [0, 1, 2]}, {"seen": True}])
 def test_other_orders_stay_as_they_are(change: dict[str, object]) -> None:
     before = layer(**change)  # type: ignore[arg-type]
-    after = lean(before)
+    after = applied(remove_redundant_nodes, before)
     assert kinds(after).count("Transpose") == 2
     same(before, after, feed())
 
 
 def test_states_come_back_for_tensorrt() -> None:
-    slim = lean(layer())
-    spelled = spell_out(slim)
+    slim = applied(remove_redundant_nodes, layer())
+    spelled = applied(rewrite_for_tensorrt, slim)
     (lstm,) = (node for node in spelled.graph.node if node.op_type == "LSTM")
     assert lstm.input[5] == lstm.input[6] != ""
     assert "ConstantOfShape" in kinds(spelled)
     for count in (1, 3):
         same(slim, spelled, feed(count))
-    assert kinds(spell_out(spelled)) == kinds(spelled)
+    assert kinds(applied(rewrite_for_tensorrt, spelled)) == kinds(spelled)
 
 
 def normalised(*, scale: float = 1.0, opset: int = 17) -> ModelProto:
@@ -121,7 +121,7 @@ def normalised(*, scale: float = 1.0, opset: int = 17) -> ModelProto:
 @pytest.mark.parametrize("opset", [17, 18])
 def test_instance_normalisation_is_written_in_plain_operators(opset: int) -> None:
     before = normalised(opset=opset)
-    after = spell_out(before)
+    after = applied(rewrite_for_tensorrt, before)
     assert kinds(after) == ["ReduceMean", "Sub", "Mul", "ReduceMean", "Add", "Sqrt", "Div"]
     faces = np.random.default_rng(2).integers(0, 256, (3, 1, 6, 6)).astype(np.float32)
     same(before, after, {"x": faces})
@@ -129,4 +129,4 @@ def test_instance_normalisation_is_written_in_plain_operators(opset: int) -> Non
 
 
 def test_one_that_scales_is_left() -> None:
-    assert kinds(spell_out(normalised(scale=2.0))) == ["InstanceNormalization"]
+    assert kinds(applied(rewrite_for_tensorrt, normalised(scale=2.0))) == ["InstanceNormalization"]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import GateError
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four, require_two_of_four
 
 
@@ -62,16 +63,16 @@ def test_input_channels_that_are_no_multiple_of_four_hold_no_pattern() -> None:
 def test_weights_are_found_where_a_graph_keeps_them(stored: bool) -> None:
     weights = sparse_weights(32, 32, 3, 3)
     model = graph(weights, stored=stored)
-    (found,) = convolution_weights(model)
-    assert found.name == "conv"
-    assert np.allclose(found.weights, weights, atol=0.02)
-    assert require_two_of_four(model, min_channels=32, count=1, what="the graph") == ("conv",)
+    found = convolution_weights(Graph(model))
+    assert list(found) == ["conv"]
+    assert np.allclose(found["conv"], weights, atol=0.02)
+    assert require_two_of_four(Graph(model), min_channels=32, count=1, what="the graph") == ("conv",)
 
 
 def test_dense_and_missing_convolutions_are_named() -> None:
     dense = graph(np.ones((32, 32, 3, 3), np.float32))
     with pytest.raises(GateError, match="dense: conv"):
-        require_two_of_four(dense, min_channels=32, count=1, what="the graph")
+        require_two_of_four(Graph(dense), min_channels=32, count=1, what="the graph")
     small = graph(sparse_weights(8, 8, 3, 3))
-    with pytest.raises(GateError, match="0 do"):
-        require_two_of_four(small, min_channels=32, count=1, what="the graph")
+    with pytest.raises(GateError, match="got 0 convolutions"):
+        require_two_of_four(Graph(small), min_channels=32, count=1, what="the graph")

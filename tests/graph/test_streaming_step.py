@@ -11,12 +11,16 @@ from onnx import ModelProto, TensorProto, helper
 from fer_edge.core.bundle import SequenceSpec
 from fer_edge.core.errors import InputError
 from fer_edge.core.metrics import softmax
-from fer_edge.graph.graph import dump_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.streaming_step import STEP_STATES, step_graph
 from fer_edge.runtime.feature_window import FeatureWindow
 
 TEMPERATURE = 1.7
 Array = NDArray[np.generic]
+
+
+def step_of(head: ModelProto, *, window: int, temperature: float) -> ModelProto:
+    return step_graph(Graph(head), window=window, temperature=temperature).to_model()
 
 
 def features(count: int, *, seed: int = 0) -> NDArray[np.float32]:
@@ -55,8 +59,8 @@ def as_the_runtime_does(rows: NDArray[np.float32], *, window: int) -> Iterator[t
 
 @pytest.mark.parametrize("window", [1, 4, 7])
 def test_forty_steps_give_what_the_runtime_gives(window: int) -> None:
-    graph = step_graph(miniature_head(), window=window, temperature=TEMPERATURE)
-    dump_graph(graph)
+    graph = step_of(miniature_head(), window=window, temperature=TEMPERATURE)
+    Graph(graph).write()
     rows = features(40)
     got = list(in_steps(graph, rows, empty_state(1, window=window)))
     for found, (probabilities, length) in zip(got, as_the_runtime_does(rows, window=window), strict=True):
@@ -66,7 +70,7 @@ def test_forty_steps_give_what_the_runtime_gives(window: int) -> None:
 
 
 def test_a_start_forgets_what_was_there() -> None:
-    graph = step_graph(miniature_head(), window=WINDOW, temperature=TEMPERATURE)
+    graph = step_of(miniature_head(), window=WINDOW, temperature=TEMPERATURE)
     rows = features(6)
     clean = list(in_steps(graph, rows, empty_state(1)))
     dirty = {"window": np.full((1, WINDOW, FEATURES), np.nan, np.float32), "length": flags(3)}
@@ -77,7 +81,7 @@ def test_a_start_forgets_what_was_there() -> None:
 
 def test_zeros_stand_for_no_state() -> None:
     """Also where the start flag is lost: a length of 0 is an empty window."""
-    graph = step_graph(miniature_head(), window=WINDOW, temperature=TEMPERATURE)
+    graph = step_of(miniature_head(), window=WINDOW, temperature=TEMPERATURE)
     feeds = {"feature": features(1), "ready": flags(1), **empty_state(1)}
     flagged = run_graph(graph, {**feeds, "start": flags(1)})
     silent = run_graph(graph, {**feeds, "start": flags(0)})
@@ -88,7 +92,7 @@ def test_zeros_stand_for_no_state() -> None:
 
 def test_sequences_of_one_batch_do_not_touch_each_other() -> None:
     """Three at once: one that goes on, one that starts over garbage, one without a frame."""
-    graph = step_graph(miniature_head(), window=WINDOW, temperature=TEMPERATURE)
+    graph = step_of(miniature_head(), window=WINDOW, temperature=TEMPERATURE)
     rows = features(3, seed=5)
     window = features(3 * WINDOW, seed=6).reshape(3, WINDOW, FEATURES)
     window[1] = np.nan
@@ -115,26 +119,26 @@ def test_states_sort_alike_by_either_name() -> None:
 def test_the_head_is_left_as_it_was() -> None:
     head = miniature_head()
     before = head.SerializeToString(deterministic=True)
-    step_graph(head, window=WINDOW, temperature=1.0)
+    step_of(head, window=WINDOW, temperature=1.0)
     assert head.SerializeToString(deterministic=True) == before
 
 
 @pytest.mark.parametrize(("window", "temperature"), [(0, 1.0), (4, 0.0), (4, float("nan"))])
 def test_numbers_out_of_range_are_refused(window: int, temperature: float) -> None:
     with pytest.raises(InputError, match="expected both above 0"):
-        step_graph(miniature_head(), window=window, temperature=temperature)
+        step_of(miniature_head(), window=window, temperature=temperature)
 
 
 def test_what_is_no_head_is_refused() -> None:
     head = miniature_head()
     head.opset_import[0].version = 12
-    with pytest.raises(InputError, match="opset 12, expected 13 or newer"):
-        step_graph(head, window=WINDOW, temperature=1.0)
+    with pytest.raises(InputError, match="got opset 12, expected 13 or newer"):
+        step_of(head, window=WINDOW, temperature=1.0)
     head = miniature_head()
     head.graph.input.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, [1]))
-    with pytest.raises(InputError, match="got one from features, length, extra"):
-        step_graph(head, window=WINDOW, temperature=1.0)
+    with pytest.raises(InputError, match="got features, length, extra"):
+        step_of(head, window=WINDOW, temperature=1.0)
     head = miniature_head()
     head.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "C"
-    with pytest.raises(InputError, match="'logits' has the shape"):
-        step_graph(head, window=WINDOW, temperature=1.0)
+    with pytest.raises(InputError, match="'logits': got the shape"):
+        step_of(head, window=WINDOW, temperature=1.0)

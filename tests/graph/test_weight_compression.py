@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from miniature import miniature_encoder, miniature_frames, miniature_head, run_graph
+from miniature import applied, miniature_encoder, miniature_frames, miniature_head, run_graph
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
-from fer_edge.graph.graph import dump_graph
-from fer_edge.graph.weight_compression import WeightStorage, restore_weights, store_weights_int8
+from fer_edge.graph.graph import Graph
+from fer_edge.graph.weight_compression import WeightStorage, compress_weights, restore_weights
 
 STORAGES = ["cast", "dequantize"]
 
@@ -54,8 +54,8 @@ def products(*, transposed: bool) -> ModelProto:
 @pytest.mark.parametrize("storage", STORAGES)
 def test_an_lstm_computes_nearly_the_same(storage: WeightStorage) -> None:
     head = miniature_head()
-    stored = store_weights_int8(head, storage=storage)
-    dump_graph(stored)
+    stored = applied(compress_weights, head, storage=storage)
+    Graph(stored).write()
     assert int8_sizes(stored) == [2 * 48 * 12, 2 * 48 * 24]
     for feeds in (head_feeds(), head_feeds(1, 1), head_feeds(2, 31)):
         got, expected = (run_graph(model, feeds)["logits"] for model in (stored, head))
@@ -68,7 +68,7 @@ def test_every_row_keeps_its_own_scale(storage: WeightStorage) -> None:
     x = np.eye(48, dtype=np.float32)
     for transposed in (False, True):
         model = products(transposed=transposed)
-        stored = store_weights_int8(model, storage=storage)
+        stored = applied(compress_weights, model, storage=storage)
         assert int8_sizes(stored) == [1200, 1920]
         got, expected = (run_graph(each, {"x": x})["h"] for each in (stored, model))
         assert (got[:, 7] == 0).all()
@@ -80,7 +80,7 @@ def test_every_row_keeps_its_own_scale(storage: WeightStorage) -> None:
 
 def test_both_storages_hold_the_same_numbers() -> None:
     cast, dequantize = (
-        run_graph(store_weights_int8(miniature_head(), storage=each), head_feeds()) for each in STORAGES
+        run_graph(applied(compress_weights, miniature_head(), storage=each), head_feeds()) for each in STORAGES
     )
     np.testing.assert_allclose(cast["logits"], dequantize["logits"], rtol=1e-5, atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_onnx_runtime_folds_the_cast_when_it_loads(tmp_path: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
         options.log_severity_level = 3
-        data = store_weights_int8(miniature_head(), storage=storage).SerializeToString()
+        data = applied(compress_weights, miniature_head(), storage=storage).SerializeToString()
         onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         loaded = onnx.load(options.optimized_model_filepath)
         kinds = {tensor.name: tensor.data_type for tensor in loaded.graph.initializer}
@@ -103,20 +103,20 @@ def test_onnx_runtime_folds_the_cast_when_it_loads(tmp_path: Path) -> None:
 
 def test_only_what_a_tensor_is_computed_from_is_touched() -> None:
     model = products(transposed=False)
-    assert int8_sizes(store_weights_int8(model, storage="cast", until="h")) == [1920]
-    with pytest.raises(InputError, match="no node of the graph makes 'nothing'"):
-        store_weights_int8(model, storage="cast", until="nothing")
+    assert int8_sizes(applied(compress_weights, model, storage="cast", until="h")) == [1920]
+    with pytest.raises(InputError, match="until: got 'nothing'"):
+        applied(compress_weights, model, storage="cast", until="nothing")
 
 
 def test_small_weights_and_the_given_model_stay_as_they_are() -> None:
     encoder = miniature_encoder()
     before = encoder.SerializeToString()
-    stored = store_weights_int8(encoder, storage="cast")
+    stored = applied(compress_weights, encoder, storage="cast")
     assert encoder.SerializeToString() == before
     names = {tensor.name: tensor.data_type for tensor in stored.graph.initializer}
     assert names["shortcut"] == names["query"] == names["regions_B"] == TensorProto.FLOAT
     assert "regions_W" not in names
-    again = store_weights_int8(stored, storage="cast")
+    again = applied(compress_weights, stored, storage="cast")
     assert again.SerializeToString() == stored.SerializeToString()
     feeds = {"frames": miniature_frames(3)}
     np.testing.assert_allclose(
@@ -131,19 +131,19 @@ def test_shared_weights_are_stored_once() -> None:
     twin.CopyFrom(lstm)
     twin.name, twin.output[0] = "twin", "twin_out"
     model.graph.node.append(twin)
-    assert len(int8_sizes(store_weights_int8(model, storage="dequantize"))) == 2
+    assert len(int8_sizes(applied(compress_weights, model, storage="dequantize"))) == 2
 
 
 def test_an_unknown_storage_is_refused() -> None:
-    with pytest.raises(InputError, match="'zip' is unknown"):
-        store_weights_int8(miniature_head(), storage="zip")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="got 'zip', expected 'cast'"):
+        applied(compress_weights, miniature_head(), storage="zip")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_restoring_gives_float_weights_of_the_same_values(storage: WeightStorage) -> None:
-    stored = store_weights_int8(miniature_head(), storage=storage)
-    restored = restore_weights(stored)
-    dump_graph(restored)
+    stored = applied(compress_weights, miniature_head(), storage=storage)
+    restored = applied(restore_weights, stored)
+    Graph(restored).write()
     assert int8_sizes(restored) == []
     assert "DequantizeLinear" not in {node.op_type for node in restored.graph.node}
     for name, value in run_graph(stored, head_feeds()).items():
@@ -167,10 +167,10 @@ def test_restoring_leaves_weights_that_int8_is_computed_with() -> None:
         [zero, scale, weight],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    assert int8_sizes(restore_weights(model)) == [64]
+    assert int8_sizes(applied(restore_weights, model)) == [64]
 
 
 def test_only_the_operators_that_are_asked_for_are_stored() -> None:
     model = products(transposed=False)
-    assert int8_sizes(store_weights_int8(model, storage="cast")) == [40 * 30, 48 * 40]
-    assert int8_sizes(store_weights_int8(model, storage="cast", kinds=("LSTM", "Gemm"))) == [40 * 30]
+    assert int8_sizes(applied(compress_weights, model, storage="cast")) == [40 * 30, 48 * 40]
+    assert int8_sizes(applied(compress_weights, model, storage="cast", kinds=("LSTM", "Gemm"))) == [40 * 30]

@@ -20,7 +20,7 @@ from fer_edge.core.errors import GateError, InputError
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.export.from_torch.run import export_run
-from fer_edge.graph.graph import load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
 from fer_edge.model.cost import encoder_macs
 from fer_edge.train import batch_norm, linear_probe
@@ -210,8 +210,8 @@ def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Datas
     told = bundle.manifest.model["sparsity"]
     assert told["pattern"] == "2:4"
     assert len(told["convolutions"]) == 7
-    graph = load_graph(bundle.graph_bytes("fp32", "encoder"))
-    held = {each.name for each in convolution_weights(graph) if holds_two_of_four(each.weights)}
+    graph = Graph.read(bundle.graph_bytes("fp32", "encoder"))
+    held = {name for name, weights in convolution_weights(graph).items() if holds_two_of_four(weights)}
     assert held == set(told["convolutions"])
     for parent in (sparse, BundleOrigin(bundle=bundle)):
         with pytest.raises(InputError, match="was pruned to 2:4 zeros, which fine-tuning would fill"):

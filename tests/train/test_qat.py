@@ -26,7 +26,7 @@ from fer_edge.data.sampling import SampleRecipe
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.export.model_card import model_card
 from fer_edge.export.preflight import check_bundle
-from fer_edge.graph.graph import GraphIndex, load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import unsigned_nodes
 from fer_edge.model.deploy import fold_batch_norm
 from fer_edge.model.fake_quantization import Quantiser, plain_state, quantised, quantisers, set_form
@@ -241,35 +241,31 @@ class TestWayOut:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_scales_are_those_learnt_one_a_filter(self, form: Form, run: TrainRun, bundle: Bundle) -> None:
-        graph = load_graph(bundle.graph_bytes(f"{form}-qat", "encoder"))
-        index = GraphIndex(graph)
+        graph = Graph.read(bundle.graph_bytes(f"{form}-qat", "encoder"))
         learnt = quantisers(load_quantised(run, form))
         wanted = [each.scale.detach().numpy() for each in learnt.values() if each.channels is not None]
-        convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+        convolutions = [node for node in graph.nodes if node.op_type == "Conv"]
         assert len(convolutions) == len(wanted)
         for node, scale in zip(convolutions, wanted, strict=True):
-            source = index.producer(node.input[1])
+            source = graph.producer(node.input[1])
             assert source is not None
-            values = index.constant(source.input[0])
+            values = graph.constant(source.input[0])
             assert values is not None
             assert values.dtype == np.int8
             assert np.abs(values.astype(int)).max() <= (63 if form == "int8" else 127)
-            np.testing.assert_allclose(index.constant(source.input[1]), scale, rtol=1e-5)
-        activations = {
-            float(index.constant(node.input[1])) for node in graph.graph.node if node.op_type == "QuantizeLinear"
-        }
+            np.testing.assert_allclose(graph.constant(source.input[1]), scale, rtol=1e-5)
+        activations = {float(graph.constant(node.input[1])) for node in graph.nodes if node.op_type == "QuantizeLinear"}
         expected = [float(each.scale.detach()) for each in learnt.values() if each.channels is None]
         assert sorted(activations) == pytest.approx(sorted(expected), rel=1e-5)
 
     def test_from_the_lstm_on_the_graph_is_float(self, bundle: Bundle) -> None:
-        graph = load_graph(bundle.graph_bytes("int8-qat", "encoder"))
-        index = GraphIndex(graph)
-        after = index.descendants(node for node in graph.graph.node if node.op_type in ("LSTM", "MatMul"))
+        graph = Graph.read(bundle.graph_bytes("int8-qat", "encoder"))
+        after = graph.descendants(node for node in graph.nodes if node.op_type in ("LSTM", "MatMul"))
         assert not [node.name for node in after if node.op_type == "QuantizeLinear"]
 
     def test_the_form_for_tensorrt_is_signed_and_taken_by_every_tensorrt(self, bundle: Bundle) -> None:
-        assert unsigned_nodes(load_graph(bundle.graph_bytes("int8-qat", "encoder")))
-        assert unsigned_nodes(load_graph(bundle.graph_bytes("int8-trt-qat", "encoder"))) == ()
+        assert unsigned_nodes(Graph.read(bundle.graph_bytes("int8-qat", "encoder")))
+        assert unsigned_nodes(Graph.read(bundle.graph_bytes("int8-trt-qat", "encoder"))) == ()
         verdicts = check_bundle(bundle, rows=FLAVOURS, variants=("int8-trt-qat",))
         assert [verdict.target for verdict in verdicts if not verdict.accepted] == []
 

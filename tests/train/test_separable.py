@@ -17,7 +17,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.data.sampling import SampleRecipe
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.graph.cost import graph_macs
-from fer_edge.graph.graph import load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.fake_quantization import plain_state, quantised, quantisers
 from fer_edge.model.network import AttentionCnnBiLstm
@@ -67,7 +67,7 @@ def test_it_has_a_fraction_of_the_weights_and_begins_as_its_shortcuts() -> None:
 
 
 def test_macs_are_the_graphs(run: TrainRun, bundle: Bundle) -> None:
-    assert graph_macs(load_graph(bundle.graph_bytes("fp32", "encoder")), {"N": 1}) == encoder_macs(run.recipe.model)
+    assert graph_macs(Graph.read(bundle.graph_bytes("fp32", "encoder")), {"N": 1}) == encoder_macs(run.recipe.model)
 
 
 def test_a_bundle_gives_its_weights_back(run: TrainRun, bundle: Bundle) -> None:

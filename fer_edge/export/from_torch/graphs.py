@@ -20,8 +20,8 @@ from fer_edge.core.types import Float32, Int64, Uint8
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
 from fer_edge.export.parity.torch_record import record_outputs
 from fer_edge.graph.cost import graph_file
-from fer_edge.graph.graph import dump_graph, load_graph
-from fer_edge.graph.simplify import fold_constants, lean
+from fer_edge.graph.graph import Graph
+from fer_edge.graph.simplify import fold_constants, remove_redundant_nodes
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.deploy import deployed_encoder, deployed_head
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder, SequenceHead
@@ -91,9 +91,11 @@ def _export(
             opset_version=OPSET,
             dynamo=False,
         )
-        graph = lean(fold_constants(load_graph(path.read_bytes(), name="the exported graph")))
-    graph.producer_name, graph.producer_version = "fer-edge", ""
-    return dump_graph(graph)
+        graph = Graph.read(path.read_bytes(), name="the exported graph")
+    fold_constants(graph)
+    remove_redundant_nodes(graph)
+    graph.made_by = "fer-edge", ""
+    return graph.write()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,11 +31,11 @@ from fer_edge.export.from_torch.graphs import (
 from fer_edge.export.parity.frames import drawn_frames
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
 from fer_edge.graph.cost import graph_file
-from fer_edge.graph.graph import dump_graph, load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import fold_weight_quantizers
 from fer_edge.graph.sparsity import require_two_of_four
 from fer_edge.graph.tensorrt_rewrites import cast_input_first
-from fer_edge.graph.weight_compression import STORAGE, stored_form
+from fer_edge.graph.weight_compression import STORAGE, compress_parts
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.fake_quantization import fixed
 from fer_edge.model.network import AttentionCnnBiLstm
@@ -95,11 +95,14 @@ def export_run(
 def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tuple[bytes, bytes]]:
     """Export one INT8 form with the ranges that the run learnt; no gate has judged it."""
     rounding, window = load_quantised(run, form), run.recipe.sequence.window
-    exported = load_graph(encoder_graph(fixed(rounding), run.recipe.model), name=f"the {form} encoder")
-    encoder = cast_input_first(fold_weight_quantizers(exported))
-    parity = _rounding_parity(rounding, dump_graph(encoder), run)
+    encoder = Graph.read(encoder_graph(fixed(rounding), run.recipe.model), name=f"the {form} encoder")
+    fold_weight_quantizers(encoder)
+    cast_input_first(encoder)
+    parity = _rounding_parity(rounding, encoder.write(), run)
     require_parity(parity, tolerance=ROUNDING_TOLERANCE, what=f"the exported {form} encoder against torch")
-    graphs = stored_form(encoder, load_graph(head, name="the head"), form=form)
+    compressed_head = Graph.read(head, name="the head")
+    compress_parts(encoder, compressed_head, form=form)
+    graphs = encoder.write(name=f"the {form} encoder"), compressed_head.write(name=f"the {form} head")
     measured = run.record["quantised"]
     trained = measured["form"] == form
     accuracy = AccuracyReport.from_json(measured["choose"])
@@ -152,7 +155,7 @@ def _sparsity(run: TrainRun, encoder: bytes) -> dict[str, Any]:
     if trained is None:
         return {}
     convolutions = require_two_of_four(
-        load_graph(encoder),
+        Graph.read(encoder),
         min_channels=trained["min_channels"],
         count=len(trained["convolutions"]),
         what="the exported encoder",

@@ -14,7 +14,9 @@ from fer_edge.core.types import Array
 from fer_edge.export.backend import Run
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import NodeProto
+
+    from fer_edge.graph.graph import Graph
 
 __all__ = ["Divergence", "Opener", "first_divergence", "spread_of_difference"]
 
@@ -93,9 +95,9 @@ def first_divergence(
     Returns:
         the first tensor beyond the limit, else the one that is furthest off; None where no tensor can be compared.
     """
-    from fer_edge.graph.graph import load_graph
+    from fer_edge.graph.graph import Graph
 
-    models = [load_graph(graph, name=f"the {part}") for graph, _ in (expected, got)]
+    models = [Graph.read(graph, name=f"the {part}") for graph, _ in (expected, got)]
     makers = _float_tensors(models[0], feeds)
     shared = [name for name in makers if name in _float_tensors(models[1], feeds)]
     worst: Divergence | None = None
@@ -133,29 +135,19 @@ def first_divergence(
     return worst
 
 
-def _float_tensors(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, NodeProto]:
-    """Tensors of floats that depend on the inputs -> the node that makes them, in the order of the graph."""
-    from onnx import TensorProto, shape_inference
+def _float_tensors(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, NodeProto]:
+    """Float tensors that depend on the inputs -> the node that makes them, in graph order."""
+    from onnx import TensorProto
 
-    from fer_edge.graph.graph import GraphIndex
-
-    index = GraphIndex(model)
-    live = {id(node) for node in index.descendants(node for name in feeds for node in index.consumers(name))}
-    graph = shape_inference.infer_shapes(model).graph
-    floats = {
-        value.name
-        for value in (*graph.value_info, *graph.output)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT
-    }
-    return {name: node for node in model.graph.node if id(node) in live for name in node.output if name in floats}
+    live = {id(node) for node in graph.descendants(node for name in feeds for node in graph.consumers(name))}
+    floats = {name for name, tensor in graph.infer().items() if tensor.elem_type == TensorProto.FLOAT}
+    return {name: node for node in graph.nodes if id(node) in live for name in node.output if name in floats}
 
 
-def _value(model: ModelProto, tensor: str, opener: Opener, feeds: Mapping[str, Array]) -> Array:
-    from onnx import ModelProto, TensorProto, helper
+def _value(graph: Graph, tensor: str, opener: Opener, feeds: Mapping[str, Array]) -> Array:
+    from onnx import TensorProto
 
-    shown = ModelProto()
-    shown.CopyFrom(model)
-    if tensor not in {value.name for value in shown.graph.output}:
-        shown.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
-    with opener(shown.SerializeToString()) as run:
+    shown = graph.copy()
+    shown.add_output(tensor, TensorProto.FLOAT)
+    with opener(shown.to_model().SerializeToString()) as run:
         return np.asarray(run(feeds)[tensor])

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from onnx import ModelProto
-
 from fer_edge.core.errors import InputError
 from fer_edge.core.tensorrt_flavours import FLAVOURS, TensorRtFlavour
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.preflight import dla, operators, quantizers, recurrent, shapes
 from fer_edge.graph.preflight.finding import Checked, Fault, Finding, Profile
 
@@ -52,7 +51,7 @@ CHECK_TARGETS: Final = (*FLAVOURS, "dla")
 
 
 def check_graph(
-    model: ModelProto,
+    graph: Graph,
     *,
     target: str,
     part: str = "",
@@ -64,7 +63,7 @@ def check_graph(
     """Everything that is wrong with a graph for a target; empty where nothing is.
 
     Args:
-        model: an ONNX graph.
+        graph: not changed.
         target: one of `CHECK_TARGETS`.
         part: what findings call the graph.
         profile: the shapes that an engine would be built for.
@@ -80,7 +79,7 @@ def check_graph(
     accelerator = on_dla or target == "dla"
     row: TensorRtFlavour = FLAVOURS[_DLA_FLAVOUR if target == "dla" else target]
     checked = Checked(
-        model=model, flavour=row, profile=profile, compute_capabilities=compute_capabilities, max_opset=max_opset
+        graph=graph, flavour=row, profile=profile, compute_capabilities=compute_capabilities, max_opset=max_opset
     )
     rules = {**RULES, **(DLA_RULES if accelerator else {})}
     return tuple(

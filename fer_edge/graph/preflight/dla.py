@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from fer_edge.graph.preflight.finding import Checked, Fault, all_nodes, label
+from fer_edge.graph.graph import all_nodes, label
+from fer_edge.graph.preflight.finding import Checked, Fault
 
 __all__ = ["fixed_shapes", "operators", "quantizers", "recurrent"]
 
@@ -26,7 +27,7 @@ _FREE: Final = ("Constant", "Shape", "QuantizeLinear", "DequantizeLinear")
 
 def recurrent(checked: Checked) -> Iterator[Fault]:
     """There are no recurrent layers on the accelerator; TensorRT moves them to the GPU without a word."""
-    for node in all_nodes(checked.model.graph.node):
+    for node in all_nodes(checked.graph.nodes):
         if node.op_type in _LOOPS:
             found = f"{node.op_type}: the accelerator has no loops, so the layer would run on the GPU"
             cure = "leave dla_core out and run on the GPU, or build the convolutions as a graph of their own"
@@ -35,9 +36,9 @@ def recurrent(checked: Checked) -> Iterator[Fault]:
 
 def quantizers(checked: Checked) -> Iterator[Fault]:
     """Q/DQ graphs are not for it: its INT8 came from the calibrators that are gone."""
-    first = next((node for node in checked.model.graph.node if node.op_type == "QuantizeLinear"), None)
+    first = next((node for node in checked.graph.nodes if node.op_type == "QuantizeLinear"), None)
     if first is not None:
-        count = sum(node.op_type == "QuantizeLinear" for node in checked.model.graph.node)
+        count = sum(node.op_type == "QuantizeLinear" for node in checked.graph.nodes)
         found = f"explicit quantization ({count} quantizers), which the accelerator does not take"
         yield Fault(node=label(first), found=found, cure="take the variant 'fp32' with precision fp16")
 
@@ -45,7 +46,7 @@ def quantizers(checked: Checked) -> Iterator[Fault]:
 def fixed_shapes(checked: Checked) -> Iterator[Fault]:
     """Smallest, tuned and largest sizes must be one."""
     for name, shapes in (checked.profile or {}).items():
-        if name in checked.index.inputs and len(set(shapes)) > 1:
+        if name in checked.graph.inputs and len(set(shapes)) > 1:
             found = f"a profile of {' / '.join(map(str, shapes))}"
             cure = "one size: min = opt = max in the recipe's [shapes]"
             yield Fault(node=name, found=found, cure=cure)
@@ -54,7 +55,7 @@ def fixed_shapes(checked: Checked) -> Iterator[Fault]:
 def operators(checked: Checked) -> Iterator[Fault]:
     """What the accelerator has no layer for runs on the GPU, with a copy there and back; one row an operator."""
     strange: dict[str, list[str]] = defaultdict(list)
-    for node in all_nodes(checked.model.graph.node):
+    for node in all_nodes(checked.graph.nodes):
         if node.op_type not in _KNOWN and node.op_type not in (*_LOOPS, *_FREE):
             strange[node.op_type].append(label(node))
     for kind, names in sorted(strange.items()):

@@ -11,8 +11,8 @@ from typing import Final
 from onnx import NodeProto
 
 from fer_edge.core.tensorrt_flavours import TensorRtFlavour
-from fer_edge.graph.graph import graph_opset
-from fer_edge.graph.preflight.finding import Checked, Fault, all_nodes, label
+from fer_edge.graph.graph import all_nodes, label
+from fer_edge.graph.preflight.finding import Checked, Fault
 
 __all__ = ["known_operators", "opset", "restrictions", "supported"]
 
@@ -56,7 +56,7 @@ _CURES: Final[Mapping[str, str]] = {
 
 def opset(checked: Checked) -> Iterator[Fault]:
     """An opset that the parser does not read, or newer than the recipe wants."""
-    version, newest = graph_opset(checked.model), checked.flavour.max_opset
+    version, newest = checked.graph.opset, checked.flavour.max_opset
     if checked.max_opset is not None and checked.max_opset < newest:
         newest = checked.max_opset
         words = f"opset {version}; the recipe wants {_OLDEST_OPSET} to {newest}"
@@ -82,7 +82,7 @@ def known_operators(flavour: TensorRtFlavour) -> frozenset[str]:
 def supported(checked: Checked) -> Iterator[Fault]:
     """An operator that the parser does not know, or of another domain."""
     known = known_operators(checked.flavour)
-    for node in all_nodes(checked.model.graph.node):
+    for node in all_nodes(checked.graph.nodes):
         if node.domain not in _DEFAULT_DOMAINS:
             cure = "write it with ONNX's own operators; a plugin would have to be built for every target"
             yield Fault(node=label(node), found=f"{node.op_type} of the domain {node.domain!r}", cure=cure)
@@ -94,7 +94,7 @@ def supported(checked: Checked) -> Iterator[Fault]:
 
 def restrictions(checked: Checked) -> Iterator[Fault]:
     """An operator in a form that the parser refuses."""
-    for node in all_nodes(checked.model.graph.node):
+    for node in all_nodes(checked.graph.nodes):
         if node.op_type == "MaxPool" and len(node.output) > 1 and node.output[1]:
             yield Fault(node=label(node), found="MaxPool with its Indices output", cure="drop the second output")
         if node.op_type == "LayerNormalization" and any(node.output[1:]):
@@ -112,4 +112,4 @@ def restrictions(checked: Checked) -> Iterator[Fault]:
 
 
 def _computed(node: NodeProto, place: int, checked: Checked) -> bool:
-    return len(node.input) > place and bool(node.input[place]) and checked.index.constant(node.input[place]) is None
+    return len(node.input) > place and bool(node.input[place]) and checked.graph.constant(node.input[place]) is None

@@ -9,8 +9,8 @@ import numpy as np
 from onnx import NodeProto
 
 from fer_edge.core.types import Array
-from fer_edge.graph.graph import attribute
-from fer_edge.graph.preflight.finding import Checked, Fault, label
+from fer_edge.graph.graph import attribute, label
+from fer_edge.graph.preflight.finding import Checked, Fault
 
 __all__ = ["activation_scales", "pairs", "scales", "signedness", "weight_axes", "zero_points"]
 
@@ -38,7 +38,7 @@ def zero_points(checked: Checked) -> Iterator[Fault]:
     for node in _quantizers(checked):
         if len(node.input) < 3 or not node.input[2]:
             continue
-        value = checked.index.constant(node.input[2])
+        value = checked.graph.constant(node.input[2])
         if value is None:
             cure = "make the zero point a constant 0"
             yield Fault(node=label(node), found=f"a computed zero point, {node.input[2]!r}", cure=cure)
@@ -51,7 +51,7 @@ def zero_points(checked: Checked) -> Iterator[Fault]:
 def scales(checked: Checked) -> Iterator[Fault]:
     """A scale that is computed, zero, negative or not finite."""
     for node in _quantizers(checked):
-        value = checked.index.constant(node.input[1])
+        value = checked.graph.constant(node.input[1])
         if value is None:
             found = f"a computed scale, {node.input[1]!r}"
             yield Fault(node=label(node), found=found, cure="quantize statically: scales are constants")
@@ -63,7 +63,7 @@ def scales(checked: Checked) -> Iterator[Fault]:
 def activation_scales(checked: Checked) -> Iterator[Fault]:
     """An activation with one scale a channel."""
     for node in _quantizers(checked):
-        scale = checked.index.constant(node.input[1])
+        scale = checked.graph.constant(node.input[1])
         if scale is not None and scale.size > 1 and not _stores_weights(node, checked):
             found = f"{scale.size} scales for an activation, expected one"
             cure = "quantize activations per tensor: activations_quantization_params(per_channel=False) in NNCF"
@@ -73,14 +73,14 @@ def activation_scales(checked: Checked) -> Iterator[Fault]:
 def weight_axes(checked: Checked) -> Iterator[Fault]:
     """Weights with one scale along another axis than the outputs of the operator that reads them."""
     for node in _quantizers(checked):
-        scale = checked.index.constant(node.input[1])
+        scale = checked.graph.constant(node.input[1])
         if node.op_type != "DequantizeLinear" or scale is None or scale.size == 1 or not _stores_weights(node, checked):
             continue
-        stored = checked.index.constant(node.input[0])
+        stored = checked.graph.constant(node.input[0])
         rank = stored.ndim if stored is not None else 0
         axis = int(attribute(node, "axis", 1))
         axis = axis + rank if axis < 0 else axis
-        for reader in checked.index.consumers(node.output[0]):
+        for reader in checked.graph.consumers(node.output[0]):
             wanted = _output_axis(reader, node.output[0], rank)
             if wanted is not None and wanted != axis:
                 found = f"one scale along axis {axis} of the weights of {reader.op_type} {reader.name!r}"
@@ -93,8 +93,8 @@ def pairs(checked: Checked) -> Iterator[Fault]:
     for node in _quantizers(checked):
         if node.op_type != "QuantizeLinear":
             continue
-        readers = {reader.op_type for reader in checked.index.consumers(node.output[0])}
-        if node.output[0] in checked.index.outputs:
+        readers = {reader.op_type for reader in checked.graph.consumers(node.output[0])}
+        if node.output[0] in checked.graph.outputs:
             readers.add("the graph's output")
         if strange := sorted(readers - {"DequantizeLinear"}):
             found = f"its int8 result is read by {', '.join(strange)}, expected DequantizeLinear alone"
@@ -102,7 +102,7 @@ def pairs(checked: Checked) -> Iterator[Fault]:
 
 
 def _quantizers(checked: Checked) -> Iterator[NodeProto]:
-    return (node for node in checked.model.graph.node if node.op_type in _QDQ)
+    return (node for node in checked.graph.nodes if node.op_type in _QDQ)
 
 
 def _stored_type(node: NodeProto, checked: Checked) -> str:
@@ -116,8 +116,8 @@ def _stored_type(node: NodeProto, checked: Checked) -> str:
 
 def _stores_weights(node: NodeProto, checked: Checked) -> bool:
     """The quantizer, or what stands before it, begins with a constant."""
-    value: Array | None = checked.index.constant(node.input[0])
-    source = checked.index.producer(node.input[0])
+    value: Array | None = checked.graph.constant(node.input[0])
+    source = checked.graph.producer(node.input[0])
     if value is not None or source is None:
         return value is not None
     return source.op_type in ("QuantizeLinear", *_THROUGH) and _stores_weights(source, checked)

@@ -7,8 +7,8 @@ from typing import Final
 
 from onnx import NodeProto
 
-from fer_edge.graph.graph import attribute
-from fer_edge.graph.preflight.finding import Checked, Fault, all_nodes, label
+from fer_edge.graph.graph import all_nodes, attribute, label
+from fer_edge.graph.preflight.finding import Checked, Fault
 
 __all__ = ["activations", "attributes", "initial_states", "products", "types"]
 
@@ -74,7 +74,7 @@ def products(checked: Checked) -> Iterator[Fault]:
     asked = [number for number in checked.compute_capabilities if number in checked.flavour.fp16_only]
     if not asked:
         return
-    for node in all_nodes(checked.model.graph.node):
+    for node in all_nodes(checked.graph.nodes):
         if node.op_type in _PRODUCTS and checked.type_name(node.input[0]) not in ("FLOAT16", "BFLOAT16"):
             cure = "precision fp16 or int8-fp16, with the LSTM form 'unrolled'"
             found = f"a float32 {node.op_type}, which {checked.flavour.title} does not build for SM{asked[0]}"
@@ -82,4 +82,4 @@ def products(checked: Checked) -> Iterator[Fault]:
 
 
 def _recurrent(checked: Checked) -> Iterator[NodeProto]:
-    return (node for node in all_nodes(checked.model.graph.node) if node.op_type in _RECURRENT)
+    return (node for node in all_nodes(checked.graph.nodes) if node.op_type in _RECURRENT)

@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
-from fer_edge.graph.graph import load_graph
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.preflight.check import CHECK_TARGETS, DLA_RULES, RULES, check_graph
 from fer_edge.graph.preflight.finding import Finding, Profile
 
@@ -238,7 +238,7 @@ def of_rule(findings: tuple[Finding, ...], rule: str) -> list[Finding]:
 
 @pytest.mark.parametrize("target", TENSORRT)
 def test_a_sound_graph_is_accepted(target: str) -> None:
-    assert check_graph(sound(), target=target, profile=PROFILE) == ()
+    assert check_graph(Graph(sound()), target=target, profile=PROFILE) == ()
 
 
 @pytest.mark.parametrize("target", OLDEST_NEWEST_RTX)
@@ -248,7 +248,7 @@ def test_a_planted_fault_is_named(
 ) -> None:
     model = sound()
     plant(model)
-    found = of_rule(check_graph(model, target=target, part="encoder", profile=PROFILE), rule)
+    found = of_rule(check_graph(Graph(model), target=target, part="encoder", profile=PROFILE), rule)
     assert where in [finding.node for finding in found]
     finding = next(each for each in found if each.node == where)
     assert words in finding.found
@@ -265,13 +265,13 @@ def test_every_rule_is_planted() -> None:
 @pytest.mark.parametrize(("target", "newest"), [("8.5", 17), ("8.6", 17), ("10.3", 20), ("11", 25)])
 def test_an_opset_beyond_the_parsers_is_refused(target: str, newest: int) -> None:
     for version, count in ((8, 1), (9, 0), (newest, 0), (newest + 1, 1)):
-        found = of_rule(check_graph(sound(opset=version), target=target, profile=PROFILE), "opset")
+        found = of_rule(check_graph(Graph(sound(opset=version)), target=target, profile=PROFILE), "opset")
         assert len(found) == count
         assert all(f"reads 9 to {newest}" in finding.found for finding in found)
 
 
 def test_a_recipe_may_want_an_older_opset() -> None:
-    (finding,) = check_graph(sound(), target="10.3", profile=PROFILE, max_opset=16)
+    (finding,) = check_graph(Graph(sound()), target="10.3", profile=PROFILE, max_opset=16)
     assert (finding.rule, finding.found) == ("opset", "opset 17; the recipe wants 9 to 16")
 
 
@@ -287,52 +287,54 @@ def test_a_recipe_may_want_an_older_opset() -> None:
     ],
 )
 def test_an_open_dimension_needs_a_profile_that_fits(batch: int | str, profile: Profile | None, words: str) -> None:
-    (finding,) = of_rule(check_graph(sound(batch), target="10.3", profile=profile), "profile")
+    (finding,) = of_rule(check_graph(Graph(sound(batch)), target="10.3", profile=profile), "profile")
     assert finding.node == "frames"
     assert words in finding.found
 
 
 def test_a_fixed_graph_needs_no_profile() -> None:
-    assert check_graph(sound(2), target="10.3") == ()
+    assert check_graph(Graph(sound(2)), target="10.3") == ()
 
 
 @pytest.mark.parametrize(("target", "count"), [("8.5", 1), ("8.6", 1), ("10.3", 0), ("11", 0), ("rtx", 0)])
 def test_int64_is_int32_before_tensorrt_9(target: str, count: int) -> None:
     model = sound()
     int64_output(model)
-    found = of_rule(check_graph(model, target=target, profile=PROFILE), "int64")
+    found = of_rule(check_graph(Graph(model), target=target, profile=PROFILE), "int64")
     assert len(found) == count
     assert all(finding.severity == "warning" and finding.node == "best" for finding in found)
 
 
 def test_turing_gets_no_fp32_product_from_rtx() -> None:
-    found = of_rule(check_graph(sound(), target="rtx", profile=PROFILE, compute_capabilities=(75, 86)), "fp32-product")
+    found = of_rule(
+        check_graph(Graph(sound()), target="rtx", profile=PROFILE, compute_capabilities=(75, 86)), "fp32-product"
+    )
     assert [finding.node for finding in found] == ["lstm"]
     assert "SM75" in found[0].found
-    assert check_graph(sound(), target="rtx", profile=PROFILE, compute_capabilities=(86,)) == ()
+    assert check_graph(Graph(sound()), target="rtx", profile=PROFILE, compute_capabilities=(86,)) == ()
 
 
 class TestDla:
     def test_recurrent_layers_are_refused_because_they_would_move_in_silence(self) -> None:
-        (finding,) = of_rule(check_graph(sound(2), target="dla", profile=FIXED), "dla-recurrent")
+        (finding,) = of_rule(check_graph(Graph(sound(2)), target="dla", profile=FIXED), "dla-recurrent")
         assert (finding.node, finding.severity) == ("lstm", "error")
 
     def test_explicit_quantization_is_refused(self) -> None:
-        (finding,) = of_rule(check_graph(sound(2), target="dla", profile=FIXED), "dla-quantizer")
+        (finding,) = of_rule(check_graph(Graph(sound(2)), target="dla", profile=FIXED), "dla-quantizer")
         assert finding.node == "quantize"
 
     def test_shapes_must_be_fixed(self) -> None:
-        (finding,) = of_rule(check_graph(sound(), target="dla", profile=PROFILE), "dla-fixed-shapes")
+        (finding,) = of_rule(check_graph(Graph(sound()), target="dla", profile=PROFILE), "dla-fixed-shapes")
         assert finding.node == "frames"
-        assert of_rule(check_graph(sound(2), target="dla", profile=FIXED), "dla-fixed-shapes") == []
+        assert of_rule(check_graph(Graph(sound(2)), target="dla", profile=FIXED), "dla-fixed-shapes") == []
 
     def test_other_operators_are_a_row_each(self) -> None:
-        found = of_rule(check_graph(sound(2), target="dla", profile=FIXED), "dla-operator")
+        found = of_rule(check_graph(Graph(sound(2)), target="dla", profile=FIXED), "dla-operator")
         assert {finding.found.split(":")[0] for finding in found} == {"Cast", "Unsqueeze", "Reshape", "Transpose"}
         assert {finding.severity for finding in found} == {"warning"}
 
     def test_a_recipe_that_asks_for_it_gets_the_same_rules(self) -> None:
-        rules = {finding.rule for finding in check_graph(sound(2), target="10.3", profile=FIXED, on_dla=True)}
+        rules = {finding.rule for finding in check_graph(Graph(sound(2)), target="10.3", profile=FIXED, on_dla=True)}
         assert {"dla-recurrent", "dla-quantizer"} <= rules
 
 
@@ -359,12 +361,12 @@ def test_nodes_inside_loops_are_looked_at() -> None:
         [helper.make_tensor_value_info("all", TensorProto.FLOAT, [5])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    assert [(f.rule, f.node) for f in check_graph(model, target="10.3")] == [("operator", "inside")]
+    assert [(f.rule, f.node) for f in check_graph(Graph(model), target="10.3")] == [("operator", "inside")]
 
 
 def test_an_unknown_target_is_named() -> None:
     with pytest.raises(InputError, match=r"'9\.0' is unknown; expected one of 8\.5"):
-        check_graph(sound(), target="9.0")
+        check_graph(Graph(sound()), target="9.0")
 
 
 @pytest.mark.parametrize("target", TENSORRT)
@@ -372,7 +374,7 @@ def test_an_unknown_target_is_named() -> None:
 def test_the_shipped_bundle(variant: str, target: str) -> None:
     """The uint8 variant is for ONNX Runtime and OpenVINO, and only the signed one passes for TensorRT."""
     bundle = Bundle.open("base")
-    encoder = load_graph(bundle.graph_bytes(variant, "encoder"))
+    encoder = Graph.read(bundle.graph_bytes(variant, "encoder"))
     profile = {"frames": ((1, 48, 48), (1, 48, 48), (4, 48, 48))}
     errors = {f.rule for f in check_graph(encoder, target=target, profile=profile) if f.severity == "error"}
     assert errors == ({"quantizer-signed"} if variant == "int8" else set())
