@@ -1,11 +1,9 @@
-"""Clips from stills: what a camera in a car would have seen of a face whose expression is known.
+"""Clips made from labelled stills, as a camera in a car would see the face; every frame has a label.
 
-A still moves a little, as a head does under a detector's boxes, while light, focus, noise and compression drift and
-now and then a hand or a steering wheel passes in front. In a changing clip one still gives way to another of another
-expression within a few frames, at a frame that is known. So every frame has a label, which no video of FER2013 has.
-
-Two faces of one clip are two people's: FER2013 names no subjects. What a clip cannot have is an expression in the
-making; CK+ sequences have that.
+A still moves slightly, as under a head's motion and a detector's boxes, while light, focus, noise and compression drift
+and a hand or a steering wheel may pass. In a changing clip one still is blended into one of another expression, at a
+known frame. FER2013 names no subjects, so the two faces of a changing clip are different people; for real onsets use
+CK+ sequences.
 """
 
 from __future__ import annotations
@@ -18,7 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.core.errors import InputError, require
+from fer_edge.core.errors import require
+from fer_edge.core.json import expect
 from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8
 from fer_edge.data.corruptions import CORRUPTIONS, LEVELS, corrupt
 
@@ -29,32 +28,32 @@ TRAINED: Final = ("poor_light", "blur", "noise", "compression", "hand", "steerin
 """The corruptions that the sequence head is trained on."""
 
 UNSEEN: Final = ("sun_flicker", "salt_and_pepper", "low_resolution")
-"""The corruptions that nothing is trained on: they tell how the head does on what it has never seen."""
+"""Held-out corruptions, which nothing is trained on."""
 
 BLOCK: Final = 64
-"""Clips made at once; what they are depends on it, so it is no option."""
+"""Clips per block; the clips depend on it, so it is not an option."""
 
 _FADE: Final = (0.25, 0.75)
-"""Share of the new still in the last frame of the old label and in the first of the new one."""
+"""Weight of the second still in the last frame before the change and in the first frame after it."""
 
 _TURN_DEGREES, _SCALE, _SHIFT, _JITTER = 9.0, 0.07, 0.06, 0.008
-"""Largest rotation, relative size and shift of the head, and a detected box's jitter; both as fractions of the side."""
+"""Largest rotation, relative size and shift of the head, and jitter of the box; lengths as fractions of the side."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPlan:
-    """What clips to make.
+    """The options of `make_clips`.
 
     Attributes:
         frames: frames T of a clip.
-        corruptions: those that a clip's are drawn from.
-        together: at most so many of them in one clip.
-        level: the least and the largest level a clip's corruptions are drawn from, 0 to 3.
-        clean: share of the clips without any corruption.
-        changing: share of the clips whose expression changes.
-        change: the first and the last frame at which a change may come; the new label holds from that frame on.
-        mirrored: share of the clips made of mirrored stills.
-        seed: two plans of one seed move and change the same clips in the same way.
+        corruptions: corruptions to choose from.
+        together: largest number of corruptions in one clip.
+        level: range of the corruptions' levels, within 0 to 3.
+        clean: share of clips without corruption.
+        changing: share of clips whose expression changes.
+        change: range of the frame of the change; the new label applies from that frame on.
+        mirrored: share of clips made of mirrored stills.
+        seed: plans with the same seed have the same motion and changes.
     """
 
     frames: int = 16
@@ -68,28 +67,28 @@ class ClipPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or self.together < 1:
-            raise InputError(f"a clip has at least one frame and one corruption; got {self.frames}, {self.together}")
-        if unknown := [name for name in self.corruptions if name not in CORRUPTIONS]:
-            raise InputError(f"corruptions {', '.join(unknown)} are unknown; there are: {', '.join(CORRUPTIONS)}")
-        if not 0 <= self.level[0] <= self.level[1] <= LEVELS[-1]:
-            raise InputError(f"level: got {self.level}, expected 0 <= least <= largest <= {LEVELS[-1]}")
-        shares = (self.clean, self.changing, self.mirrored)
-        if not all(0 <= share <= 1 for share in shares):
-            raise InputError(f"clean, changing and mirrored are shares; got {', '.join(map(str, shares))}")
-        if self.changing and not 1 <= self.change[0] <= self.change[1] < self.frames:
-            raise InputError(f"change: got {self.change}, expected frames 1 to {self.frames - 1}")
+        for name in ("frames", "together"):
+            expect(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        unknown = [name for name in self.corruptions if name not in CORRUPTIONS]
+        expect(not unknown, "corruptions", unknown, f"some of {', '.join(CORRUPTIONS)}")
+        low, high = self.level
+        expect(0 <= low <= high <= LEVELS[-1], "level", self.level, f"0 <= low <= high <= {LEVELS[-1]}")
+        for name in ("clean", "changing", "mirrored"):
+            expect(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share from 0 to 1")
+        first, last = self.change
+        fits = not self.changing or 1 <= first <= last < self.frames
+        expect(fits, "change", self.change, f"frames 1 to {self.frames - 1}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipBlock:
-    """Some of the clips, in the order of their stills.
+    """Consecutive clips, in the order of their stills.
 
     Attributes:
-        start: number of the first still.
+        start: index of the first still.
         frames: uint8 (n, T, H, W).
-        stills: int64 (n, T), the still that each frame shows.
-        changed: int64 (n,), the frame from which the second still is shown; T where there is none.
+        stills: int64 (n, T), the index of the still in each frame.
+        changed: int64 (n,), the first frame of the second still; T without a change.
     """
 
     start: int
@@ -106,29 +105,27 @@ def make_clips(
     begin: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[ClipBlock]:
-    """A clip of every still, in blocks.
+    """Make a clip of every still, in blocks.
 
-    Clip i depends on the plan, on i and on the stills given, not on how far the iteration went before.
+    Clip i depends only on the plan, the stills and i.
 
     Args:
         images: uint8 (N, H, W) grey faces; may be memory-mapped.
-        labels: int64 (N,), expressions: a changing clip's two stills have different ones.
-        plan: what clips.
-        begin: number of the still to begin with, a multiple of `BLOCK`.
-        progress: called with (clips made, N).
+        labels: int64 (N,), expressions; the two stills of a changing clip differ in it.
+        plan: the options.
+        begin: index of the first still, a multiple of `BLOCK`.
+        progress: called after each block.
 
     Raises:
-        InputError: images or labels of another type or shape, or clips are to change and all stills have one label.
+        InputError: images or labels of another type or shape, or changing clips of stills with one label.
         MissingPackageError: OpenCV is not installed.
     """
-    if images.dtype != np.uint8 or images.ndim != 3 or labels.shape != (len(images),):
-        raise InputError(
-            f"expected uint8 (N, H, W) and one label an image; got {images.dtype} {images.shape}, {labels.shape}"
-        )
-    if plan.changing and len(np.unique(labels)) < 2:
-        raise InputError("clips that change need stills of at least two expressions")
-    if begin % BLOCK or begin < 0:
-        raise InputError(f"begin: got {begin}, expected a multiple of {BLOCK}")
+    fits = images.dtype == np.uint8 and images.ndim == 3 and labels.shape == (len(images),)
+    got = f"{images.dtype} {images.shape} with labels {labels.shape}"
+    expect(fits, "images", got, "uint8 (N, H, W) and one label per image")
+    kinds = len(np.unique(labels))
+    expect(not plan.changing or kinds >= 2, "labels", kinds, "at least two expressions for clips that change")
+    expect(begin >= 0 and begin % BLOCK == 0, "begin", begin, f"a multiple of {BLOCK}")
     for start in range(begin, len(images), BLOCK):
         yield _block(images, labels, plan, start, min(start + BLOCK, len(images)))
         if progress is not None:
@@ -136,8 +133,8 @@ def make_clips(
 
 
 def _block(images: Uint8, labels: Int64, plan: ClipPlan, start: int, stop: int) -> ClipBlock:
-    # A stream for each purpose: what corrupts a clip does not move it otherwise.
-    motion, change, spoil = (np.random.default_rng((plan.seed, start, purpose)) for purpose in range(3))
+    # Separate streams, so that corruption does not change the motion.
+    motion, change, degrade = (np.random.default_rng((plan.seed, start, purpose)) for purpose in range(3))
     first = np.arange(start, stop)
     second, changed = _changes(labels, first, plan, change)
     step = np.arange(plan.frames)
@@ -148,22 +145,22 @@ def _block(images: Uint8, labels: Int64, plan: ClipPlan, start: int, stop: int) 
     faces = np.stack((images[first], images[second]), axis=1)
     flipped = change.random(len(faces)) < plan.mirrored
     faces[flipped] = faces[flipped, ..., ::-1]
-    frames = _moved(faces, share, motion)
+    frames = _move(faces, share, motion)
     return ClipBlock(
         start=start,
-        frames=_spoilt(frames, plan, spoil),
+        frames=_corrupted(frames, plan, degrade),
         stills=np.where(after, second[:, None], first[:, None]),
         changed=changed,
     )
 
 
 def _changes(labels: Int64, first: Int64, plan: ClipPlan, generator: np.random.Generator) -> tuple[Int64, Int64]:
-    """The second still and the frame of the change, for each clip of a block."""
+    """Choose the second still and the frame of the change of each clip."""
     count = len(first)
     changes = generator.random(count) < plan.changing
-    # A clip of one frame has no place for a change, and changes nothing where none is asked for.
+    # A clip of one frame cannot change, and does not if no change is asked for.
     when = generator.integers(plan.change[0], max(plan.change), count, endpoint=True)
-    # Expressions are drawn evenly, then a still of that expression: else most changes would be to the most frequent.
+    # Uniform over expressions first: otherwise most changes would be to the most frequent one.
     present = np.unique(labels)
     rows = [np.flatnonzero(labels == label) for label in present]
     second = first.copy()
@@ -173,8 +170,8 @@ def _changes(labels: Int64, first: Int64, plan: ClipPlan, generator: np.random.G
     return second, np.where(changes, when, plan.frames)
 
 
-def _moved(faces: Uint8, share: Float32, generator: np.random.Generator) -> Uint8:
-    """Pairs of stills (n, 2, H, W), mixed by the second's share (n, T), under a smoothly moving pose: (n, T, H, W)."""
+def _move(faces: Uint8, share: Float32, generator: np.random.Generator) -> Uint8:
+    """Blend pairs of stills (n, 2, H, W) by the weight of the second (n, T) and move them smoothly: (n, T, H, W)."""
     cv2 = require("cv2", needed_by="making clips", extra="cpu")
     count, steps = share.shape
     height, width = faces.shape[2:]
@@ -199,8 +196,8 @@ def _moved(faces: Uint8, share: Float32, generator: np.random.Generator) -> Uint
     return result
 
 
-def _spoilt(frames: Uint8, plan: ClipPlan, generator: np.random.Generator) -> Uint8:
-    """Each clip under its corruptions, whose levels drift between half and all of the clip's own."""
+def _corrupted(frames: Uint8, plan: ClipPlan, generator: np.random.Generator) -> Uint8:
+    """Corrupt each clip, with levels that drift between half and all of the clip's level."""
     count, steps = frames.shape[:2]
     if not plan.corruptions:
         return frames
@@ -215,7 +212,7 @@ def _spoilt(frames: Uint8, plan: ClipPlan, generator: np.random.Generator) -> Ui
 
 
 def _smooth(count: int, steps: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Curves in -1..1 that change over a second or more at 10 Hz: float64 (count, steps)."""
+    """Draw curves in -1..1 that change over at least a second at 10 Hz: float64 (count, steps)."""
     period = generator.uniform(12, 60, (2, count, 1))
     phase = generator.uniform(0, 2 * math.pi, (2, count, 1))
     weight = generator.uniform(0, 1, (2, count, 1))

@@ -1,7 +1,7 @@
-"""What spoils a camera's picture of a face, in batches of stills or clips, in three levels.
+"""Corruptions of stills and clips in three levels.
 
-Every corruption works on clips and moves as it would in front of a camera: noise is new in every frame, light and blur
-follow the level given for each frame, a hand comes in and goes out again. A still is a clip of one frame.
+Each corruption varies over time as in front of a camera: noise is new in every frame, light and blur follow the level
+of each frame, a hand enters and leaves. A still is a clip of one frame.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fer_edge.core.errors import InputError, require
+from fer_edge.core.errors import require
+from fer_edge.core.json import expect
 from fer_edge.core.types import Array, Float32, Uint8
 
 __all__ = ["CORRUPTIONS", "LEVELS", "corrupt"]
 
 
 LEVELS: Final = (1, 2, 3)
-"""Light, middle, heavy. Levels between them, and below one down to none at all at 0, are interpolated."""
+"""Light, medium, heavy; levels in between, and down to 0 (none), are interpolated."""
 
 _PASS_FRAMES: Final = (3.0, 7.0)
-"""Frames from the moment an occlusion is nearest to the moment it is out of the picture, least and most."""
+"""Range of the frames between an occlusion's nearest position and its exit."""
 
 
 def corrupt(images: Uint8, name: str, *, level: ArrayLike, generator: np.random.Generator) -> Uint8:
-    """Spoil faces in one way.
+    """Corrupt faces.
 
     Args:
-        images: uint8 (N, H, W) grey stills, or (N, T, H, W) grey clips; not changed.
+        images: uint8 (N, H, W) grey stills, or (N, T, H, W) grey clips; not modified.
         name: one of `CORRUPTIONS`.
-        level: how much, 0 (not at all) to 3 (heavily); one number, or an array that broadcasts against (N,) for stills
-            and (N, T) for clips.
-        generator: what is random is drawn from it.
+        level: 0 (none) to 3 (heavy); a number, or an array that broadcasts to (N,) for stills and (N, T) for clips.
+        generator: source of randomness.
 
     Returns:
         uint8, of the images' shape.
@@ -43,14 +43,12 @@ def corrupt(images: Uint8, name: str, *, level: ArrayLike, generator: np.random.
         InputError: an unknown corruption, images of another type or shape, or a level outside 0 to 3.
         MissingPackageError: OpenCV is not installed.
     """
-    if name not in CORRUPTIONS:
-        raise InputError(f"corruption {name!r} is unknown; there are: {', '.join(CORRUPTIONS)}")
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim not in (3, 4):
-        got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise InputError(f"images: got {got}, expected uint8 (N, H, W) or (N, T, H, W) grey")
+    expect(name in CORRUPTIONS, "corruption", name, f"one of {', '.join(CORRUPTIONS)}")
+    fits = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim in (3, 4)
+    got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+    expect(fits, "images", got, "uint8 (N, H, W) or (N, T, H, W) grey")
     levels = np.asarray(level, dtype=np.float32)
-    if not (np.isfinite(levels).all() and (levels >= 0).all() and (levels <= LEVELS[-1]).all()):
-        raise InputError(f"level: got {level!r}, expected 0 to {LEVELS[-1]}")
+    expect(bool(((levels >= 0) & (levels <= LEVELS[-1])).all()), "level", level, f"0 to {LEVELS[-1]}")
     if 0 in images.shape:
         return images.copy()
     per_frame = np.broadcast_to(levels, images.shape[:-2])
@@ -59,7 +57,7 @@ def corrupt(images: Uint8, name: str, *, level: ArrayLike, generator: np.random.
 
 
 def _poor_light(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """Under-exposed, dark tones crushed, a shadow across the face from a side that stays the same."""
+    """Underexpose, crush dark tones, and cast a shadow from one side."""
     gamma, gain, shadow = (
         _at(level, 1.0, 1.3, 1.7, 2.2),
         _at(level, 1.0, 0.7, 0.45, 0.25),
@@ -73,7 +71,7 @@ def _poor_light(frames: Uint8, level: Float32, generator: np.random.Generator) -
 
 
 def _blur(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """Out of focus: a Gaussian, sigma relative to the face."""
+    """Defocus: a Gaussian with sigma relative to the face."""
     cv2, sigma = _cv2(), _at(level, 0, 0.02, 0.035, 0.055)[..., 0, 0] * frames.shape[-1]
     result = frames.copy()
     for place in map(tuple, np.argwhere(sigma > 0.1)):
@@ -82,13 +80,13 @@ def _blur(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint
 
 
 def _noise(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """Additive Gaussian noise, new in every frame; the deviation in grey levels."""
+    """Add Gaussian noise, new in every frame, with a deviation in grey levels."""
     grain = generator.standard_normal(frames.shape, dtype=np.float32)
     return _pixels(frames + grain * _at(level, 0, 10, 20, 35))
 
 
 def _compression(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """Encoded as JPEG and back."""
+    """Encode as JPEG and decode."""
     cv2, quality = _cv2(), np.rint(_at(level, 95, 25, 12, 6)[..., 0, 0]).astype(int)
     result = frames.copy()
     for place in map(tuple, np.argwhere(level > 0)):
@@ -98,14 +96,14 @@ def _compression(frames: Uint8, level: Float32, generator: np.random.Generator) 
 
 
 def _salt_and_pepper(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """A share of the pixels is black or white, others in every frame."""
+    """Set a share of the pixels, new in every frame, to black or white."""
     share = _at(level, 0, 0.02, 0.06, 0.12)
     draw = generator.random(frames.shape, dtype=np.float32)
     return np.where(draw < share, np.where(draw < share / 2, np.uint8(0), np.uint8(255)), frames)
 
 
 def _low_resolution(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """As if the face were far away: shrunk by area, brought back by linear interpolation."""
+    """Simulate a distant face: downscale by area, upscale linearly."""
     cv2, factor = _cv2(), _at(level, 1, 2, 3, 4)[..., 0, 0]
     height, width = frames.shape[-2:]
     result = frames.copy()
@@ -117,23 +115,23 @@ def _low_resolution(frames: Uint8, level: Float32, generator: np.random.Generato
 
 
 def _hand(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """A hand comes in from the left, the right or below, and goes out again; skin about as light as the face."""
+    """Move a hand in from the left, the right or below and out again; its tone is close to the face's."""
     angle = generator.choice(np.radians([-90.0, 90.0, 0.0]), len(frames)) + generator.uniform(-0.5, 0.5, len(frames))
     tone = frames.mean(axis=(1, 2, 3)) * generator.uniform(0.8, 1.3, len(frames))
     reach = _at(level, -0.2, 0.5, 0.9, 1.3)[..., 0, 0]
-    return _passing(frames, level, _hand_template(), angle=angle, tone=tone, reach=reach, generator=generator)
+    return _pass_by(frames, level, _hand_template(), angle=angle, tone=tone, reach=reach, generator=generator)
 
 
 def _steering_wheel(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """The dark rim of a steering wheel rises in front of the face and sinks again."""
+    """Move the dark rim of a steering wheel up in front of the face and down again."""
     angle = generator.uniform(-0.5, 0.5, len(frames))
     tone = generator.uniform(20, 60, len(frames))
     reach = _at(level, -0.2, 0.4, 0.8, 1.1)[..., 0, 0]
-    return _passing(frames, level, _rim_template(), angle=angle, tone=tone, reach=reach, generator=generator)
+    return _pass_by(frames, level, _rim_template(), angle=angle, tone=tone, reach=reach, generator=generator)
 
 
 def _sun_flicker(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
-    """Low sun through trees: glaring bands and shade that cross the face two to four times a second at 10 Hz."""
+    """Low sun through trees: bands of glare and shade cross the face two to four times a second at 10 Hz."""
     count, steps = frames.shape[:2]
     x, y = _places(frames)
     turn, waves, phase, speed = (
@@ -158,17 +156,17 @@ CORRUPTIONS: Final[Mapping[str, Callable[[Uint8, Float32, np.random.Generator], 
     "salt_and_pepper": _salt_and_pepper,
     "low_resolution": _low_resolution,
 }
-"""Every corruption by name; called by `corrupt`, which checks what it is given."""
+"""Every corruption by name; `corrupt` checks the arguments."""
 
 
 def _at(level: Float32, *knots: float) -> Float32:
-    """Values at levels 0, 1, 2, 3, interpolated: (N, T) -> float32 (N, T, 1, 1)."""
+    """Interpolate between the values at levels 0, 1, 2, 3: (N, T) -> float32 (N, T, 1, 1)."""
     values: Float32 = np.interp(level, range(len(knots)), knots).astype(np.float32)[..., None, None]
     return values
 
 
 def _places(frames: Uint8) -> tuple[Float32, Float32]:
-    """Pixels' x (W,) and y (H,), -1 to 1."""
+    """Return the pixels' x (W,) and y (H,), -1 to 1."""
     height, width = frames.shape[-2:]
     return np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
 
@@ -178,7 +176,7 @@ def _pixels(light: Array) -> Uint8:
     return grey
 
 
-def _passing(
+def _pass_by(
     frames: Uint8,
     level: Float32,
     template: Float32,
@@ -188,17 +186,16 @@ def _passing(
     reach: Float32,
     generator: np.random.Generator,
 ) -> Uint8:
-    """Move something into the picture and out again, at a time of its own in every clip.
+    """Move an object into the picture and out again, at a random time of each clip.
 
     Args:
         frames: uint8 (N, T, H, W).
         level: (N, T), nothing is drawn where it is 0.
-        template: float (2, S, S): opacity 0..1, and shading about 1. Its tip points up and lies in the middle of
-            its upper quarter's edge.
-        angle: (N,) which way the tip points, radians clockwise from up; it comes from the opposite side.
+        template: float (2, S, S): opacity 0..1, and shading about 1; the tip points up, a quarter from the top.
+        angle: (N,) direction of the tip, radians clockwise from up; the object enters from the opposite side.
         tone: (N,) grey level.
-        reach: (N, T) how far the tip gets beyond the edge of the face's half, in half sides.
-        generator: for when it comes and how long it stays.
+        reach: (N, T) distance of the tip beyond the edge of the face's half, in half sides.
+        generator: draws time and duration.
     """
     cv2 = _cv2()
     count, steps, height, width = frames.shape
@@ -224,7 +221,7 @@ def _passing(
 
 
 def _hand_template(side: int = 192) -> Float32:
-    """Four fingers and a palm, seen from the back."""
+    """Draw four fingers and a palm from the back."""
     cv2 = _cv2()
     opacity, shading = np.zeros((side, side), np.float32), np.full((side, side), 1.0, np.float32)
     half, top, width = side // 2, side // 4, side // 12
@@ -238,7 +235,7 @@ def _hand_template(side: int = 192) -> Float32:
 
 
 def _rim_template(side: int = 192) -> Float32:
-    """The upper arc of a wheel much larger than the face, with a dull highlight."""
+    """Draw the upper arc of a wheel much larger than the face, with a dull highlight."""
     cv2 = _cv2()
     opacity, shading = np.zeros((side, side), np.float32), np.full((side, side), 1.0, np.float32)
     radius, width = side, side // 5

@@ -91,10 +91,10 @@ def test_clean_clips_are_among_the_corrupted(stills: tuple[np.ndarray, np.ndarra
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"frames": 0}, "at least one frame"),
-        ({"corruptions": ("fog",)}, "fog are unknown"),
-        ({"level": (2.0, 1.0)}, "expected 0 <= least"),
-        ({"clean": 1.5}, "are shares"),
+        ({"frames": 0}, "frames: got 0, expected 1 or more"),
+        ({"corruptions": ("fog",)}, r"corruptions: got \[\'fog\'\], expected some of"),
+        ({"level": (2.0, 1.0)}, "expected 0 <= low"),
+        ({"clean": 1.5}, "expected a share from 0 to 1"),
         ({"changing": 0.5, "change": (0, 3)}, "expected frames 1 to 15"),
     ],
 )

@@ -1,6 +1,6 @@
 """A float canvas in face units, with soft polygons, strokes and blobs.
 
-Face units: one unit is half the side of the face box, x to the right, y down, (0, 0) the middle of the box.
+One face unit is half the side of the face box; x points right, y down, the origin is the middle of the box.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from fer_edge.core.types import Float32
 __all__ = ["BOTTOM", "LEFT", "RIGHT", "TOP", "Canvas", "Curve", "Mask", "Slices", "ribbon", "smooth_curve", "stretched"]
 
 LEFT, TOP, RIGHT, BOTTOM = -1.45, -1.65, 1.45, 1.6
-"""What a canvas shows, in face units."""
+"""The extent of a canvas in face units."""
 
 _SHIFT = 4  # fractional bits of cv2's polygon coordinates
 
 Curve: TypeAlias = NDArray[np.float64]
-"""Points of a line, (N, 2), in face units."""
+"""Points (N, 2) in face units."""
 Mask: TypeAlias = Float32
-"""Coverage 0..1 of a part of a canvas, (H, W)."""
+"""Coverage 0..1 of a region of a canvas, (H, W)."""
 Slices: TypeAlias = tuple[slice, slice]
 
 
 def smooth_curve(points: Sequence[tuple[float, float]] | Curve, *, closed: bool = False, steps: int = 8) -> Curve:
-    """Catmull-Rom curve through `points`: float64 (N, 2)."""
+    """Return the Catmull-Rom curve through `points`: float64 (N, 2)."""
     knots = np.asarray(points, dtype=np.float64)
     if closed:
         padded = np.concatenate([knots[-1:], knots, knots[:2]])
@@ -49,7 +49,7 @@ def smooth_curve(points: Sequence[tuple[float, float]] | Curve, *, closed: bool 
 
 
 def ribbon(middle: Curve, half_width: Curve) -> Curve:
-    """Closed outline of a band about a curve: `middle` (N, 2), `half_width` (N,)."""
+    """Return the closed outline of a band around a curve: `middle` (N, 2), `half_width` (N,)."""
     tangent = np.empty_like(middle)
     tangent[1:-1] = middle[2:] - middle[:-2]
     tangent[0], tangent[-1] = middle[1] - middle[0], middle[-1] - middle[-2]
@@ -59,15 +59,15 @@ def ribbon(middle: Curve, half_width: Curve) -> Curve:
 
 
 def stretched(field: Mask, shape: tuple[int, int]) -> Mask:
-    """`field` (h, w) float32 enlarged or shrunk to `shape` (H, W)."""
+    """Resize `field` (h, w) to `shape` (H, W)."""
     return np.asarray(cv2.resize(field, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 class Canvas:
-    """Colour, coverage and relief of a head seen from the front.
+    """Colour, coverage and relief of a head in front view.
 
     Attributes:
-        scale: pixels a face unit.
+        scale: pixels per face unit.
         colour: float32 (H, W, 3) BGR, 0..255.
         cover: float32 (H, W), 0..1.
         relief: float32 (H, W), height towards the viewer in face units.
@@ -78,22 +78,19 @@ class Canvas:
         self.scale = scale
         width, height = round((RIGHT - LEFT) * scale), round((BOTTOM - TOP) * scale)
         self.shape = (height, width)
-        self.x = ((np.arange(width, dtype=np.float32) + np.float32(0.5)) / np.float32(scale) + np.float32(LEFT))[
-            None, :
-        ]
-        self.y = ((np.arange(height, dtype=np.float32) + np.float32(0.5)) / np.float32(scale) + np.float32(TOP))[
-            :, None
-        ]
+        columns, rows = (np.arange(count, dtype=np.float32) + np.float32(0.5) for count in (width, height))
+        self.x = (columns / np.float32(scale) + np.float32(LEFT))[None, :]
+        self.y = (rows / np.float32(scale) + np.float32(TOP))[:, None]
         self.colour = np.zeros((height, width, 3), np.float32)
         self.cover = np.zeros((height, width), np.float32)
         self.relief = np.zeros((height, width), np.float32)
 
     def polygon(self, points: Curve, *, soft: float = 0.0) -> tuple[Slices, Mask]:
-        """Where a filled polygon lies: slices into the canvas, and float32 coverage there. `soft` in face units."""
+        """Rasterise a filled polygon: slices into the canvas, and float32 coverage there; `soft` in face units."""
         return self._mask(points, soft, reach=1.0, thickness=0)
 
     def stroke(self, points: Curve, width: float, *, soft: float = 0.0) -> tuple[Slices, Mask]:
-        """Where a line of `width` face units lies. Lines thinner than a pixel are drawn one pixel wide and fainter."""
+        """Rasterise a line of `width` face units; thinner than a pixel, it is one pixel wide and fainter."""
         pixels = width * self.scale
         thickness = max(1, round(pixels))
         where, mask = self._mask(points, soft, reach=thickness + 1.0, thickness=thickness)
@@ -120,12 +117,12 @@ class Canvas:
         return (slice(y0, y1), slice(x0, x1)), soft_mask
 
     def tint(self, where: Slices, mask: Mask, colour: Sequence[float], opacity: float = 1.0) -> None:
-        """Blend `colour` over the canvas; the coverage stays."""
+        """Blend `colour` over the canvas without changing its coverage."""
         part = self.colour[where]
         part += (np.asarray(colour, np.float32) - part) * (mask * np.float32(opacity))[..., None]
 
     def solid(self, where: Slices, mask: Mask, colour: Sequence[float]) -> None:
-        """Blend `colour` over the canvas and make it cover."""
+        """Blend `colour` over the canvas and add to its coverage."""
         part, cover = self.colour[where], self.cover[where]
         total = mask + cover * (1 - mask)
         share = np.divide(mask, total, out=np.zeros_like(mask), where=total > 1e-6)
@@ -137,7 +134,7 @@ class Canvas:
         self.colour[where] *= (1 - mask * np.float32(strength))[..., None]
 
     def crease(self, points: Curve, *, width: float, depth: float, soft: float = 0.01) -> None:
-        """A wrinkle: a dark line that fades at both ends and is also a groove in the relief. `depth` 0..1."""
+        """Draw a wrinkle: a dark line that fades at both ends, and a groove in the relief; `depth` 0..1."""
         pixels = width * self.scale
         if depth * min(1.0, pixels) < 0.06:  # too faint to be seen
             return
@@ -149,14 +146,14 @@ class Canvas:
         self.relief[where] -= mask * np.float32(0.03 * depth)
 
     def blob(self, x: float, y: float, width: float, height: float) -> tuple[Slices, Mask]:
-        """Where a Gaussian bump lies: slices into the canvas, and float32 values there with a peak of 1."""
+        """Evaluate a Gaussian bump: slices into the canvas, and float32 values there with a peak of 1."""
         columns, rows = self._span(x, 3.2 * width, LEFT, self.shape[1]), self._span(y, 3.2 * height, TOP, self.shape[0])
         across = np.exp(np.float32(-0.5) * ((self.x[:, columns] - np.float32(x)) / np.float32(width)) ** 2)
         down = np.exp(np.float32(-0.5) * ((self.y[rows] - np.float32(y)) / np.float32(height)) ** 2)
         return (rows, columns), down * across
 
     def placed(self, where: Slices, mask: Mask, into: Slices) -> Mask:
-        """A mask that lies at `where`, cut or padded with zeros to lie at `into`."""
+        """Move a mask from the region `where` to `into`, padded with zeros."""
         full = np.zeros(self.shape, np.float32)
         full[where] = mask
         return full[into]

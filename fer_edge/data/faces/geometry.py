@@ -1,4 +1,4 @@
-"""Where everything in a face is, as curves in face units, for one identity and one set of action units."""
+"""The curves of a face in face units, for one identity and one set of action units."""
 
 from __future__ import annotations
 
@@ -15,47 +15,42 @@ _T = np.linspace(-1.0, 1.0, 25)
 
 
 def mirrored(points: Curve) -> Curve:
-    """The same curve on the other half of the face."""
+    """Mirror a curve to the other half of the face."""
     return np.asarray(points * (-1.0, 1.0))
 
 
 def shifted(points: Curve, right: float, down: float) -> Curve:
-    """The same curve somewhere else."""
+    """Translate a curve."""
     return np.asarray(points + np.array([right, down]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EyeGeometry:
-    """The eye on the right of the picture; curves run from the inner to the outer corner."""
+    """The eye on the right of the picture; curves run from its inner to its outer corner."""
 
     centre: tuple[float, float]
     half_width: float
     upper: Curve
     lower: Curve
-    fold: Curve
-    """crease of the upper lid"""
-    bag: Curve
-    """edge of the lower lid"""
+    fold: Curve  # crease of the upper lid
+    bag: Curve  # edge of the lower lid
     iris_radius: float
-    brow: Curve
-    """closed outline"""
+    brow: Curve  # closed outline
     brow_middle: Curve
 
 
 @dataclass(frozen=True, kw_only=True)
 class MouthGeometry:
-    """Lips and what is between them; curves run from left to right."""
+    """Lips, teeth and opening; curves run from left to right."""
 
     outer_upper: Curve
     inner_upper: Curve
     inner_lower: Curve
     outer_lower: Curve
     gap: float
-    upper_teeth: float
-    """height that shows"""
+    upper_teeth: float  # visible height
     lower_teeth: float
-    corner: tuple[float, float]
-    """the corner on the right"""
+    corner: tuple[float, float]  # the corner on the right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +62,13 @@ class FaceGeometry:
     jaw_drop: float
     eye: EyeGeometry
     mouth: MouthGeometry
-    nose_y: float
-    """height of the tip"""
+    nose_y: float  # height of the tip
     nose_half_width: float
-    nasolabial: Curve
-    """the fold on the right, from the wing of the nose down"""
+    nasolabial: Curve  # the fold on the right, from the wing of the nose down
 
 
 def face_geometry(face: Face) -> FaceGeometry:
-    """Place all features."""
+    """Compute all curves."""
     identity, units = face.identity, face.units
     jaw_drop = 0.02 * units.au25 + 0.08 * units.au26 + 0.17 * units.au27 - 0.02 * units.au17
     chin_y = 1.0 + jaw_drop

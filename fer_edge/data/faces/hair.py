@@ -26,7 +26,7 @@ _CROWNS: Final[Mapping[str, float]] = {"short": 1.36, "parted": 1.46, "fringe": 
 
 
 def paint_hair(canvas: Canvas, face: Face, *, behind: bool) -> None:
-    """The hair behind the head, or the hair on top of it."""
+    """Paint the hair behind the head, or on top of it."""
     identity = face.identity
     if identity.hair == "bald" or (behind and identity.hair != "long"):
         return
@@ -72,7 +72,7 @@ def _dimmed(colour: Colour, factor: float) -> Colour:
 
 
 def paint_beard(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
-    """Stubble, moustache or full beard, under the lips that are painted later."""
+    """Paint stubble, moustache or full beard; the lips follow later."""
     kind, identity = face.identity.beard, face.identity
     if kind == "none":
         return
@@ -92,12 +92,8 @@ def paint_beard(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
         cheek = np.array(
             [(0.93 * width, 0.0), (0.86 * width, 0.3), (0.6 * width, 0.5), (mouth_x + 0.06, mouth_y + 0.02)]
         )
-        chin = np.array(
-            [
-                (0.17, geometry.mouth.outer_lower[:, 1].max() + 0.055),
-                (0.0, geometry.mouth.outer_lower[:, 1].max() + 0.05),
-            ]
-        )
+        lip_bottom = geometry.mouth.outer_lower[:, 1].max()
+        chin = np.array([(0.17, lip_bottom + 0.055), (0.0, lip_bottom + 0.05)])
         upper = smooth_curve(np.concatenate([cheek, chin, mirrored(chin[:1]), mirrored(cheek[::-1])]))
         below = np.array([(-1.2, 1.45), (1.2, 1.45)])
         where, mask = canvas.polygon(np.concatenate([upper, below]), soft=0.045 if kind == "stubble" else 0.03)
@@ -109,17 +105,14 @@ def paint_beard(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
 
 
 def paint_glasses(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
-    """Frames on top of the shaded face."""
+    """Paint the frames over the shaded face."""
     kind = face.identity.glasses
     if kind == "none":
         return
     line, colour = (0.024, (60.0, 62.0, 66.0)) if kind == "thin" else (0.045, (28.0, 28.0, 36.0))
     x, y = geometry.eye.centre
     angle = np.linspace(0, 2 * np.pi, 41)
-    rounded = np.stack(
-        [np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.6, np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.6],
-        axis=1,
-    )
+    rounded = np.stack([np.sign(wave) * np.abs(wave) ** 0.6 for wave in (np.cos(angle), np.sin(angle))], axis=1)
     rim = rounded * (0.27, 0.205) + (x + 0.01, y + 0.045)
     for side in (1.0, -1.0):
         flip = (side, 1.0)

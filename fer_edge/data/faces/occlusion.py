@@ -1,4 +1,4 @@
-"""Things that get between the camera and a face."""
+"""Objects between the camera and a face."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHIFT = 4
 def paint_occlusion(
     picture: Uint8, occlusion: Occlusion, skin: Colour, *, centre: tuple[float, float], half: float
 ) -> None:
-    """Paint into `picture`, uint8 (H, W, 3) BGR, in place. `half` is half the box side in pixels."""
+    """Paint the occlusion into `picture`, uint8 (H, W, 3) BGR, in place; `half` is half the box side in pixels."""
     where = np.array([centre[0] + occlusion.x * half, centre[1] + occlusion.y * half])
     size = occlusion.size * half
     if occlusion.kind == "hand":
@@ -50,7 +50,7 @@ def _hand(
     *,
     inward: float,
 ) -> None:
-    """A palm outside the cheek and four fingers that point up and in."""
+    """Paint a palm outside the cheek and four fingers that point up and in."""
     edge, flesh = (tuple(channel * factor for channel in skin) for factor in (0.55, 0.9))
     for outline in (True, False):
         colour, extra = (edge, 0.06 * size) if outline else (flesh, 0.0)
@@ -64,7 +64,7 @@ def _hand(
 
 
 def _bar(picture: Uint8, where: NDArray[np.float64], size: float, angle_deg: float, half: float) -> None:
-    """The rim of a steering wheel, dark with a dull highlight."""
+    """Paint the rim of a steering wheel, dark with a dull highlight."""
     turn = math.radians(angle_deg)
     along = 2.2 * half * np.array([math.cos(turn), math.sin(turn)])
     _line(picture, where - along, where + along, 2 * size, (34.0, 32.0, 32.0))
@@ -73,7 +73,7 @@ def _bar(picture: Uint8, where: NDArray[np.float64], size: float, angle_deg: flo
 
 
 def _glare(picture: Uint8, where: NDArray[np.float64], size: float) -> None:
-    """A patch of low sun."""
+    """Paint a patch of low sun."""
     height, width = picture.shape[:2]
     x = np.exp(-0.5 * ((np.arange(width, dtype=np.float32) - np.float32(where[0])) / np.float32(0.5 * size)) ** 2)
     y = np.exp(-0.5 * ((np.arange(height, dtype=np.float32) - np.float32(where[1])) / np.float32(0.5 * size)) ** 2)

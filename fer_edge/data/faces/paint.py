@@ -1,4 +1,4 @@
-"""Paint skin, eyes, nose and mouth of a face on a canvas: colour, coverage and relief, seen from the front."""
+"""Paint skin, eyes, nose and mouth of a face on a canvas: colour, coverage and relief in front view."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _darker(colour: Colour, factor: float) -> Colour:
 
 
 def paint_face(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
-    """Head, features and wrinkles, in the order in which they cover one another."""
+    """Paint head, features and wrinkles from back to front."""
     paint_hair(canvas, face, behind=True)
     _neck(canvas, face)
     _skin(canvas, face, geometry)
@@ -94,19 +94,8 @@ def _nose(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
     )
     canvas.darken(*canvas.stroke(under, 0.045, soft=0.022), 0.42)
     for side in _SIDES:
-        nostril = smooth_curve(
-            np.array(
-                [
-                    (0.32 * width, y + 0.065),
-                    (0.52 * width, y + 0.045),
-                    (0.76 * width, y + 0.06),
-                    (0.55 * width, y + 0.085),
-                ]
-            )
-            * (side, 1.0),
-            closed=True,
-        )
-        canvas.darken(*canvas.polygon(nostril, soft=0.009), 0.72)
+        nostril = np.array([(0.32, 0.065), (0.52, 0.045), (0.76, 0.06), (0.55, 0.085)]) * (width, 1.0) + (0.0, y)
+        canvas.darken(*canvas.polygon(smooth_curve(nostril * (side, 1.0), closed=True), soft=0.009), 0.72)
         wing = np.array([(width * 0.92, y - 0.05), (width * 1.06, y + 0.01), (width * 0.95, y + 0.07)]) * (side, 1.0)
         canvas.darken(*canvas.stroke(smooth_curve(wing), 0.022, soft=0.01), 0.4 + 0.2 * units.au9)
         bridge = np.array([(0.1, -0.24), (0.085, -0.1), (0.1, y - 0.08)]) * (side, 1.0)
@@ -187,25 +176,16 @@ def _eyes(canvas: Canvas, face: Face, eye: EyeGeometry) -> None:
 
 
 def _iris(
-    canvas: Canvas,
-    where: Slices,
-    mask: Mask,
-    centre: tuple[float, float],
-    radius: float,
-    colour: Colour,
+    canvas: Canvas, where: Slices, mask: Mask, centre: tuple[float, float], radius: float, colour: Colour
 ) -> None:
-    distance = np.hypot(canvas.x[:, where[1]] - np.float32(centre[0]), canvas.y[where[0]] - np.float32(centre[1]))
-    edge = np.float32(canvas.scale)
+    def disc(x: float, y: float, size: float) -> Mask:
+        distance = np.hypot(canvas.x[:, where[1]] - np.float32(x), canvas.y[where[0]] - np.float32(y))
+        return np.clip((np.float32(size) - distance) * np.float32(canvas.scale) + np.float32(0.5), 0.0, 1.0) * mask
 
     for share, shade in ((1.0, _darker(colour, 0.6)), (0.82, colour), (0.5, (12.0, 10.0, 10.0))):
-        disc = np.clip((np.float32(share * radius) - distance) * edge + np.float32(0.5), 0.0, 1.0)
-        canvas.tint(where, disc * mask, shade)
-    glint = np.hypot(
-        canvas.x[:, where[1]] - np.float32(centre[0] - 0.3 * radius),
-        canvas.y[where[0]] - np.float32(centre[1] - 0.35 * radius),
-    )
-    spot = np.clip((np.float32(0.26 * radius) - glint) * edge + np.float32(0.5), 0.0, 1.0)
-    canvas.tint(where, spot * mask, (250.0, 250.0, 250.0), 0.9)
+        canvas.tint(where, disc(*centre, share * radius), shade)
+    glint = disc(centre[0] - 0.3 * radius, centre[1] - 0.35 * radius, 0.26 * radius)
+    canvas.tint(where, glint, (250.0, 250.0, 250.0), 0.9)
 
 
 def _brow(canvas: Canvas, face: Face, eye: EyeGeometry, side: float) -> None:
@@ -224,13 +204,7 @@ def _wrinkles(canvas: Canvas, face: Face, geometry: FaceGeometry) -> None:
         flip = (side, 1.0)
         canvas.crease(geometry.nasolabial * flip, width=0.045, depth=0.7 * min(1.0, fold), soft=0.02)
         inner = geometry.eye.brow_middle[0]
-        line = np.array(
-            [
-                (inner[0] - 0.07, inner[1] - 0.10),
-                (inner[0] - 0.085, inner[1] - 0.03),
-                (inner[0] - 0.075, inner[1] + 0.07),
-            ]
-        )
+        line = np.array([(-0.07, -0.10), (-0.085, -0.03), (-0.075, 0.07)]) + inner
         canvas.crease(smooth_curve(line * flip), width=0.022, depth=0.95 * frown, soft=0.01)
         crow = max(units.au6, 0.4 * units.au9) + 0.2 * age
         for angle in (-0.45, 0.0, 0.4):

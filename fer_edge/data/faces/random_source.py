@@ -1,4 +1,4 @@
-"""Synthetic people, expressions, poses and light drawn by lot, the same from a seed in every NumPy version."""
+"""Random people, expressions, poses and light, the same for a seed in every NumPy version."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ _T = TypeVar("_T")
 
 
 class Draws:
-    """Random draws that repeat in every NumPy version: they use `Generator.random` alone, whose stream is PCG64's own.
+    """Random draws that are the same in every NumPy version.
 
-    (Generator's other methods may change their streams between releases, NEP 19.)
+    They use only `Generator.random`, whose stream is PCG64's; other methods may change between releases (NEP 19).
     """
 
     def __init__(self, *key: int) -> None:
         if any(part < 0 for part in key):
-            raise InputError(f"seed {key} holds a negative number, expected whole numbers of at least 0")
+            raise InputError(f"seed: got {key}, expected whole numbers of at least 0")
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
     def between(self, low: float, high: float) -> float:
-        """Uniform in [low, high)."""
+        """Draw uniformly from [low, high)."""
         return low + (high - low) * float(self._generator.random())
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return float(self._generator.random()) < probability
 
     def pick(self, choices: Sequence[_T], weights: Sequence[float] | None = None) -> _T:
-        """One of `choices`."""
+        """Choose one of `choices`."""
         shares = np.cumsum(weights if weights is not None else np.ones(len(choices)))
         index = int(np.searchsorted(shares, float(self._generator.random()) * shares[-1], side="right"))
         return choices[min(index, len(choices) - 1)]
 
     def whole(self, stop: int) -> int:
-        """A whole number in [0, stop)."""
+        """Draw a whole number in [0, stop)."""
         return int(float(self._generator.random()) * stop)
 
     def field(self, shape: tuple[int, ...]) -> Float32:
-        """float32 `shape`, triangular noise of mean 0 and standard deviation 1."""
+        """Draw triangular noise of mean 0 and standard deviation 1: float32 of `shape`."""
         pair = self._generator.random((2, *shape), dtype=np.float32)
         return np.asarray((pair[0] + pair[1] - np.float32(1.0)) * np.float32(6.0**0.5))
 
@@ -82,7 +82,7 @@ _EYES: Final[tuple[Colour, ...]] = ((30, 48, 70), (35, 60, 92), (70, 100, 90), (
 
 
 def random_identity(draws: Draws) -> Identity:
-    """Any adult."""
+    """Draw an adult."""
     tone = draws.between(0.0, len(_SKINS) - 1.001)
     low, share = int(tone), tone % 1.0
     hair_colours = _HAIRS if tone < 4.0 else _HAIRS[:2]
@@ -111,28 +111,28 @@ def random_identity(draws: Draws) -> Identity:
 
 
 def random_units(draws: Draws, expression: str, *, intensity: float = 1.0) -> ActionUnits:
-    """One variant of an expression, each unit a little stronger or weaker.
+    """Draw a variant of an expression, each unit slightly stronger or weaker.
 
     Raises:
-        InputError: the expression is none of the seven.
+        InputError: an unknown expression.
     """
     if expression not in EXPRESSION_UNITS:
-        raise InputError(f"unknown expression {expression!r}; expected one of {', '.join(EXPRESSION_UNITS)}")
+        raise InputError(f"expression: got {expression!r}, expected one of {', '.join(EXPRESSION_UNITS)}")
     variant = draws.pick(EXPRESSION_UNITS[expression])
     units = {name: min(1.0, value * draws.between(0.85, 1.1)) for name, value in dataclasses.asdict(variant).items()}
-    if expression == "neutral":  # a resting face is never quite at rest
+    if expression == "neutral":  # a resting face still moves slightly
         units = {name: draws.between(0.0, 0.06) if name in {"au4", "au12", "au15", "au43"} else 0.0 for name in units}
     return ActionUnits(**units).scaled(intensity)
 
 
 def random_pose(draws: Draws, *, spread: float = 1.0) -> Pose:
-    """Near-frontal at spread 1: within 16 degrees of yaw, 9 of pitch, 7 of roll."""
+    """Draw a near-frontal pose: at spread 1 within 16 degrees of yaw, 9 of pitch, 7 of roll."""
     yaw, pitch, roll = (draws.between(-1, 1) * draws.between(0.2, 1) * spread for _ in range(3))
     return Pose(yaw_deg=16.0 * yaw, pitch_deg=9.0 * pitch, roll_deg=7.0 * roll)
 
 
 def random_light(draws: Draws) -> Light:
-    """A lamp above the face, from either side."""
+    """Draw a lamp above the face on either side."""
     return Light(
         azimuth_deg=draws.between(-55.0, 55.0),
         elevation_deg=draws.between(5.0, 50.0),
@@ -142,7 +142,7 @@ def random_light(draws: Draws) -> Light:
 
 
 def random_camera(draws: Draws) -> Camera:
-    """From a good camera to a cheap one in the dark."""
+    """Draw a camera, from a good one to a cheap one in the dark."""
     return Camera(
         blur=draws.between(0.0, 0.014),
         motion_blur=draws.between(0.0, 0.05) if draws.chance(0.2) else 0.0,
@@ -151,7 +151,7 @@ def random_camera(draws: Draws) -> Camera:
 
 
 def random_occlusion(draws: Draws) -> Occlusion:
-    """A hand at the cheek or chin, the rim of the wheel, or glare."""
+    """Draw a hand at the cheek or chin, the rim of the wheel, or glare."""
     kind = draws.pick(("hand", "bar", "glare"))
     side = -1.0 if draws.chance(0.5) else 1.0
     if kind == "hand":

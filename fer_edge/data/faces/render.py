@@ -1,4 +1,4 @@
-"""Light a painted head, turn it, and put it into a picture."""
+"""Shade a painted head, rotate it, and composite it into a picture."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ __all__ = ["apply_camera", "draw_face", "face_centre_shift"]
 
 _Grid: TypeAlias = NDArray[np.float64]
 _REACH = 1.75
-"""Half side of the square that a turned and tilted head may cover, in face units."""
+"""Half side of the square that a rotated head may cover, in face units."""
 
 
 def draw_face(face: Face, background: Uint8, *, box_xyxy: Box) -> Uint8:
     """Draw a head in front of a picture.
 
     Args:
-        face: who, which expression, pose, light and occlusion.
-        background: uint8 (H, W, 3) BGR; left as it is.
-        box_xyxy: square in pixels that the face fills from the middle of the forehead to the chin, the framing of
-            OpenCV's frontal-face cascade and of FER2013. It may reach over the picture's edge.
+        face: the face's parameters.
+        background: uint8 (H, W, 3) BGR; not modified.
+        box_xyxy: square in pixels from the middle of the forehead to the chin, the framing of OpenCV's frontal-face
+            cascade and of FER2013; it may exceed the picture.
 
     Returns:
         uint8 (H, W, 3) BGR, a new array.
 
     Raises:
-        InputError: the background is no BGR picture, or the box is not square, finite and at least 16 pixels wide.
+        InputError: the background is not a BGR picture, or the box is not a finite square of at least 16 pixels.
     """
     if background.dtype != np.uint8 or background.ndim != 3 or background.shape[2] != 3 or background.size == 0:
-        raise InputError(f"background is {background.dtype} {background.shape}, expected uint8 (H, W, 3) BGR")
+        raise InputError(f"background: got {background.dtype} {background.shape}, expected uint8 (H, W, 3) BGR")
     half, centre = _checked_box(box_xyxy)
     finest = 2 if half <= 64 else 1  # small faces are drawn at twice their size
     canvas = Canvas(half * finest)
@@ -57,7 +57,7 @@ def draw_face(face: Face, background: Uint8, *, box_xyxy: Box) -> Uint8:
     y0, y1 = (min(max(0, round(centre[1] + sign * _REACH * half)), height) for sign in (-1, 1))
     if x1 > x0 and y1 > y0:
         origin = ((x0 - centre[0]) / half, (y0 - centre[1]) / half)
-        head = _turned(canvas, face, origin=origin, pixels=(x1 - x0, y1 - y0), half=half, finest=finest)
+        head = _rotated(canvas, face, origin=origin, pixels=(x1 - x0, y1 - y0), half=half, finest=finest)
         _composite(picture[y0:y1, x0:x1], head)
     if face.occlusion is not None:
         paint_occlusion(picture, face.occlusion, face.identity.skin, centre=centre, half=half)
@@ -68,12 +68,12 @@ def _checked_box(box_xyxy: Box) -> tuple[float, tuple[float, float]]:
     x0, y0, x1, y1 = box_xyxy
     width, height = x1 - x0, y1 - y0
     if not (math.isfinite(width + height) and width >= 16.0 and abs(width - height) <= 0.02 * width + 1e-6):
-        raise InputError(f"box_xyxy is {box_xyxy}, expected a finite square of at least 16 pixels")
+        raise InputError(f"box_xyxy: got {box_xyxy}, expected a finite square of at least 16 pixels")
     return width / 2, ((x0 + x1) / 2, (y0 + y1) / 2)
 
 
 def _shade(canvas: Canvas, light: Light, pose: Pose) -> None:
-    """Multiply the colour by Lambert light from the relief on a dome, ambient occlusion included."""
+    """Multiply the colour by Lambert light and ambient occlusion from the relief on a dome."""
     dome = np.maximum(
         1.0 - (canvas.x / np.float32(1.0)) ** 2 - ((canvas.y + np.float32(0.1)) / np.float32(1.55)) ** 2, 0.05
     )
@@ -106,7 +106,7 @@ def _shade(canvas: Canvas, light: Light, pose: Pose) -> None:
 
 
 def _head_direction(direction: NDArray[np.float64], pose: Pose) -> Float32:
-    """A direction given in the picture, as the turned head sees it (x right, y down, z to the viewer)."""
+    """Rotate a direction from the picture's frame to the head's (x right, y down, z to the viewer)."""
     yaw, pitch, roll = math.radians(pose.yaw_deg), math.radians(pose.pitch_deg), math.radians(pose.roll_deg)
     x, y, z = direction
     x, y = x * math.cos(roll) + y * math.sin(roll), y * math.cos(roll) - x * math.sin(roll)
@@ -116,27 +116,27 @@ def _head_direction(direction: NDArray[np.float64], pose: Pose) -> Float32:
 
 
 def _depth(x: _Grid, y: _Grid) -> _Grid:
-    """Height of the head above the axis it turns about; smooth, so that the turn can be inverted."""
+    """Return the height of the head above its axis of rotation; smooth, so that the rotation is invertible."""
     dome = 0.62 * (1 - (x / 1.12) ** 2 - 0.35 * ((y + 0.1) / 1.3) ** 2)
     nose = 0.17 * np.exp(-0.5 * ((x / 0.14) ** 2 + ((y - 0.13) / 0.17) ** 2))
     return np.asarray(np.maximum(dome, -0.2) + nose)
 
 
 def face_centre_shift(pose: Pose) -> tuple[float, float]:
-    """How far the middle of the face moves from its frontal place when the head turns, in face units (right, down)."""
+    """Return the shift of the face's centre under a rotation, in face units (right, down)."""
     yaw, pitch, roll = math.radians(pose.yaw_deg), math.radians(pose.pitch_deg), math.radians(pose.roll_deg)
     depth = 0.62
     x, y = depth * math.sin(yaw), depth * math.cos(yaw) * math.sin(pitch)
     return x * math.cos(roll) - y * math.sin(roll), x * math.sin(roll) + y * math.cos(roll)
 
 
-def _turned(
+def _rotated(
     canvas: Canvas, face: Face, *, origin: tuple[float, float], pixels: tuple[int, int], half: float, finest: int
 ) -> Float32:
-    """The canvas after the head has turned: premultiplied float32 (H, W, 4) BGRA, 0..255.
+    """Rotate the canvas: premultiplied float32 (H, W, 4) BGRA, 0..255.
 
-    `origin` is the upper left corner of the wanted part in face units from the middle of the face, `pixels` its width
-    and height. The turn is inverted on a coarse grid, by fixed-point iteration, and interpolated.
+    `origin` is the upper left corner of the region in face units from the centre of the face, `pixels` its width and
+    height. The rotation is inverted on a coarse grid by fixed-point iteration, and interpolated.
     """
     pose = face.pose
     yaw, pitch, roll = math.radians(pose.yaw_deg), math.radians(pose.pitch_deg), math.radians(pose.roll_deg)
@@ -158,10 +158,10 @@ def _turned(
     layers = np.concatenate(
         [canvas.colour * canvas.cover[..., None], canvas.cover[..., None] * np.float32(255.0)], axis=2
     )
-    turned = cv2.remap(layers, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    rotated = cv2.remap(layers, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     if finest > 1:
-        turned = cv2.resize(turned, pixels, interpolation=cv2.INTER_AREA)
-    return np.asarray(turned, dtype=np.float32)
+        rotated = cv2.resize(rotated, pixels, interpolation=cv2.INTER_AREA)
+    return np.asarray(rotated, dtype=np.float32)
 
 
 def _lopsided(x: _Grid, y: _Grid, seed: int) -> tuple[_Grid, _Grid]:
@@ -174,18 +174,18 @@ def _lopsided(x: _Grid, y: _Grid, seed: int) -> tuple[_Grid, _Grid]:
 
 
 def _composite(view: Uint8, head: Float32) -> None:
-    """Lay a premultiplied head over a part of a picture, in place."""
+    """Composite a premultiplied head over a region of a picture, in place."""
     blended = view * (1 - head[..., 3:] * np.float32(1 / 255.0)) + head[..., :3]
     view[...] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
 
 
 def apply_camera(picture: Uint8, camera: Camera, *, box_side: float, draws: Draws) -> Uint8:
-    """Blur and noise of a camera.
+    """Add a camera's blur and noise.
 
     Args:
         picture: uint8 (H, W, 3) or (H, W).
-        camera: how much.
-        box_side: pixels of the face box's side, to which the blur is relative.
+        camera: the strength of each.
+        box_side: side of the face box in pixels, the unit of the blur.
         draws: source of the noise.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What stands behind a face: plain or cluttered backdrops for stills, and a driver's seat for clips."""
+"""Backgrounds: plain or cluttered backdrops for stills, a car's cabin for clips, and the torso."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def _colour(draws: Draws, low: float, high: float, *, tint: float = 0.18) -> Col
 
 
 def random_cloth(draws: Draws) -> Colour:
-    """The colour of a shirt."""
+    """Choose the colour of a shirt."""
     return _colour(draws, 45, 175, tint=0.35)
 
 
 def backdrop(width: int, height: int, draws: Draws, *, clutter: float = 0.5) -> Uint8:
-    """A wall with a light gradient, and out-of-focus things before it: uint8 (H, W, 3) BGR. `clutter` 0..1."""
+    """Draw a wall with a light gradient and blurred objects: uint8 (H, W, 3) BGR; `clutter` 0..1."""
     picture = _empty(width, height)
     first, second = _colour(draws, 40, 200), _colour(draws, 40, 200)
     share = (
@@ -58,7 +58,7 @@ def backdrop(width: int, height: int, draws: Draws, *, clutter: float = 0.5) -> 
 
 
 def cabin(width: int, height: int, draws: Draws) -> Uint8:
-    """The inside of a car as a camera on the dashboard sees it, driver left out: uint8 (H, W, 3) BGR."""
+    """Draw the empty inside of a car as seen from the dashboard: uint8 (H, W, 3) BGR."""
     picture = _empty(width, height)
     size = np.array([width, height], dtype=np.float64)
     trim, seat, sky = _colour(draws, 38, 62), _colour(draws, 48, 95), _colour(draws, 175, 225, tint=0.06)
@@ -95,7 +95,7 @@ def cabin(width: int, height: int, draws: Draws) -> Uint8:
 
 
 def paint_torso(picture: Uint8, *, centre: tuple[float, float], half: float, cloth: Colour, belt: bool) -> None:
-    """Shoulders under a head, in place. `centre` and `half` are those of the face box, in pixels."""
+    """Paint shoulders under a head, in place; `centre` and `half` of the face box are in pixels."""
 
     def place(points: Curve) -> Curve:
         return np.asarray(points * half + centre)
