@@ -17,12 +17,12 @@ from fer_edge.runtime.cuda_device import CapturedGraph, DeviceInfo, HostBuffer
 
 __all__ = ["CudaPythonDevice", "call", "driver_api"]
 
-_NON_BLOCKING: Final = 1  # CU_STREAM_NON_BLOCKING: no waiting for the default stream
+_NON_BLOCKING: Final = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 _PORTABLE, _DEVICEMAP = 1, 2  # CU_MEMHOSTALLOC_*
 
 
 def driver_api() -> Any:
-    """The driver's binding, wherever this release of cuda-python keeps it.
+    """Import the driver's binding from where this release of cuda-python has it.
 
     Raises:
         ImportError: cuda-python is not installed.
@@ -34,14 +34,14 @@ def driver_api() -> Any:
 
 
 def call(api: Any, name: str, *arguments: Any) -> Any:
-    """Call a driver function and give what it returns beside the status: nothing, a value, or a tuple.
+    """Call a driver function and return its results without the status: None, a value, or a tuple.
 
     Raises:
-        SessionError: any status but success, by its name, or there is no driver.
+        SessionError: any status but success, or no driver.
     """
     try:
         status, *values = getattr(api, name)(*arguments)
-    except RuntimeError as error:  # cuda-python's own: the driver's library is not there
+    except RuntimeError as error:  # cuda-python's error for a missing driver library
         raise SessionError(f"CUDA: {name} cannot be called ({error}); check the NVIDIA driver") from error
     if int(status) != 0:
         named = getattr(status, "name", None) or f"status {int(status)}"
@@ -64,10 +64,10 @@ class _Graph:
 
 
 class CudaPythonDevice:
-    """A device through cuda-python: see `fer_edge.runtime.cuda_device.Device`.
+    """A device through cuda-python (see `Device`).
 
     Args:
-        ordinal: which device.
+        ordinal: index of the device.
 
     Raises:
         SessionError: no driver, or no such device.
@@ -133,13 +133,13 @@ class CudaPythonDevice:
         self._call("cuMemcpyDtoHAsync", target.ctypes.data, pointer, target.nbytes, stream)
 
     def capture(self, stream: int, work: Callable[[], None]) -> CapturedGraph:
-        # Thread-local: what other threads do on the device meanwhile does not break this capture.
+        # Thread-local, so that other threads' calls do not break this capture.
         mode = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", stream, mode)
         try:
             work()
         except BaseException:
-            # Ending it is the only way out of capture mode; the graph of a broken capture is no use.
+            # Only ending the capture leaves capture mode; its graph is unusable.
             with contextlib.suppress(SessionError):
                 self._discard(self._call("cuStreamEndCapture", stream))
             raise

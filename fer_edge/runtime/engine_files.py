@@ -1,8 +1,8 @@
-"""Engine files and the sidecars that say what each is: written beside the plan, which stays as TensorRT wrote it.
+"""Engine files with JSON sidecars; the plan file itself stays as TensorRT wrote it, so NVIDIA's tools open it.
 
-Engines are a cache and not an artifact: `<graph sha>-<gpu>-<flavour version>-<precision>.engine` with a sidecar of the
-same name and ``.json``. The sidecar is held against the graph, the GPU and the TensorRT at hand before the engine is
-deserialised, because a foreign plan may crash the process that loads it.
+Engines are a cache: `<graph sha>-<gpu>-<flavour version>-<precision>.engine`, with a sidecar of the same name plus
+``.json``. The sidecar is compared with the graph, the GPU and the installed TensorRT before the engine is deserialised,
+because a foreign plan may crash the process that loads it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _AMPERE: Final = 80
 
 @dataclass(frozen=True, kw_only=True)
 class EngineTensor:
-    """One input or output, as the graph has it, with the range that the engine was built for.
+    """One input or output of the graph, with the range that the engine was built for.
 
     Attributes:
-        name: as the graph calls it.
+        name: name in the graph.
         dtype: the graph's type; the engine's own may be narrower (int32 for int64 before TensorRT 10).
         min: smallest shape.
-        opt: the shape that it was tuned for.
+        opt: the shape that the engine was tuned for.
         max: largest shape.
     """
 
@@ -69,7 +69,7 @@ class EngineTensor:
         expect(self.dtype in known, "dtype", self.dtype, f"one of {', '.join(known)}")
 
     def spec(self) -> TensorSpec:
-        """As a session states it."""
+        """Return the `TensorSpec` of a session."""
         pairs = tuple(zip(self.min, self.max, strict=True))
         shape = tuple(least if least == most else None for least, most in pairs)
         return TensorSpec(name=self.name, dtype=np.dtype(self.dtype), shape=shape, limits=pairs)
@@ -77,7 +77,7 @@ class EngineTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLayer:
-    """One layer of the finished engine: its name and, where TensorRT tells them, its kind and its outputs' format."""
+    """One layer of the finished engine: its name and, where TensorRT reports them, its kind and its outputs' format."""
 
     name: str
     kind: str = ""
@@ -86,30 +86,30 @@ class EngineLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSidecar:
-    """What an engine is.
+    """Description of an engine.
 
     Attributes:
-        engine_sha256: of the plan.
-        engine_bytes: its size.
-        graph_sha256: the bundle's graph that it stands for.
-        built_from_sha256: the graph that the parser read, after the target's passes.
+        engine_sha256: hash of the plan.
+        engine_bytes: size of the plan.
+        graph_sha256: hash of the bundle's graph.
+        built_from_sha256: hash of the graph that the parser read, after the target's passes.
         part: ``"encoder"``, ``"head"`` or ``"clip"``.
         package: ``"tensorrt"`` or ``"tensorrt_rtx"``.
-        version: of that package, whole.
-        gpu: the GPU that it was built on; None where it was built ahead of time.
-        compute_capabilities: the GPUs that it is for (``87`` is 8.7).
-        hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for the one GPU.
+        version: full version of that package.
+        gpu: the GPU that it was built on; None for an engine built ahead of time.
+        compute_capabilities: compute capabilities of its GPUs (``87`` is 8.7).
+        hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for one GPU model.
         version_compatible: later versions of TensorRT load it too.
-        precision: what it computes in.
-        inputs: with their ranges.
+        precision: precision of its computation.
+        inputs: inputs with their ranges.
         outputs: names of the outputs.
-        workspace_bytes: what tactics might use; None for the builder's own choice.
-        timing_cache_sha256: of the timing cache that the build left; None where there is none.
-        layers: of the finished engine; None where no GPU was there to load it.
-        check: what running it after the build showed, or why it was not run.
-        warnings: what the parser and the builder warned of.
-        built: when, on what, how long.
-        schema: of this file.
+        workspace_bytes: limit for the tactics' memory; None for the builder's choice.
+        timing_cache_sha256: hash of the timing cache after the build; None without one.
+        layers: layers of the finished engine; None where no GPU could load it.
+        check: result of a run after the build, or why it was not run.
+        warnings: warnings of the parser and the builder.
+        built: time, machine and duration of the build.
+        schema: version of this format.
     """
 
     engine_sha256: str
@@ -150,7 +150,7 @@ class EngineSidecar:
         )
 
     def fault(self, library: TensorRtLibrary, device: DeviceInfo, *, graph_sha256: str | None) -> str | None:
-        """Why this engine is not for this graph, this TensorRT or this GPU; None where it is."""
+        """Return why this engine does not fit this graph, TensorRT or GPU; None where it fits."""
         if graph_sha256 is not None and graph_sha256 != self.graph_sha256:
             return f"it was built from the graph {self.graph_sha256[:16]}, not from {graph_sha256[:16]}"
         if self.package != library.package:
@@ -185,14 +185,14 @@ class EngineFile:
 
     @property
     def sidecar_path(self) -> Path:
-        """Where the sidecar lies."""
+        """Path of the sidecar."""
         return _sidecar_path(self.path)
 
     def read(self) -> bytes:
-        """The plan, held against the sidecar.
+        """Read the plan and compare its hash with the sidecar.
 
         Raises:
-            SessionError: it cannot be read, or is not the one that the sidecar describes.
+            SessionError: it cannot be read, or has another hash.
         """
         try:
             plan = self.path.read_bytes()
@@ -204,19 +204,19 @@ class EngineFile:
 
 
 def gpu_slug(gpu: str | None, compute_capabilities: Sequence[int]) -> str:
-    """The GPU in a file name: ``"nvidia-geforce-rtx-4090"``, or ``"sm80-86-89"`` where built ahead of time."""
+    """Return a GPU's part of a file name: ``"nvidia-geforce-rtx-4090"``, or ``"sm80-86-89"`` built ahead of time."""
     if gpu is None:
         return f"sm{'-'.join(map(str, compute_capabilities))}"
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") or "gpu"
 
 
 def engine_name(*, graph_sha256: str, gpu: str, package: str, version: str, precision: str) -> str:
-    """The name of an engine's file."""
+    """Return the name of an engine's file."""
     return f"{graph_sha256}-{gpu}-{package.replace('_', '-')}-{version}-{precision}{ENGINE_ENDING}"
 
 
 def write_engine(folder: Path, plan: bytes, sidecar: EngineSidecar) -> EngineFile:
-    """Write an engine and its sidecar; the sidecar last, so that an engine without one is never taken for whole.
+    """Write an engine, then its sidecar, so that an engine without one is incomplete.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -229,7 +229,7 @@ def write_engine(folder: Path, plan: bytes, sidecar: EngineSidecar) -> EngineFil
 
 
 def write_sidecar(path: Path, sidecar: EngineSidecar) -> EngineFile:
-    """Write, or replace, the sidecar of an engine.
+    """Write or replace the sidecar of an engine.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -239,16 +239,16 @@ def write_sidecar(path: Path, sidecar: EngineSidecar) -> EngineFile:
 
 
 def read_engine(path: Path) -> EngineFile:
-    """An engine by its path, with its sidecar; the plan itself is not read yet.
+    """Open an engine by its path and read its sidecar; the plan is read by `EngineFile.read`.
 
     Raises:
-        SessionError: no engine there, no sidecar, or one that cannot be understood.
+        SessionError: no such engine, no sidecar, or an invalid one.
     """
     place = _sidecar_path(path)
     if not path.is_file():
-        raise SessionError(f"there is no engine {path}")
+        raise SessionError(f"{path}: got no file, expected an engine; build it first")
     if not place.is_file():
-        raise SessionError(f"{path} has no sidecar {place.name}, so nothing says what it is; build it again")
+        raise SessionError(f"{path} has no sidecar {place.name}; build the engine again")
     try:
         return EngineFile(path=path, sidecar=decode(EngineSidecar, read_json(place)))
     except InputError as error:
@@ -258,13 +258,13 @@ def read_engine(path: Path) -> EngineFile:
 def fitting_engines(
     folder: Path, *, graph_sha256: str, library: TensorRtLibrary, device: DeviceInfo
 ) -> tuple[list[EngineFile], list[str]]:
-    """A folder's engines for a graph that this TensorRT loads on this GPU, and what speaks against the others.
+    """List a folder's engines for a graph that fit this TensorRT and GPU, and the faults of the others.
 
     Args:
-        folder: of engines.
-        graph_sha256: the bundle's graph.
-        library: the TensorRT that is to load them.
-        device: the GPU that is to run them.
+        folder: folder of engines.
+        graph_sha256: hash of the bundle's graph.
+        library: the installed TensorRT.
+        device: the GPU.
     """
     fitting, faults = [], []
     for path in sorted(folder.glob(f"{graph_sha256}-*{ENGINE_ENDING}")):
@@ -284,17 +284,17 @@ def fitting_engines(
 def find_engine(
     where: Path, *, graph_sha256: str, library: TensorRtLibrary, device: DeviceInfo, build: str = ""
 ) -> EngineFile:
-    """The engine for a graph on this machine: the file itself, or the one that fits in a folder.
+    """Find the engine for a graph on this machine: the named file, or the one that fits in a folder.
 
     Args:
         where: an engine's file, or a folder of engines.
-        graph_sha256: the bundle's graph.
-        library: the TensorRT that is to load it.
-        device: the GPU that is to run it.
-        build: the command that builds what is missing, for the message.
+        graph_sha256: hash of the bundle's graph.
+        library: the installed TensorRT.
+        device: the GPU.
+        build: the command that builds a missing engine, for the message.
 
     Raises:
-        SessionError: none fits (each that is there is named, with what speaks against it), or several do.
+        SessionError: none fits (the message lists each one's fault), or several do.
     """
     cure = f". Build it with: {build}" if build else ""
     if where.is_file():
@@ -307,8 +307,8 @@ def find_engine(
         names = ", ".join(engine.path.name for engine in fitting)
         raise SessionError(f"{where} holds several engines for this graph and GPU: {names}; name the one to run")
     if not fitting:
-        said = "; ".join(faults) or f"there is none for the graph {graph_sha256[:16]}"
-        raise SessionError(f"no engine for {library.title} on {device.name} in {where}: {said}{cure}")
+        listed = "; ".join(faults) or f"there is none for the graph {graph_sha256[:16]}"
+        raise SessionError(f"no engine for {library.title} on {device.name} in {where}: {listed}{cure}")
     return fitting[0]
 
 

@@ -1,8 +1,8 @@
 """CUDA memory and streams through PyCUDA (2024.1 and later); never through `pycuda.autoinit`.
 
-PyCUDA's own bookkeeping decides two things here, both read in its source (2025.1): detaching a primary context pops
-nothing and, on another thread than the one that retained it, releases nothing, so the context is retained once a device
-and kept to the process's end; and it wraps no stream capture, so a session through it runs without CUDA graphs.
+Two limits of PyCUDA (read in the source of 2025.1): detaching a primary context on another thread than the one that
+retained it releases nothing, so the context is retained once per device until the process ends; and PyCUDA wraps no
+stream capture, so its sessions run without CUDA graphs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def _primary_context(ordinal: int) -> Any:
 
 
 class PyCudaDevice:
-    """A device through PyCUDA: see `fer_edge.runtime.cuda_device.Device`.
+    """A device through PyCUDA (see `Device`).
 
     Args:
-        ordinal: which device.
+        ordinal: index of the device.
 
     Raises:
         SessionError: no driver, or no such device.
@@ -54,7 +54,7 @@ class PyCudaDevice:
                 raise SessionError(f"CUDA device {ordinal} is not there; this machine has {count}, counted from 0")
             self._info = _describe(pycuda.driver.Device(ordinal))
             self._context: Any | None = _primary_context(ordinal)
-        # PyCUDA frees a stream or an allocation when its object goes, so the objects stay until they are given back.
+        # PyCUDA frees a stream or an allocation with its Python object, so the objects are kept here until then.
         self._streams: dict[int, Any] = {}
         self._allocations: dict[int, Any] = {}
 
@@ -75,7 +75,7 @@ class PyCudaDevice:
 
     def create_stream(self) -> int:
         with _explained("creating a stream"):
-            stream = pycuda.driver.Stream(1)  # CU_STREAM_NON_BLOCKING: no waiting for the default stream
+            stream = pycuda.driver.Stream(1)  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
         handle = int(stream.handle)
         self._streams[handle] = stream
         return handle

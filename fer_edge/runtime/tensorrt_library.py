@@ -1,6 +1,6 @@
-"""TensorRT or TensorRT-RTX, whichever is asked for: the module, its row in the table of flavours, and its log.
+"""TensorRT or TensorRT-RTX: the module, its row in the table of flavours, and its log.
 
-The two modules share their names, so everything that uses them takes a `TensorRtLibrary` and asks its row what it has.
+Both modules have the same API, so code that uses them takes a `TensorRtLibrary` and reads the differences in its row.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _DTYPES: Final = {
 
 
 class MessageLog:
-    """What TensorRT says at the level of a warning or above, from whatever thread.
+    """TensorRT's warnings and errors, from any thread.
 
-    TensorRT keeps to the first logger that it is given, so there is one a library and a process.
+    TensorRT keeps the first logger that it gets, so there is one per library and process.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class MessageLog:
         self._listeners: list[list[tuple[bool, str]]] = []
 
     def write(self, *, error: bool, message: str) -> None:
-        """Take a message down."""
+        """Pass a message to all listeners."""
         with self._lock:
             for heard in self._listeners:
                 heard.append((error, " ".join(message.split())))
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[Messages]:
-        """What is said while the block runs."""
+        """Collect the messages logged while the block runs."""
         heard: list[tuple[bool, str]] = []
         with self._lock:
             self._listeners.append(heard)
@@ -62,7 +62,7 @@ class MessageLog:
 
 
 class Messages:
-    """What was heard."""
+    """Messages that were collected."""
 
     def __init__(self, heard: list[tuple[bool, str]]) -> None:
         self._heard = heard
@@ -78,8 +78,8 @@ class Messages:
         return tuple(dict.fromkeys(message for error, message in self._heard if error))
 
     def reason(self) -> str:
-        """The errors in one line, for a message of our own."""
-        return "; ".join(self.errors) or "it does not say why"
+        """Return the errors on one line, for an error message."""
+        return "; ".join(self.errors) or "no reason given"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +89,10 @@ class TensorRtLibrary:
     Attributes:
         package: ``"tensorrt"`` or ``"tensorrt_rtx"``.
         version: its ``__version__``.
-        flavour: what it accepts.
+        flavour: its row in the table of flavours.
         module: the module itself.
-        logger: to be handed to every object of it that wants one.
-        log: where the logger writes.
+        logger: the logger for its objects.
+        log: collects the logger's messages.
     """
 
     package: Package
@@ -108,15 +108,15 @@ class TensorRtLibrary:
         return f"{self.package} {self.version}"
 
 
-_LOADED: dict[Package, TensorRtLibrary] = {}  # one a module, because TensorRT keeps to the first logger
+_LOADED: dict[Package, TensorRtLibrary] = {}  # one per module, because TensorRT keeps its first logger
 
 
 def load_tensorrt(package: Package) -> TensorRtLibrary:
     """Import TensorRT.
 
     Raises:
-        MissingPackageError: it is not installed; the message says how to get it here.
-        SessionError: it is installed but cannot be used, or is older than what is supported.
+        MissingPackageError: it is not installed; the message has the command for this machine.
+        SessionError: it cannot be imported, or is older than the oldest supported version.
     """
     try:
         module = importlib.import_module(package)
@@ -124,7 +124,7 @@ def load_tensorrt(package: Package) -> TensorRtLibrary:
         if error.name not in (None, package):
             raise SessionError(f"{package} is installed but cannot be imported: {error}") from error
         raise MissingPackageError(f"{package} is not installed. {_cure(package)}") from error
-    if not hasattr(module, "__version__"):  # a folder of type stubs alone imports as an empty namespace
+    if not hasattr(module, "__version__"):  # a folder of type stubs imports as an empty namespace
         raise MissingPackageError(f"{package} is not installed, only its type stubs are. {_cure(package)}")
     loaded = _LOADED.get(package)
     if loaded is not None and loaded.module is module:
@@ -142,7 +142,7 @@ def load_tensorrt(package: Package) -> TensorRtLibrary:
 
 
 def numpy_dtype(kind: Any) -> np.dtype[Any]:
-    """The numpy type of a TensorRT `DataType`; not by `tensorrt.nptype`, which asks numpy 2 for names it has dropped.
+    """Return the numpy type of a TensorRT `DataType` (`tensorrt.nptype` uses names that numpy 2 dropped).
 
     Raises:
         SessionError: numpy has no such type.
@@ -171,7 +171,5 @@ def _cure(package: Package) -> str:
     if package == "tensorrt_rtx":
         return "Install it with: pip install 'fer-edge[rtx]'"
     if platform.machine() == "aarch64" and Path("/etc/nv_tegra_release").exists():
-        return (
-            "JetPack brings it: sudo apt-get install python3-libnvinfer, in an environment with --system-site-packages"
-        )
+        return "JetPack has it: sudo apt-get install python3-libnvinfer, in an environment with --system-site-packages"
     return "It comes from NVIDIA, not from PyPI: JetPack, its apt repository or its SDK"

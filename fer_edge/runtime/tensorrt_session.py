@@ -31,31 +31,31 @@ _log = logging.getLogger(__name__)
 
 
 class TensorRtEngine:
-    """An engine that is loaded, as `fer_edge.runtime.device_session.DeviceEngine`. The device's context is current.
+    """A loaded engine (`DeviceEngine`); the device's context must be current.
 
-    TensorRT-RTX compiles kernels when a shape is first seen; what it compiled is kept beside the engine, in a file that
-    ends in ``.runtime-cache``, and given to the next process. A cache that cannot be read or written costs time alone.
+    TensorRT-RTX compiles kernels at the first run of a shape. They are kept beside the engine, in a file that ends in
+    ``.runtime-cache``, for the next process; a cache that cannot be read or written costs time only.
 
     Args:
-        library: the TensorRT that loads it.
-        file: the engine with its sidecar, already held against this machine (`find_engine`).
+        library: the installed TensorRT.
+        file: the engine with its sidecar, already checked for this machine (`find_engine`).
 
     Raises:
-        SessionError: the plan is not what the sidecar says, or TensorRT refuses it.
+        SessionError: the plan does not match the sidecar, or TensorRT refuses it.
     """
 
     def __init__(self, library: TensorRtLibrary, file: EngineFile) -> None:
         self._library, self._file = library, file
         plan = file.read()
-        with library.log.listen() as said:
+        with library.log.listen() as messages:
             runtime: tensorrt.Runtime = library.module.Runtime(library.logger)
             if file.sidecar.version_compatible:
-                runtime.engine_host_code_allowed = True  # such a plan carries the runtime of its own version
+                runtime.engine_host_code_allowed = True  # such a plan contains its version's runtime
             if library.flavour.just_in_time:
                 _check_validity(library, runtime, plan, file.path)
             engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise SessionError(f"{library.title} refuses {file.path}: {said.reason()}")
+            raise SessionError(f"{library.title} refuses {file.path}: {messages.reason()}")
         self._runtime: tensorrt.Runtime | None = runtime
         self._engine: tensorrt.ICudaEngine | None = engine
         self._cache: Any | None = None
@@ -70,20 +70,20 @@ class TensorRtEngine:
 
     def create_program(self) -> _Program:
         assert self._engine is not None
-        with self._library.log.listen() as said:
+        with self._library.log.listen() as messages:
             if self._config is not None:
                 context = self._engine.create_execution_context(self._config)
             else:
                 context = self._engine.create_execution_context()
         if context is None:
-            raise SessionError(f"{self._library.title} has no execution context left to give: {said.reason()}")
+            raise SessionError(f"{self._library.title} has no execution context left to give: {messages.reason()}")
         return _Program(self._library, context, self.inputs, self.outputs)
 
     def layers(self) -> tuple[EngineLayer, ...]:
-        """What TensorRT made of the graph, as its engine inspector tells it.
+        """List the engine's layers as the engine inspector reports them.
 
         Raises:
-            SessionError: the inspector does not speak JSON as documented.
+            SessionError: the inspector's answer is not the documented JSON.
         """
         assert self._engine is not None
         inspector: tensorrt.EngineInspector = self._engine.create_engine_inspector()
@@ -92,7 +92,7 @@ class TensorRtEngine:
 
     def close(self) -> None:
         self._save_cache()
-        # The order matters: TensorRT's objects hold no references to what they came from.
+        # In this order: TensorRT's objects hold no references to the objects that created them.
         self._config = self._cache = None
         self._engine = None
         self._runtime = None
@@ -114,7 +114,7 @@ class TensorRtEngine:
         return tuple(inputs), tuple(outputs)
 
     def _runtime_config(self, engine: Any) -> Any:
-        """Kernels for the shape at hand at once, so that a captured graph does not keep the stand-ins."""
+        """Compile a shape's kernels at its first run, so that a captured graph never holds fallback kernels."""
         trt = self._library.module
         config = engine.create_runtime_config()
         config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures copies and kernels as one
@@ -123,7 +123,7 @@ class TensorRtEngine:
         place = self._cache_path()
         with contextlib.suppress(OSError):
             if not self._cache.deserialize(place.read_bytes()):
-                _log.info("%s is of another driver or version and is made anew", place)
+                _log.info("%s is of another driver or version and is replaced", place)
         config.set_runtime_cache(self._cache)
         return config
 
@@ -155,11 +155,11 @@ class _Program:
 
     def prepare(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         context = self._open()
-        with self._library.log.listen() as said:
+        with self._library.log.listen() as messages:
             for spec in self._inputs:
                 if not context.set_input_shape(spec.name, shapes[spec.name]):
                     raise SessionError(
-                        f"TensorRT refuses the shape {shapes[spec.name]} of {spec.name}: {said.reason()}"
+                        f"TensorRT refuses the shape {shapes[spec.name]} of {spec.name}: {messages.reason()}"
                     )
             if unset := context.infer_shapes():
                 raise SessionError(f"TensorRT cannot tell the outputs' shapes without {', '.join(unset)}")
@@ -171,9 +171,9 @@ class _Program:
 
     def enqueue(self, stream: int) -> None:
         context = self._open()
-        with self._library.log.listen() as said:
+        with self._library.log.listen() as messages:
             if not context.execute_async_v3(stream):
-                raise SessionError(f"{self._library.title} failed while running: {said.reason()}")
+                raise SessionError(f"{self._library.title} failed while running: {messages.reason()}")
 
     def capture_fault(self, stream: int) -> str | None:
         if not self._library.flavour.just_in_time:
@@ -191,16 +191,16 @@ class _Program:
 
 
 def open_engine(file: EngineFile, library: TensorRtLibrary, device: Device, **options: Any) -> DeviceSession:
-    """An engine that was found (`find_engine`) as a session, which closes the device with itself.
+    """Open an engine found by `find_engine` as a session, which closes the device when it closes.
 
     Args:
         file: the engine.
-        library: the TensorRT that loads it.
+        library: the installed TensorRT.
         device: opened for this session.
-        options: as `DeviceSession` takes them.
+        options: options of `DeviceSession`.
 
     Raises:
-        SessionError: TensorRT refuses it; the device is closed then.
+        SessionError: TensorRT refuses it; the device is then closed.
     """
     try:
         with device.current():
@@ -214,19 +214,19 @@ def open_engine(file: EngineFile, library: TensorRtLibrary, device: Device, **op
 def open_engine_session(
     where: Path, *, graph_sha256: str, package: Package, build: str = "", contexts: int = 2, ordinal: int = 0
 ) -> DeviceSession:
-    """The engine of a graph on this machine, as a session.
+    """Open the engine of a graph on this machine as a session.
 
     Args:
         where: the engine's file, or a folder of engines.
-        graph_sha256: the bundle's graph that it stands for.
+        graph_sha256: hash of the bundle's graph.
         package: the TensorRT that runs it.
         build: the command that builds a missing one, for the message.
-        contexts: execution contexts, and so threads that run at once.
-        ordinal: which CUDA device.
+        contexts: execution contexts, which is the number of concurrent runs.
+        ordinal: index of the CUDA device.
 
     Raises:
-        MissingPackageError: TensorRT, or what drives the device, is not installed.
-        SessionError: no GPU, no engine that fits, or TensorRT refuses it.
+        MissingPackageError: TensorRT or the CUDA package is not installed.
+        SessionError: no GPU, no fitting engine, or TensorRT refuses it.
     """
     library = load_tensorrt(package)
     device = open_device(ordinal)
@@ -239,10 +239,10 @@ def open_engine_session(
 
 
 def read_layers(text: str) -> tuple[EngineLayer, ...]:
-    """The layers in what the engine inspector says as JSON: names alone, or objects, by how the engine was built.
+    """Parse the engine inspector's JSON, in which layers are names or objects, depending on the build.
 
     Raises:
-        SessionError: it is no JSON, or holds no layers.
+        SessionError: no JSON, or no layers in it.
     """
     try:
         listed = json.loads(text)["Layers"]
@@ -257,13 +257,13 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
 
 
 def _format(layer: Mapping[str, Any]) -> str:
-    """What a layer's outputs look like: one key up to TensorRT 10, two since 11."""
+    """Return the format of a layer's outputs: one key up to TensorRT 10, two since 11."""
     outputs = layer.get("Outputs", ())
-    said = [
+    formats = [
         output.get("Format/Datatype") or f"{output.get('DataType', '')} {output.get('Format', '')}"
         for output in outputs
     ]
-    return ", ".join(part.strip() for part in said)
+    return ", ".join(part.strip() for part in formats)
 
 
 def _sizes(dims: Any) -> Shape:
@@ -271,12 +271,10 @@ def _sizes(dims: Any) -> Shape:
 
 
 def _check_validity(library: TensorRtLibrary, runtime: Any, plan: bytes, path: Path) -> None:
-    with library.log.listen() as said:
+    with library.log.listen() as messages:
         validity, diagnostics = runtime.get_engine_validity(plan)
     kinds = library.module.EngineValidity
     if validity == kinds.INVALID:
-        raise SessionError(
-            f"{library.title} says that {path} is not valid on this GPU ({diagnostics}): {said.reason()}"
-        )
+        raise SessionError(f"{library.title}: {path} is not valid on this GPU ({diagnostics}): {messages.reason()}")
     if validity == kinds.SUBOPTIMAL:
-        _log.warning("%s says that %s runs on this GPU below its best (%s)", library.title, path, diagnostics)
+        _log.warning("%s: %s runs on this GPU below its best speed (%s)", library.title, path, diagnostics)
