@@ -51,12 +51,14 @@ def _parts(report: DatasetReport) -> Iterator[Table | str]:
         columns=("split", "used to", "images", *classes),
         rows=[(split.name, split.role, split.n, *split.classes.values()) for split in report.splits],
     )
+    yield ""
     yield Table(
         columns=("split", "repeated", "contradictory", "leaked"),
         rows=[(split.name, split.repeated, split.contradictory, split.leaked) for split in report.splits],
         caption="repeated: an identical image is earlier in the split; leaked: it is in the training split\n"
         f"contradictory: groups of identical images with more than one label; {report.contradictory} in total",
     )
+    yield ""
     if any(split.subjects for split in report.splits):
         yield "subjects: " + ", ".join(f"{split.subjects} in {split.name}" for split in report.splits)
     if any(split.with_votes for split in report.splits):
