@@ -20,6 +20,7 @@ __all__ = [
     "INPUT_PATH",
     "OUTPUT_FILE",
     "OUTPUT_FOLDER",
+    "RUN_FOLDER",
     "STDOUT",
     "TEXT",
     "Number",
@@ -103,6 +104,19 @@ class _Output(_InputPath):
         return path
 
 
+class _RunFolder(_InputPath):
+    """The folder of a training run: absent or empty, or any folder with ``--resume``. It is never replaced."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        resuming = ctx is not None and ctx.params.get("resume")
+        if os.path.lexists(path) and (not path.is_dir() or (any(path.iterdir()) and not resuming)):
+            raise OutputError(f"{path} already holds files; choose another --out, or continue its run with --resume")
+        return path
+
+
 class _JsonFile(_Output):
     """``-`` for standard output, or a file; its ending is checked, so that no argument is taken for it by mistake."""
 
@@ -138,6 +152,7 @@ DATA_SPEC: Final = _DataSpec()
 INPUT_PATH: Final = _InputPath()
 OUTPUT_FILE: Final = _Output(folder=False)
 OUTPUT_FOLDER: Final = _Output(folder=True)
+RUN_FOLDER: Final = _RunFolder()
 
 
 def integer(low: int, high: int) -> Number:
@@ -248,5 +263,5 @@ split: Final = option(
     "--split", click.Choice(["choose", "report"]), "PublicTest, or PrivateTest (logged).", default="choose"
 )
 private_log: Final = option("--private-log", INPUT_PATH, "Log of PrivateTest evaluations.", metavar="FILE")
-resume: Final = flag("--resume", "Continue the interrupted run in --out.")
+resume: Final = click.option("--resume", is_flag=True, is_eager=True, help="Continue the interrupted run in --out.")
 whole_frame: Final = flag("--whole-frame", "The frames are face crops: detect no faces.")

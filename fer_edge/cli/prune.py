@@ -29,7 +29,7 @@ __all__ = ["command"]
 )
 @options.option("--sparsity", click.Choice(["2:4"]), "Zeros that a sparse tensor core skips.")
 @options.dataset("Data set to fine-tune on, as for train.")
-@options.option("--out", options.INPUT_PATH, "Folder of the new run.  [default: PARENT-pruned]", metavar="RUN")
+@options.option("--out", options.RUN_FOLDER, "Folder of the new run.  [default: PARENT-pruned]", metavar="RUN")
 @options.recipe(None, "A TOML file instead of the built-in settings.")
 @options.settings("steps=3")
 @options.option(

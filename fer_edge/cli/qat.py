@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.command(name="qat")
 @click.argument("source", metavar="RUN|BUNDLE", type=options.TEXT)
 @options.dataset("Data set to fine-tune on, as for train.")
-@options.option("--out", options.INPUT_PATH, "Folder of the new run: new or empty.", metavar="RUN", required=True)
+@options.option("--out", options.RUN_FOLDER, "Folder of the new run: new or empty.", metavar="RUN", required=True)
 @options.recipe(None, "A TOML file instead of the built-in settings.")
 @options.settings("optimiser.epochs=3")
 @options.resume

@@ -21,7 +21,7 @@ __all__ = ["command"]
 @click.command(name="train")
 @click.argument("recipe", type=options.TEXT)
 @options.dataset("Data set, for example fer2013:PATH or folder:PATH.")
-@options.option("--out", options.INPUT_PATH, "Folder of the run: new or empty.", metavar="RUN", required=True)
+@options.option("--out", options.RUN_FOLDER, "Folder of the run: new or empty.", metavar="RUN", required=True)
 @options.settings("optimiser.epochs=30")
 @options.option("--init", options.TEXT, "Start from these weights.", metavar="RUN|BUNDLE")
 @options.option("--teacher teachers", options.TEXT, "Distil from it; repeatable.", metavar="RUN|BUNDLE", multiple=True)

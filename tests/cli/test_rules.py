@@ -137,6 +137,18 @@ class TestOutputs:
         allowed = doing(name, lambda: done.append("work"), parameter.opts[0], target, "--overwrite")
         assert (allowed.exit_code, done) == (0, ["work"]), allowed.output
 
+    @pytest.mark.parametrize("name", ["train", "prune", "qat"])
+    def test_a_run_goes_into_no_folder_that_holds_files(
+        self, name: str, tmp_path: Path, doing: Callable[..., Result]
+    ) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "letters.txt").write_text("mine")
+        done: list[str] = []
+        refused = doing(name, lambda: done.append("work"), "--overwrite", "--out", tmp_path / "run")
+        assert (refused.exit_code, "with --resume" in refused.stderr, done) == (1, True, [])
+        assert doing(name, lambda: done.append("work"), "--out", tmp_path / "run", "--resume").exit_code == 0
+        assert done == ["work"]
+
     @pytest.mark.parametrize("place", ["file/inside.json", "folder.json", "pipe.json"])
     def test_a_place_that_cannot_be_written_is_refused(self, place: str, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
