@@ -1,9 +1,9 @@
-"""What of a teacher is worth following: one small student trained by each method on the same faces and seeds.
+"""Compare distillation methods: one small student trained by each method on the same faces and seeds.
 
     python bench/distillation.py --data fer2013:PATH --out runs/distillation --report bench/results/distillation
 
-First stage only (the frame encoder and the temporary classifier); measured on PublicTest without its leaked rows, whose
-best epoch is taken. What is done stands in --out: the same command goes on where it was broken off.
+First stage only (frame encoder and temporary classifier); the best epoch on PublicTest without its leaked rows is
+measured. Finished students are kept in --out: the same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "KD, T = 2, activation maps": {"distil_temperature": 2.0, "distil_maps": 1.0},
     "decoupled KD, T = 2": {"distil_temperature": 2.0, "distil_form": "dkd", "distil_beta": 2.0},
 }
-"""What each method sets in the recipe's `loss`; the first has no teacher."""
+"""Settings of each method in the recipe's `loss`; the first has no teacher."""
 
 
 Student: TypeAlias = tuple[np.ndarray[Any, Any], dict[str, Any]]
@@ -62,7 +62,7 @@ Student: TypeAlias = tuple[np.ndarray[Any, Any], dict[str, Any]]
 
 
 def reduced(dataset: Dataset, rows: int) -> Dataset:
-    """So many training rows, drawn once and for all, and the rows to choose on that do not stand among all of them."""
+    """Draw a fixed sample of training rows, and drop the rows to choose on that are also in training."""
     train, choose = dataset.split("train"), dataset.split("choose")
     if not 0 < rows <= len(train):
         raise InputError(f"--rows must lie between 1 and the {len(train)} training rows; got {rows}")
@@ -80,7 +80,7 @@ def trained_student(
     *,
     taught_by: str | None = None,
 ) -> Student:
-    """Train one student, or go on with it, or read what it came to: logits float32 (N, classes), and facts.
+    """Train, resume or read one student: logits float32 (N, classes), and facts.
 
     `taught_by` is the hash of the bundle that `teachers` are, which a folder's students must share.
     """
@@ -112,7 +112,7 @@ def trained_student(
 def measured(
     logits: np.ndarray[Any, Any], first: np.ndarray[Any, Any], choose: StillSet, **facts: Any
 ) -> dict[str, Any]:
-    """One student's figures, and how they differ from those of the student without a teacher."""
+    """Measure one student, and its differences to the student without a teacher."""
     probabilities, before = softmax(logits), softmax(first)
     report = accuracy_report(probabilities, choose.labels, dataset="fer2013", split=choose.name)
     own = probabilities[np.arange(len(choose)), choose.labels]
@@ -129,7 +129,7 @@ def measured(
 
 
 def ask_once(recipe: TrainRecipe, dataset: Dataset, teachers: Teachers, views: int, report: Reporter) -> None:
-    """Ask the teacher of every view for all that any method wants to hear, so that none of them asks again."""
+    """Compute and cache every teacher output that any method needs, for every view."""
     everything = replace(recipe.loss, distil_views=views, distil_features=1.0, distil_regions=1.0, distil_maps=1.0)
     peers = Processes(rank=0, world=1, device=torch.device("cpu"))
     train = DeviceFaces.load(dataset.split("train"), recipe.preprocess, recipe.loss, peers.device, classes=7)
@@ -148,7 +148,7 @@ def students(
     out: Path,
     report: Reporter,
 ) -> dict[tuple[str, int], Student]:
-    """Every student, by method and seed: its logits, and facts."""
+    """Train every student: logits and facts by method and seed."""
     teachers = Teachers([StillClassifier(teacher.load_model())])
     views, found = recipe.optimiser.epochs, {}
     if set(methods) - {FIRST}:
@@ -166,7 +166,7 @@ def students(
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What every student is given.
+    """Data, teacher and recipe that all students share.
 
     Attributes:
         data: the data set's spec.
@@ -185,7 +185,7 @@ class Budget:
     seeds: tuple[int, ...]
 
     def spend(self, methods: Collection[str], out: Path) -> dict[str, Any]:
-        """Train the students, or find them in `out`; the result as JSON where all methods are among them."""
+        """Train the students, or read them from `out`; return the result as JSON."""
         if self.data is None:
             raise InputError("--data is missing: expected a data set, for example fer2013:PATH")
         recipe = override(load_recipe(TrainRecipe, self.recipe, room="train"), self.settings)
@@ -207,7 +207,7 @@ class Budget:
         return self.result(recipe, dataset, results)
 
     def result(self, recipe: TrainRecipe, dataset: Dataset, results: list[dict[str, Any]]) -> dict[str, Any]:
-        """The JSON: what was spent, on what, and what came of it."""
+        """Make the JSON: budget, data and results."""
         train, choose = dataset.split("train"), dataset.split("choose")
         batch = min(recipe.optimiser.batch_size, len(train))
         return {
@@ -258,10 +258,10 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The page beside the JSON, drawn from it alone."""
+    """Render the page from the JSON."""
     budget = result["budget"]
     lines = [
-        "# What of a teacher is worth following",
+        "# Distillation methods compared",
         "",
         f"    {result['command']}",
         "",
@@ -270,11 +270,11 @@ def markdown(result: dict[str, Any]) -> str:
         f"split, {budget['epochs']} epochs, {budget['steps']} steps of {budget['batch_size']} faces, the first stage "
         "alone; "
         f"seeds: {', '.join(str(seed) for seed in budget['seeds'])}. Measured on the {budget['choose_rows']:,} rows of "
-        f"{budget['choose']} that do not also stand in training, whose best epoch is taken. A budget this small says "
-        "how quickly a student learns by each method, not how good it becomes. Labels are softened by the FER+ votes "
-        "of their rows in all of them (`loss.votes_weight`); a teacher weighs "
-        f"{budget['distil_weight']:g} of the loss. McNemar's p is of two networks, not of two methods: another seed "
-        "may move a student by as much as the methods differ.",
+        f"{budget['choose']} that are not in training too; the best epoch on them is taken. A budget this small shows "
+        "how quickly a student learns by each method, not its final accuracy. All methods soften the labels by the "
+        "FER+ votes of their rows (`loss.votes_weight`); the teacher's share is "
+        f"{budget['distil_weight']:g} of the loss. McNemar's p compares two networks, not two methods: another seed "
+        "can change a student by as much as the methods differ.",
         "",
         table(result).to_markdown(),
         "![Top-1 by method](distillation.png)",

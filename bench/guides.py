@@ -33,7 +33,7 @@ ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def filled(text: str) -> str:
-    """A guide's text with every table as its result file has it.
+    """Fill every table of a guide's text from its result file.
 
     Raises:
         InputError: a result file is missing or damaged, or a table has no end.
@@ -47,7 +47,7 @@ def filled(text: str) -> str:
 
 
 def bench(path: Path, shown: str | None) -> str:
-    """The verdicts of a bench JSON, of all its variants or those of a list: ``fp32,int8@cpu``."""
+    """Tabulate a bench JSON against FP32, all its variants or those of a list: ``fp32,int8@cpu``."""
     report = _shown(path, shown)
     device, packages = report.device, report.device["packages"]
     engines = ", ".join(f"{package} {packages[package]}" for package in ("onnxruntime", "openvino"))
@@ -56,7 +56,7 @@ def bench(path: Path, shown: str | None) -> str:
 
 
 def costs(path: Path, shown: str | None) -> str:
-    """What the variants of a bench JSON cost, stage by stage."""
+    """Tabulate the cost of the variants of a bench JSON by stage."""
     return cost_table(_shown(path, shown)).to_markdown()
 
 
@@ -70,7 +70,7 @@ def _shown(path: Path, shown: str | None) -> BenchReport:
 
 
 def qat(path: Path, name: str | None) -> str:
-    """A shipped bundle quantized after training, and the training of its INT8 forms in a `fer-edge calibrate` JSON."""
+    """Tabulate a shipped bundle quantized after training beside its INT8 forms of a `fer-edge calibrate` JSON."""
     shipped, result = Bundle.open(name or "").manifest, read_json(path)
     rows = [
         (
@@ -102,14 +102,14 @@ def qat(path: Path, name: str | None) -> str:
 
 
 def pruning(path: Path, measure: str | None) -> str:
-    """One measure of a pruning curve."""
+    """Tabulate one measure of a pruning curve."""
     from pruning_curve import table  # beside this file
 
     return table(read_json(path), measure or "").to_markdown()
 
 
 def lstm_forms(path: Path, _: str | None) -> str:
-    """The forms of the LSTM in time, over the loop's."""
+    """Tabulate the times of the LSTM's forms over the loop's."""
 
     def ratios(row: dict[str, Any]) -> str:
         forms = row["forms"].values()
@@ -127,14 +127,14 @@ def lstm_forms(path: Path, _: str | None) -> str:
 
 
 def lstm_int8(path: Path, _: str | None) -> str:
-    """The forms of the LSTM in one INT8 encoder."""
+    """Tabulate the forms of the LSTM in one INT8 encoder."""
     from lstm_int8 import table  # beside this file
 
     return table(read_json(path)).to_markdown()
 
 
 def candidates(path: Path, _: str | None) -> str:
-    """Ways to quantize, on which rows they were compared, and which are taken."""
+    """Tabulate ways to quantize, with the rows they were compared on and the choice."""
     result = read_json(path)
     rows, parent = result["rows"], result["parent"]
     taken = ", ".join(f"`{form}` takes **{name}**" for form, name in result["chosen"].items())

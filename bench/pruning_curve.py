@@ -1,9 +1,9 @@
-"""Accuracy against multiply-accumulates of a pruned network, by the importance that its filters are ranked by.
+"""Measure accuracy over multiply-accumulates of a pruned network, by the importance that ranks its filters.
 
     python bench/pruning_curve.py full --data fer2013:PATH --out bench/results/pruning
 
-Writes NAME.json after every point, then NAME.md and NAME.png; the same command goes on where it was broken off. Judged
-on the split to choose on (FER2013: PublicTest) without the rows that also stand in the training split.
+Writes NAME.json after every point, then NAME.md and NAME.png; the same command resumes an interrupted run. Evaluated
+on the split to choose on (FER2013: PublicTest) without the rows that are also in the training split.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MEASURES = {"top1_head": "own head, cut down", "top1_linear": "linear classifier
 
 
 def begun(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """The result to go on with, if there is one.
+    """Read the result to resume, if there is one.
 
     Raises:
         InputError: it was measured otherwise.
@@ -46,7 +46,9 @@ def begun(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     found = read_json(path)
     for name, value in asked.items():
         if found.get(name) != value:
-            raise InputError(f"{path} was measured with another {name}; choose another --out or remove it")
+            raise InputError(
+                f"{path}: got another {name} than measured before, expected the same; choose another --out or remove it"
+            )
     return dict(found)
 
 
@@ -72,7 +74,7 @@ def extend(
 
 
 def measured(result: dict[str, Any]) -> list[str]:
-    """The measures that a result has."""
+    """Return the measures that a result has."""
     return [name for name in MEASURES if result["points"] and result["points"][0][name] is not None]
 
 
@@ -88,7 +90,7 @@ def table(result: dict[str, Any], measure: str) -> Table:
 
 
 def sizes(result: dict[str, Any]) -> Table:
-    """Tabulate what was left of the network at every point."""
+    """Tabulate the size of the network at every point."""
     return Table.of(
         result["points"],
         {
@@ -102,13 +104,13 @@ def sizes(result: dict[str, Any]) -> Table:
 
 
 def markdown(result: dict[str, Any], name: str) -> str:
-    """The tables, every figure the result's."""
+    """Render the page from the result."""
     budget, parent = result["budget"], result["parent_point"]
     tuning = f"{budget['epochs']} epochs of {budget['tuning_rows']:,} faces" if budget["epochs"] else "none"
     lines = [
         f"# Pruning {name}: accuracy against multiply-accumulates",
         "",
-        f"Top-1 on {result['split']} ({result['n']:,} rows, those that also stand in training left out), T = 1. One "
+        f"Top-1 on {result['split']} ({result['n']:,} rows, without those that are also in training), T = 1. One "
         "pruning from the unpruned parent a point; statistics of the batch normalisations and the linear classifier "
         f"refitted to {budget['refit_rows']:,} training faces; gradients, where the measure takes them, on "
         f"{result['recipe']['importance_rows']:,}; channels in multiples of {result['recipe']['round_to']}; "
@@ -175,10 +177,10 @@ def main(
     runs: Path | None,
     device: str,
 ) -> None:
-    """Measure what is left of PARENT, a run or a bundle, at every share and by every importance."""
+    """Measure PARENT, a run or a bundle, pruned to every share by every importance."""
     head = result_head("pruning curve")
     if epochs and runs is None:
-        raise InputError("--epochs fine-tunes, and its runs want a folder: --runs")
+        raise InputError("--runs: got none, expected the folder of the runs that --epochs fine-tunes")
     recipe = override(PruneRecipe(), settings)
     budget = CurveBudget(refit_rows=refit_rows, epochs=epochs, tuning_rows=tuning_rows)
     origin = open_origin(parent)

@@ -34,7 +34,7 @@ ROWS = {"Training": 28_709, "PublicTest": 3_589}
 
 
 def noise(name: str, size: int) -> StillSet:
-    """As many faces of noise as FER2013's split of that name has faces."""
+    """Make as many images of noise as FER2013's split of that name has faces."""
     random, count = np.random.default_rng(0), ROWS[name]
     return StillSet(
         name=name,
@@ -45,7 +45,7 @@ def noise(name: str, size: int) -> StillSet:
 
 
 def thirty_epochs(spec: OptimiserSpec, seconds: list[float]) -> float:
-    """Minutes that 30 epochs take, at the fastest epoch timed of each kind.
+    """Return the minutes of 30 epochs, at the fastest epoch timed of each kind.
 
     Args:
         spec: says which epochs work on every row: all, or the first and the last of a training that leaves rows out.
@@ -58,7 +58,7 @@ def thirty_epochs(spec: OptimiserSpec, seconds: list[float]) -> float:
 
 
 def epoch_seconds(recipe: TrainRecipe, device: str) -> tuple[list[float], str]:
-    """Seconds of every epoch, and the device that trained."""
+    """Train; return the seconds of every epoch, and the device."""
     size = recipe.preprocess.size
     splits = {name: noise(name, size) for name in ROWS}
     roles = {"train": "Training", "choose": "PublicTest"}
@@ -84,7 +84,7 @@ def epoch_seconds(recipe: TrainRecipe, device: str) -> tuple[list[float], str]:
 @json_option
 @report_errors
 def main(preset: str, epochs: int, settings: tuple[str, ...], device: str, json_file: Path | None) -> None:
-    """Time PRESET's epochs, and say what thirty of them take."""
+    """Time PRESET's epochs, and print the minutes of thirty."""
     result = result_head("train speed")
     recipe = override(load_recipe(TrainRecipe, preset, room="train"), settings)
     recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, epochs=epochs))

@@ -1,4 +1,4 @@
-"""The rows a benchmark evaluates on, and the accuracy it states: measured now, or recorded in the manifest."""
+"""The rows a benchmark evaluates on, and its accuracy: measured now, or recorded in the manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fer_edge.bench.private_log import PRIVATE_SPLIT
 from fer_edge.bench.report import BenchReport, DataRead, StatedAccuracy
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError, InputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.manifest import Variant
 from fer_edge.core.metrics import accuracy_report, softmax
@@ -41,13 +41,10 @@ class EvaluationRows:
 
     Attributes:
         images: uint8 (N, H, W) grey.
-        labels: int64 (N,); None where accuracy on them would mean nothing.
-        leaked: bool (N,), True where the pixels also stand in the training split; None where that cannot be told.
-        dataset: the data set's name.
-        split: the split's name.
-        read: what was read, for the report; None for made-up faces.
-        description: in words.
-        expressions: what the labels mean.
+        labels: int64 (N,); None where an accuracy has no meaning.
+        leaked: bool (N,), True where the pixels are also in the training split; None where that is unknown.
+        read: source and hashes, for the report; None for drawn faces.
+        expressions: the name of each label.
     """
 
     images: Uint8
@@ -61,14 +58,15 @@ class EvaluationRows:
 
 
 def labelled_rows(dataset: Dataset, role: Role) -> EvaluationRows:
-    """One split of a data set.
+    """Select one split of a data set.
 
     Raises:
-        InputError: the data set has no split for the role, or the split is empty.
+        InputError: the data set has no split for the role.
+        DataError: the split is empty.
     """
     split = dataset.split(role)
     if len(split) == 0:
-        raise InputError(f"{dataset.source}: the split {split.name} holds no image")
+        raise DataError(f"{dataset.source}: got no image in the split {split.name}, expected at least one")
     return EvaluationRows(
         images=split.images,
         labels=split.labels,
@@ -89,7 +87,7 @@ def labelled_rows(dataset: Dataset, role: Role) -> EvaluationRows:
 
 @functools.cache
 def synthetic_rows(count: int = 28) -> EvaluationRows:
-    """Made-up faces: enough to compare logits between variants, no ground for an accuracy."""
+    """Draw faces: enough to compare logits between variants, not to measure an accuracy."""
     images, _ = synthetic_stills(count, seed=0)
     images.flags.writeable = False
     return EvaluationRows(
@@ -104,7 +102,7 @@ def synthetic_rows(count: int = 28) -> EvaluationRows:
 
 
 def measured_accuracy(logits: Float32, rows: EvaluationRows, *, temperature: float) -> StatedAccuracy | None:
-    """Accuracy of logits float32 (N, 7) on labelled rows; None on rows without labels."""
+    """Measure the accuracy of logits float32 (N, 7) on labelled rows; None on rows without labels."""
     if rows.labels is None:
         return None
     report = accuracy_report(
@@ -119,7 +117,7 @@ def measured_accuracy(logits: Float32, rows: EvaluationRows, *, temperature: flo
 
 
 def recorded_accuracy(variant: Variant, role: Role) -> StatedAccuracy | None:
-    """What the manifest says of the FER2013 split that serves `role`; None where it says nothing."""
+    """Return the manifest's accuracy on the FER2013 split that serves `role`; None where it has none."""
     report = variant.metrics.get(_FER2013_SPLITS.get(role, ""))
     return None if report is None else StatedAccuracy(report=report, recorded=True)
 
@@ -146,5 +144,5 @@ def record_accuracies(bundle: Bundle, report: BenchReport) -> Bundle:
             metrics = {**variant.metrics, measured[0].split: measured[0]}
             manifest = manifest.with_variant(dataclasses.replace(variant, metrics=metrics))
     if manifest is bundle.manifest:
-        raise InputError(f"nothing to record in {bundle.path}: no accuracy of it was measured; give --data")
+        raise InputError(f"{bundle.path}: got no measured accuracy to record, expected at least one; give --data")
     return bundle.updated(manifest)

@@ -167,7 +167,7 @@ def accuracy_table(report: ClipReport) -> Table:
     by_step = [
         Column(f"T={step} {short}", priority=int(step != steps[-1])) for step in steps for short in _SHORT.values()
     ]
-    columns = ["clips", "T=1", *by_step, "head − avg"]
+    columns: list[Column | str] = ["clips", "T=1", *by_step, "head − avg"]
     rows: list[list[str | None]] = []
     for each in report.conditions:
         cells = [percent(each.top1[method][step], digits=1) for step in steps for method in _SHORT]
@@ -193,7 +193,7 @@ def accuracy_table(report: ClipReport) -> Table:
 def delay_table(report: ClipReport) -> Table:
     """Tabulate how soon each method reports a changed expression."""
     mean, never = Column("mean", priority=2), Column("never %", priority=1)
-    columns = ["clips", "method", "median", "p90", mean, never, "right %", "head − avg"]
+    columns: list[Column | str] = ["clips", "method", "median", "p90", mean, never, "right %", "head − avg"]
     rows: list[list[str | None]] = []
     for each in report.delays:
         for method, delay in each.methods.items():

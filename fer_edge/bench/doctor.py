@@ -1,4 +1,4 @@
-"""What this machine can do with fer-edge, and what it lacks: every engine is tried, not only looked for."""
+"""Examine this machine: every engine is opened with a small graph, every package and file is looked up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,18 +23,12 @@ from fer_edge.runtime.tensorrt_library import load_tensorrt
 
 __all__ = ["Check", "DoctorReport", "PackageReport", "examine"]
 
-_SUMMING_EXTRAS: Final = ("all", "dev")  # they repeat the others, and what only tests need
+_OTHER_EXTRAS: Final = ("all", "dev")  # they repeat the others, or are for tests only
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was tried.
-
-    Attributes:
-        name: what was tried.
-        works: whether it can be used here.
-        detail: what was found, or why it cannot be used and what would mend that.
-    """
+    """One thing that was tried, whether it works here, and what was found or what to do."""
 
     name: str
     works: bool
@@ -42,13 +37,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageReport:
-    """One package that fer-edge may use.
-
-    Attributes:
-        name: the distribution.
-        version: the installed version, `None` where it is not installed.
-        extras: the extras of fer-edge that bring it; empty for what fer-edge always needs.
-    """
+    """A distribution, its installed version, and the extras of fer-edge that install it (none: always needed)."""
 
     name: str
     version: str | None
@@ -57,33 +46,31 @@ class PackageReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport:
-    """All that `fer-edge doctor` shows."""
+    """The machine, what was tried on it, and its packages."""
 
     machine: MachineReport
     checks: tuple[Check, ...]
     packages: tuple[PackageReport, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return plain values."""
         return {**encode(self), "machine": self.machine.to_json()}
 
 
 def examine() -> DoctorReport:
     """Look at this machine and try every engine. A failing engine is a finding, not an error."""
-    return DoctorReport(
-        machine=machine_report(),
-        checks=(
-            *(_check(f"provider {name}", _open(name)) for name in PROVIDERS),
-            _check("OpenVINO devices", _openvino_devices),
-            _check("TensorRT", _tensorrt),
-            _check("TensorRT-RTX", _tensorrt_rtx),
-            _check("CUDA device", _cuda_device),
-            _check("face detection", _detector),
-            _check("shipped bundles", _zoo),
-            _check("FER_EDGE_DATA", _data),
-        ),
-        packages=_packages(),
-    )
+    attempts: dict[str, Callable[[], str]] = {
+        **{f"provider {name}": partial(_open, name) for name in PROVIDERS},
+        "OpenVINO devices": _openvino_devices,
+        "TensorRT": lambda: load_tensorrt("tensorrt").title,
+        "TensorRT-RTX": lambda: load_tensorrt("tensorrt_rtx").title,
+        "CUDA device": _cuda_device,
+        "face detection": _detector,
+        "shipped bundles": _zoo,
+        "FER_EDGE_DATA": _data,
+    }
+    checks = tuple(_check(name, attempt) for name, attempt in attempts.items())
+    return DoctorReport(machine=machine_report(), checks=checks, packages=_packages())
 
 
 def _check(name: str, attempt: Callable[[], str]) -> Check:
@@ -93,12 +80,9 @@ def _check(name: str, attempt: Callable[[], str]) -> Check:
         return Check(name=name, works=False, detail=" ".join(str(error).split()))
 
 
-def _open(provider: str) -> Callable[[], str]:
-    def attempt() -> str:
-        with open_session(IDENTITY_GRAPH, provider=provider) as session:
-            return session.provider_version
-
-    return attempt
+def _open(provider: str) -> str:
+    with open_session(IDENTITY_GRAPH, provider=provider) as session:
+        return session.provider_version
 
 
 def _openvino_devices() -> str:
@@ -110,19 +94,10 @@ def _openvino_devices() -> str:
     return ", ".join(f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})" for device in core.available_devices)
 
 
-def _tensorrt() -> str:
-    return load_tensorrt("tensorrt").title
-
-
-def _tensorrt_rtx() -> str:
-    return load_tensorrt("tensorrt_rtx").title
-
-
 def _cuda_device() -> str:
     device = open_device()
     try:
-        info = device.info
-        return f"{info.name}, SM{info.compute_capability}, through {info.package}"
+        return f"{device.info.name}, SM{device.info.compute_capability}, through {device.info.package}"
     finally:
         device.close()
 
@@ -140,29 +115,27 @@ def _zoo() -> str:
 
 
 def _data() -> str:
-    stated = os.environ.get("FER_EDGE_DATA")
-    if not stated:
+    path = os.environ.get("FER_EDGE_DATA")
+    if not path:
         raise FerEdgeError("not set; accuracy is measured where it names FER2013, for example /data/fer2013.csv")
-    if not Path(stated).exists():
-        raise FerEdgeError(f"names {stated}, which does not exist")
-    return stated
+    if not Path(path).exists():
+        raise FerEdgeError(f"{path} does not exist")
+    return path
 
 
 def _packages() -> tuple[PackageReport, ...]:
-    """Base packages first, then those of the extras, as the installed metadata of fer-edge lists them."""
+    """List base packages, then those of the extras, from the installed metadata of fer-edge."""
     try:
         requirements = importlib.metadata.requires("fer-edge") or []
     except importlib.metadata.PackageNotFoundError:
         return ()
     extras: dict[str, list[str]] = {}
     for requirement in requirements:
-        stated, _, marker = requirement.partition(";")
-        named = re.match(r"[\w.-]+", stated)
+        package, _, marker = requirement.partition(";")
+        name = re.match(r"[\w.-]+", package)
         extra = re.fullmatch(r"\s*extra == ['\"]([\w-]+)['\"]", marker)
-        if not named or (marker and not extra) or (extra and extra[1] in _SUMMING_EXTRAS):
-            continue
-        extras.setdefault(named[0], []).extend([extra[1]] if extra else [])
+        if name and (not marker or (extra and extra[1] not in _OTHER_EXTRAS)):
+            extras.setdefault(name[0], []).extend([extra[1]] if extra else [])
     return tuple(
-        PackageReport(name=name, version=package_version(name), extras=tuple(brought))
-        for name, brought in extras.items()
+        PackageReport(name=name, version=package_version(name), extras=tuple(each)) for name, each in extras.items()
     )

@@ -1,4 +1,4 @@
-"""The benchmark as one self-contained page: tables, and plots as inline SVG."""
+"""The benchmark as one self-contained HTML page: tables, and plots as inline SVG."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def write_page(report: BenchReport, path: str | os.PathLike[str]) -> None:
     """Write the page.
 
     Raises:
-        OutputError: it cannot be written; what stood there is untouched.
+        OutputError: it cannot be written; an earlier file is unchanged.
         MissingPackageError: matplotlib is not installed.
     """
     write_atomic(Path(path), render_page(report).encode())
 
 
 def render_page(report: BenchReport) -> str:
-    """The page's HTML: it loads nothing from elsewhere.
+    """Render the page; it loads no other file.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -79,10 +79,8 @@ def html_page(title: str, parts: Iterable[str], *, style: str = "") -> str:
 
 def _how_measured(report: BenchReport) -> str:
     device, timing, reference = report.device, report.timing, report.reference
-    packages = device.get("packages")
     accuracy_on = "recorded in the manifests, not measured now"
-    if report.data is not None:
-        read = report.data
+    if (read := report.data) is not None:
         accuracy_on = f"{read.source} {read.split}, {read.n} images, sha256 {read.split_sha256[:12]}…"
     facts = {
         "measured": report.created,
@@ -90,7 +88,7 @@ def _how_measured(report: BenchReport) -> str:
         "processor": f"{device.get('cpu')}, {device.get('cores')} cores",
         "GPU": str(device.get("gpu") or "none"),
         "system": f"{device.get('os')}, Python {device.get('python')}",
-        "packages": ", ".join(f"{name} {version}" for name, version in dict(packages or {}).items()),
+        "packages": ", ".join(f"{name} {version}" for name, version in dict(device.get("packages") or {}).items()),
         "load at start": str(device.get("load_at_start")),
         "timing": f"{timing.rounds} rounds of {timing.per_round}, interleaved, {timing.warm_up} warm-up, none left out",
         "reference CNN": f"{reference.latency_ms.p50:.3f} ms (p50), {reference.provider_version}, "
@@ -107,7 +105,7 @@ def _load_warning(device: Mapping[str, Any]) -> str:
     if not isinstance(load, (int, float)) or not isinstance(cores, int) or load < 0.5 * cores:
         return ""
     return (
-        f'<p class="warning">The machine was busy when this began (load {load} on {cores} cores). Use the '
+        f'<p class="warning">The machine was busy at the start (load {load} on {cores} cores). Use the '
         "ratios: all variants were timed interleaved. The milliseconds, their tails above all, are longer than on an "
         "idle machine.</p>"
     )
@@ -117,7 +115,7 @@ def _variant(result: VariantResult) -> str:
     title = f"{result.bundle}/{result.name} on {result.provider_version}"
     facts = [
         f"{result.precision}, {result.parameters:,} parameters",
-        "multiply-accumulates not known" if result.macs is None else f"{result.macs / 1e6:.1f} M multiply-accumulates",
+        "multiply-accumulates unknown" if result.macs is None else f"{result.macs / 1e6:.1f} M multiply-accumulates",
         f"{megabytes(result.graph_bytes)} MB",
         f"{result.throughput_fps.fps:.0f} faces/s at batch {result.throughput_fps.batch}",
         f"x {result.x:.3f} (quartiles {' to '.join(f'{quartile:.3f}' for quartile in result.x_quartiles)})",
@@ -149,28 +147,28 @@ def _accuracy(result: VariantResult) -> str:
     if result.accuracy is None:
         return ""
     report = result.accuracy.report
-    text = f"{report.dataset} {report.split}, {report.n} rows: top-1 {percent(report.top1)} %"
+    parts = [f"{report.dataset} {report.split}, {report.n} rows: top-1 {percent(report.top1)} %"]
     if report.top1_without_leaked is not None:
-        text += (
-            f" ({percent(report.top1_without_leaked)} % on the {report.n_without_leaked} rows that are not in Training)"
-        )
-    text += f", macro-F1 {percent(report.macro_f1)} %, expected calibration error {percent(report.ece)} %"
-    return f"<p>{html.escape(text)}{'; recorded in the manifest' if result.accuracy.recorded else ''}.</p>"
+        unleaked = f"{percent(report.top1_without_leaked)} % on the {report.n_without_leaked} rows"
+        parts[0] += f" ({unleaked} that are not in Training)"
+    parts += [f"macro-F1 {percent(report.macro_f1)} %", f"expected calibration error {percent(report.ece)} %"]
+    recorded = "; recorded in the manifest" if result.accuracy.recorded else ""
+    return f"<p>{html.escape(', '.join(parts))}{recorded}.</p>"
 
 
 def _own(result: VariantResult) -> str:
     own = result.against_own_fp32
     if own is None or result.precision == "fp32":
         return ""
-    text = (
-        f"Against its own FP32: {own.speedup_p50:.2f} times as fast (encoder {own.encoder_speedup_p50:.2f}), "
-        f"{own.size_ratio:.2f} times smaller, largest logit difference {own.max_abs_logit_diff:.3f}"
-    )
+    parts = [
+        f"Against its own FP32: {own.speedup_p50:.2f} times as fast (encoder {own.encoder_speedup_p50:.2f})",
+        f"{own.size_ratio:.2f} times smaller, largest logit difference {own.max_abs_logit_diff:.3f}",
+    ]
     if own.top1_delta is not None:
-        text += f", top-1 {points(own.top1_delta)} points"
+        parts.append(f"top-1 {points(own.top1_delta)} points")
     if own.flip_rate is not None and own.mcnemar_p is not None:
-        text += f", {percent(own.flip_rate)} % of the labels changed, McNemar p = {own.mcnemar_p:.3g}"
-    return f"<p>{html.escape(text)}.</p>"
+        parts.append(f"{percent(own.flip_rate)} % of the labels changed, McNemar p = {own.mcnemar_p:.3g}")
+    return f"<p>{html.escape(', '.join(parts))}.</p>"
 
 
 def _latency_plot(report: BenchReport) -> str:

@@ -1,4 +1,4 @@
-"""Others' models, measured elsewhere: what `bench/peers.toml` says of them."""
+"""Other projects' models, measured elsewhere: the table `bench/peers.toml`."""
 
 from __future__ import annotations
 
@@ -19,24 +19,21 @@ else:
 __all__ = ["PEERS_NAME", "Peer", "PeerTable", "Published", "find_peers", "read_peers"]
 
 PEERS_NAME: Final = Path("bench") / "peers.toml"
-"""Where the table stands in the repository; it is no part of the package."""
+"""The table's path in the repository; the package does not contain it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A model whose time was taken beside the reference CNN.
+    """A model that was timed beside the reference CNN.
 
     Attributes:
-        name: of the model.
-        source: whose it is, and which weights.
+        source: project and weights.
         x: its time over the reference CNN's.
-        private_top1: per cent on PrivateTest; None where it has no score that counts.
+        private_top1: per cent on PrivateTest; None where no valid score exists.
         public_top1: per cent on PublicTest.
-        parameters: how many.
         input: height, width and channels.
         ms_p50: median milliseconds on the machine of the measurement.
         ms_min: the least.
-        note: what to know of it.
     """
 
     name: str
@@ -51,14 +48,14 @@ class Peer:
     note: str | None = None
 
     def top1(self, role: Role) -> float | None:
-        """Its top-1 as a fraction on the split that serves `role`; None where it has none."""
-        stated = self.private_top1 if role == "report" else self.public_top1
-        return None if stated is None else stated / 100
+        """Return its top-1 as a fraction on the split that serves `role`; None where it has none."""
+        rate = self.private_top1 if role == "report" else self.public_top1
+        return None if rate is None else rate / 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """An accuracy that its authors publish: PrivateTest, per cent; nobody here measured it or took its time."""
+    """An accuracy that its authors publish: PrivateTest, per cent; neither measured nor timed here."""
 
     name: str
     source: str
@@ -69,7 +66,7 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class PeerTable:
-    """The whole table: where and on what it was measured, and every row."""
+    """Every row, with machine, data and date of the measurement."""
 
     measured: Literal["elsewhere"]
     date: str
@@ -82,19 +79,18 @@ class PeerTable:
 
 
 def find_peers(start: Path | None = None) -> Path:
-    """The repository's table: seen from `start` (the current folder) upwards, or beside the package where it runs
-    from a checkout.
+    """Find the repository's table from `start` (the current folder) upwards, or beside a package run from a checkout.
 
     Raises:
-        InputError: neither is there.
+        InputError: it is in neither.
     """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / PEERS_NAME).is_file() and (folder / "fer_edge").is_dir():
             return folder / PEERS_NAME
     raise InputError(
-        f"{PEERS_NAME} belongs to the repository, not to the installed package, and {here} is not inside the "
-        "repository; name a copy with --peers FILE, or leave others' models out with --no-peers"
+        f"{PEERS_NAME}: got {here}, expected a folder inside the repository (the installed package has no table); "
+        "name a copy with --peers FILE, or leave other models out with --no-peers"
     )
 
 
@@ -108,7 +104,7 @@ def read_peers(path: Path) -> PeerTable:
         return decode(PeerTable, tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise InputError(f"{path} is not valid TOML: {error}") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise InputError(f"{path} is not valid TOML: {error}") from error

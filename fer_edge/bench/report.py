@@ -1,4 +1,4 @@
-"""What a benchmark says: the bench JSON as frozen dataclasses. Tables, plots and pages are drawn from it.
+"""The bench JSON as frozen dataclasses, with its one reader and writer. Tables, plots and pages are made from it.
 
 Rates are fractions, deltas are variant minus original, `speedup` and `size_ratio` are original over variant (above 1 is
 better), `x` is a variant's time over the reference CNN's (below 1 is faster).
@@ -32,21 +32,21 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
-"""The one schema of bench JSON that this version writes and reads."""
+"""The schema of bench JSON that this version writes and reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How much is measured.
+    """Rounds and samples.
 
     Attributes:
-        rounds: how often every variant is visited.
-        per_round: samples of each stage at each visit.
+        rounds: timing rounds per variant.
+        per_round: samples of each stage in each round.
         warm_up: untimed calls beforehand.
         batch: faces in one call where throughput is measured.
         cold_starts: fresh processes started for each variant; 0 measures neither cold start nor memory.
-        idle_s: seconds of idling before each single streaming step of the `after_idle` scenario; None leaves it out.
-        idle_repeats: how often it idles.
+        idle_s: seconds without work before each single streaming step of `after_idle`; None leaves it out.
+        idle_repeats: samples of `after_idle`.
     """
 
     rounds: int = 20
@@ -68,7 +68,7 @@ class Timing:
     def choose(
         cls, *, quick: bool = False, rounds: int | None = None, batch: int | None = None, idle_s: float | None = None
     ) -> Timing:
-        """The usual amount or, where `quick`, seconds instead of minutes; with what is given in its place.
+        """Return the default or, where `quick`, a timing of seconds instead of minutes, with the given values.
 
         Raises:
             InputError: a number out of range.
@@ -85,12 +85,12 @@ class StatedAccuracy:
     recorded: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The report's keys and `recorded`, side by side."""
+        """Return the report's keys and `recorded`, side by side."""
         return {**self.report.to_json(), "recorded": self.recorded}
 
     @classmethod
     def from_json(cls, value: Any) -> StatedAccuracy:
-        """Inverse of `to_json`.
+        """Read what `to_json` returned.
 
         Raises:
             InputError: a key is missing, unknown or out of range.
@@ -102,7 +102,7 @@ class StatedAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A variant beside an FP32 original on the same provider.
+    """A variant against an FP32 original on the same provider.
 
     `flip_rate`, `mcnemar_p` and `ece_delta` need both evaluated in this run, so they are None without data;
     `top1_delta` then comes from the recorded accuracies.
@@ -118,7 +118,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnComparison(Comparison):
-    """A variant beside the FP32 variant of its own bundle: `max_abs_logit_diff` is before temperature."""
+    """A variant against the FP32 variant of its bundle: `max_abs_logit_diff` is before temperature."""
 
     encoder_speedup_p50: float
     max_abs_logit_diff: float
@@ -144,7 +144,7 @@ class VariantResult:
         window: T of the streaming step.
         graph_bytes: encoder + head.
         parameters: encoder + head.
-        macs: encoder for one frame + head for one window; None where the manifest does not say.
+        macs: encoder for one frame + head for one window; None where the manifest has none.
         x: encoder + head at T = 1 over the reference CNN, round by round: the median.
         x_quartiles: first and third quartile of the same.
         streaming_ratio: encoder + head at T = window over the encoder alone, round by round: the median.
@@ -204,10 +204,10 @@ class BenchReport:
 
     Attributes:
         created: ISO 8601 time.
-        command: what was run, None where the library was called.
+        command: the command line; None where the library was called.
         device: machine, packages and load at the start.
-        timing: how much was measured.
-        reference: the yardstick of `x`.
+        timing: rounds and samples.
+        reference: the denominator of `x`.
         original: ``"bundle/variant"`` that `against_original` refers to.
         data: what accuracies were measured on; None where they are recorded ones.
         logits_on: what `max_abs_logit_diff` was measured on.
@@ -228,12 +228,12 @@ class BenchReport:
         expect(self.schema == SCHEMA, "schema", self.schema, str(SCHEMA))
 
     def to_json(self) -> dict[str, Any]:
-        """The bench JSON."""
+        """Return the bench JSON."""
         return dict(encode(self))
 
     @classmethod
     def from_json(cls, value: Any) -> BenchReport:
-        """Inverse of `to_json`.
+        """Read what `to_json` returned.
 
         Raises:
             InputError: another schema, or a key missing, unknown or of a wrong type, named.
@@ -244,7 +244,7 @@ class BenchReport:
         """Write the bench JSON.
 
         Raises:
-            OutputError: it cannot be written; what stood there is untouched.
+            OutputError: it cannot be written; an earlier file is unchanged.
         """
         write_json(Path(path), self.to_json())
 

@@ -67,19 +67,19 @@ def cost_table(report: BenchReport) -> Table:
 
 
 def ratio_table(report: BenchReport, other: BenchReport) -> Table:
-    """The ratios of this run beside those of another, for example of another machine: do they hold here?
+    """Tabulate the ratios of this run beside those of another, for example of another machine.
 
     Args:
         report: this run.
-        other: the run that it is held against.
+        other: the run to compare with.
 
     Raises:
-        InputError: no variant on any provider stands in both.
+        InputError: no variant on a provider is in both.
     """
     others = {_identity(result): result for result in other.variants}
     pairs = [(result, others[_identity(result)]) for result in report.variants if _identity(result) in others]
     if not pairs:
-        raise InputError("the two runs have no variant on a provider in common")
+        raise InputError("the two runs: got no variant on a provider in common, expected at least one")
     columns: dict[Column | str, Callable[[tuple[VariantResult, VariantResult]], str | None]] = {
         "variant": lambda pair: f"{pair[0].bundle}/{pair[0].name}",
         "provider": lambda pair: pair[0].provider,
@@ -103,16 +103,16 @@ def ratio_table(report: BenchReport, other: BenchReport) -> Table:
 
 
 def expect_common(other: BenchReport, bundles: Sequence[str], providers: Sequence[str]) -> None:
-    """Refuse, before anything is measured, another run that has none of these bundles on any of these providers.
+    """Refuse, before anything is measured, a run with none of these bundles on any of these providers.
 
     Raises:
-        InputError: so it is; it says what the other run has.
+        InputError: naming what the other run has.
     """
     there = {(result.bundle, result.provider) for result in other.variants}
     if not there & {(bundle, provider) for bundle in bundles for provider in providers}:
         has = ", ".join(f"{bundle} on {provider}" for bundle, provider in sorted(there))
         asked = ", ".join(f"{bundle} on {provider}" for bundle in bundles for provider in providers)
-        raise InputError(f"the bench JSON to compare with has {has or 'nothing'}; expected one of {asked}")
+        raise InputError(f"bench JSON to compare with: got {has or 'nothing'}, expected one of {asked}")
 
 
 def _table(report: BenchReport, columns: _Cells, caption: Sequence[str]) -> Table:
@@ -183,6 +183,6 @@ def _accuracy_note(report: BenchReport) -> list[str]:
         return []
     splits = ", ".join(sorted({f"{each.report.dataset} {each.report.split}" for each in stated}))
     leaked = any(each.report.top1_without_leaked is not None for each in stated)
-    unleaked = ", and without the rows that also stand in the training split" if leaked else ""
+    unleaked = ", and without the rows that are also in the training split" if leaked else ""
     marked = "; * recorded in the manifest, not measured now" if any(each.recorded for each in stated) else ""
     return [f"top-1 on {splits}{unleaked}{marked}."]

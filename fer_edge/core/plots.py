@@ -268,15 +268,15 @@ def draw_labels(
         written = axes.text(x, y, text, fontsize=8)
         extent = written.get_window_extent(renderer)
         written.remove()
-        tries = []
+        tries: list[tuple[Any, ...]] = []
         for place, (radius, right, up) in enumerate(_OFFSETS):
             left = at[0] + right * pixels_per_point - extent.width * _SHARE[_side(right)]
             bottom = at[1] + up * pixels_per_point - extent.height * _SHARE[_side(up)]
             box = Bbox.from_bounds(left, bottom, extent.width, extent.height)
             tries.append((*cost(box, at), radius, place, box))
-        *_, radius, place, box = min(tries, key=lambda each: each[:4])
-        placed.append(box)
-        _, right, up = _OFFSETS[place]
+        best = min(tries, key=lambda each: each[:4])
+        placed.append(best[-1])
+        radius, right, up = _OFFSETS[best[-2]]
         leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
         axes.annotate(
             text, (x, y), xytext=(right, up), textcoords="offset points", fontsize=8, color=colour,

@@ -23,6 +23,8 @@ _Align: TypeAlias = Literal["left", "right"]
 _Item = TypeVar("_Item")
 
 _DASH: Final = "–"
+_LEFT: Final[_Align] = "left"
+_RIGHT: Final[_Align] = "right"
 _MIN_TEXT_WIDTH: Final = 16
 """A column of text is wrapped down to this width before columns of figures are moved."""
 _FIGURE: Final = re.compile(r"[<>≤≥~]?\s*[+\-−±]?\.?\d")
@@ -215,7 +217,7 @@ class _Grid:
         first, *others = self.columns
         columns = (Column(first.name), *(Column(row[0]) for row in rows))
         body = tuple((column.name, *(row[place] for row in rows)) for place, column in enumerate(others, start=1))
-        return _Grid(columns=columns, aligns=("left", *("right" for _ in rows)), rows=body)
+        return _Grid(columns=columns, aligns=(_LEFT, *(_RIGHT,) * len(rows)), rows=body)
 
 
 def _print(table: Table, out: TextIO, *, width: int | None, encoding: str) -> None:
@@ -263,7 +265,7 @@ def _parts(grid: _Grid, width: int | None) -> list[_Grid]:
         while end < len(grid.rows) and grid.turned(grid.rows[start : end + 1]).fits(width):
             end += 1
         part = grid.turned(grid.rows[start:end])
-        parts.append(part if part.fits(width) else replace(part, aligns=("left",) * len(part.aligns)))
+        parts.append(part if part.fits(width) else replace(part, aligns=(_LEFT,) * len(part.aligns)))
         start = end
     return parts
 

@@ -106,7 +106,7 @@ def test_the_verdict_compares_with_own_fp32_and_marks_recorded_accuracy() -> Non
     }  # fmt: skip
     assert [rows[0][name] for name in ("speedup", "smaller", "Δ top-1", "flips %", "McNemar")] == [None] * 5
     assert "the bundle's own FP32" in table.caption
-    assert "fer2013 PublicTest, and without the rows that also stand in the training split; * recorded" in table.caption
+    assert "fer2013 PublicTest, and without the rows that are also in the training split; * recorded" in table.caption
 
 
 def test_where_nothing_leaks_the_verdict_has_no_column_for_it() -> None:
@@ -186,7 +186,7 @@ def test_ratios_stand_beside_those_of_another_run() -> None:
 
 def test_a_run_with_nothing_in_common_is_refused() -> None:
     expect_common(report(), ["other", "edge"], ["cpu"])
-    with pytest.raises(InputError, match="has edge on cpu; expected one of edge on openvino"):
+    with pytest.raises(InputError, match="got edge on cpu, expected one of edge on openvino"):
         expect_common(report(), ["edge"], ["openvino"])
     strange = report(variants=(variant("int4", speedup=9),))
     with pytest.raises(InputError, match="no variant on a provider in common"):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import threading
 from pathlib import Path
@@ -44,8 +43,7 @@ def test_measures_and_writes(bundle: Bundle, tmp_path: Path, monkeypatch: pytest
     (variant,) = report.variants
     assert variant.accuracy is not None
     assert not variant.accuracy.recorded
-    recorded = json.loads((bundle.path / "manifest.json").read_text())["variants"][0]["metrics"]
-    assert recorded == {"val": variant.accuracy.report.to_json()}
+    assert Bundle.open(bundle.path).variant("fp32").metrics == {"val": variant.accuracy.report}
 
 
 def test_a_page(bundle: Bundle, tmp_path: Path) -> None:
@@ -64,7 +62,7 @@ def test_another_run_is_shown_beside(bundle: Bundle, tmp_path: Path) -> None:
     assert "ratio: here over there" in result.stdout
     refused = run("base", *BRIEF, "--against", file)
     assert refused.exit_code == 1
-    assert "has tiny on cpu; expected one of base on cpu" in refused.stderr
+    assert "got tiny on cpu, expected one of base on cpu" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_the_script_goes_on_where_it_was_broken_off(script: ModuleType, run: Tra
     given = [str(run.path), "--data", "synthetic:300@3", "--out", str(tmp_path), "--refit-rows", "300"]
     refused = CliRunner().invoke(script.main, given)
     assert refused.exit_code == 1
-    assert "measured with another" in refused.output
+    assert "than measured before" in refused.output
 
 
 def test_the_committed_tables_are_what_their_json_says(script: ModuleType) -> None:
