@@ -1,4 +1,4 @@
-"""OpenCV's frontal-face Haar cascade (Viola and Jones 2001), wherever this OpenCV keeps it."""
+"""OpenCV's frontal-face Haar cascade (Viola and Jones 2001), from pip's or the system's OpenCV."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fer_edge.core.errors import SessionError, require
 __all__ = ["CASCADE_PIXELS", "load_cascade"]
 
 CASCADE_PIXELS: Final = 24
-"""Side of the window that the cascade was trained on: it finds no smaller face."""
+"""Side of the cascade's training window, the smallest face that it detects."""
 
 _CASCADE: Final = "haarcascade_frontalface_default.xml"
 _SYSTEM_FOLDERS: Final = (Path("/usr/share/opencv4/haarcascades"), Path("/usr/local/share/opencv4/haarcascades"))
 
 
 def load_cascade() -> Any:
-    """The cascade, as OpenCV loads it. It belongs to one thread.
+    """Load the cascade; use the result in one thread only.
 
     Raises:
         SessionError: this OpenCV has no cascades, or cannot read them.
@@ -26,8 +26,8 @@ def load_cascade() -> Any:
     cv2 = require("cv2", needed_by="face detection", extra="cpu")
     if not hasattr(cv2, "CascadeClassifier"):
         raise SessionError(
-            f"this OpenCV {cv2.__version__} has no CascadeClassifier, which OpenCV 5 dropped; install OpenCV 4 "
-            "(pip install 'opencv-python-headless<5'), or give VideoRecognizer a detector of your own"
+            f"OpenCV: got {cv2.__version__} without CascadeClassifier, expected version 4; install it "
+            "(pip install 'opencv-python-headless<5'), or pass another detector"
         )
     folders = list(_SYSTEM_FOLDERS)
     data = getattr(cv2, "data", None)  # JetPack's build has no cv2.data

@@ -1,4 +1,4 @@
-"""The two INT8 forms, and what each asks of a quantizer: told once, for calibration, training and export."""
+"""The two INT8 forms and their quantizer settings, for calibration, training and export."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FORMS: Final[tuple[Form, ...]] = ("int8", "int8-trt")
 """``"int8"``: uint8 activations, for ONNX Runtime and OpenVINO. ``"int8-trt"``: signed ones, for TensorRT."""
 
 ActivationRange: TypeAlias = Literal["histogram", "mean", "max"]
-"""How a range is found: least error on a histogram of values, or the mean or the extremes of the batches' ranges."""
+"""The estimator of a range: least error on a histogram, or the mean or the extremes of the batches' ranges."""
 
 HALF_RANGE_WEIGHTS: Final[Mapping[Form, bool]] = {"int8": True, "int8-trt": False}
-"""Whether weights keep to half of the 8-bit range. x86 processors without VNNI add two 8-bit products in 16 bits and
-saturate there; TensorRT's tensor cores add in 32 bits."""
+"""Whether weights use half of the 8-bit range: x86 processors without VNNI add two 8-bit products in 16 bits, which
+saturate; TensorRT's tensor cores add in 32 bits."""
 
 QAT_SUFFIX: Final = "-qat"
-"""What export adds to a form's name for graphs that were trained with their quantizers and that no gate has seen."""
+"""Suffix of a form's name for graphs from quantization-aware training that no gate has measured."""

@@ -1,4 +1,4 @@
-"""The seven expressions and every data set's own label order."""
+"""The seven expressions and the label orders of the data sets."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ EXPRESSIONS: Final = ("angry", "disgust", "fear", "happy", "sad", "surprise", "n
 """Output order of every model, metric and table."""
 
 FER2013_ORDER: Final = EXPRESSIONS
-"""FER2013's `emotion` column 0..6 (Goodfellow et al. 2013, arXiv 1307.0414); the same order as ours."""
+"""FER2013's `emotion` column 0..6 (Goodfellow et al. 2013, arXiv 1307.0414); the same order."""
 
 CKPLUS_CODES: Final[Mapping[int, str]] = {
     0: "neutral", 1: "angry", 2: "contempt", 3: "disgust", 4: "fear", 5: "happy", 6: "sad", 7: "surprise",
 }  # fmt: skip
-"""CK+ emotion codes (Lucey et al. 2010); contempt is none of our seven."""
+"""CK+ emotion codes (Lucey et al. 2010); contempt is not one of the seven expressions."""
 
 CKPLUS_EMOTIONS: Final = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
-"""The seven emotions that CK+ labels itself: contempt is one, neutral is none."""
+"""CK+'s own seven emotions, with contempt and without neutral."""
 
 FERPLUS_VOTES: Final = (
     "neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt", "unknown", "not-a-face",
@@ -50,10 +50,10 @@ _SYNONYMS: Final[Mapping[str, str]] = {
 
 
 def canonical_expression(name: str) -> str:
-    """Map a data set's own word (``"Anger"``, ``"happiness"``) to one of `EXPRESSIONS` or ``"contempt"``.
+    """Map a synonym (``"Anger"``, ``"happiness"``) to one of `EXPRESSIONS` or ``"contempt"``.
 
     Raises:
-        InputError: the word names no known expression.
+        InputError: an unknown expression.
     """
     word = name.strip().lower()
     word = _SYNONYMS.get(word, word)
@@ -63,10 +63,10 @@ def canonical_expression(name: str) -> str:
 
 
 def expression_index(name: str) -> int:
-    """Index of a data set's own word in `EXPRESSIONS`.
+    """Return the index of an expression or synonym in `EXPRESSIONS`.
 
     Raises:
-        InputError: the word is none of the seven.
+        InputError: not one of the seven.
     """
     word = canonical_expression(name)
     if word == "contempt":

@@ -40,10 +40,10 @@ _TEMPERATURE_RANGE: Final = (0.05, 20.0)
 
 @dataclass(frozen=True, kw_only=True)
 class PairedReport:
-    """What changed between a reference and another variant on the same rows.
+    """The difference between a reference and another variant on the same rows.
 
-    `flip_rate` is the share of rows whose label changed, right or wrong, and `agreement` the rest. Deltas are other
-    minus reference, as fractions. `mcnemar_p` is exact and two-sided.
+    `flip_rate` is the share of rows with another predicted label, `agreement` the rest. Deltas are other minus
+    reference, as fractions. `mcnemar_p` is exact and two-sided.
     """
 
     n: int
@@ -88,11 +88,11 @@ def accuracy_report(
         labels: int (N,), index into `classes`.
         dataset: the data set's name, for example ``"fer2013"``.
         split: the split's name, for example ``"PublicTest"``.
-        leaked: bool (N,), True where the same pixels also stand in the training split.
+        leaked: bool (N,), True for images that are also in the training split.
         classes: class names in output order.
 
     Raises:
-        InputError: shapes differ, there is no row, or the rows are no probabilities.
+        InputError: shapes differ, there is no row, or the rows are not probabilities.
     """
     scores, truth = _check_rows(probabilities, labels, classes=len(classes))
     predicted = scores.argmax(axis=1)
@@ -107,7 +107,7 @@ def accuracy_report(
             raise InputError(f"leaked must be bool {truth.shape}, got {mask.dtype} {mask.shape}")
         kept = right[~mask]
         if kept.size == 0:
-            raise InputError(f"every one of the {truth.size} rows of {split} is leaked; nothing is left to measure")
+            raise InputError(f"leaked: got all {truth.size} rows of {split}, expected some that are not")
     return AccuracyReport(
         dataset=dataset,
         split=split,
@@ -129,12 +129,12 @@ def paired_report(
     """Compare two variants row by row.
 
     Args:
-        reference_probabilities: float (N, C) of the variant compared against.
-        other_probabilities: float (N, C) of the variant in question.
+        reference_probabilities: float (N, C) of the reference.
+        other_probabilities: float (N, C) of the other variant.
         labels: int (N,).
 
     Raises:
-        InputError: shapes differ, there is no row, or the rows are no probabilities.
+        InputError: shapes differ, there is no row, or the rows are not probabilities.
     """
     reference, truth = _check_rows(reference_probabilities, labels)
     other, _ = _check_rows(other_probabilities, labels)
@@ -159,7 +159,7 @@ def paired_report(
 
 
 def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, *, classes: int = len(EXPRESSIONS)) -> Int64:
-    """Counts, int64 (C, C): the row is the label, the column the prediction.
+    """Count rows by label (row) and prediction (column): int64 (C, C).
 
     Raises:
         InputError: shapes differ or an index is outside the classes.
@@ -177,7 +177,7 @@ def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, *, classes: int = 
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins of confidence, weighted by their rows.
+    """Return the mean gap between confidence and accuracy over equal-width bins, weighted by their rows.
 
     Guo et al. 2017, arXiv 1706.04599, equation 3.
 
@@ -187,7 +187,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, b
         bins: number of bins (low, high].
 
     Raises:
-        InputError: shapes differ, there is no row, or the rows are no probabilities.
+        InputError: shapes differ, there is no row, or the rows are not probabilities.
     """
     scores, truth = _check_rows(probabilities, labels)
     confidence = scores.max(axis=1)
@@ -198,9 +198,9 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, b
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The temperature in [0.05, 20] with the least negative log-likelihood (Guo et al. 2017, arXiv 1706.04599).
+    """Find the temperature in [0.05, 20] with the lowest negative log-likelihood (Guo et al. 2017, arXiv 1706.04599).
 
-    The likelihood is convex in the inverse temperature, so its slope is bisected.
+    It is convex in the inverse temperature, so its slope is bisected.
 
     Args:
         logits: float (N, C), before any temperature.
@@ -233,7 +233,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def mcnemar_p(only_first_right: int, only_second_right: int) -> float:
-    """Exact two-sided p of McNemar's test: could chance alone split the discordant rows this unevenly?
+    """Return the exact two-sided p-value of McNemar's test.
 
     Raises:
         InputError: a count is negative.
@@ -297,7 +297,7 @@ def friedman_test(scores: ArrayLike) -> FriedmanReport:
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Holm's step-down correction; adjusted values in the order given.
+    """Return p-values adjusted by Holm's step-down correction, in the order given.
 
     Raises:
         InputError: a value is outside [0, 1].
@@ -313,7 +313,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _per_class_rates(matrix: Int64) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Precision, recall and F1 by class; 0 where the denominator is 0."""
+    """Return precision, recall and F1 by class; 0 where the denominator is 0."""
     hits = np.diag(matrix).astype(np.float64)
     predicted, actual = matrix.sum(axis=0), matrix.sum(axis=1)
     precision = hits / np.maximum(predicted, 1)

@@ -1,7 +1,7 @@
-"""Just enough of ONNX's protobuf to find, without the `onnx` package, what an engine would load in silence.
+"""A minimal ONNX protobuf reader that finds faults which engines load without an error, without the `onnx` package.
 
-Engines accept NaN weights (a ReLU may even hide them from the outputs) and follow external-data paths out of the
-bundle. Field numbers are those of `onnx.proto`; they are frozen by protobuf's rules.
+Engines accept NaN weights (a ReLU may hide them from the outputs) and follow external-data paths out of the bundle.
+Field numbers are those of `onnx.proto`, which protobuf's rules freeze.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FLOAT32, _FLOAT16, _FLOAT64, _BFLOAT16 = 1, 10, 11, 16
 _RAW_TYPES: Final = {_FLOAT32: "<f4", _FLOAT16: "<f2", _FLOAT64: "<f8"}
 _DEPTH_LIMIT: Final = 32
 
-# Message -> {field number: nested message}, for the ways that lead from a model to its tensors.
+# Message -> {field number: nested message}, on the paths from a model to its tensors.
 _NESTED: Final[dict[str, dict[int, str]]] = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -33,10 +33,10 @@ Field = tuple[int, int, "int | memoryview"]
 
 
 def graph_faults(data: bytes) -> tuple[str, ...]:
-    """What is wrong with an ONNX file's bytes: cut off, no model, NaN or infinite weights, weights in other files.
+    """Find faults in an ONNX file's bytes: truncation, no model, NaN or infinite weights, weights in other files.
 
     Returns:
-        One phrase a fault, each naming the tensor; empty for a sound file.
+        One phrase per fault, each with the tensor's name; empty for a sound file.
     """
     faults: list[str] = []
     try:
@@ -97,7 +97,7 @@ def _whole(raw: memoryview, item_bytes: int) -> memoryview:
 
 
 def _fields(view: memoryview) -> Iterator[Field]:
-    """Number, wire type and value of each field of one message."""
+    """Yield number, wire type and value of each field of a message."""
     position = 0
     while position < len(view):
         key, position = _varint(view, position)

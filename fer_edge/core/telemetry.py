@@ -1,4 +1,4 @@
-"""OpenVINO and NNCF report home when they are imported, and NNCF talks; here they do not."""
+"""Switch off the telemetry of OpenVINO and NNCF, and NNCF's output."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _REPORTER = "openvino_telemetry"
 
 @contextlib.contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Let nothing imported inside the block find `openvino_telemetry`; OpenVINO and NNCF then use their own stub.
+    """Hide `openvino_telemetry` from imports in the block, so that OpenVINO and NNCF use their stubs.
 
     Otherwise `import openvino` sends an event, starts a thread and writes an id under the home folder. Packages that
-    were imported before the block keep what they found.
+    were imported earlier are not changed.
     """
     found = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _REPORTER}
     for name in found:
         del sys.modules[name]
-    sys.modules[_REPORTER] = cast(ModuleType, None)  # what the import system reads as "not to be found"
+    sys.modules[_REPORTER] = cast(ModuleType, None)  # for the import system: not found
     try:
         yield
     finally:
@@ -35,9 +35,9 @@ def without_telemetry() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_nncf(nncf: Any) -> Iterator[None]:
-    """Let the imported package neither send, nor log, nor draw bars on stdout, which belongs to the command's result.
+    """Switch off telemetry, logs and progress bars of the imported NNCF; stdout is for the command's result.
 
-    Were NNCF imported before `without_telemetry`, it would hold a sender by now: it is given its own stub.
+    The stub replaces a sender that NNCF holds if it was imported before `without_telemetry`.
     """
     stub = sys.modules["nncf.telemetry.wrapper"].NNCFTelemetryStub
     cast(Any, sys.modules["nncf.telemetry.decorator"]).telemetry = stub()

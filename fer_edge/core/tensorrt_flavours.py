@@ -1,14 +1,14 @@
-"""TensorRT by flavour and version: the one table of what each accepts, so that no code asks for a version by hand.
+"""The capabilities of each TensorRT flavour and version: one table instead of version checks in code.
 
 Sources, by column:
 
 - newest opset: docs/operators.md of onnx-tensorrt (8.5, 8.6: 17; 10.0 to 10.6: 20; 10.15: 24), the ONNX opset guide
-  of TensorRT 11 (25). Where a version between two is not documented, the older limit stands;
+  of TensorRT 11 (25). For undocumented versions in between, the older limit applies;
 - builder flags, strong typing: release notes of TensorRT 10.0 (strong typing), 10.12 (weak typing, its flags and the
   calibrators deprecated), 11.0 (removed);
-- int64: changelog of onnx-tensorrt, 9.0 (int64 no longer becomes int32); uint8 inputs and outputs all have, since 8.5;
-- accelerators: the guide of TensorRT 11.3, by which 10.7 was the last release with DLA;
-- compute capabilities: the support matrix of each release; of TensorRT-RTX 1.7.1 those that were built for;
+- int64: changelog of onnx-tensorrt, 9.0 (int64 no longer becomes int32); uint8 inputs and outputs since 8.5;
+- accelerators: the guide of TensorRT 11.3: 10.7 was the last release with DLA;
+- compute capabilities: the support matrix of each release; for TensorRT-RTX 1.7.1, those that an engine was built for;
 - explicit batch: needed up to 8.6, ignored in 10, gone in 11; progress monitor, names in parser errors: since 9;
   optimization level, version and hardware compatibility: since 8.6, the same-capability level since 10.9;
 - just in time: the Python API of TensorRT-RTX 1.7, where timing caches do nothing and which has runtime caches,
@@ -30,29 +30,29 @@ Package = Literal["tensorrt", "tensorrt_rtx"]
 
 @dataclass(frozen=True, kw_only=True)
 class TensorRtFlavour:
-    """One row: a flavour of TensorRT at one version, and what it takes.
+    """One row: a flavour of TensorRT, a first version, and its capabilities.
 
     Attributes:
         name: the row's key, ``"10.3"`` or ``"rtx"``.
         package: the Python module that builds and runs.
-        version: the first version that the row holds for, (major, minor).
-        found_in: where one meets it.
-        max_opset: newest ONNX opset that its parser reads.
-        precision_flags: the builder has the flags FP16 and INT8, and chooses precisions itself under them.
-        strong_typing: a network may be strongly typed: precisions are those of the graph's own tensors and casts.
-        int64: int64 inputs stay int64; where false the engine's binding is int32 though the graph says int64.
-        compute_capabilities: the GPUs that it builds for, major and minor as one number (``87`` is 8.7).
-        fp16_only: the compute capabilities for which it builds no FP32 matrix product.
-        dla: it can place layers on a deep learning accelerator.
+        version: the first version of the row, (major, minor).
+        found_in: the JetPack or platform with it.
+        max_opset: newest ONNX opset of its parser.
+        precision_flags: the builder has the flags FP16 and INT8 and chooses precisions.
+        strong_typing: networks may be strongly typed, with the precisions of the graph's tensors and casts.
+        int64: int64 inputs stay int64; otherwise the engine's binding is int32.
+        compute_capabilities: supported GPUs, major and minor as one number (``87`` is 8.7).
+        fp16_only: compute capabilities without an FP32 matrix product.
+        dla: layers may run on a deep learning accelerator.
         explicit_batch: networks must be created with the flag EXPLICIT_BATCH.
         progress_monitor: the builder reports its phases.
-        parser_names: the parser's errors carry the node's name and operator, not its number alone.
-        optimization_level: the builder can be told how hard to look for kernels.
-        version_compatible: engines can be built to load in later versions too.
-        hardware_levels: names of the ways to build an engine for more GPUs than the one at hand.
-        timing_cache: the builder times kernels, and can be given what it found before.
-        just_in_time: kernels are compiled on the machine that runs them: engines are built ahead of time for a list of
-            compute capabilities, know whether they are valid on a GPU, and keep a runtime cache.
+        parser_names: the parser's errors have the node's name and operator, not only its number.
+        optimization_level: the builder has an optimization level.
+        version_compatible: engines can be built to load in later versions.
+        hardware_levels: names of the hardware compatibility levels.
+        timing_cache: the builder times kernels and accepts a timing cache.
+        just_in_time: kernels are compiled on the target: engines are built ahead of time for a list of compute
+            capabilities, can be checked for validity on a GPU, and have a runtime cache.
     """
 
     name: str
@@ -77,7 +77,7 @@ class TensorRtFlavour:
 
     @property
     def title(self) -> str:
-        """For messages and tables: ``"TensorRT 10.3"``, ``"TensorRT-RTX 1.7"``."""
+        """The product and version: ``"TensorRT 10.3"``, ``"TensorRT-RTX 1.7"``."""
         product = "TensorRT-RTX" if self.package == "tensorrt_rtx" else "TensorRT"
         major, minor = self.version
         return f"{product} {major}.{minor}"
@@ -167,14 +167,14 @@ FLAVOURS: Final[Mapping[str, TensorRtFlavour]] = {row.name: row for row in _ROWS
 
 
 def installed_flavour(package: Package, version: str) -> TensorRtFlavour:
-    """The row that holds for an installed package: the newest that is not newer than it.
+    """Return the row of an installed package: the newest row that is not newer.
 
     Args:
         package: the module's name.
         version: its ``__version__``, for example ``"10.3.0.26"``.
 
     Raises:
-        InputError: the version is no version, or older than every row.
+        InputError: an invalid version, or one older than every row.
     """
     numbers = version.split(".")
     if len(numbers) < 2 or not (numbers[0].isdecimal() and numbers[1].isdecimal()):

@@ -107,7 +107,7 @@ def test_rows_that_cannot_be_measured(rows: np.ndarray, labels: np.ndarray, mess
 def test_leaked_mask_is_checked() -> None:
     with pytest.raises(InputError, match="bool"):
         accuracy_report(one_hot([0]), [0], dataset="d", split="s", leaked=[0])
-    with pytest.raises(InputError, match="every one"):
+    with pytest.raises(InputError, match="leaked: got all"):
         accuracy_report(one_hot([0]), [0], dataset="d", split="s", leaked=[True])
 
 

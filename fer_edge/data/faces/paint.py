@@ -180,7 +180,8 @@ def _iris(
 ) -> None:
     def disc(x: float, y: float, size: float) -> Mask:
         distance = np.hypot(canvas.x[:, where[1]] - np.float32(x), canvas.y[where[0]] - np.float32(y))
-        return np.clip((np.float32(size) - distance) * np.float32(canvas.scale) + np.float32(0.5), 0.0, 1.0) * mask
+        cover = np.clip((np.float32(size) - distance) * np.float32(canvas.scale) + np.float32(0.5), 0.0, 1.0)
+        return np.asarray(cover * mask, np.float32)
 
     for share, shade in ((1.0, _darker(colour, 0.6)), (0.82, colour), (0.5, (12.0, 10.0, 10.0))):
         canvas.tint(where, disc(*centre, share * radius), shade)

@@ -136,8 +136,8 @@ class TestDrawFace:
     @pytest.mark.parametrize(
         ("background", "box", "named"),
         [
-            (GREY[..., 0], BOX, r"background is uint8 \(120, 120\)"),
-            (GREY.astype(np.float32), BOX, "background is float32"),
+            (GREY[..., 0], BOX, r"background: got uint8 \(120, 120\)"),
+            (GREY.astype(np.float32), BOX, "background: got float32"),
             (GREY[:0], BOX, "background"),
             (GREY, (0.0, 0.0, 40.0, 80.0), "box_xyxy"),
             (GREY, (0.0, 0.0, 8.0, 8.0), "at least 16 pixels"),
