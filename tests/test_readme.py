@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -13,10 +14,18 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def test_its_commands_exist() -> None:
-    used = set(re.findall(r"^    fer-edge (\w+)", README, flags=re.MULTILINE))
-    assert used
-    assert used <= set(COMMANDS)
+GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_and_their_options_exist(guide: Path) -> None:
+    """In the indented blocks, where a line that ends in a backslash goes on in the next one."""
+    text = guide.read_text("utf-8").replace("\\\n", " ")
+    for name, rest in re.findall(r"^ {4}(?:\S+ )*?fer-edge ([\w-]+)([^#|\n]*)", text, flags=re.MULTILINE):
+        assert name in COMMANDS, f"fer-edge {name}"
+        command = importlib.import_module(f"fer_edge.cli.{name.replace('-', '_')}").command
+        known = {opt for each in command.params for opt in each.opts} | {"--help"}
+        assert set(re.findall(r"(?<!\S)--[\w-]+", rest)) <= known, f"fer-edge {name}{rest}"
 
 
 def test_its_links_lead_somewhere() -> None:

@@ -14,17 +14,20 @@ __all__ = ["command"]
 
 @click.command(name="pareto")
 @click.argument("file", metavar="PARETO_JSON", type=options.INPUT_PATH)
-@options.option("--out", options.OUTPUT_FOLDER, "Folder to write.", metavar="FOLDER", required=True)
+@options.option("--out", options.INPUT_PATH, "Folder for pareto.json, .md and .png.", metavar="FOLDER", required=True)
 @options.flag("--png", "Draw pareto.png as well.")
 @options.json
 def command(file: Path, out: Path, png: bool, json_out: Path | None) -> None:
     """Draw the page of a sweep from its PARETO_JSON. Nothing is measured."""
     from fer_edge.core.errors import require
+    from fer_edge.core.files import expect_new
     from fer_edge.sweep.report import SweepReport
     from fer_edge.sweep.run import write_sweep
 
     if png:
         require("matplotlib", needed_by="fer-edge pareto --png", extra="report")
+    for ending in ("json", "md", "png"):
+        expect_new(out / f"pareto.{ending}", overwrite=options.overwriting())
     report = SweepReport.read(file)
     write_sweep(report, out, plot=png)
     show_sweep(report, out, json_out)

@@ -149,6 +149,11 @@ class TestOutputs:
         assert doing(name, lambda: done.append("work"), "--out", tmp_path / "run", "--resume").exit_code == 0
         assert done == ["work"]
 
+    def test_pareto_replaces_no_front(self, tmp_path: Path) -> None:
+        (tmp_path / "pareto.md").write_text("mine")
+        result = CliRunner().invoke(main, ["pareto", str(tmp_path / "pareto.json"), "--out", str(tmp_path)])
+        assert (result.exit_code, "pareto.md exists" in result.stderr) == (1, True)
+
     @pytest.mark.parametrize("place", ["file/inside.json", "folder.json", "pipe.json"])
     def test_a_place_that_cannot_be_written_is_refused(self, place: str, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
