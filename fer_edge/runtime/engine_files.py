@@ -8,7 +8,7 @@ because a foreign plan may crash the process that loads it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge.core.errors import InputError, SessionError
-from fer_edge.core.files import read_json, sha256_bytes, write_atomic, write_json, writing
-from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.files import read_json, sha256_bytes
+from fer_edge.core.json import decode, expect
 from fer_edge.runtime.cuda_device import DeviceInfo
 from fer_edge.runtime.session import TensorSpec
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary
@@ -28,13 +28,10 @@ __all__ = [
     "EngineLayer",
     "EngineSidecar",
     "EngineTensor",
-    "engine_name",
     "find_engine",
     "fitting_engines",
-    "gpu_slug",
     "read_engine",
-    "write_engine",
-    "write_sidecar",
+    "sidecar_path",
 ]
 
 ENGINE_ENDING: Final = ".engine"
@@ -138,17 +135,6 @@ class EngineSidecar:
         expect(self.schema == _SCHEMA, "schema", self.schema, f"{_SCHEMA}: build the engine again")
         expect(bool(self.compute_capabilities), "compute_capabilities", self.compute_capabilities, "at least one")
 
-    @property
-    def name(self) -> str:
-        """The engine's file name."""
-        return engine_name(
-            graph_sha256=self.graph_sha256,
-            gpu=gpu_slug(self.gpu, self.compute_capabilities),
-            package=self.package,
-            version=self.version,
-            precision=self.precision,
-        )
-
     def fault(self, library: TensorRtLibrary, device: DeviceInfo, *, graph_sha256: str | None) -> str | None:
         """Return why this engine does not fit this graph, TensorRT or GPU; None where it fits."""
         if graph_sha256 is not None and graph_sha256 != self.graph_sha256:
@@ -183,11 +169,6 @@ class EngineFile:
     path: Path
     sidecar: EngineSidecar
 
-    @property
-    def sidecar_path(self) -> Path:
-        """Path of the sidecar."""
-        return _sidecar_path(self.path)
-
     def read(self) -> bytes:
         """Read the plan and compare its hash with the sidecar.
 
@@ -203,48 +184,13 @@ class EngineFile:
         return plan
 
 
-def gpu_slug(gpu: str | None, compute_capabilities: Sequence[int]) -> str:
-    """Return a GPU's part of a file name: ``"nvidia-geforce-rtx-4090"``, or ``"sm80-86-89"`` built ahead of time."""
-    if gpu is None:
-        return f"sm{'-'.join(map(str, compute_capabilities))}"
-    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") or "gpu"
-
-
-def engine_name(*, graph_sha256: str, gpu: str, package: str, version: str, precision: str) -> str:
-    """Return the name of an engine's file."""
-    return f"{graph_sha256}-{gpu}-{package.replace('_', '-')}-{version}-{precision}{ENGINE_ENDING}"
-
-
-def write_engine(folder: Path, plan: bytes, sidecar: EngineSidecar) -> EngineFile:
-    """Write an engine, then its sidecar, so that an engine without one is incomplete.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    path = folder / sidecar.name
-    with writing(path):
-        _sidecar_path(path).unlink(missing_ok=True)
-    write_atomic(path, plan)
-    return write_sidecar(path, sidecar)
-
-
-def write_sidecar(path: Path, sidecar: EngineSidecar) -> EngineFile:
-    """Write or replace the sidecar of an engine.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    write_json(_sidecar_path(path), encode(sidecar))
-    return EngineFile(path=path, sidecar=sidecar)
-
-
 def read_engine(path: Path) -> EngineFile:
     """Open an engine by its path and read its sidecar; the plan is read by `EngineFile.read`.
 
     Raises:
         SessionError: no such engine, no sidecar, or an invalid one.
     """
-    place = _sidecar_path(path)
+    place = sidecar_path(path)
     if not path.is_file():
         raise SessionError(f"{path}: got no file, expected an engine; build it first")
     if not place.is_file():
@@ -312,7 +258,8 @@ def find_engine(
     return fitting[0]
 
 
-def _sidecar_path(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
+    """Return the path of an engine's sidecar."""
     return path.with_name(f"{path.name}.json")
 
 

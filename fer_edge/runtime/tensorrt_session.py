@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from fer_edge.core.files import write_atomic
 from fer_edge.core.tensorrt_flavours import Package
 from fer_edge.runtime.cuda_device import Device
 from fer_edge.runtime.device_session import DeviceSession, Shape, open_device
-from fer_edge.runtime.engine_files import EngineFile, EngineLayer, find_engine
+from fer_edge.runtime.engine_files import EngineFile, find_engine
 from fer_edge.runtime.session import TensorSpec
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt, numpy_dtype
 
@@ -79,16 +78,11 @@ class TensorRtEngine:
             raise SessionError(f"{self._library.title} has no execution context left to give: {messages.reason()}")
         return _Program(self._library, context, self.inputs, self.outputs)
 
-    def layers(self) -> tuple[EngineLayer, ...]:
-        """List the engine's layers as the engine inspector reports them.
-
-        Raises:
-            SessionError: the inspector's answer is not the documented JSON.
-        """
+    def inspect(self) -> str:
+        """Return the engine inspector's JSON, which lists the engine's layers."""
         assert self._engine is not None
         inspector: tensorrt.EngineInspector = self._engine.create_engine_inspector()
-        text = inspector.get_engine_information(self._library.module.LayerInformationFormat.JSON)
-        return read_layers(text)
+        return str(inspector.get_engine_information(self._library.module.LayerInformationFormat.JSON))
 
     def close(self) -> None:
         self._save_cache()
@@ -236,34 +230,6 @@ def open_engine_session(
         device.close()
         raise
     return open_engine(file, library, device, contexts=contexts)
-
-
-def read_layers(text: str) -> tuple[EngineLayer, ...]:
-    """Parse the engine inspector's JSON, in which layers are names or objects, depending on the build.
-
-    Raises:
-        SessionError: no JSON, or no layers in it.
-    """
-    try:
-        listed = json.loads(text)["Layers"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SessionError(f"the engine inspector's answer cannot be read: {error!r}") from error
-    return tuple(
-        EngineLayer(name=layer)
-        if isinstance(layer, str)
-        else EngineLayer(name=layer.get("Name", ""), kind=layer.get("LayerType", ""), format=_format(layer))
-        for layer in listed
-    )
-
-
-def _format(layer: Mapping[str, Any]) -> str:
-    """Return the format of a layer's outputs: one key up to TensorRT 10, two since 11."""
-    outputs = layer.get("Outputs", ())
-    formats = [
-        output.get("Format/Datatype") or f"{output.get('DataType', '')} {output.get('Format', '')}"
-        for output in outputs
-    ]
-    return ", ".join(part.strip() for part in formats)
 
 
 def _sizes(dims: Any) -> Shape:

@@ -9,18 +9,17 @@ import pytest
 from fer_edge.core.errors import InputError, SessionError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.tensorrt_flavours import installed_flavour
+from fer_edge.export.engine_writer import gpu_slug, read_layers, write_engine
 from fer_edge.runtime.cuda_device import DeviceInfo
 from fer_edge.runtime.engine_files import (
     EngineLayer,
     EngineSidecar,
     EngineTensor,
     find_engine,
-    gpu_slug,
     read_engine,
-    write_engine,
+    sidecar_path,
 )
 from fer_edge.runtime.tensorrt_library import MessageLog, TensorRtLibrary
-from fer_edge.runtime.tensorrt_session import read_layers
 
 PLAN = b"a plan"
 GRAPH = "1" * 64
@@ -153,8 +152,8 @@ class TestFinding:
 
     def test_a_type_that_no_graph_has(self, tmp_path: Path) -> None:
         engine = write_engine(tmp_path, PLAN, SIDECAR)
-        text = engine.sidecar_path.read_text()
-        engine.sidecar_path.write_text(text.replace('"uint8"', '"foo"'))
+        text = sidecar_path(engine.path).read_text()
+        sidecar_path(engine.path).write_text(text.replace('"uint8"', '"foo"'))
         with pytest.raises(SessionError, match=r"dtype: got 'foo', expected one of uint8.*build the engine again"):
             read_engine(engine.path)
 
