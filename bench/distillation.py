@@ -29,19 +29,20 @@ from fer_edge.core.metrics import accuracy_report, paired_report, softmax
 from fer_edge.core.plots import PALETTE, new_figure, write_plot
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.core.tables import Column, Table, print_table
+from fer_edge.core.types import Progress
 from fer_edge.data import Dataset, StillSet, load_dataset
 from fer_edge.data.statistics import leaked_rows
 from fer_edge.model.cost import encoder_macs
-from fer_edge.train.batches import DeviceFaces
-from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.batches import DeviceSplits
+from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.distillation import Teachers
-from fer_edge.train.distributed import Processes
-from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier
-from fer_edge.train.progress import Reporter
+from fer_edge.train.distributed import ONE_PROCESS
+from fer_edge.train.frame_classifier import FrameClassifier
+from fer_edge.train.frame_stage import FrameTask, fit_frames
 from fer_edge.train.recipe import TrainRecipe
-from fer_edge.train.run_folder import TrainRun, data_facts
-from fer_edge.train.teacher_cache import ViewBank
+from fer_edge.train.run_folder import RunOptions, TrainRun, data_facts
+from fer_edge.train.teacher_cache import TeacherCache
 
 FIRST = "labels alone"
 METHODS: dict[str, dict[str, Any] | None] = {
@@ -76,7 +77,7 @@ def trained_student(
     dataset: Dataset,
     folder: Path,
     teachers: Teachers | None,
-    report: Reporter,
+    options: RunOptions,
     *,
     taught_by: str | None = None,
 ) -> Student:
@@ -91,19 +92,16 @@ def trained_student(
     if done.exists():
         tensors, facts = load_checkpoint(done)
         return tensors["logits"].numpy(), facts
-    peers = Processes(rank=0, world=1, device=torch.device("cpu"))
-    train, choose = (
-        DeviceFaces.load(dataset.split(role), recipe.preprocess, recipe.loss, peers.device, classes=7)
-        for role in ("train", "choose")
-    )
     torch.manual_seed(recipe.seed)
     module = FrameClassifier(*run.new_model(), dropout=recipe.loss.dropout)
-    stage = FrameStage(run=run, spec=recipe.optimiser, module=module, peers=peers, teachers=teachers)
-    best = stage.fit(train, choose, torch.ones(len(choose), dtype=torch.bool), report)
+    splits = DeviceSplits.load(dataset, recipe, torch.device("cpu"))
+    task = FrameTask(module=module, splits=splits, recipe=recipe, teachers=teachers, progress=options.progress)
+    best = fit_frames(run, task, options.on_epoch)
     with torch.no_grad():
-        logits = torch.cat([best(faces)[0] for faces in torch.split(choose.images, 512)])
-    epochs = [epoch["seconds"] for epoch in run.record["history"]]
-    facts = {"best_epoch": stage.best["epoch"], "seconds": round(sum(epochs), 1)}
+        logits = torch.cat([best(faces).logits for faces in torch.split(splits.choose.images, 512)])
+    history = run.record["history"]
+    best_epoch = max(history, key=lambda epoch: (epoch["score"], epoch["epoch"]))["epoch"]
+    facts = {"best_epoch": best_epoch, "seconds": round(sum(epoch["seconds"] for epoch in history), 1)}
     save_checkpoint(done, {"logits": logits}, facts)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return logits.numpy(), facts
@@ -128,31 +126,30 @@ def measured(
     }
 
 
-def ask_once(recipe: TrainRecipe, dataset: Dataset, teachers: Teachers, views: int, report: Reporter) -> None:
+def ask_once(recipe: TrainRecipe, dataset: Dataset, teachers: Teachers, views: int, progress: Progress) -> None:
     """Compute and cache every teacher output that any method needs, for every view."""
     everything = replace(recipe.loss, distil_views=views, distil_features=1.0, distil_regions=1.0, distil_maps=1.0)
-    peers = Processes(rank=0, world=1, device=torch.device("cpu"))
-    train = DeviceFaces.load(dataset.split("train"), recipe.preprocess, recipe.loss, peers.device, classes=7)
-    bank = ViewBank(teachers=teachers, train=train, recipe=replace(recipe, loss=everything), peers=peers)
+    train = DeviceSplits.load(dataset, recipe, torch.device("cpu")).train
+    cache = TeacherCache(teachers=teachers, train=train, recipe=replace(recipe, loss=everything), peers=ONE_PROCESS)
     for view in range(views):
-        bank.view(view, report)
+        cache.view(view, progress)
 
 
 def students(
     recipe: TrainRecipe,
     dataset: Dataset,
-    teacher: BundleOrigin,
+    teacher: BundleWeights,
     *,
     methods: Collection[str],
     seeds: Sequence[int],
     out: Path,
-    report: Reporter,
+    options: RunOptions,
 ) -> dict[tuple[str, int], Student]:
     """Train every student: logits and facts by method and seed."""
-    teachers = Teachers([StillClassifier(teacher.load_model())])
+    teachers = Teachers([FrameClassifier(teacher.load_model())])
     views, found = recipe.optimiser.epochs, {}
     if set(methods) - {FIRST}:
-        ask_once(recipe, dataset, teachers, views, report)
+        ask_once(recipe, dataset, teachers, views, options.progress)
     for seed, (number, (name, changes)) in itertools.product(seeds, enumerate(METHODS.items())):
         if name not in methods:
             continue
@@ -160,7 +157,7 @@ def students(
         cell = replace(recipe, seed=seed, loss=loss)
         followed, taught_by = (None, None) if changes is None else (teachers, teacher.bundle.sha256)
         folder = out / f"{number}-seed-{seed}"
-        found[name, seed] = trained_student(cell, dataset, folder, followed, report, taught_by=taught_by)
+        found[name, seed] = trained_student(cell, dataset, folder, followed, options, taught_by=taught_by)
     return found
 
 
@@ -178,7 +175,7 @@ class Budget:
     """
 
     data: str | None
-    teacher: BundleOrigin
+    teacher: BundleWeights
     recipe: str
     settings: tuple[str, ...]
     rows: int
@@ -195,8 +192,9 @@ class Budget:
             )
         with progress("reading the data set") as bar:
             dataset = reduced(load_dataset(self.data, progress=bar), self.rows)
-        with run_progress() as report:
-            found = students(recipe, dataset, self.teacher, methods=methods, seeds=self.seeds, out=out, report=report)
+        with run_progress() as display:
+            options = RunOptions(progress=display.step, on_epoch=display.epoch)
+            found = students(recipe, dataset, self.teacher, methods=methods, seeds=self.seeds, out=out, options=options)
         choose = dataset.split("choose")
         results = [
             {"method": name, "seed": seed, "loss": METHODS[name]}
@@ -330,7 +328,7 @@ def main(
         write_report(target, read_json(target / "distillation.json"))
         return
     budget = Budget(
-        data=data, teacher=BundleOrigin(bundle=Bundle.open(teacher)), recipe=name, settings=settings, rows=rows,
+        data=data, teacher=BundleWeights(bundle=Bundle.open(teacher)), recipe=name, settings=settings, rows=rows,
         seeds=seeds,
     )  # fmt: skip
     result = budget.spend(methods or tuple(METHODS), out)

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import click
 import torch
+from pruning_points import CurveBudget, PruneCurve
 from workbench import report_errors, result_head
 
 from fer_edge.cli.console import console, progress
@@ -27,9 +28,9 @@ from fer_edge.core.recipes import override
 from fer_edge.core.tables import Table, print_table
 from fer_edge.data import load_dataset
 from fer_edge.train.distributed import processes
-from fer_edge.train.prune_curve import CurveBudget, PruneCurve
+from fer_edge.train.pretrained import open_pretrained
 from fer_edge.train.recipe import Importance, PruneRecipe
-from fer_edge.train.train import open_origin
+from fer_edge.train.run_folder import RunOptions
 
 TARGETS = (0.9, 0.75, 0.5, 0.35)
 MEASURES = {"top1_head": "own head, cut down", "top1_linear": "linear classifier, refitted", "top1_tuned": "fine-tuned"}
@@ -183,7 +184,7 @@ def main(
         raise InputError("--runs: got none, expected the folder of the runs that --epochs fine-tunes")
     recipe = override(PruneRecipe(), settings)
     budget = CurveBudget(refit_rows=refit_rows, epochs=epochs, tuning_rows=tuning_rows)
-    origin = open_origin(parent)
+    origin = open_pretrained(parent)
     name = name or Path(parent).name
     with progress("reading the data set") as bar:
         dataset = load_dataset(data, progress=bar)
@@ -202,8 +203,9 @@ def main(
         "points": [],
     }
     if missing:
-        with processes(device) as peers, run_progress() as report:
-            curve = PruneCurve(origin, dataset, recipe=recipe, budget=budget, peers=peers, report=report)
+        with processes(device) as peers, run_progress() as display:
+            options = RunOptions(progress=display.step, on_epoch=display.epoch)
+            curve = PruneCurve(origin, dataset, recipe=recipe, budget=budget, peers=peers, options=options)
             extend(result, curve, missing, path, runs=runs, place=str(peers.device))
     write_atomic(out / f"{name}.md", markdown(result, name).encode())
     write_curves(result, name, out / f"{name}.png")

@@ -23,10 +23,11 @@ from fer_edge.core.files import write_json
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.core.tables import Table, print_table
 from fer_edge.data.dataset import Dataset, StillSet
-from fer_edge.train.batches import DeviceFaces
+from fer_edge.train.batches import DeviceSplits
 from fer_edge.train.distributed import processes
-from fer_edge.train.frame_stage import FrameClassifier, FrameStage
-from fer_edge.train.instance_selection import takes_all
+from fer_edge.train.frame_classifier import FrameClassifier
+from fer_edge.train.frame_stage import FrameTask, fit_frames
+from fer_edge.train.instance_selection import uses_all_rows
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run_folder import TrainRun
 
@@ -51,9 +52,9 @@ def thirty_epochs(spec: OptimiserSpec, seconds: list[float]) -> float:
         spec: says which epochs work on every row: all, or the first and the last of a training that leaves rows out.
         seconds: of every epoch timed.
     """
-    whole = [second for epoch, second in enumerate(seconds) if takes_all(spec.skip_easy, epoch, len(seconds))]
-    parts = [second for epoch, second in enumerate(seconds) if not takes_all(spec.skip_easy, epoch, len(seconds))]
-    count = sum(takes_all(spec.skip_easy, epoch, 30) for epoch in range(30))
+    whole = [second for epoch, second in enumerate(seconds) if uses_all_rows(spec.skip_easy, epoch, len(seconds))]
+    parts = [second for epoch, second in enumerate(seconds) if not uses_all_rows(spec.skip_easy, epoch, len(seconds))]
+    count = sum(uses_all_rows(spec.skip_easy, epoch, 30) for epoch in range(30))
     return (count * min(whole) + (30 - count) * min(parts, default=0.0)) / 60
 
 
@@ -63,16 +64,12 @@ def epoch_seconds(recipe: TrainRecipe, device: str) -> tuple[list[float], str]:
     splits = {name: noise(name, size) for name in ROWS}
     roles = {"train": "Training", "choose": "PublicTest"}
     dataset = Dataset(name="noise", source="noise", layout="noise", splits=splits, roles=roles)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as folder, processes(device) as peers, run_progress() as report:
+    with tempfile.TemporaryDirectory() as folder, processes(device) as peers, run_progress() as display:
         run = TrainRun.create(Path(folder) / "run", recipe, dataset)
-        faces = {
-            name: DeviceFaces.load(each, recipe.preprocess, recipe.loss, peers.device, classes=recipe.model.classes)
-            for name, each in splits.items()
-        }
         module = FrameClassifier(*run.new_model(), dropout=recipe.loss.dropout)
-        stage = FrameStage(run=run, spec=recipe.optimiser, module=module, peers=peers)
-        kept = torch.ones(ROWS["PublicTest"], dtype=torch.bool, device=peers.device)
-        stage.fit(faces["Training"], faces["PublicTest"], kept, report)
+        data = DeviceSplits.load(dataset, recipe, peers.device)
+        task = FrameTask(module=module, splits=data, recipe=recipe, peers=peers, progress=display.step)
+        fit_frames(run, task, display.epoch)
         return [epoch["seconds"] for epoch in run.record["history"]], str(peers.device)
 
 

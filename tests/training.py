@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -12,8 +11,13 @@ from fer_edge.data import Dataset, load_dataset
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, SequenceTraining, TrainRecipe
+from fer_edge.train.run_folder import RunOptions
 
-__all__ = ["StopAfter", "small_config", "small_dataset", "small_recipe", "trained_like"]
+__all__ = ["ON_CPU", "RESUMED", "StopAfter", "small_config", "small_dataset", "small_recipe", "trained_like"]
+
+
+ON_CPU = RunOptions(device="cpu")
+RESUMED = RunOptions(device="cpu", resume=True)
 
 
 def small_config(convolution: Literal["dense", "separable"] = "dense") -> ModelConfig:
@@ -64,14 +68,11 @@ def small_dataset() -> Dataset:
 
 
 class StopAfter:
-    """Presses Ctrl-C at a step of a stage."""
+    """A progress callback that presses Ctrl-C at a step of a stage."""
 
     def __init__(self, stage: str, step: int) -> None:
         self.place = (stage, step)
 
-    def step(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int) -> None:
         if (stage, done) == self.place:
             raise KeyboardInterrupt
-
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
-        pass

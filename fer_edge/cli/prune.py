@@ -60,10 +60,10 @@ def command(
     loss and augmentation of the fine-tuning after each step. The result is a run like any other.
     """
     require_training("fer-edge prune", "torch_pruning")
+    from fer_edge.train.pretrained import open_pretrained
     from fer_edge.train.prune import prune_run
     from fer_edge.train.recipe import PruneRecipe
     from fer_edge.train.structured_pruning import PruneTarget
-    from fer_edge.train.train import open_origin
 
     plan = read_recipe(PruneRecipe, recipe, settings, room="train")
     if idle_blocks is not None:
@@ -71,20 +71,10 @@ def command(
     if sparsity is not None:
         plan = replace(plan, sparsity=replace(plan.sparsity, pattern=sparsity))
     target = PruneTarget(macs=macs, parameters=parameters)
-    origin, teacher = open_origin(parent), [open_origin(each) for each in teachers]
+    origin, given = open_pretrained(parent), tuple(map(open_pretrained, teachers))
     name = Path(parent)
     folder = out or (name.with_name(f"{name.name}-pruned") if name.is_dir() else Path(f"{parent}-pruned"))
     dataset = read_dataset(data)
-    with training_in(folder) as report:
-        pruned = prune_run(
-            origin,
-            folder,
-            dataset,
-            target=target,
-            recipe=plan,
-            teacher=teacher,
-            resume=resume,
-            device=device,
-            report=report,
-        )
+    with training_in(folder, resume=resume, device=device) as options:
+        pruned = prune_run(origin, folder, dataset, target=target, recipe=plan, teachers=given, options=options)
     show_run(pruned, json_out)

@@ -44,13 +44,13 @@ def command(
     with without_telemetry():
         require("nncf", needed_by="fer-edge qat", extra="calibrate")
     require_training("fer-edge qat")
+    from fer_edge.train.pretrained import open_pretrained
     from fer_edge.train.qat import qat_run
     from fer_edge.train.recipe import QatRecipe
-    from fer_edge.train.train import open_origin
 
     plan = read_recipe(QatRecipe, recipe, settings, room="train")
-    parent = open_origin(source)
+    parent = open_pretrained(source)
     dataset = read_dataset(data)
-    with training_in(out) as report:
-        run = qat_run(parent, out, dataset, recipe=plan, resume=resume, device=device, report=report)
+    with training_in(out, resume=resume, device=device) as options:
+        run = qat_run(parent, out, dataset, recipe=plan, options=options)
     show_run(run, json_out)

@@ -53,34 +53,30 @@ def command(
     """
     require_training("fer-edge train")
     from fer_edge.core.recipes import override
-    from fer_edge.train.train import open_origin, train_model
+    from fer_edge.train.pretrained import open_pretrained
+    from fer_edge.train.train import TrainInputs, train_model
 
     plan = override(_recipe(recipe), settings)
     dataset = read_dataset(data)
-    with training_in(out) as report:
-        run = train_model(
-            plan,
-            dataset,
-            out,
-            init=None if init is None else open_origin(init),
-            teacher=[open_origin(each) for each in teachers],
-            stage=stage,
-            sequences=() if sequences is None else _sequences(sequences),
-            resume=resume,
-            device=device,
-            report=report,
-        )
+    inputs = TrainInputs(
+        init=None if init is None else open_pretrained(init),
+        teachers=tuple(map(open_pretrained, teachers)),
+        stage=stage,
+        sequences=() if sequences is None else _sequences(sequences),
+    )
+    with training_in(out, resume=resume, device=device) as options:
+        run = train_model(plan, dataset, out, inputs=inputs, options=options)
     show_run(run, json_out)
 
 
 def _recipe(name: str) -> TrainRecipe:
     """Read a shipped recipe, a TOML file, or the recipe of a run or a bundle."""
     from fer_edge.core.recipes import recipe_names
+    from fer_edge.train.pretrained import open_pretrained
     from fer_edge.train.recipe import TrainRecipe
-    from fer_edge.train.train import open_origin
 
     if name not in recipe_names("train") and Path(name).is_dir():
-        return open_origin(name).recipe
+        return open_pretrained(name).recipe
     return read_recipe(TrainRecipe, name, (), room="train")
 
 

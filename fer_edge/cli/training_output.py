@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from fer_edge.core.tables import Column, Table
 
 if TYPE_CHECKING:
     from fer_edge.core.types import Progress
-    from fer_edge.train.run_folder import TrainRun
+    from fer_edge.train.loop import EpochReport
+    from fer_edge.train.run_folder import RunOptions, TrainRun
 
 __all__ = ["run_progress", "show_run", "training_in"]
 
@@ -41,11 +42,12 @@ class _Reporter:
     def step(self, stage: str, done: int, total: int) -> None:
         self._bar(_STAGES.get(stage, stage), done, total)
 
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
-        console.print(
-            f"{_STAGES.get(stage, stage)}: epoch {figures['epoch']:.0f}, loss {figures['loss']:.4f}, "
-            f"choose top-1 {figures['choose_top1']:.2%} (best {figures['best_top1']:.2%})"
-        )
+    def epoch(self, report: EpochReport) -> None:
+        """Print a line: an `OnEpoch`."""
+        line = f"{_STAGES.get(report.stage, report.stage)}: epoch {report.epoch}, loss {report.loss:.4f}"
+        if report.score is not None:
+            line += f", choose top-1 {report.score:.2%} (best {report.best_score:.2%})"
+        console.print(line)
 
 
 @contextlib.contextmanager
@@ -56,10 +58,13 @@ def run_progress() -> Iterator[_Reporter]:
 
 
 @contextlib.contextmanager
-def training_in(out: Path) -> Iterator[_Reporter]:
+def training_in(out: Path, *, resume: bool, device: str) -> Iterator[RunOptions]:
     """Report the progress of a training in `out`, and how to resume it where it is interrupted."""
-    with note_resume(f"to continue, repeat the command with --resume; the run is in {out}"), run_progress() as report:
-        yield report
+    from fer_edge.train.run_folder import RunOptions
+
+    note = f"to continue, repeat the command with --resume; the run is in {out}"
+    with note_resume(note), run_progress() as display:
+        yield RunOptions(resume=resume, device=device, progress=display.step, on_epoch=display.epoch)
 
 
 def show_run(run: TrainRun, json_out: Path | None) -> None:

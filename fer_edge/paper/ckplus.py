@@ -28,7 +28,6 @@ from fer_edge.paper.study import StudyProgress, weights_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import TrainedSystem, system_recipe, train_system
 from fer_edge.train.distributed import compute_device
-from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["CKPLUS_SYSTEMS", "CkPlusRun", "ckplus_folder", "load_ckplus", "plan_ckplus", "run_ckplus"]
@@ -191,7 +190,7 @@ class _Protocol:
         base, reporter = self._base(run.start), _Steps(run.name, progress.step)
         weights = self.path(run).with_suffix(".safetensors")
         if run.system in (SEQUENCE, PEAK_MEAN):
-            result = self._on_sequences(run, base, reporter)
+            result = self._on_sequences(run, base, reporter.step)
         else:
             system = SYSTEMS[run.system]
             init = None
@@ -205,13 +204,13 @@ class _Protocol:
                 device=self.device,
                 weights=weights,
                 init=init,
-                report=reporter,
+                report=reporter.step,
             )
         result = dataclasses.replace(result, settings={**result.settings, "ckplus": self._identity(run)})
         result.write(self.path(run))
         return result
 
-    def _on_sequences(self, run: CkPlusRun, base: TrainRecipe, reporter: Reporter) -> RunResult:
+    def _on_sequences(self, run: CkPlusRun, base: TrainRecipe, reporter: Progress) -> RunResult:
         assert self.sequences is not None  # such runs are planned for whole sequences alone
         stills = dataclasses.replace(run, system=_COMPLETE)
         found = self.read(stills)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fer_edge.core.json import encode
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import prepare_stills
-from fer_edge.core.types import Float32, Int64
+from fer_edge.core.types import Float32, Int64, Progress
 from fer_edge.data.ckplus import PEAK_FRAMES, SequenceSet
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import SequenceHead
@@ -27,8 +27,8 @@ from fer_edge.train.augment import augment_faces, median_filter
 from fer_edge.train.batches import DeviceFaces, seeded
 from fer_edge.train.distributed import autocast
 from fer_edge.train.lda import fit_discriminants
+from fer_edge.train.loop import no_progress
 from fer_edge.train.losses import soft_targets
-from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import TrainRecipe
 from fer_edge.train.run_folder import versions
 
@@ -60,7 +60,7 @@ def train_on_sequences(
     spec: CkPlusSpec,
     *,
     device: torch.device,
-    report: Reporter | None = None,
+    report: Progress | None = None,
 ) -> RunResult:
     """Train a sequence head on the features of a system that was trained on the same subjects' stills.
 
@@ -78,7 +78,7 @@ def train_on_sequences(
         device: to train on.
         report: told of progress.
     """
-    report, started = report or Silent(), time.monotonic()
+    report, started = report or no_progress, time.monotonic()
     torch.manual_seed(recipe.seed)
     assert isinstance(trained.network.trunk, Proposed)
     trunk = trained.network.trunk.to(device).eval()
@@ -167,7 +167,7 @@ def _fit(
     faces: DeviceFaces,
     recipe: TrainRecipe,
     spec: CkPlusSpec,
-    report: Reporter,
+    report: Progress,
 ) -> None:
     """Context, LDA, and what stands behind it, from features (copies, N, T, F)."""
     device = features.device

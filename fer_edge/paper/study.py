@@ -165,7 +165,7 @@ def run_study(
             weights = weights_path(out, system=run.system.name, seed=run.seed)
             take(
                 train_system(
-                    run.system, run.seed, recipe.train, dataset, device=place, weights=weights, report=reporter
+                    run.system, run.seed, recipe.train, dataset, device=place, weights=weights, report=reporter.step
                 )
             )
         return results
@@ -260,5 +260,5 @@ def _work(system: str, seed: int, weights: Path) -> RunResult:
         state.dataset,
         device=state.device,
         weights=weights,
-        report=reporter,
+        report=reporter.step,
     )

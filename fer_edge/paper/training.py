@@ -19,7 +19,7 @@ from fer_edge.core.json import encode
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
-from fer_edge.core.types import Float32, Int64, Uint8
+from fer_edge.core.types import Float32, Int64, Progress, Uint8
 from fer_edge.data import Dataset, Role, leaked_rows
 from fer_edge.paper.results import RunResult, SplitPredictions
 from fer_edge.paper.system_network import SystemNetwork, count_macs
@@ -28,10 +28,9 @@ from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.batches import DeviceFaces, batches, seeded
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.distributed import autocast
-from fer_edge.train.frame_stage import scheduled_rate
 from fer_edge.train.lda import fit_discriminants
+from fer_edge.train.loop import learning_rate, no_progress
 from fer_edge.train.losses import CentreLoss, class_weights, soft_cross_entropy
-from fer_edge.train.progress import Reporter, Silent
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run_folder import data_facts, versions
 
@@ -117,7 +116,7 @@ def train_system(
     device: torch.device,
     weights: Path | None = None,
     init: TrainedSystem | None = None,
-    report: Reporter | None = None,
+    report: Progress | None = None,
 ) -> RunResult:
     """Train a system once and predict both held-out splits.
 
@@ -149,7 +148,7 @@ def train_system(
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     unfiltered = dataclasses.replace(recipe.preprocess, median=0)
     faces = DeviceFaces.load(dataset.split("train"), unfiltered, recipe.loss, device, classes=recipe.model.classes)
-    training = _Training(network=network, faces=faces, recipe=recipe, report=report or Silent())
+    training = _Training(network=network, faces=faces, recipe=recipe, report=report or no_progress)
     training.fit_trunk()
     machine = training.fit_behind(system)
     trained = TrainedSystem(
@@ -202,7 +201,7 @@ class _Training:
     network: SystemNetwork
     faces: DeviceFaces
     recipe: TrainRecipe
-    report: Reporter
+    report: Progress
 
     def fit_trunk(self) -> None:
         """First stage: everything up to the context, in front of a linear classifier."""
@@ -222,7 +221,7 @@ class _Training:
             for step, index in enumerate(batches(len(self.faces), size, generator)):
                 done = epoch * per_epoch + step
                 for group in optimiser.param_groups:
-                    group["lr"] = scheduled_rate(spec, done, per_epoch)
+                    group["lr"] = learning_rate(spec, done, per_epoch)
                 images = augment_faces(self.faces.images[index], recipe.augment, generator)
                 images, targets = mix_faces(images, self.faces.targets[index], recipe.augment, generator)
                 labels = self.faces.labels[index]
@@ -234,7 +233,7 @@ class _Training:
                     centres.update(context.detach().float(), labels)
                 _step(value, optimiser, moving, spec)
                 total += value.detach()
-                self.report.step("frames", done + 1, spec.epochs * per_epoch)
+                self.report("frames", done + 1, spec.epochs * per_epoch)
             if not math.isfinite(float(total)):
                 raise InputError(f"the loss became {float(total)} in epoch {epoch + 1}; lower the learning rate")
 
@@ -265,7 +264,7 @@ class _Training:
                 with autocast(self.recipe.precision, images.device):
                     found = self.network.trunk(median_filter(images, self.recipe.preprocess.median))
                 rows.append(found.float())
-                self.report.step("features", copy * len(parts) + step + 1, copies * len(parts))
+                self.report("features", copy * len(parts) + step + 1, copies * len(parts))
         return torch.cat(rows).reshape(copies, len(self.faces), -1)
 
     def _fit_tail(self, tail: nn.Module, contexts: Tensor) -> None:
@@ -284,7 +283,7 @@ def fit_on_features(
     faces: DeviceFaces,
     recipe: TrainRecipe,
     *,
-    report: Reporter,
+    report: Progress,
     spec: OptimiserSpec | None = None,
     stage: str = "classifier",
     key: int = 3,
@@ -319,10 +318,10 @@ def fit_on_features(
         for step, index in enumerate(batches(len(faces), size, generator)):
             done = epoch * per_epoch + step
             for group in optimiser.param_groups:
-                group["lr"] = scheduled_rate(spec, done, per_epoch)
+                group["lr"] = learning_rate(spec, done, per_epoch)
             value = soft_cross_entropy(logits(index, generator), faces.targets[index], balance)
             _step(value, optimiser, moving, spec)
-            report.step(stage, done + 1, spec.epochs * per_epoch)
+            report(stage, done + 1, spec.epochs * per_epoch)
 
 
 def _optimiser(moving: list[nn.Parameter], spec: OptimiserSpec) -> torch.optim.AdamW:

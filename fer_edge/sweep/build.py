@@ -28,8 +28,8 @@ from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
-    from fer_edge.train.progress import Reporter
-    from fer_edge.train.run_folder import TrainRun
+    from fer_edge.train.loop import OnEpoch
+    from fer_edge.train.run_folder import RunOptions, TrainRun
 
 __all__ = ["BUILD_ERRORS", "Builder", "NetworkRecord", "SweepFolder", "calibration_recipe"]
 
@@ -172,16 +172,14 @@ class Builder:
         folder: the sweep's.
         recipe: the sweep's.
         dataset: its ``train`` split trains and calibrates, its ``choose`` split chooses.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        reporter: gives the training reporter of a unit's name.
+        options: returns how the training of a unit of that name is executed.
         progress: called during export and calibration.
     """
 
     folder: SweepFolder
     recipe: SweepRecipe
     dataset: Dataset
-    device: str
-    reporter: Callable[[str], Reporter]
+    options: Callable[[str], RunOptions]
     progress: Progress
 
     def build(self, unit: Unit) -> None:
@@ -208,27 +206,27 @@ class Builder:
             if record.failed is None and (missing := _missing_forms(record, self.recipe)):
                 self.folder.write_record(unit, network, self._calibrate(unit, network, record, missing))
 
-    def train(self, unit: Unit, *, report: Reporter | None = None) -> TrainRun:
+    def train(self, unit: Unit, *, on_epoch: OnEpoch | None = None) -> TrainRun:
         """Train a unit, or resume its run; a finished run is returned as it is.
 
         Raises:
             InputError, DataError, TrainingDiverged: as `train_model`.
         """
+        from fer_edge.train.pretrained import open_pretrained
         from fer_edge.train.run_folder import TrainRun
-        from fer_edge.train.train import open_origin, train_model
+        from fer_edge.train.train import TrainInputs, train_model
 
         if unit.recipe is None:
             assert unit.run is not None
             return TrainRun.open(unit.run)
         self.folder.subfolder("networks", unit.name)
+        options = self.options(unit.name)
         return train_model(
             unit.recipe,
             self.dataset,
             self.folder.run_path(unit),
-            teacher=[open_origin(each) for each in unit.teachers],
-            resume=True,
-            device=self.device,
-            report=report or self.reporter(unit.name),
+            inputs=TrainInputs(teachers=tuple(map(open_pretrained, unit.teachers))),
+            options=options if on_epoch is None else replace(options, on_epoch=on_epoch),
         )
 
     def _check_run(self, unit: Unit) -> None:
@@ -255,9 +253,7 @@ class Builder:
                 self.dataset,
                 target=PruneTarget(macs=share),
                 recipe=override(PruneRecipe(), self.recipe.prune_settings),
-                resume=True,
-                device=self.device,
-                report=self.reporter(network.name),
+                options=self.options(network.name),
             )
         self.progress(f"{network.name}: export", 0, 1)
         export_run(run, self.folder.bundle_path(unit, network), name=network.name, overwrite=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_edge.core.types import Progress
 from fer_edge.core.workers import open_workers
@@ -17,6 +17,9 @@ from fer_edge.sweep.build import Builder, SweepFolder, calibration_recipe
 from fer_edge.sweep.grid import Unit, plan_units
 from fer_edge.sweep.queue import build_queued, enqueue, open_queue, running
 from fer_edge.sweep.recipe import SweepRecipe
+
+if TYPE_CHECKING:
+    from fer_edge.train.loop import EpochReport
 
 __all__ = ["BuildTask", "Built", "build_networks"]
 
@@ -140,32 +143,25 @@ def _work_in_process(task: BuildTask, threads: int, events: Any) -> None:
 
 
 def _builder(task: BuildTask, dataset: Dataset, folder: SweepFolder, progress: Progress, note: Note) -> Builder:
+    from fer_edge.train.run_folder import RunOptions
+
+    def options(work: str) -> RunOptions:
+        def on_epoch(report: EpochReport) -> None:
+            top1 = f"{report.score:.2%} (best {report.best_score:.2%})"
+            note(f"{work}: epoch {report.epoch}, choose top-1 {top1}")
+
+        def steps(stage: str, done: int, total: int) -> None:
+            progress(f"{work}: {stage}", done, total)
+
+        return RunOptions(resume=True, device=task.device, progress=steps, on_epoch=on_epoch)
+
     return Builder(
         folder=folder,
         recipe=task.recipe,
         dataset=dataset,
-        device=task.device,
-        reporter=lambda work: _Steps(work=work, progress=progress, note=note),
+        options=options,
         progress=progress,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Steps:
-    """A training reporter that names the work."""
-
-    work: str
-    progress: Progress
-    note: Note
-
-    def step(self, stage: str, done: int, total: int) -> None:
-        self.progress(f"{self.work}: {stage}", done, total)
-
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
-        self.note(
-            f"{self.work}: epoch {figures['epoch']:.0f}, choose top-1 {figures['choose_top1']:.2%} "
-            f"(best {figures['best_top1']:.2%})"
-        )
 
 
 class _Sender:

@@ -191,10 +191,10 @@ def _check(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
     units = plan_units(recipe)
     for spec in (recipe.grid, recipe.search):
         if spec is not None and spec.teachers:
-            from fer_edge.train.train import open_origin
+            from fer_edge.train.pretrained import open_pretrained
 
             for name in spec.teachers:
-                open_origin(name)
+                open_pretrained(name)
     if recipe.makes_networks:
         calibration_recipe(recipe)
     if recipe.search is not None:

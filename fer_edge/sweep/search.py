@@ -24,7 +24,7 @@ from fer_edge.train.recipe import TrainRecipe
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-    from fer_edge.train.progress import Reporter
+    from fer_edge.train.loop import EpochReport, OnEpoch
 
 __all__ = ["Search", "best_units", "check_space", "open_search", "search_recipe"]
 
@@ -161,9 +161,9 @@ class Search:
             trial.set_user_attr("x", x)
             if spec.x_at_most is not None and x > spec.x_at_most:
                 raise TrialPruned(f"x = {x:.3f} is above {spec.x_at_most:g}")
-        judge = _Judge(trial=trial if spec.objective == "top1" else None, then=self.builder.reporter(unit.name))
+        judge = _Judge(trial=trial if spec.objective == "top1" else None, then=self.builder.options(unit.name).on_epoch)
         try:
-            run = self.builder.train(unit, report=judge)
+            run = self.builder.train(unit, on_epoch=judge)
         except (TrialPruned, *BUILD_ERRORS):
             shutil.rmtree(self.builder.folder.run_path(unit), ignore_errors=True)
             raise
@@ -174,26 +174,23 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class _Judge:
-    """A training reporter that stops a training when the study prunes it; never where `trial` is None."""
+    """An `OnEpoch` that stops a training when the study prunes it; never where `trial` is None."""
 
     trial: Trial | None
-    then: Reporter
+    then: OnEpoch | None
 
-    def step(self, stage: str, done: int, total: int) -> None:
-        self.then.step(stage, done, total)
-
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
+    def __call__(self, report: EpochReport) -> None:
         from optuna import TrialPruned
 
-        self.then.epoch(stage, figures)
-        if self.trial is None or stage != "frames":
+        if self.then is not None:
+            self.then(report)
+        if self.trial is None or report.score is None:
             return
-        number = int(figures["epoch"])
         known = self.trial.study.get_trials(deepcopy=False)[self.trial.number].intermediate_values
-        if number not in known:  # a resumed training repeats no report
-            self.trial.report(figures["choose_top1"], number)
+        if report.epoch not in known:  # a resumed training repeats no report
+            self.trial.report(report.score, report.epoch)
         if self.trial.should_prune():
-            raise TrialPruned(f"pruned after epoch {number} at {figures['choose_top1']:.4f}")
+            raise TrialPruned(f"pruned after epoch {report.epoch} at {report.score:.4f}")
 
 
 def _unit(recipe: SweepRecipe, values: Mapping[str, Any], *, number: int) -> Unit:

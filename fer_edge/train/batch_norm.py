@@ -14,19 +14,14 @@ from fer_edge.data import Dataset
 from fer_edge.data.sampling import draw_sample
 from fer_edge.model.network import AttentionCnnBiLstm
 
-__all__ = ["refit_batch_norm", "refit_folded", "training_faces"]
+__all__ = ["refit_batch_norm", "training_faces"]
 
 REFITTED_FACES: Final = 2048
-"""Training faces that a network is measured on: the batch normalisations of a bundle's are fitted to them."""
-
-
-def refit_folded(model: AttentionCnnBiLstm, dataset: Dataset, preprocess: PreprocessSpec) -> None:
-    """`refit_batch_norm` on `training_faces`."""
-    refit_batch_norm(model, training_faces(dataset, preprocess))
+"""Training faces that statistics are estimated on."""
 
 
 def training_faces(dataset: Dataset, preprocess: PreprocessSpec) -> Tensor:
-    """Some training faces, of each class its share, prepared as a network sees them: uint8 (N, S, S)."""
+    """Draw a stratified sample of the training faces, prepared for a network: uint8 (N, S, S)."""
     size = min(REFITTED_FACES, len(dataset.split("train")))
     faces = prepare_stills(np.asarray(draw_sample(dataset, size=size, seed=0).stills.images), preprocess)
     return torch.from_numpy(np.array(faces))
@@ -34,11 +29,11 @@ def training_faces(dataset: Dataset, preprocess: PreprocessSpec) -> Tensor:
 
 @torch.no_grad()
 def refit_batch_norm(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 512) -> None:
-    """Give folded batch normalisations the statistics of `faces`, leaving the network's function alone.
+    """Set the statistics of folded batch normalisations to those of `faces`; the network's function stays.
 
-    A bundle's weights hold their batch normalisation's scale, so that its own statistics are those of numbers that need
-    no scaling: true in evaluation, but training would divide by the batch's deviation a second time. Afterwards both
-    modes compute the same. Those of the CNN are meant, and those of the DenseNet block.
+    The weights of a bundle include their batch normalisation's scale, so its stored statistics are neutral. That is
+    right in evaluation, but training would divide by the batch's deviation a second time. Afterwards both modes agree.
+    Applies to the CNN and to the DenseNet block.
 
     Args:
         model: a network read from a bundle.

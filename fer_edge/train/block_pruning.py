@@ -1,8 +1,7 @@
-"""Residual blocks that add the same to every face: found, and left out.
+"""Block pruning: find and remove residual blocks that add nearly the same to every face.
 
-Training can bring a block's branch to a standstill: it adds a constant. Left out, with the constant in the bias before
-it, the network is shallower and computes nearly the same; in INT8 one sum less is rounded. A ranking of filters does
-not see it, for the filters are the shortcut's as well.
+The mean of such a block's branch moves into the bias before it, so the shallower network computes nearly the same; in
+INT8 one sum less is rounded. A ranking of filters does not find such blocks, since the shortcut shares their filters.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ __all__ = ["BlockActivity", "block_activities", "without_blocks"]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockActivity:
-    """What a residual block adds to its shortcut.
+    """How much a residual block's branch varies.
 
     Attributes:
         stage: of the CNN.
-        layer: its place among the stage's layers.
-        share: how far what it adds strays from its mean, over how far the shortcut strays from its own: root mean
-            squares over faces, places and channels.
-        mean: float (C,), what it adds on average, by channel.
+        layer: index among the stage's layers.
+        share: standard deviation of the branch over that of the shortcut, root mean squares over faces, positions and
+            channels.
+        mean: float (C,), mean of the branch by channel.
     """
 
     stage: int
@@ -44,7 +43,7 @@ class BlockActivity:
 
 @torch.no_grad()
 def block_activities(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 256) -> list[BlockActivity]:
-    """What every residual block adds on some faces, first to last.
+    """Measure every residual block on some faces, first to last.
 
     Args:
         model: in evaluation mode.
@@ -61,8 +60,8 @@ def block_activities(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 25
                     moments.setdefault((stage, place), []).append(both * len(part) / len(faces))
                 maps = layer(maps)
     found = []
-    for (stage, place), seen in moments.items():
-        (mean, square), (added, added_square) = torch.stack(seen).sum(dim=0)
+    for (stage, place), parts in moments.items():
+        (mean, square), (added, added_square) = torch.stack(parts).sum(dim=0)
         spread = ((added_square - added.square()).mean() / (square - mean.square()).mean()).clamp(min=0).sqrt()
         found.append(BlockActivity(stage=stage, layer=place, share=float(spread), mean=added.float()))
     return found
@@ -70,21 +69,21 @@ def block_activities(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 25
 
 @torch.no_grad()
 def without_blocks(model: AttentionCnnBiLstm, idle: Collection[BlockActivity]) -> AttentionCnnBiLstm:
-    """The network without some residual blocks; what they add on average is in the bias before them.
+    """Remove residual blocks and add the means of their branches to the bias before them.
 
-    Where a block adds nothing positive, and always the same, that is the same function: a ReLU follows both.
+    The function is the same where a block always adds the same values and none is positive: a ReLU follows both.
 
     Args:
         model: not changed.
-        idle: the blocks to leave out.
+        idle: the blocks to remove.
     """
-    gone = {(block.stage, block.layer): block.mean for block in idle}
+    removed = {(block.stage, block.layer): block.mean for block in idle}
     stages = [list(layers.children()) for layers in model.encoder.cnn.children()]
     widths = tuple(
         tuple(
             layer.width
             for place, layer in enumerate(layers)
-            if isinstance(layer, ResidualBlock) and (stage, place) not in gone
+            if isinstance(layer, ResidualBlock) and (stage, place) not in removed
         )
         for stage, layers in enumerate(stages)
     )
@@ -96,9 +95,9 @@ def without_blocks(model: AttentionCnnBiLstm, idle: Collection[BlockActivity]) -
         kept = target.children()
         norm: nn.Module | None = None
         for place, layer in enumerate(layers):
-            if (stage, place) in gone:
+            if (stage, place) in removed:
                 assert norm is not None  # a stage begins with a convolution
-                norm.get_parameter("bias").add_(gone[stage, place])
+                norm.get_parameter("bias").add_(removed[stage, place])
                 continue
             copy = next(kept)
             copy.load_state_dict(layer.state_dict())
@@ -108,6 +107,6 @@ def without_blocks(model: AttentionCnnBiLstm, idle: Collection[BlockActivity]) -
 
 
 def _moments(maps: Tensor) -> Tensor:
-    """Mean and mean square over faces and places, by channel: float64 (2, C) of (N, C, H, W)."""
+    """Mean and mean square over faces and positions, by channel: float64 (2, C) of (N, C, H, W)."""
     values = maps.double()
     return torch.stack((values.mean(dim=(0, 2, 3)), values.square().mean(dim=(0, 2, 3))))

@@ -28,7 +28,7 @@ from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.model.weight_fusion import Affine, split_attention, split_tail
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["BundleOrigin"]
+__all__ = ["BundleWeights"]
 
 _TOLERANCE: Final = 1e-3
 """Largest difference between torch and the graphs: the sums are the same, their order is not."""
@@ -38,7 +38,7 @@ _GATES: Final = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BundleOrigin:
+class BundleWeights:
     """A bundle as the beginning of a training run, or as its teacher."""
 
     bundle: Bundle

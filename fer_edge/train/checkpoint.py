@@ -1,10 +1,10 @@
-"""Everything a run needs to go on, in one safetensors file: no pickle is ever written or loaded."""
+"""Safetensors files with JSON facts: checkpoints, final weights and cached tensors. No pickle is written or loaded."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from fer_edge.core.files import sha256_bytes, write_atomic, writing
 __all__ = [
     "cache_key",
     "join",
-    "keep",
-    "kept",
+    "load_cached",
     "load_checkpoint",
     "optimiser_tensors",
     "restore_optimiser",
+    "save_cached",
     "save_checkpoint",
     "split",
     "weights_sha256",
@@ -43,48 +43,39 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     write_atomic(path, safetensors.torch.save(plain, metadata={_KEY: json.dumps(facts, allow_nan=False)}))
 
 
-def load_checkpoint(path: Path, *, unbounded: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and facts.
 
-    Args:
-        path: the file.
-        unbounded: tensors that may hold infinities: where one means "not known yet".
-
     Raises:
-        InputError: the file is missing, truncated, not ours, or holds a NaN or an infinity.
+        InputError: the file is missing, truncated, not written by fer-edge, or holds a NaN or an infinity.
     """
     try:
         with safetensors.safe_open(str(path), framework="pt") as handle:
             facts = (handle.metadata() or {}).get(_KEY)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"cannot read the weights {path}: {error}; expected a safetensors file of a training run"
-        ) from error
+        raise InputError(f"{path}: cannot be read ({error}); expected a safetensors file of a training run") from error
     if facts is None:
-        raise InputError(f"{path} was not written by fer-edge: its metadata lacks {_KEY!r}")
+        raise InputError(f"{path}: got metadata without {_KEY!r}, expected a file written by fer-edge")
     for name, tensor in tensors.items():
-        sound = tensor.isnan().logical_not() if name in unbounded else tensor.isfinite()
-        if tensor.is_floating_point() and not sound.all():
-            raise InputError(
-                f"{path}: the tensor {name!r} holds NaN or infinity; the training diverged or the file is damaged"
-            )
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"{path}: tensor {name!r} holds NaN or infinity; the training diverged or it is damaged")
     return tensors, json.loads(facts)
 
 
 def join(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """``{"ema": {"a": t}}`` -> ``{"ema/a": t}``."""
+    """Flatten named groups of tensors: ``{"ema": {"a": t}}`` -> ``{"ema/a": t}``."""
     return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
 def split(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The tensors of one part, as `join` named them."""
+    """Return the tensors of one group, as `join` named them."""
     prefix = f"{part}/"
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors."""
+    """Return the optimiser's state as named tensors."""
     state = optimiser.state_dict()["state"]
     return {
         f"{index}/{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
@@ -92,10 +83,9 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` took.
+    """Restore what `optimiser_tensors` returned.
 
-    A fused optimiser walks a parameter and its moments side by side through memory, so these take its layout again: a
-    checkpoint keeps values, not strides.
+    A fused optimiser expects parameters and moments with the same strides, which a checkpoint does not keep.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -109,42 +99,34 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:
-    """A folder's name that changes with any of the facts (plain JSON values)."""
+    """Cache key over plain JSON values."""
     return sha256_bytes(json.dumps(facts, sort_keys=True).encode())[:16]
 
 
 def weights_sha256(module: nn.Module) -> str:
     """Hash of a module's tensors and their names."""
-    return sha256_bytes(b"".join(_bytes(module)))
-
-
-def _bytes(module: nn.Module) -> Iterator[bytes]:
+    parts: list[bytes] = []
     for name, tensor in module.state_dict().items():
-        yield name.encode()
-        yield tensor.detach().cpu().contiguous().numpy().tobytes()
+        parts += [name.encode(), tensor.detach().cpu().contiguous().numpy().tobytes()]
+    return sha256_bytes(b"".join(parts))
 
 
-def kept(path: Path, *, what: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and facts that `keep` wrote, or None where there are none, or none that can be read.
-
-    Args:
-        path: the file.
-        what: what is in it, for the warning.
-    """
+def load_cached(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read what `save_cached` wrote; None where there is no readable file. A damaged file is logged."""
     if not path.exists():
         return None
     try:
         return load_checkpoint(path)
     except InputError as error:
-        _log.warning("%s are computed anew: %s", what, error)
+        _log.warning("cache: %s; it is computed again", error)
         return None
 
 
-def keep(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, what: str) -> None:
-    """Write tensors and facts for the next time, atomically."""
+def save_cached(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a cache file, atomically; a failure is logged and costs only time."""
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(path, tensors, facts)
     except OutputError as error:
-        _log.warning("%s are not kept for the next time: %s", what, error)
+        _log.warning("cache: %s is not kept: %s", path.name, error)

@@ -1,14 +1,14 @@
-"""How filters and hidden units are ranked before the least of them go.
+"""Importance measures: how filters and hidden units are ranked for pruning.
 
-group-norm   L2 norm of all weights that make or read a filter (Fang et al. 2023, arXiv 2301.12900)
+group-norm   L2 norm of all weights that write or read a filter (Fang et al. 2023, arXiv 2301.12900)
 bn-scale     scale of the batch normalisation behind it (Liu et al. 2017, arXiv 1708.06519)
-taylor       |weight x gradient|, what the loss changes by to first order (Molchanov et al. 2019, arXiv 1906.10771)
-hessian      weight^2 x Hessian's diagonal, the second order of Optimal Brain Damage (LeCun et al. 1990), the diagonal
-             taken as the mean square of single rows' gradients, which is the empirical Fisher's
-random       the control: whatever ranks no better than this is worth nothing
+taylor       |weight x gradient|, the first-order change of the loss (Molchanov et al. 2019, arXiv 1906.10771)
+hessian      weight^2 x Hessian's diagonal, the second order of Optimal Brain Damage (LeCun et al. 1990); the diagonal
+             is the mean square of single rows' gradients, the empirical Fisher's
+random       the control
 
-Torch-Pruning has all five for what hangs together in the CNN. What the gradients say is gathered here, and the BiLSTMs'
-hidden units, which it cannot follow, are ranked by the same measure of their weights.
+Torch-Pruning ranks the CNN's filters by all five. The gradients are measured here, and the BiLSTMs' hidden units, which
+Torch-Pruning cannot follow, are ranked by the same measure of their weights.
 """
 
 from __future__ import annotations
@@ -23,123 +23,121 @@ import torch
 from torch import Tensor, nn
 
 from fer_edge.core.errors import InputError, require
+from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
 from fer_edge.train.batches import DeviceFaces, in_batches
 from fer_edge.train.distributed import autocast
-from fer_edge.train.progress import Reporter
+from fer_edge.train.frame_classifier import FrameClassifier
 from fer_edge.train.recipe import Importance, PruneRecipe, TrainRecipe
 
 __all__ = ["Ranking", "measure_ranking", "ranking_faces"]
 
 _BATCH: Final = 64
-"""Faces whose gradient is one first-order estimate."""
+"""Faces of one first-order gradient."""
 
-_MEASURED: Final = ("taylor", "hessian")
+_BY_GRADIENT: Final = ("taylor", "hessian")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """A measure of importance, with what it needs to know of a model.
+    """An importance measure with the gradients that it needs.
 
     Attributes:
         importance: the measure.
-        slopes: by parameter of the model; for ``taylor`` the mean absolute gradient over batches, for ``hessian`` the
-            mean squared gradient over rows; empty for the others.
+        gradients: by parameter of the model; for ``taylor`` the mean absolute gradient over batches, for ``hessian``
+            the mean squared gradient over rows; empty for the others.
         seed: of the random measure.
 
     Raises:
-        InputError: a measure that takes gradients is given none.
+        InputError: a measure by gradient without gradients.
     """
 
     importance: Importance
-    slopes: Mapping[str, Tensor] = field(default_factory=dict)
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.importance in _MEASURED and not self.slopes:
-            raise InputError(
-                f"importance {self.importance!r} ranks by gradients, and none were taken; measure_ranking takes them"
-            )
+        if self.importance in _BY_GRADIENT and not self.gradients:
+            raise InputError(f"importance {self.importance!r}: got no gradients; take them with measure_ranking")
 
     def of_filters(self, cnn: nn.Module, *, prefix: str) -> Any:
-        """Torch-Pruning's measure, ready to rank the filters of a copy of the CNN.
+        """Return Torch-Pruning's measure for the filters of a copy of the CNN.
 
         Args:
-            cnn: the copy; its parameters' gradients are set to the slopes.
+            cnn: the copy; its parameters' gradients are set.
             prefix: of its parameters' names in the model.
         """
         pruning: ModuleType = require("torch_pruning", needed_by="fer-edge prune", extra="train")
         for name, parameter in cnn.named_parameters():
-            slope = self.slopes.get(prefix + name)
-            parameter.grad = None if slope is None else slope.to(parameter).clone()
+            gradient = self.gradients.get(prefix + name)
+            parameter.grad = None if gradient is None else gradient.to(parameter).clone()
         torch.manual_seed(self.seed)  # the random measure draws from the global generator
         measures = {
             "group-norm": lambda: pruning.importance.GroupMagnitudeImportance(p=2),
             "bn-scale": pruning.importance.BNScaleImportance,
             "taylor": pruning.importance.GroupTaylorImportance,
-            # Its own accumulate_grad keeps the last row alone (1.6.1 looks a parameter up by its name): not called.
+            # Its own accumulate_grad keeps only the last row (1.6.1 looks a parameter up by its name): not called.
             "hessian": pruning.importance.GroupHessianImportance,
             "random": pruning.importance.RandomImportance,
         }
         return measures[self.importance]()
 
     def of_weights(self, state: Mapping[str, Tensor], name: str) -> Tensor:
-        """What each element of a weight is worth, as a share of the whole weight's: float (...), sums to one.
+        """Return the importance of each element of a weight, as a share of the whole: float (...), sums to one.
 
-        No batch normalisation scales a hidden unit: ``bn-scale`` takes the norm here.
+        Hidden units have no batch normalisation: ``bn-scale`` uses the norm.
         """
         weight = state[name]
         if self.importance == "random":
             generator = torch.Generator().manual_seed(self.seed + sum(name.encode()))
-            worth = torch.rand(weight.shape, generator=generator)
-        elif self.importance in _MEASURED:
-            slope = self.slopes[name].to(weight)
-            worth = slope * (weight.abs() if self.importance == "taylor" else weight.square())
+            scores = torch.rand(weight.shape, generator=generator)
+        elif self.importance in _BY_GRADIENT:
+            gradient = self.gradients[name].to(weight)
+            scores = gradient * (weight.abs() if self.importance == "taylor" else weight.square())
         else:
-            worth = weight.square()
-        return worth / worth.sum().clamp(min=torch.finfo(worth.dtype).tiny)
+            scores = weight.square()
+        return scores / scores.sum().clamp(min=torch.finfo(scores.dtype).tiny)
 
 
 def ranking_faces(dataset: Dataset, recipe: TrainRecipe, prune: PruneRecipe, device: torch.device) -> DeviceFaces:
-    """The training faces that a ranking is measured on, drawn by its seed and prepared as the network sees them."""
+    """Draw the training faces that a ranking is measured on."""
     train = dataset.split("train")
     rows = np.random.default_rng(prune.seed).permutation(len(train))[: prune.importance_rows]
-    classes = recipe.model.classes
-    return DeviceFaces.load(train.subset(np.sort(rows)), recipe.preprocess, recipe.loss, device, classes=classes)
+    return DeviceFaces.of(train.subset(np.sort(rows)), recipe, device)
 
 
 def measure_ranking(
-    judge: nn.Module, faces: DeviceFaces, recipe: TrainRecipe, prune: PruneRecipe, report: Reporter
+    classifier: FrameClassifier, faces: DeviceFaces, recipe: TrainRecipe, prune: PruneRecipe, progress: Progress
 ) -> Ranking:
-    """A ranking by the recipe's measure, of the model inside `judge`.
+    """Rank the filters and units of a classifier's model by the recipe's measure.
 
     Args:
-        judge: a `FrameClassifier` or a `StillClassifier`, on the faces' device; left in evaluation mode.
-        faces: what gradients are taken on.
+        classifier: on the faces' device; left in evaluation mode.
+        faces: to take gradients on.
         recipe: the training's own, for its precision.
         prune: the measure.
-        report: told of progress.
+        progress: called after every batch.
     """
-    if prune.importance not in _MEASURED:
+    if prune.importance not in _BY_GRADIENT:
         return Ranking(importance=prune.importance, seed=prune.seed)
     device, single = faces.images.device, prune.importance == "hessian"
     batches = list(in_batches(torch.arange(len(faces), device=device), 1 if single else _BATCH))
-    judge.eval()
-    for module in judge.modules():
+    classifier.eval()
+    for module in classifier.modules():
         if isinstance(module, nn.LSTM):
-            module.train()  # the same function, and the only mode whose gradient cuDNN gives
-    named = {name[6:]: value for name, value in judge.named_parameters() if name.startswith("model.")}
-    sums = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+            module.train()  # the same function; cuDNN gives gradients in training mode only
+    parameters = dict(classifier.model.named_parameters())
+    sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for done, index in enumerate(batches, start=1):
-        judge.zero_grad(set_to_none=True)
+        classifier.zero_grad(set_to_none=True)
         with autocast(recipe.precision, device):
-            logits = judge(faces.images[index])[0]
+            logits = classifier(faces.images[index]).logits
         nn.functional.cross_entropy(logits.float(), faces.targets[index]).backward()  # type: ignore[no-untyped-call]
-        for name, parameter in named.items():
+        for name, parameter in parameters.items():
             if parameter.grad is not None:
                 sums[name] += parameter.grad.square() if single else parameter.grad.abs()
-        report.step("importance", done, len(batches))
-    judge.zero_grad(set_to_none=True)
-    judge.eval()
-    slopes = {name: (total / len(batches)).cpu() for name, total in sums.items()}
-    return Ranking(importance=prune.importance, slopes=slopes, seed=prune.seed)
+        progress("importance", done, len(batches))
+    classifier.zero_grad(set_to_none=True)
+    classifier.eval()
+    gradients = {name: (total / len(batches)).cpu() for name, total in sums.items()}
+    return Ranking(importance=prune.importance, gradients=gradients, seed=prune.seed)

@@ -1,8 +1,7 @@
-"""Which rows an epoch works on: easy ones may be left out, and count the more when they are not.
+"""Instance selection by InfoBatch (Qin et al. 2024, arXiv 2303.04947): epochs skip some of the easy rows.
 
-InfoBatch (Qin et al. 2024, arXiv 2303.04947): a row whose last loss lies below the mean is left out of an epoch with
-some chance, and weighs one over the chance of staying otherwise, so that the expected gradient is that of all rows.
-The last eighth of the epochs works on every row.
+A row whose last loss is below the mean is skipped with probability `skip` and otherwise weighs 1 / (1 - skip), so that
+the expected gradient is that of all rows. The last eighth of the epochs uses every row.
 """
 
 from __future__ import annotations
@@ -14,73 +13,59 @@ from torch import Tensor
 
 from fer_edge.train.distributed import all_reduce_sum
 
-__all__ = ["RowChoice", "takes_all"]
+__all__ = ["InstanceSelection", "uses_all_rows"]
 
 ANNEALED: Final = 0.125
-"""Share of the epochs, at the end, that leave no row out."""
+"""Share of the epochs, at the end, that skip no row."""
 
 
-def takes_all(skip: float, epoch: int, epochs: int) -> bool:
-    """Whether an epoch, counted from 0, works on every row: nothing is left out, or nothing yet, or no more.
-
-    Args:
-        skip: the chance that an easy row is left out.
-        epoch: which.
-        epochs: of the training.
-    """
+def uses_all_rows(skip: float, epoch: int, epochs: int) -> bool:
+    """Whether an epoch, counted from 0, uses every row."""
     return not skip or epoch == 0 or epoch / epochs >= 1 - ANNEALED
 
 
-class RowChoice:
-    """The rows' last losses, and the rows that an epoch takes.
+class InstanceSelection:
+    """The last loss of every row, and the rows that an epoch uses.
 
     Attributes:
-        losses: float32 (N,), the last loss of every row; infinite where it has none yet.
+        losses: float32 (N,), the last loss of every row; -1 for rows without one.
     """
 
     def __init__(self, count: int, *, skip: float, device: torch.device) -> None:
         self.skip = skip
-        self.losses = torch.full((count,), torch.inf, device=device)
-        self._seen = torch.full_like(self.losses, torch.inf)
+        self.losses = torch.full((count,), -1.0, device=device)
+        self._seen = self.losses.clone()
 
-    def epoch(self, progress: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The rows of one epoch, shuffled.
+    def epoch(self, epoch: int, epochs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw the rows of one epoch.
 
         Args:
-            progress: share of the training that is done.
+            epoch: from 0.
+            epochs: in total.
             generator: on the rows' device.
 
         Returns:
-            int64 (n,), the rows; and float32 (N,), what each of all rows weighs.
+            int64 (n,), the rows, shuffled; and float32 (N,), the weight of each of all rows.
         """
-        device = self.losses.device
-        order = torch.randperm(len(self.losses), generator=generator, device=device)
+        order = torch.randperm(len(self.losses), generator=generator, device=self.losses.device)
         weights = torch.ones_like(self.losses)
-        if not self.skip or progress >= 1 - ANNEALED:
+        known = self.losses >= 0
+        if uses_all_rows(self.skip, epoch, epochs) or not known.any():
             return order, weights
-        known = self.losses[self.losses.isfinite()]
-        easy = self.losses < known.mean() if len(known) else torch.zeros_like(self.losses, dtype=torch.bool)
-        left_out = easy & (torch.rand(len(easy), generator=generator, device=device) < self.skip)
+        easy = known & (self.losses < self.losses[known].mean())
+        skipped = easy & (torch.rand(len(easy), generator=generator, device=easy.device) < self.skip)
         weights[easy] = 1 / (1 - self.skip)
-        return order[~left_out[order]], weights
+        return order[~skipped[order]], weights
 
     def note(self, rows: Tensor, losses: Tensor) -> None:
-        """Remember the losses of rows: int64 (B,), float (B,)."""
+        """Record the losses of rows: int64 (B,), float (B,)."""
         self._seen[rows] = losses.detach().float()
 
     def share(self) -> None:
-        """Take over what this process noted and what every other one did; at an epoch's end, by every process."""
-        fresh = self._seen.isfinite()
+        """Exchange the noted losses among all processes; called by each of them at the end of an epoch."""
+        fresh = self._seen >= 0
         total, count = torch.where(fresh, self._seen, 0.0), fresh.float()
         all_reduce_sum(total)
         all_reduce_sum(count)
         self.losses = torch.where(count > 0, total / count.clamp(min=1), self.losses)
-        self._seen.fill_(torch.inf)
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps, after `share`."""
-        return {"losses": self.losses}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
-        self.losses = tensors["losses"].to(self.losses.device)
+        self._seen.fill_(-1.0)

@@ -6,17 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer_edge.core.errors import InputError, require
+from fer_edge.core.errors import DataError, require
 from fer_edge.model.layers import LinearDiscriminants
 
 __all__ = ["fit_discriminants"]
 
 
 def fit_discriminants(layer: LinearDiscriminants, contexts: Tensor, labels: Tensor) -> None:
-    """Fit the layer to contexts of training windows, within-class covariance shrunk as Ledoit and Wolf estimate it.
+    """Fit the layer to contexts of training windows, with Ledoit-Wolf shrinkage of the within-class covariance.
 
-    The discriminants solve the generalised eigenproblem of between- and within-class scatter (Fisher 1936) and are
-    scaled so that each has unit within-class variance.
+    The discriminants solve the generalised eigenproblem of between- and within-class scatter (Fisher 1936), scaled to
+    unit within-class variance.
 
     Args:
         layer: receives mean and projection.
@@ -24,24 +24,22 @@ def fit_discriminants(layer: LinearDiscriminants, contexts: Tensor, labels: Tens
         labels: int64 (N,).
 
     Raises:
-        InputError: a class has fewer than two rows, or the rows of the classes hardly vary, so that no scatter can be
-            estimated.
+        DataError: a class has fewer than two rows, or the rows hardly vary within the classes.
     """
     analysis = require("sklearn.discriminant_analysis", needed_by="the LDA fit", extra="train")
     samples, classes = contexts.double().cpu().numpy(), labels.cpu().numpy()
     present, counts = np.unique(classes, return_counts=True)
     discriminants = layer.projection.shape[1]
     if len(present) <= discriminants or counts.min() < 2:
-        raise InputError(
-            f"LDA with {discriminants} discriminants needs at least two rows of {discriminants + 1} classes; got "
-            f"{dict(zip(present.tolist(), counts.tolist(), strict=True))} rows by class"
+        raise DataError(
+            f"LDA with {discriminants} discriminants: got {dict(zip(present.tolist(), counts.tolist(), strict=True))} "
+            f"rows by class, expected at least two rows of {discriminants + 1} classes"
         )
     try:
         fitted = analysis.LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(samples, classes)
     except np.linalg.LinAlgError as error:
-        raise InputError(
-            f"LDA cannot be fitted to {len(samples)} rows: within the classes they hardly vary ({error}); train on "
-            "more data, or raise the number of augmented copies"
+        raise DataError(
+            f"LDA: got {len(samples)} rows that hardly vary within the classes ({error}); train on more data"
         ) from error
     projection = fitted.scalings_[:, :discriminants]
     mean = samples.mean(axis=0)

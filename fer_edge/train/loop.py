@@ -229,7 +229,8 @@ class Loop:
             for step, batch in enumerate(batches, start=epoch * steps):
                 total += self._step(training, batch, learning_rate(spec, step, steps))
                 self.progress(self.stage, step + 1, spec.epochs * steps)
-            all_reduce_sum(total)
+            if peers.world > 1:
+                all_reduce_sum(total)
             loss = float(total) / (steps * peers.world)
             if not math.isfinite(loss):
                 raise TrainingDiverged(

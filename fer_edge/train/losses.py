@@ -1,4 +1,4 @@
-"""Cross-entropy on soft targets, centre loss with mini-batch centres, distillation."""
+"""Losses: cross-entropy on soft targets, centre loss, and the divergences of distillation, one value a row."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ __all__ = [
 
 
 def soft_targets(labels: Tensor, votes: Tensor | None, spec: LossSpec, classes: int) -> Tensor:
-    """The distribution each row is trained toward.
+    """Compute the distribution that each row is trained toward: label, FER+ votes, then label smoothing.
 
-    The row's label, softened by the crowd's FER+ votes for the seven expressions (rows whose votes all went elsewhere
-    keep their label alone), then smoothed evenly.
+    Rows whose votes are all outside the seven expressions keep their label.
 
     Args:
         labels: int64 (N,).
@@ -48,30 +47,30 @@ def soft_targets(labels: Tensor, votes: Tensor | None, spec: LossSpec, classes: 
 
 
 def class_weights(labels: Tensor, spec: LossSpec, classes: int) -> Tensor:
-    """Weight of each class, mean one over the rows: float32 (classes,)."""
+    """Compute the weight of each class, mean one over the rows: float32 (classes,)."""
     counts = torch.bincount(labels, minlength=classes).float().clamp(min=1)
     weights = counts.rsqrt() if spec.class_weights == "inverse-sqrt" else torch.ones_like(counts)
     return weights * (counts.sum() / (weights * counts).sum())
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the rows of the cross-entropy with soft targets, each class weighted.
+def soft_cross_entropies(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Compute every row's class-weighted cross-entropy with soft targets: float32 (B,).
 
     Args:
         logits: (B, classes).
         targets: float (B, classes).
         weights: float (classes,).
     """
-    return soft_cross_entropies(logits, targets, weights).mean()
-
-
-def soft_cross_entropies(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """`soft_cross_entropy` of every row: float32 (B,)."""
     return -(torch.log_softmax(logits.float(), dim=1) * targets * weights).sum(dim=1)
 
 
+def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Mean of `soft_cross_entropies`."""
+    return soft_cross_entropies(logits, targets, weights).mean()
+
+
 def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Every row's KL divergence to a teacher's softened output, times the square of the temperature: float32 (B,).
+    """Compute every row's KL divergence to a teacher's softened output, times the squared temperature: float32 (B,).
 
     Source: Hinton et al. 2015 (arXiv 1503.02531).
     """
@@ -82,10 +81,9 @@ def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> 
 
 
 def decoupled_losses(logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float, beta: float) -> Tensor:
-    """`distillation_losses` in its two parts, the second weighed by `beta` and not by what the teacher leaves it.
+    """Compute decoupled distillation: (own class, all others), plus `beta` times the divergence among the others.
 
-    The parts are the divergence of (own class, all others) and that among the others. Where the teacher is sure of the
-    own class, plain distillation all but mutes the second.
+    Plain distillation weighs the second part by the mass that the teacher gives it, which is small where it is sure.
 
     Source: Zhao et al. 2022 (arXiv 2203.08679), eq. 7, alpha = 1.
 
@@ -97,7 +95,7 @@ def decoupled_losses(logits: Tensor, teacher: Tensor, labels: Tensor, temperatur
         beta: weight of the second part.
 
     Returns:
-        float32 (B,), times the square of the temperature.
+        float32 (B,), times the squared temperature.
     """
     own = nn.functional.one_hot(labels, logits.shape[1]).bool()
 
@@ -113,16 +111,13 @@ def decoupled_losses(logits: Tensor, teacher: Tensor, labels: Tensor, temperatur
 
 
 def feature_losses(student: Tensor, teacher: Tensor) -> Tensor:
-    """One minus the cosine of every row's features, (B, F) both: half the squared distance at length one; float32 (B,).
-
-    Source: Romero et al. 2015 (arXiv 1412.6550), on features of length one.
-    """
+    """Compute one minus the cosine of every row's features, (B, F) both: float32 (B,); arXiv 1412.6550."""
     return 1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=1)
 
 
 def region_losses(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL divergence of every row's attention weights to the teacher's, (B, tokens) both: float32 (B,)."""
-    smallest = 1e-6  # a weight of nought has no logarithm
+    """Compute the KL divergence of every row's attention weights to the teacher's, (B, tokens) both: float32 (B,)."""
+    smallest = 1e-6  # the logarithm of zero is infinite
     target = teacher.float().clamp(min=smallest)
     return (target * (target.log() - student.float().clamp(min=smallest).log())).sum(dim=1)
 
@@ -130,8 +125,8 @@ def region_losses(student: Tensor, teacher: Tensor) -> Tensor:
 class CentreLoss(nn.Module):
     """Half the mean squared distance of each row to its class centre (Wen et al. 2016).
 
-    The centres are no parameters: after each step they move toward the means of the mini-batch, over all processes, by
-    `rate` (section 3.2 of the paper: centres updated by mini-batch).
+    The centres are buffers: after each step they move toward the means of the mini-batch, over all processes, by `rate`
+    (section 3.2 of the paper: centres updated by mini-batch).
     """
 
     centres: Tensor

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.int8_forms import Form
@@ -24,22 +24,17 @@ from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.telemetry import without_telemetry
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.sampling import RowSample, draw_sample
-from fer_edge.data.statistics import leaked_rows
 from fer_edge.model.fake_quantization import plain_state, quantised
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
-from fer_edge.train.batches import DeviceFaces
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.distillation import Teachers
-from fer_edge.train.distributed import Processes, processes
-from fer_edge.train.evaluation import final_figures
-from fer_edge.train.feature_cache import encode_clips
-from fer_edge.train.frame_stage import FrameClassifier, FrameStage, StillClassifier, single_contexts
-from fer_edge.train.progress import Reporter, Silent
-from fer_edge.train.prune import open_parent
+from fer_edge.train.distributed import processes
+from fer_edge.train.evaluation import still_accuracy
+from fer_edge.train.frame_classifier import FrameClassifier
+from fer_edge.train.pretrained import Pretrained, TrainedNetwork, load_network
 from fer_edge.train.recipe import QatRecipe, TrainRecipe
-from fer_edge.train.run_folder import TrainRun
-from fer_edge.train.sequence_stage import Guide, fit_head
-from fer_edge.train.train import Origin, finish_run, open_run
+from fer_edge.train.run_folder import RunOptions, TrainRun, open_run
+from fer_edge.train.train import Stages, expect_choosable
 
 __all__ = ["QUANTISED_FILE", "load_quantised", "qat_run"]
 
@@ -48,68 +43,59 @@ QUANTISED_FILE: Final = "quantised.safetensors"
 
 
 def qat_run(
-    parent: Origin,
+    parent: Pretrained,
     out: Path,
     dataset: Dataset,
     *,
-    recipe: QatRecipe | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    report: Reporter | None = None,
+    recipe: QatRecipe = QatRecipe(),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
 ) -> TrainRun:
     """Fine-tune a trained network while its encoder rounds as INT8 does.
 
     Args:
         parent: a finished run or a bundle; its network is also the teacher.
         out: folder of the new run.
-        dataset: as for training; the same data as the parent's unless you mean otherwise.
-        recipe: how to calibrate and to fine-tune.
-        resume: go on with a fine-tuning that was broken off; a finished run is returned as it is.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        report: told of progress.
+        dataset: as for training.
+        recipe: calibration and fine-tuning.
+        options: resume, device, callbacks.
 
     Raises:
-        InputError: the parent is not finished, is sparse, or has layers that nobody knows how to round; the data do not
-            fit, or are too few; or `out` holds a run.
+        InputError: the parent is not finished or sparse, its labels differ, or `out` holds another run.
         MissingPackageError: NNCF is not installed.
+        TrainingDiverged: the loss is not finite.
         OutputError: the run cannot be written.
     """
-    recipe = recipe or QatRecipe()
     dataset.expect_expressions(parent.labels, of=str(parent.path))
     if parent.sparsity is not None:
-        raise InputError(
-            f"{parent.path} was pruned to {parent.sparsity} zeros, which fine-tuning would fill; begin from one without"
-        )
+        raise InputError(f"{parent.path}: got weights of sparsity {parent.sparsity}, expected dense ones")
     drawn = recipe.sample
     rows, sample = _rows(dataset, recipe), draw_sample(dataset, size=drawn.size, seed=drawn.seed, choice=drawn.choice)
     with without_telemetry():
         nncf = require("nncf", needed_by="fer-edge qat", extra="calibrate")
-    config = _config(parent, recipe)
-    origin = open_parent(parent, dataset)
+    config, network = _training(parent, recipe), load_network(parent, dataset)
     facts = {
         "parent": parent.identity,
         "qat": {"nncf": str(nncf.__version__), "recipe": encode(recipe), "calibrated_on": sample.summary()},
     }
-    with processes(device) as peers:
-        run = open_run(config, dataset, out, facts, resume=resume, peers=peers)
+    with processes(options.device) as peers:
+        if peers.leads:
+            expect_choosable(dataset)
+        run = open_run(config, dataset, out, facts, resume=options.resume, peers=peers)
         if not run.done:
             torch.manual_seed(config.seed)
-            teacher = StillClassifier(origin.model) if recipe.head == "keep" else origin.judge
-            student = _RoundingClassifier(
-                _calibrated(origin.model, sample, config, recipe),
-                copy.deepcopy(origin.temporary),
-                dropout=config.loss.dropout,
-                keep_head=recipe.head == "keep",
+            teacher = FrameClassifier(network.model).eval() if recipe.head == "keep" else network.classifier
+            stages = Stages(
+                run=run, dataset=dataset, peers=peers, options=options, teachers=Teachers([teacher]), rows=rows
             )
-            _fit(run, student, teacher, dataset, rows, peers, recipe=recipe, report=report or Silent())
+            _fit(stages, network, sample, recipe)
     return run
 
 
 def load_quantised(run: TrainRun, form: Form) -> FrameEncoder:
-    """The encoder of a run that `qat_run` made, rounding as `form` does: frames uint8 (N, S, S) -> features, attention.
+    """Load the encoder of a run of `qat_run`, rounding as `form`: frames uint8 (N, S, S) -> features, attention.
 
     Raises:
-        InputError: the run is not finished, was not trained so, or its file is damaged.
+        InputError: the run is not finished, is no QAT run, or its file is damaged.
     """
     model, _ = run.load_model()
     tensors, _ = load_checkpoint(run.path / QUANTISED_FILE)
@@ -117,20 +103,19 @@ def load_quantised(run: TrainRun, form: Form) -> FrameEncoder:
     try:
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(f"{run.path / QUANTISED_FILE} does not fit the run's recipe: {error}") from error
+        raise InputError(f"{run.path / QUANTISED_FILE}: does not fit the run's recipe ({error})") from error
     return encoder.eval()
 
 
 def _rows(dataset: Dataset, recipe: QatRecipe) -> StillSet:
     train = dataset.split("train")
     if recipe.rows > len(train):
-        raise InputError(f"rows: got {recipe.rows:,}, but {train.name} of {dataset.source} holds {len(train):,}")
+        raise InputError(f"rows: got {recipe.rows:,}, expected at most the {len(train):,} of {dataset.source}")
     return draw_sample(dataset, size=recipe.rows, seed=recipe.sample.seed).stills if recipe.rows else train
 
 
-def _config(parent: Origin, recipe: QatRecipe) -> TrainRecipe:
-    """The parent's recipe as far as it holds for the fine-tuning."""
-    # What a student is taught besides logits, and the kept views, are for one that is far from its teachers.
+def _training(parent: Pretrained, recipe: QatRecipe) -> TrainRecipe:
+    """Derive the fine-tuning's recipe from the parent's: logits are followed, without hints or cached views."""
     loss = replace(
         parent.recipe.loss,
         distil_weight=recipe.distil_weight,
@@ -140,77 +125,52 @@ def _config(parent: Origin, recipe: QatRecipe) -> TrainRecipe:
         distil_regions=0.0,
         distil_maps=0.0,
     )
-    if recipe.head == "keep":  # nothing may draw the contexts away from where the head looks for them
+    if recipe.head == "keep":  # the contexts must stay where the head expects them
         loss = replace(loss, centre_weight=0.0, dropout=0.0)
     return replace(parent.recipe, loss=loss, optimiser=recipe.optimiser, precision=recipe.precision)
 
 
-class _RoundingClassifier(FrameClassifier):
-    """A `FrameClassifier` whose batch normalisations stand still, with the head's own classifier where that is kept."""
+class _QatClassifier(FrameClassifier):
+    """A `FrameClassifier` whose batch normalisations keep their statistics."""
 
-    def __init__(self, model: AttentionCnnBiLstm, temporary: nn.Linear, *, dropout: float, keep_head: bool) -> None:
-        super().__init__(model, temporary, dropout=dropout)
-        self.keep_head = keep_head
-        if keep_head:
-            for parameter in (*model.head.parameters(), *temporary.parameters()):
-                parameter.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> _RoundingClassifier:
-        """As ever, but for the statistics."""
+    def train(self, mode: bool = True) -> _QatClassifier:
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.eval()
         return self
 
-    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Single frames' features (N, F) -> logits (N, classes) and contexts (N, F)."""
-        if not self.keep_head:
-            return super().read(features)
-        context = single_contexts(self.model, features)
-        return self.model.head.classify(context), context
 
-
-def _fit(
-    run: TrainRun,
-    student: _RoundingClassifier,
-    teacher: nn.Module,
-    dataset: Dataset,
-    rows: StillSet,
-    peers: Processes,
-    *,
-    recipe: QatRecipe,
-    report: Reporter,
-) -> None:
-    """Fine-tune, refit the head, measure with and without rounding, close the run (process 0 writes it)."""
-    config, device, stills = run.recipe, peers.device, dataset.split("choose")
-    classes = config.model.classes
-    train = DeviceFaces.load(rows, replace(config.preprocess, median=0), config.loss, device, classes=classes)
-    choose = DeviceFaces.load(stills, config.preprocess, config.loss, device, classes=classes)
-    leaked = torch.from_numpy(leaked_rows(dataset, stills)).to(device)
-    stage = FrameStage(run=run, spec=config.optimiser, module=student, peers=peers, teachers=Teachers.of(teacher))
-    best = stage.fit(train, choose, ~leaked, report)
-    if not peers.leads:
+def _fit(stages: Stages, network: TrainedNetwork, sample: RowSample, recipe: QatRecipe) -> None:
+    """Fine-tune, refit the head, evaluate with and without rounding, close the run (process 0 writes it)."""
+    run, config = stages.run, stages.run.recipe
+    keep = recipe.head == "keep"
+    model, probe = _calibrated(network.model, sample, config, recipe), copy.deepcopy(network.probe)
+    student = _QatClassifier(model, None if keep else probe, dropout=config.loss.dropout)
+    if keep:
+        for parameter in model.head.parameters():
+            parameter.requires_grad_(False)
+    best = stages.frames(student)
+    if not stages.peers.leads:
         return
-    if recipe.head == "refit":
-        bank = encode_clips(best.model, rows, config, device, report)
-        fit_head(best.model, best.temporary, bank, Guide.of(bank, best.eval().classify), config, report)
-    rounded = {"form": recipe.form, **final_figures(run, best.model, stills, choose, leaked)}
+    if keep:
+        best.probe = probe.to(stages.peers.device)
+    else:
+        stages.head(best)
+    rounded = {"form": recipe.form, **still_accuracy(run, best.model, stages.splits)}
     save_checkpoint(run.path / QUANTISED_FILE, best.model.encoder.state_dict(), {"form": recipe.form})
-    plain = AttentionCnnBiLstm(config.model, normalisation=config.preprocess.normalisation).to(device)
+    plain = AttentionCnnBiLstm(config.model, normalisation=config.preprocess.normalisation)
     plain.encoder.load_state_dict(dict(plain_state(best.model.encoder)))
     plain.head.load_state_dict(best.model.head.state_dict())
-    final = FrameClassifier(plain.eval(), best.temporary, dropout=0.0)
-    # A head that was not taught here is not judged by clips either.
-    judged = recipe.head == "refit"
-    finish_run(run, final, stills, choose, leaked, report=report, judge_clips=judged, quantised=rounded)
+    # A head that was not trained here is not evaluated on clips either.
+    stages.finish(FrameClassifier(plain, best.probe), on_clips=not keep, quantised=rounded)
 
 
 def _calibrated(
     model: AttentionCnnBiLstm, sample: RowSample, config: TrainRecipe, recipe: QatRecipe
 ) -> AttentionCnnBiLstm:
-    """A copy whose encoder rounds, in the ranges that NNCF finds on the sample."""
-    from fer_edge.train.nncf_ranges import calibrate_ranges
+    """Copy a model whose encoder rounds, in the ranges that NNCF finds on the sample."""
+    from fer_edge.train.nncf_ranges import calibrate_ranges  # imports nncf at its top
 
     student = copy.deepcopy(model)
     student.encoder = quantised(model.encoder, form=recipe.form)

@@ -1,13 +1,15 @@
-"""A training run on disk: what was asked, what was read, what came out, and how to go on.
+"""A training run on disk.
 
 run.json                 recipe, data set and its hashes, versions, stage, history, metrics
-checkpoint.safetensors   the newest epoch, whole (removed when the run is done)
-model.safetensors        the shipped weights: encoder, head, temporary classifier
+checkpoint.safetensors   the newest epoch (removed when the run is done)
+model.safetensors        the final weights: encoder, head, linear probe
 """
 
 from __future__ import annotations
 
+import contextlib
 import platform
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,38 +18,61 @@ from typing import Any, Final
 from torch import nn
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.files import read_json, sha256_bytes, sha256_file, write_json
+from fer_edge.core.files import claimed, read_json, sha256_bytes, sha256_file, write_json
 from fer_edge.core.json import decode, encode
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.machine import repository_commit
+from fer_edge.core.preprocess import PreprocessSpec
+from fer_edge.core.types import Progress
 from fer_edge.data import Dataset, StillSet
+from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint, split
+from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, split
+from fer_edge.train.distributed import Processes
+from fer_edge.train.loop import OnEpoch, no_progress
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["TrainRun", "data_facts", "expect_no_run", "versions"]
+__all__ = ["RunOptions", "TrainRun", "data_facts", "expect_no_run", "load_tensors", "open_run", "versions"]
 
 SCHEMA = 1
-# Of a record: what does not say how weights came about.
 _NOT_TRAINING: Final = ("schema", "done", "choose", "history")
+"""Keys of a record that do not describe how the weights were trained."""
+
+_BEGUN: Final = ("init", "teacher", "parent", "pruning", "sparsity", "qat", "stage", "sequences")
+"""Keys of a record that describe where the run began."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is executed; none of it changes the result.
+
+    Attributes:
+        resume: continue the run in the output folder; a finished run is returned as it is.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        progress: called after every step.
+        on_epoch: called after every epoch of the first stage.
+    """
+
+    resume: bool = False
+    device: str = "auto"
+    progress: Progress = no_progress
+    on_epoch: OnEpoch | None = None
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run's result depends on, and the commit where the code is a git checkout."""
+    """Versions of the packages that a result depends on, and the commit where the code is a git checkout."""
     found = {"python": platform.python_version()}
     for package in ("fer-edge", "torch", "numpy", "scikit-learn", "opencv-python-headless"):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    checkout = Path(__file__).parents[2]  # not so where it is installed, perhaps in some other repository
+    checkout = Path(__file__).parents[2]  # an installed package may be inside another repository
     if (checkout / ".git").exists() and (commit := repository_commit(checkout)) is not None:
         found["commit"] = commit
     return found
 
 
 def data_facts(dataset: Dataset) -> dict[str, Any]:
-    """Name and hashes of what was read; no path, so that a run tells nothing about the machine it ran on."""
+    """Name, labels and hashes of a data set; no path, so that a run records nothing about the machine."""
     return {
         "dataset": dataset.name,
         "sha256": dataset.sha256,
@@ -61,13 +86,13 @@ def _split_facts(stills: StillSet) -> dict[str, Any]:
     return facts if stills.votes is None else {**facts, "votes_sha256": sha256_bytes(stills.votes.tobytes())}
 
 
-def _told_once(account: Any, known: set[str]) -> Any:
-    """An account of a training without the `training` of any network whose weights are in `known`, or come in earlier.
+def _without_repeats(account: Any, known: set[str]) -> Any:
+    """Drop the nested `training` account of networks whose weights appear in `known` or earlier in the account.
 
-    A run and the bundles exported from it are one network: their weights tell, which a bundle's own hash does not.
+    A run and the bundles exported from it are one network: the hash of the weights identifies it.
     """
     if isinstance(account, list):
-        return [_told_once(each, known) for each in account]
+        return [_without_repeats(each, known) for each in account]
     if not isinstance(account, dict):
         return account
     weights = account.get("training", {}).get("weights_sha256")
@@ -75,7 +100,23 @@ def _told_once(account: Any, known: set[str]) -> Any:
         if weights in known:
             return {key: value for key, value in account.items() if key != "training"}
         known.add(weights)
-    return {key: _told_once(value, known) for key, value in account.items()}
+    return {key: _without_repeats(value, known) for key, value in account.items()}
+
+
+def load_tensors(path: Path, parts: Mapping[str, nn.Module]) -> None:
+    """Load modules from the groups of a file that `save_checkpoint` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or of other shapes.
+    """
+    tensors, _ = load_checkpoint(path)
+    try:
+        for name, module in parts.items():
+            # Runs of versions before 0.1 call the probe "temporary".
+            old = "temporary" if name == "probe" and not split(tensors, name) else name
+            module.load_state_dict(split(tensors, old))
+    except RuntimeError as error:
+        raise InputError(f"{path}: does not fit the run's recipe ({error}); choose another --out") from error
 
 
 def expect_no_run(path: Path) -> None:
@@ -85,7 +126,7 @@ def expect_no_run(path: Path) -> None:
         InputError: it does.
     """
     if (path / "run.json").exists():
-        raise InputError(f"{path} holds a run already; choose another --out, or go on with it by --resume")
+        raise InputError(f"{path}: holds a run already; choose another --out, or continue it with --resume")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +142,7 @@ class TrainRun:
         """Begin a run in an empty or new folder.
 
         Raises:
-            InputError: the folder holds a run already.
+            InputError: the folder holds a run.
             OutputError: the folder cannot be written.
         """
         expect_no_run(path)
@@ -122,13 +163,13 @@ class TrainRun:
         """Open a run folder.
 
         Raises:
-            InputError: the folder is no run, or one of another schema.
+            InputError: no run, or one of another schema.
         """
         if not (path / "run.json").is_file():
-            raise InputError(f"{path} is no training run: it holds no run.json; expected the --out of fer-edge train")
+            raise InputError(f"{path}: got no run.json, expected the --out of fer-edge train")
         record = read_json(path / "run.json")
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise InputError(f"{path}/run.json is of schema {record.get('schema')!r}; this fer-edge reads {SCHEMA}")
+            raise InputError(f"{path}/run.json: got schema {record.get('schema')!r}, expected {SCHEMA}")
         recipe = decode(TrainRecipe, record["recipe"])
         return cls(path=path, recipe=recipe, record=record)
 
@@ -138,68 +179,129 @@ class TrainRun:
         write_json(self.path / "run.json", self.record)
 
     @property
+    def checkpoint(self) -> Path:
+        """The file of the newest epoch."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
     def done(self) -> bool:
-        """Whether the run came to its end and holds final weights."""
+        """Whether the run has ended and holds final weights."""
         return bool(self.record["done"])
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the model's outputs mean, in their order; runs of older versions know the seven expressions alone."""
+        """Labels in output order; the seven expressions for runs of older versions."""
         return tuple(self.record["data"].get("labels", EXPRESSIONS))
 
     @property
+    def config(self) -> ModelConfig:
+        """The network's shape."""
+        return self.recipe.model
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How faces are prepared."""
+        return self.recipe.preprocess
+
+    @property
     def sparsity(self) -> str | None:
-        """The pattern of zeros that its weights were pruned to, ``"2:4"``; None where they are dense."""
+        """The sparsity pattern of the weights, ``"2:4"``; None for dense ones."""
         pruned: dict[str, str] = self.record.get("sparsity", {})
         return pruned.get("pattern")
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What another run records of this one: its hash, how it did, and how it was itself trained."""
+        """What another run records of this one: hash, accuracy and training."""
         training = self.training
         return {"weights_sha256": training["weights_sha256"], "choose": self.record.get("choose"), "training": training}
 
     @property
     def training(self) -> dict[str, Any]:
-        """How its weights came about, as a bundle's manifest tells it; the epochs only by their number.
+        """How the weights were trained, as a bundle records it; of the epochs only their number.
 
-        A network that several others came from (say a teacher of parent and child) is told of once, where first named;
-        after that its hash stands alone. Told each time, an account would double with every generation.
+        A network that appears several times (a teacher of parent and child) is described once; otherwise an account
+        would double with every generation.
         """
-        told = {key: value for key, value in self.record.items() if key not in _NOT_TRAINING}
+        account = {key: value for key, value in self.record.items() if key not in _NOT_TRAINING}
         return {
-            **_told_once(told, set()),
+            **_without_repeats(account, set()),
             "weights_sha256": sha256_file(self.path / "model.safetensors"),
             "epochs_run": len(self.record["history"]),
         }
 
     def new_model(self) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-        """A freshly initialised model of this run's shape, and its temporary classifier."""
+        """Initialise a model of this run's shape, and its linear probe."""
         config = self.recipe.model
         model = AttentionCnnBiLstm(config, normalisation=self.recipe.preprocess.normalisation)
         return model, nn.Linear(config.feature_size, config.classes)
 
     def load_model(self) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-        """The final model and its temporary classifier, in evaluation mode.
+        """Load the final model and its linear probe, in evaluation mode.
 
         Raises:
             InputError: the run is not done, or its weights are damaged or of another shape.
         """
         if not self.done:
-            raise InputError(f"{self.path} is not finished; the command that began it goes on with --resume")
-        tensors, _ = load_checkpoint(self.path / "model.safetensors")
-        model, temporary = self.new_model()
-        try:
-            model.load_state_dict(split(tensors, "model"))
-            temporary.load_state_dict(split(tensors, "temporary"))
-        except RuntimeError as error:
-            raise InputError(f"{self.path}/model.safetensors does not fit the run's recipe: {error}") from error
-        return model.eval(), temporary.eval()
+            raise InputError(f"{self.path}: the run is not finished; continue the command that began it with --resume")
+        model, probe = self.new_model()
+        load_tensors(self.path / "model.safetensors", {"model": model, "probe": probe})
+        return model.eval(), probe.eval()
 
-    def finish(self, model: AttentionCnnBiLstm, temporary: nn.Module, **facts: Any) -> None:
-        """Write the final weights and drop the checkpoint."""
-        tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-        tensors |= {f"temporary/{name}": tensor for name, tensor in temporary.state_dict().items()}
+    def finish(self, model: AttentionCnnBiLstm, probe: nn.Module, **facts: Any) -> None:
+        """Write the final weights and remove the checkpoint."""
+        tensors = join({"model": model.state_dict(), "probe": probe.state_dict()})
         save_checkpoint(self.path / "model.safetensors", tensors, {"recipe": encode(self.recipe)})
         self.update(done=True, **facts)
-        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+        self.checkpoint.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self, peers: Processes) -> Iterator[None]:
+        """Keep other trainings out of the folder while the block runs.
+
+        Raises:
+            InputError: another process is training in it.
+        """
+        if not peers.leads:
+            yield
+            return
+        with claimed(self.path) as ours:
+            if not ours:
+                raise InputError(f"{self.path}: another process is training in it; wait, or choose another --out")
+            yield
+
+
+def open_run(
+    recipe: TrainRecipe, dataset: Dataset, out: Path, facts: Mapping[str, Any], *, resume: bool, peers: Processes
+) -> TrainRun:
+    """Begin a run, or open the one to resume; process 0 writes, the others read what it wrote.
+
+    Args:
+        recipe: what to train.
+        dataset: what to train on.
+        out: the run's folder.
+        facts: where the run begins, recorded with it: other runs' identities, a pruning.
+        resume: continue the run in `out`, if there is one.
+        peers: this process among its peers.
+
+    Raises:
+        InputError: the folder holds a run that is not to be resumed, or that began otherwise.
+    """
+    if not peers.leads:
+        peers.barrier()
+        return TrainRun.open(out)
+    if resume and (out / "run.json").exists():
+        run = TrainRun.open(out)
+        begun = {name: run.record[name] for name in _BEGUN if name in run.record}
+        if run.recipe != recipe or begun != facts:
+            raise InputError(f"{out}: began with other settings; resume it with its own, or choose another --out")
+        if run.record["data"]["sha256"] != dataset.sha256:
+            raise InputError(
+                f"{out}: got data of sha256 {dataset.sha256[:12]}…, expected {run.record['data']['sha256'][:12]}…; "
+                "resume it with its own data, or choose another --out"
+            )
+        if run.record["data"] != data_facts(dataset):
+            raise InputError(f"{out}: was trained with other FER+ votes, or without; resume it with its own")
+    else:
+        run = TrainRun.create(out, recipe, dataset, **facts)
+    peers.barrier()
+    return run

@@ -27,13 +27,14 @@ def sam_ascent(module: nn.Module, radius: float) -> Iterator[None]:
         module: with the gradients of a loss. Batch normalisations do not update their running statistics inside.
         radius: distance in units of the weights' own magnitudes.
     """
-    parameters = [each for each in module.parameters() if each.grad is not None]
+    pairs = [(each, each.grad) for each in module.parameters() if each.grad is not None]
+    parameters = [parameter for parameter, _ in pairs]
     norms = [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     with torch.no_grad():
         before = [parameter.clone() for parameter in parameters]
         scales = [parameter.abs() + _ETA for parameter in parameters]
-        steps = [scale * parameter.grad for scale, parameter in zip(scales, parameters, strict=True)]
+        steps = [scale * gradient for scale, (_, gradient) in zip(scales, pairs, strict=True)]
         length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(step) for step in steps]))
         for parameter, scale, step in zip(parameters, scales, steps, strict=True):
             parameter.add_(radius / length.clamp(min=1e-12) * scale * step)

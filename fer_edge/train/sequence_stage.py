@@ -1,45 +1,52 @@
-"""Second stage: the sequence head on windows of clips; LDA; the classifier behind it.
+"""Second stage: train the sequence head on windows of clips, fit the LDA, train the classifier behind it.
 
-The encoder stands still from here on: the features of every clip's frames are computed once (`clip_bank`), and windows
-are cut out of them as a camera would fill them. Where the encoder learnt from votes and teachers, the head decides, and
-what it decides is judged by labels: trained toward these it is half a point more accurate (PublicTest) than toward the
-first stage's softened ones.
+The encoder is fixed: the features of every clip's frames are computed once (`feature_cache`), and windows are cut from
+them. The first stage learns from votes and teachers; the head is trained toward labels, which is half a point more
+accurate (PublicTest) than the softened targets of the first stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from fer_edge.core.types import Progress
 from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.train.batches import batches, seeded
-from fer_edge.train.feature_cache import ClipBank
-from fer_edge.train.frame_stage import scheduled_rate
+from fer_edge.train.distributed import Processes
+from fer_edge.train.feature_cache import ClipFeatures
 from fer_edge.train.lda import fit_discriminants
+from fer_edge.train.loop import Loop, Task
 from fer_edge.train.losses import class_weights, soft_cross_entropy
-from fer_edge.train.progress import Reporter
 from fer_edge.train.recipe import OptimiserSpec, SequenceTraining, TrainRecipe
 
-__all__ = ["Guide", "Windows", "averaged_predictions", "draw_windows", "fit_head", "tune_head", "window_logits"]
+__all__ = [
+    "FrameProbabilities",
+    "Windows",
+    "averaged_predictions",
+    "draw_windows",
+    "fit_head",
+    "tune_head",
+    "window_logits",
+]
 
-
-_SINGLE: Final = 0.4  # of batches: windows of one frame
-_FULL: Final = 0.35  # of batches: windows of all frames; the rest are of any size
-_STILL: Final = {True: 0.8, False: 0.4}  # of windows the face stands still in, by whether it is a single frame
-_AS_IT_IS: Final = 0.75  # of those: the still itself, unspoilt
+_SINGLE: Final = 0.4  # share of batches with windows of one frame
+_FULL: Final = 0.35  # share of batches with full windows; the others have any length
+_FROZEN: Final = {True: 0.8, False: 0.4}  # share of windows that repeat one frame, by whether T = 1
+_CLEAN: Final = 0.75  # of those, the share that shows the uncorrupted still
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guide:
-    """What a model says of single frames: an average over frames is a better teacher than a label that may be wrong.
+class FrameProbabilities:
+    """Single-frame probabilities of a model for every frame: soft targets less noisy than a label.
 
     Attributes:
-        frames: float16 (N, T, classes), probabilities of every frame of the bank.
-        stills: float16 (M, classes), of the stills as they are.
+        frames: float16 (N, T, classes), of every frame of the clips.
+        stills: float16 (M, classes), of the uncorrupted stills.
     """
 
     frames: Tensor
@@ -47,14 +54,15 @@ class Guide:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, bank: ClipBank, classify: Callable[[Tensor], Tensor]) -> Guide:
-        """Ask `classify`, which takes single frames' features (N, F) to logits (N, classes)."""
+    def of(cls, clips: ClipFeatures, classify: Callable[[Tensor], Tensor]) -> FrameProbabilities:
+        """Compute them with `classify`: single frames' features (N, F) -> logits (N, classes)."""
 
-        def said(features: Tensor) -> Tensor:
+        def probabilities(features: Tensor) -> Tensor:
             parts = [torch.softmax(classify(part.float()), dim=1).half() for part in torch.split(features, 4096)]
             return torch.cat(parts)
 
-        return cls(frames=said(bank.features.flatten(0, 1)).reshape(*bank.rows.shape, -1), stills=said(bank.stills))
+        frames = probabilities(clips.features.flatten(0, 1))
+        return cls(frames=frames.reshape(*clips.rows.shape, -1), stills=probabilities(clips.stills))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +71,11 @@ class Windows:
 
     Attributes:
         features: float32 (B, T, F), oldest first; a window that is not full repeats its oldest feature in front.
-        length: int64 (B,), how many frames are real.
-        rows: int64 (B,), the row of the bank's labels that the newest frame is to be taken for.
-        changes: bool (B,), whether an older frame shows something else.
-        alone: bool (B,), whether there is but one frame to see, once or T times over.
-        guide: float32 (B, classes), the guide's mean over the real frames that show what the newest one shows.
+        length: int64 (B,), number of real frames.
+        rows: int64 (B,), row of the labels that applies to the newest frame.
+        changes: bool (B,), whether an older frame shows another row.
+        alone: bool (B,), whether only one frame is visible, once or T times.
+        soft: float32 (B, classes), mean probabilities over the real frames that show the newest frame's row.
     """
 
     features: Tensor
@@ -75,35 +83,35 @@ class Windows:
     rows: Tensor
     changes: Tensor
     alone: Tensor
-    guide: Tensor
+    soft: Tensor
 
-    def targets(self, bank: ClipBank, spec: SequenceTraining) -> Tensor:
-        """What the windows are trained toward, weighted: float32 (B, classes)."""
+    def targets(self, clips: ClipFeatures, spec: SequenceTraining) -> Tensor:
+        """Return the weighted training targets: float32 (B, classes)."""
         share = torch.where(self.alone, spec.alone_distil_weight, spec.distil_weight).unsqueeze(1)
-        labelled = nn.functional.one_hot(bank.labels[self.rows], self.guide.shape[1]).float()
+        labelled = nn.functional.one_hot(clips.labels[self.rows], self.soft.shape[1]).float()
         weight = torch.where(self.changes, spec.change_weight, 1.0).unsqueeze(1)
-        return weight * (labelled + share * (self.guide - labelled))
+        return weight * (labelled + share * (self.soft - labelled))
 
 
-def draw_windows(bank: ClipBank, guide: Guide, clips: Tensor, window: int, generator: torch.Generator) -> Windows:
-    """A window out of each of the clips, as a camera would fill them.
+def draw_windows(
+    clips: ClipFeatures, soft: FrameProbabilities, index: Tensor, window: int, generator: torch.Generator
+) -> Windows:
+    """Cut one window from each of some clips, as a camera fills them.
 
-    One T for the batch: 1, the full window, or uniform between. Half of the windows are full; in the others fewer than
-    T frames are real, and the oldest is repeated in front. Half of them run backwards. In some the face stands still: a
-    frame of the clip, or the still as it is, T times over. How often each of them comes decides how spoilt clips and
-    single, unspoilt faces are weighed against each other.
+    All windows of a batch have one T: 1, the full window, or uniform between. Half of the windows are full; in the
+    others fewer than T frames are real. Half of them run backwards. Some repeat one frame of the clip, or the still.
 
     Args:
-        bank: features of clips.
-        guide: what is said of their frames.
-        clips: int64 (B,), which of them.
+        clips: features of all clips.
+        soft: probabilities of their frames.
+        index: int64 (B,), the clips to use.
         window: the largest T.
-        generator: on the bank's device.
+        generator: on the features' device.
 
     Returns:
-        at most B windows: those whose newest frame has no label are left out.
+        at most B windows: those whose newest frame has no label are dropped.
     """
-    device, batch, frames = clips.device, len(clips), bank.rows.shape[1]
+    device, batch, frames = index.device, len(index), clips.rows.shape[1]
     draw = torch.rand(2, generator=generator, device=device).tolist()
     steps = 1 if draw[0] < _SINGLE else window if draw[0] < _SINGLE + _FULL else 1 + int(draw[1] * window)
 
@@ -115,14 +123,15 @@ def draw_windows(bank: ClipBank, guide: Guide, clips: Tensor, window: int, gener
     age = torch.arange(steps - 1, -1, -1, device=device).unsqueeze(0)
     frame = newest.unsqueeze(1) - torch.minimum(age, (length - 1).unsqueeze(1))
     frame = torch.where(uniform(1) < 0.5, frames - 1 - frame, frame)
-    frozen = uniform(1) < _STILL[steps == 1]
+    frozen = uniform(1) < _FROZEN[steps == 1]
     frame = torch.where(frozen, frame[:, -1:], frame)
-    plain = frozen & (uniform(1) < _AS_IT_IS)
-    of, shown = clips.unsqueeze(1), bank.rows[clips.unsqueeze(1), frame]
+    clean = frozen & (uniform(1) < _CLEAN)
+    clip = index.unsqueeze(1)
+    shown = clips.rows[clip, frame]
     rows = shown[:, -1]
-    features = torch.where(plain.unsqueeze(2), bank.stills[rows].unsqueeze(1), bank.features[of, frame])
+    features = torch.where(clean.unsqueeze(2), clips.stills[rows].unsqueeze(1), clips.features[clip, frame])
     same = ((age < length.unsqueeze(1)) & (shown == rows.unsqueeze(1))).unsqueeze(2)
-    mean = (guide.frames[of, frame].float() * same).sum(dim=1) / same.sum(dim=1)
+    mean = (soft.frames[clip, frame].float() * same).sum(dim=1) / same.sum(dim=1)
     known = rows >= 0
     return Windows(
         features=features[known].float(),
@@ -130,80 +139,64 @@ def draw_windows(bank: ClipBank, guide: Guide, clips: Tensor, window: int, gener
         rows=rows[known],
         changes=(shown != rows.unsqueeze(1)).any(dim=1)[known],
         alone=(frozen.squeeze(1) | (length == 1))[known],
-        guide=torch.where(plain, guide.stills[rows].float(), mean)[known],
+        soft=torch.where(clean, soft.stills[rows].float(), mean)[known],
     )
 
 
-def fit_head(
-    model: AttentionCnnBiLstm,
-    temporary: nn.Linear,
-    bank: ClipBank,
-    guide: Guide,
-    recipe: TrainRecipe,
-    report: Reporter,
-) -> None:
-    """Train a new head in place: context with the temporary classifier, LDA fit, then everything behind the LDA."""
-    stage = _HeadStage(head=model.head, bank=bank, guide=guide, recipe=recipe, report=report)
-    stage.train_context(temporary)
-    stage.fit_lda()
-    stage.train_classifier()
-    model.head.eval()
-
-
-def tune_head(model: AttentionCnnBiLstm, bank: ClipBank, guide: Guide, recipe: TrainRecipe, report: Reporter) -> None:
-    """Train a trained head on, in place: BiLSTM and attention in front of what follows them, then that anew."""
-    torch.manual_seed(recipe.seed)
-    fresh = SequenceHead(recipe.model).to(bank.labels.device)
-    stage = _HeadStage(head=model.head, bank=bank, guide=guide, recipe=recipe, report=report)
-    stage.tune_context()
-    model.head.reconstruction, model.head.classifier = fresh.reconstruction, fresh.classifier
-    stage.fit_lda()
-    stage.train_classifier()
-    model.head.eval()
-
-
 @dataclass(frozen=True, kw_only=True)
-class _HeadStage:
-    head: SequenceHead
-    bank: ClipBank
-    guide: Guide
-    recipe: TrainRecipe
-    report: Reporter
+class HeadStage:
+    """The steps of the second stage on one head, in place.
 
-    def train_context(self, temporary: nn.Linear) -> None:
-        """BiLSTM and attention over frames, in front of a linear classifier."""
+    Attributes:
+        head: the sequence head.
+        clips: features of the training clips, on the head's device.
+        soft: probabilities of their frames.
+        recipe: `sequence`, losses and seed.
+        progress: called after every step.
+    """
+
+    head: SequenceHead
+    clips: ClipFeatures
+    soft: FrameProbabilities
+    recipe: TrainRecipe
+    progress: Progress
+
+    def train_context(self, probe: nn.Linear) -> None:
+        """Train BiLSTM and attention over frames in front of a linear probe."""
         dropout = nn.Dropout(self.recipe.loss.dropout)
 
         def logits(windows: Windows) -> Tensor:
-            found: Tensor = temporary(dropout(self.head.context(windows.features, windows.length)[0]))
+            found: Tensor = probe(dropout(self.head.context(windows.features, windows.length)[0]))
             return found
 
-        self.head.train()
-        self._train("context", logits, [*self._context_parameters(), *temporary.parameters()])
+        moving = [*self._context_parameters(), *probe.parameters()]
+        self._fit("context", nn.ModuleList((self.head, probe, dropout)), logits, moving)
 
     def tune_context(self) -> None:
-        """BiLSTM and attention over frames, in front of the head's own LDA, DenseNet block and classifier."""
-        self.head.eval()  # batch normalisation behind the LDA keeps its statistics
-        self.head.bilstm.train()
-        self._train(
-            "context", lambda windows: self.head(windows.features, windows.length)[0], self._context_parameters()
-        )
+        """Train BiLSTM and attention in front of the head's own LDA, DenseNet block and classifier, which are fixed."""
+
+        def logits(windows: Windows) -> Tensor:
+            found: Tensor = self.head(windows.features, windows.length)[0]
+            return found
+
+        self.head.eval()  # batch normalisations behind the LDA keep their statistics
+        self._fit("context", nn.ModuleList((self.head.bilstm, self.head.attention)), logits, self._context_parameters())
 
     def fit_lda(self) -> None:
-        """LDA on the contexts of two epochs of windows."""
+        """Fit the LDA on the contexts of two epochs of windows."""
         self.head.eval()
-        generator = seeded(self.bank.labels.device, self.recipe.seed, 4)
+        generator = seeded(self.clips.labels.device, self.recipe.seed, 4)
         contexts, labels = [], []
         with torch.no_grad():
             for _ in range(2):
-                for clips in batches(len(self.bank), self.recipe.sequence.batch_size, generator):
-                    windows = self._draw(clips, generator)
+                for index in batches(len(self.clips), self.recipe.sequence.batch_size, generator):
+                    windows = draw_windows(self.clips, self.soft, index, self.recipe.sequence.window, generator)
                     contexts.append(self.head.context(windows.features, windows.length)[0])
-                    labels.append(self.bank.labels[windows.rows])
+                    labels.append(self.clips.labels[windows.rows])
         fit_discriminants(self.head.lda, torch.cat(contexts), torch.cat(labels))
 
     def train_classifier(self) -> None:
-        """DenseNet block and classifier, behind contexts and discriminants that stand still."""
+        """Train DenseNet block and classifier behind fixed contexts and discriminants."""
 
         def logits(windows: Windows) -> Tensor:
             with torch.no_grad():
@@ -213,47 +206,84 @@ class _HeadStage:
         moving = [*self.head.reconstruction.parameters(), *self.head.classifier.parameters()]
         for parameter in moving:
             parameter.requires_grad_(True)
-        self.head.train()
-        self._train("classifier", logits, moving)
+        self._fit("classifier", self.head, logits, moving)
 
     def _context_parameters(self) -> list[nn.Parameter]:
         return [*self.head.bilstm.parameters(), *self.head.attention.parameters()]
 
-    def _draw(self, clips: Tensor, generator: torch.Generator) -> Windows:
-        return draw_windows(self.bank, self.guide, clips, self.recipe.sequence.window, generator)
-
-    def _train(
-        self, stage: Literal["context", "classifier"], logits: Callable[[Windows], Tensor], moving: list[nn.Parameter]
+    def _fit(
+        self, stage: str, module: nn.Module, logits: Callable[[Windows], Tensor], moving: list[nn.Parameter]
     ) -> None:
-        recipe, spec, device = self.recipe, self.recipe.sequence, self.bank.labels.device
-        epochs, rate, key = {
-            "context": (spec.context_epochs, spec.context_rate, 3),
-            "classifier": (spec.classifier_epochs, spec.classifier_rate, 5),
-        }[stage]
-        torch.manual_seed(recipe.seed)
-        weights = class_weights(self.bank.labels, recipe.loss, recipe.model.classes)
-        optimiser = torch.optim.AdamW(moving, lr=rate, weight_decay=0.01, fused=True)
-        schedule = OptimiserSpec(epochs=1, learning_rate=rate, warmup_epochs=0.05)
-        size = min(spec.batch_size, len(self.bank))
-        done, total = 0, epochs * (len(self.bank) // size)
-        for epoch in range(epochs):
-            generator = seeded(device, recipe.seed, key, epoch)
-            for clips in batches(len(self.bank), size, generator):
-                windows = self._draw(clips, generator)
-                for group in optimiser.param_groups:
-                    group["lr"] = scheduled_rate(schedule, done, total)
-                loss = soft_cross_entropy(logits(windows), windows.targets(self.bank, spec), weights)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(moving, recipe.optimiser.clip_norm)
-                optimiser.step()
-                done += 1
-                self.report.step(stage, done, total)
+        spec, device = self.recipe.sequence, self.clips.labels.device
+        context = stage == "context"
+        epochs = spec.context_epochs if context else spec.classifier_epochs
+        optimiser = OptimiserSpec(
+            epochs=epochs,
+            batch_size=spec.batch_size,
+            learning_rate=spec.context_rate if context else spec.classifier_rate,
+            warmup_epochs=0.05 * epochs,
+            weight_decay=0.01,
+            ema_decay=0.0,
+            clip_norm=self.recipe.optimiser.clip_norm,
+        )
+        loop = Loop(
+            spec=optimiser,
+            seed=(self.recipe.seed, 3 if context else 5),
+            stage=stage,
+            precision="fp32",
+            peers=Processes(rank=0, world=1, device=device),
+            progress=self.progress,
+        )
+        loop.fit(_HeadTask(module=module, stage=self, logits=logits, moving=moving))
+
+
+@dataclass(kw_only=True, eq=False)
+class _HeadTask(Task[Windows]):
+    module: nn.Module
+    stage: HeadStage
+    logits: Callable[[Windows], Tensor]
+    moving: list[nn.Parameter]
+
+    def __post_init__(self) -> None:
+        recipe, clips = self.stage.recipe, self.stage.clips
+        self.class_weights = class_weights(clips.labels, recipe.loss, recipe.model.classes)
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        return self.moving
+
+    def batches(self, epoch: int, generator: torch.Generator) -> tuple[int, Iterable[Windows]]:
+        clips, spec = self.stage.clips, self.stage.recipe.sequence
+        size = min(spec.batch_size, len(clips))
+        return len(clips) // size, (
+            draw_windows(clips, self.stage.soft, index, spec.window, generator)
+            for index in batches(len(clips), size, generator)
+        )
+
+    def loss(self, model: nn.Module, batch: Windows) -> tuple[Tensor, Any]:
+        targets = batch.targets(self.stage.clips, self.stage.recipe.sequence)
+        return soft_cross_entropy(self.logits(batch), targets, self.class_weights), None
+
+
+def fit_head(stage: HeadStage, probe: nn.Linear) -> None:
+    """Train a new head in place: context in front of the probe, LDA, then everything behind the LDA."""
+    stage.train_context(probe)
+    stage.fit_lda()
+    stage.train_classifier()
+
+
+def tune_head(stage: HeadStage) -> None:
+    """Train a trained head further, in place: BiLSTM and attention, LDA, then a new DenseNet block and classifier."""
+    torch.manual_seed(stage.recipe.seed)
+    fresh = SequenceHead(stage.recipe.model).to(stage.clips.labels.device)
+    stage.tune_context()
+    stage.head.reconstruction, stage.head.classifier = fresh.reconstruction, fresh.classifier
+    stage.fit_lda()
+    stage.train_classifier()
 
 
 @torch.no_grad()
 def window_logits(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
-    """Logits of full windows: features (N, T, F), oldest first, -> (N, classes)."""
+    """Compute the logits of full windows: features (N, T, F), oldest first, -> (N, classes)."""
     steps = features.shape[1]
     found = []
     for part in torch.split(features.float(), 1024):
@@ -263,6 +293,6 @@ def window_logits(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
 
 
 def averaged_predictions(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
-    """What averaging the frames' own probabilities says of windows (N, T, F): int64 (N,)."""
+    """Classify windows (N, T, F) by the mean of their frames' own probabilities: int64 (N,)."""
     alone = torch.softmax(window_logits(model, features.flatten(0, 1).unsqueeze(1)), dim=1)
     return alone.reshape(*features.shape[:2], -1).mean(dim=1).argmax(dim=1)

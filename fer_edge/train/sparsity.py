@@ -1,8 +1,8 @@
-"""2:4 sparsity: of every four weights along the input channels, two that are zero and stay zero.
+"""2:4 sparsity: of every four weights along the input channels, two stay zero.
 
-As NVIDIA trains for its sparse tensor cores (Mishra et al. 2021, arXiv 2104.08378): the two largest of every four
-weights of the dense, trained network are kept, and it is trained on with the others held at zero. The groups of four
-are TensorRT's: consecutive input channels of one output channel at one place of the kernel.
+The recipe of NVIDIA's sparse tensor cores (Mishra et al. 2021, arXiv 2104.08378): keep the two largest of every four
+weights of the trained network and train on with the others at zero. The groups of four are TensorRT's: consecutive
+input channels of one output channel at one kernel position.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["WeightMasks", "two_of_four"]
 
 @dataclass(frozen=True, kw_only=True)
 class WeightMasks:
-    """Which weights of a network stay zero.
+    """Masks of the weights that may be non-zero.
 
     Attributes:
         layers: the convolutions by their name in the network.
-        masks: bool (K, C, R, S) of each of them, True where a weight may be anything.
+        masks: bool (K, C, R, S) of each of them.
     """
 
     layers: dict[str, nn.Conv2d]
@@ -33,30 +33,28 @@ class WeightMasks:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Set the weights to zero that are to be; after every step of an optimiser."""
+        """Set the masked weights to zero; call it after every optimiser step."""
         for name, layer in self.layers.items():
-            if self.masks[name].device != layer.weight.device:
-                self.masks[name] = self.masks[name].to(layer.weight.device)
+            self.masks[name] = self.masks[name].to(layer.weight.device)
             layer.weight.mul_(self.masks[name])
 
     def facts(self, spec: SparsitySpec) -> dict[str, Any]:
-        """What a run records of it."""
-        weights = sum(mask.numel() for mask in self.masks.values())
+        """Return what a run records of them."""
         return {
             "pattern": spec.pattern,
             "min_channels": spec.min_channels,
             "convolutions": list(self.layers),
             "zeros": sum(int((~mask).sum()) for mask in self.masks.values()),
-            "of_weights": weights,
+            "of_weights": sum(mask.numel() for mask in self.masks.values()),
         }
 
 
 def two_of_four(network: nn.Module, spec: SparsitySpec) -> WeightMasks:
-    """Masks that keep the two largest of every four weights along the input channels; the network is not changed yet.
+    """Compute masks that keep the two largest of every four weights along the input channels.
 
     Args:
-        network: its convolutions with at least `min_channels` input channels, a multiple of four, and output channels
-            are taken.
+        network: not changed; its convolutions with at least `min_channels` input and output channels, the input
+            channels a multiple of four, are masked.
         spec: the pattern ``"2:4"``.
 
     Raises:
@@ -72,7 +70,7 @@ def two_of_four(network: nn.Module, spec: SparsitySpec) -> WeightMasks:
     }
     if not layers:
         raise InputError(
-            f"--sparsity {spec.pattern}: no convolution has {spec.min_channels} input and output channels or more, the "
+            f"--sparsity {spec.pattern}: got no convolution with {spec.min_channels} input and output channels, the "
             "input channels a multiple of four; lower sparsity.min_channels or set round_to to a multiple of four"
         )
     masks = {}

@@ -52,16 +52,16 @@ def test_the_budget_draws_the_same_rows_and_leaves_the_leaked_out(bench: ModuleT
 
 
 def test_a_student_that_is_done_is_read_and_another_budget_refused(bench: ModuleType, tmp_path: Path) -> None:
-    from fer_edge.train.progress import Silent
+    from fer_edge.train.run_folder import RunOptions
 
     dataset, recipe = bench.reduced(small_dataset(), 64), small_recipe(epochs=1)
-    logits, facts = bench.trained_student(recipe, dataset, tmp_path / "cell", None, Silent())
+    logits, facts = bench.trained_student(recipe, dataset, tmp_path / "cell", None, RunOptions())
     assert logits.shape == (len(dataset.split("choose")), 7)
-    again, same = bench.trained_student(recipe, dataset, tmp_path / "cell", None, Silent())
+    again, same = bench.trained_student(recipe, dataset, tmp_path / "cell", None, RunOptions())
     assert np.array_equal(again, logits)
     assert same == facts
     with pytest.raises(InputError, match="begun with another budget"):
-        bench.trained_student(small_recipe(epochs=2), dataset, tmp_path / "cell", None, Silent())
+        bench.trained_student(small_recipe(epochs=2), dataset, tmp_path / "cell", None, RunOptions())
 
 
 def test_the_committed_page_is_drawn_from_its_json(bench: ModuleType, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import small_dataset, small_recipe
+from training import ON_CPU, small_dataset, small_recipe
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError, OutputError
@@ -37,7 +37,7 @@ SPLIT = small_dataset().split("choose").name
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
-    return train_model(small_recipe(), small_dataset(), tmp_path_factory.mktemp("runs") / "small", device="cpu")
+    return train_model(small_recipe(), small_dataset(), tmp_path_factory.mktemp("runs") / "small", options=ON_CPU)
 
 
 @pytest.fixture(scope="module")

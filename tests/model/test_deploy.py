@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from onnx import load_model_from_string
-from training import small_config, small_dataset, small_recipe
+from training import ON_CPU, small_config, small_dataset, small_recipe
 
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
@@ -20,7 +20,7 @@ from fer_edge.model.config import ModelConfig
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.deploy import deployed_encoder, deployed_head
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
@@ -76,10 +76,10 @@ def test_the_costs_of_a_shape_are_those_of_its_graphs() -> None:
 
 
 def test_a_mean_that_lies_outside_the_discriminants_comes_back_as_one_that_does_the_same(tmp_path: Path) -> None:
-    run = train_model(small_recipe(), small_dataset(), tmp_path / "run", device="cpu")
+    run = train_model(small_recipe(), small_dataset(), tmp_path / "run", options=ON_CPU)
     trained, _ = run.load_model()
     bundle = export_run(run, tmp_path / "bundle")
-    model = BundleOrigin(bundle=bundle).load_model()
+    model = BundleWeights(bundle=bundle).load_model()
     lda, was = model.head.lda, trained.head.lda
     assert not torch.allclose(lda.mean, was.mean, atol=1e-3)
     torch.testing.assert_close(lda.mean @ lda.projection, was.mean @ was.projection, rtol=1e-4, atol=1e-4)
@@ -106,8 +106,8 @@ def test_graphs_whose_weights_have_taken_nothing_over_are_read_too(
     """As the exporter wrote them before there was anything to take back."""
     monkeypatch.setattr("fer_edge.export.from_torch.graphs.deployed_encoder", lambda encoder, config: encoder)
     monkeypatch.setattr("fer_edge.export.from_torch.graphs.deployed_head", lambda head, config: head)
-    run = train_model(small_recipe(), small_dataset(), tmp_path / "run", device="cpu")
+    run = train_model(small_recipe(), small_dataset(), tmp_path / "run", options=ON_CPU)
     trained, _ = run.load_model()
-    model = BundleOrigin(bundle=export_run(run, tmp_path / "bundle")).load_model()
+    model = BundleWeights(bundle=export_run(run, tmp_path / "bundle")).load_model()
     for name in ("encoder.shortcut.bias", "encoder.attention.query.weight", "head.lda.mean", "head.lda.projection"):
         assert torch.equal(model.state_dict()[name], trained.state_dict()[name]), name

@@ -20,8 +20,9 @@ from fer_edge.sweep.queue import run_trials, running
 from fer_edge.sweep.recipe import SearchSpec, SweepRecipe
 from fer_edge.sweep.report import SweepReport
 from fer_edge.sweep.search import Search, best_units, open_search
-from fer_edge.train.progress import Silent
+from fer_edge.train.loop import EpochReport
 from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.run_folder import RunOptions
 
 from .conftest import BRIEF
 
@@ -50,8 +51,8 @@ class Trainings:
     breaks_at: int | None = None
     places: list[Path] = field(default_factory=list)
 
-    def __call__(self, recipe: TrainRecipe, dataset: Dataset, out: Path, *, report: Any, **given: Any) -> Any:
-        assert given["resume"]
+    def __call__(self, recipe: TrainRecipe, dataset: Dataset, out: Path, *, options: RunOptions, **given: Any) -> Any:
+        assert options.resume
         self.places.append(out)
         out.mkdir(parents=True, exist_ok=True)
         (out / "run.json").write_text("{}")
@@ -59,7 +60,11 @@ class Trainings:
             raise KeyboardInterrupt
         value = self.accuracy(recipe)
         for epoch in range(1, 4):
-            report.epoch("frames", {"epoch": epoch, "choose_top1": value * epoch / 3, "best_top1": value})
+            score = value * epoch / 3
+            assert options.on_epoch is not None
+            options.on_epoch(
+                EpochReport(stage="frames", epoch=epoch, loss=1.0, score=score, best_score=score, seconds=0.0)
+            )
         return SimpleNamespace(record={"choose": {"top1": 0.9, "top1_without_leaked": value}})
 
 
@@ -84,8 +89,7 @@ def search(recipe: SweepRecipe, dataset: Dataset, out: Path, *, storage: str | N
         folder=folder,
         recipe=recipe,
         dataset=dataset,
-        device="cpu",
-        reporter=lambda work: Silent(),
+        options=lambda work: RunOptions(resume=True, device="cpu", on_epoch=lambda report: None),
         progress=lambda what, done, total: None,
     )
     return Search(

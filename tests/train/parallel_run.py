@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from training import small_dataset, small_recipe
+from training import ON_CPU, small_dataset, small_recipe
 
 from fer_edge.train.train import train_model
 
 if __name__ == "__main__":
-    train_model(small_recipe(epochs=3), small_dataset(), Path(sys.argv[1]) / "run", device="cpu")
+    train_model(small_recipe(epochs=3), small_dataset(), Path(sys.argv[1]) / "run", options=ON_CPU)

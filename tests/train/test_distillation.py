@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +9,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from training import small_dataset, small_recipe
+from training import ON_CPU, RESUMED, small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.data import Dataset
-from fer_edge.train.batches import DeviceFaces, seeded
-from fer_edge.train.distillation import ALL_PARTS, Teachers, joined_lesson, look
+from fer_edge.train.batches import DeviceFaces, DeviceSplits, seeded
+from fer_edge.train.distillation import PARTS, Teachers, combine_teachers
 from fer_edge.train.distributed import Processes
-from fer_edge.train.frame_stage import FrameClassifier, FrameStage
+from fer_edge.train.frame_classifier import FrameClassifier
+from fer_edge.train.frame_stage import FrameTask
+from fer_edge.train.loop import no_progress
 from fer_edge.train.losses import decoupled_losses, distillation_losses, feature_losses, region_losses
-from fer_edge.train.progress import Silent
 from fer_edge.train.recipe import LossSpec, TrainRecipe
-from fer_edge.train.run_folder import TrainRun
-from fer_edge.train.teacher_cache import ViewBank, make_view
-from fer_edge.train.train import train_model
+from fer_edge.train.run_folder import RunOptions, TrainRun
+from fer_edge.train.teacher_cache import TeacherCache, make_view
+from fer_edge.train.train import TrainInputs, train_model
 
 pytestmark = pytest.mark.train
 ALONE = Processes(rank=0, world=1, device=torch.device("cpu"))
@@ -37,14 +37,11 @@ class Listener:
         self.asked = 0
         self.stop = stop
 
-    def step(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int) -> None:
         if stage == "teachers" and done == total:
             self.asked += total
         if stage == "frames" and done == self.stop:
             raise KeyboardInterrupt
-
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +51,7 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
-    return train_model(small_recipe(epochs=1), dataset, tmp_path_factory.mktemp("runs") / "teacher", device="cpu")
+    return train_model(small_recipe(epochs=1), dataset, tmp_path_factory.mktemp("runs") / "teacher", options=ON_CPU)
 
 
 @pytest.fixture(autouse=True)
@@ -66,12 +63,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def classifier(*, seed: int = 0, recipe: TrainRecipe | None = None) -> FrameClassifier:
     recipe = recipe or small_recipe()
     torch.manual_seed(seed)
-    model, temporary = TrainRun(path=Path(), recipe=recipe, record={}).new_model()
+    model, probe = TrainRun(path=Path(), recipe=recipe, record={}).new_model()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # otherwise residual blocks are their shortcuts
             torch.nn.init.uniform_(module.weight, 0.2, 1.0)
             torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
-    return FrameClassifier(model, temporary, dropout=0.0).eval()
+    return FrameClassifier(model, probe).eval()
 
 
 def taught(views: int = 2, *, epochs: int = 3, **loss: float) -> TrainRecipe:
@@ -80,10 +77,10 @@ def taught(views: int = 2, *, epochs: int = 3, **loss: float) -> TrainRecipe:
     return replace(recipe, optimiser=optimiser, loss=LossSpec(distil_views=views, **loss))  # type: ignore[arg-type]
 
 
-def bank(recipe: TrainRecipe, dataset: Dataset, *teachers: FrameClassifier) -> ViewBank:
+def bank(recipe: TrainRecipe, dataset: Dataset, *teachers: FrameClassifier) -> TeacherCache:
     split = dataset.split("train")
     train = DeviceFaces.load(split, replace(recipe.preprocess, median=0), recipe.loss, ALONE.device, classes=7)
-    return ViewBank(teachers=Teachers(teachers or [classifier()]), train=train, recipe=recipe, peers=ALONE)
+    return TeacherCache(teachers=Teachers(teachers or [classifier()]), train=train, recipe=recipe, peers=ALONE)
 
 
 def logits(rows: int = 5, seed: int = 0) -> Tensor:
@@ -99,7 +96,7 @@ def test_decoupled_distillation_is_the_plain_one_where_beta_is_what_the_teacher_
 
 def test_following_the_mean_of_teachers_is_following_each() -> None:
     student, others = logits().requires_grad_(), (logits(seed=1), logits(seed=2))
-    lesson = joined_lesson([{"logits": each} for each in others], 2.0)
+    lesson = combine_teachers([{"logits": each} for each in others], 2.0)
     (together,) = torch.autograd.grad(distillation_losses(student, lesson.logits, 2.0).mean(), student)
     each = torch.stack([distillation_losses(student, other, 2.0).mean() for other in others]).mean()
     (apart,) = torch.autograd.grad(each, student)
@@ -116,18 +113,18 @@ def test_losses_of_features_and_regions_are_nought_at_the_teacher_alone() -> Non
 
 def test_a_folded_teacher_says_what_the_teacher_says() -> None:
     teacher, faces = classifier(), torch.randint(0, 256, (4, 16, 16), dtype=torch.uint8)
-    told = Teachers([teacher]).outputs(0, faces, ALL_PARTS)
+    told = Teachers([teacher]).outputs(0, faces, PARTS)
     with torch.no_grad():
-        sight, expected = look(teacher.model, faces), teacher(faces)[0]
-    assert torch.allclose(told["logits"], expected, atol=1e-4)
-    assert torch.allclose(told["features"], sight.features, atol=1e-4)
+        expected = teacher(faces)
+    assert torch.allclose(told["logits"], expected.logits, atol=1e-4)
+    assert torch.allclose(told["features"], expected.features, atol=1e-4)
     assert torch.allclose(told["regions"].sum(dim=1), torch.ones(4))
     assert torch.allclose(told["maps"].square().sum(dim=1), torch.ones(4))
 
 
 def test_a_view_is_its_seed_and_comes_back_after_all_others(dataset: Dataset) -> None:
     views = bank(taught(2), dataset)
-    first, second, third = (views.view(epoch, Silent()) for epoch in range(3))
+    first, second, third = (views.view(epoch, no_progress) for epoch in range(3))
     assert torch.equal(first.images, third.images)
     assert (first.images != second.images).float().mean() > 0.5
     part = make_view(views.train.images[:256], views.recipe.augment, 1)
@@ -137,10 +134,10 @@ def test_a_view_is_its_seed_and_comes_back_after_all_others(dataset: Dataset) ->
 def test_a_consensus_is_the_mean_of_what_is_said_of_every_view(dataset: Dataset) -> None:
     rows, temperature, listener = torch.arange(4), 2.0, Listener()
     alone = bank(taught(3), dataset)
-    said = [alone.view(epoch, Silent()).lesson(rows, temperature).logits for epoch in range(3)]
+    said = [alone.view(epoch, no_progress).targets(rows, temperature).logits for epoch in range(3)]
     mean = torch.stack([torch.softmax(each / temperature, dim=1) for each in said]).mean(dim=0)
     for share in (0.25, 1.0):
-        agreed = bank(taught(3, distil_consensus=share), dataset).view(1, listener).lesson(rows, temperature)
+        agreed = bank(taught(3, distil_consensus=share), dataset).view(1, listener).targets(rows, temperature)
         own = torch.softmax(said[1] / temperature, dim=1)
         expected = (1 - share) * own + share * mean
         assert torch.allclose(torch.softmax(agreed.logits / temperature, dim=1), expected, atol=1e-5)
@@ -152,18 +149,18 @@ def test_a_whole_consensus_is_followed_on_new_views(dataset: Dataset) -> None:
     views = bank(taught(3, distil_consensus=1.0), dataset)
     first, second = views.view(0, listener), views.view(1, listener)
     assert listener.asked == 3 * len(first.images)
-    asked = [bank(taught(3), dataset).view(epoch, Silent()).images for epoch in range(3)]
+    asked = [bank(taught(3), dataset).view(epoch, no_progress).images for epoch in range(3)]
     assert not any(torch.equal(images, each) for images in (first.images, second.images) for each in asked)
     assert not torch.equal(first.images, second.images)
     assert torch.equal(first.images, bank(taught(3, distil_consensus=1.0), dataset).view(0, listener).images)
     rows = torch.arange(4)
-    assert torch.equal(first.lesson(rows, 2.0).logits, second.lesson(rows, 2.0).logits)
+    assert torch.equal(first.targets(rows, 2.0).logits, second.targets(rows, 2.0).logits)
     followed = bank(taught(3, distil_consensus=1.0, distil_regions=0.5), dataset).view(1, listener)
     assert torch.equal(followed.images, asked[1])  # regions are a view's own
 
 
 def test_a_consensus_of_one_view_is_refused() -> None:
-    with pytest.raises(InputError, match="distil_views >= 2; got 1"):
+    with pytest.raises(InputError, match="distil_views: got 1, expected 2 or more"):
         taught(1, distil_consensus=0.5)
 
 
@@ -174,7 +171,7 @@ def test_teachers_are_asked_once_and_no_face_is_kept(dataset: Dataset, cache: Pa
     assert listener.asked == faces
     again = bank(replace(recipe, seed=9), dataset).view(2, listener)
     assert listener.asked == faces
-    assert torch.equal(first.told[0]["logits"], again.told[0]["logits"])
+    assert torch.equal(first.outputs[0]["logits"], again.outputs[0]["logits"])
     bank(taught(2, **EVERYTHING), dataset).view(0, listener)  # asked for more than logits
     assert listener.asked == 2 * faces
     bank(recipe, dataset, classifier(seed=1)).view(0, listener)
@@ -182,55 +179,47 @@ def test_teachers_are_asked_once_and_no_face_is_kept(dataset: Dataset, cache: Pa
     assert listener.asked == 4 * faces
     for path in cache.rglob("*.safetensors"):
         kept = load_file(path)
-        assert set(kept) <= set(ALL_PARTS)
+        assert set(kept) <= set(PARTS)
         assert all(value.dtype == torch.float16 and value.shape[1] <= 32 for value in kept.values())
 
 
 @pytest.mark.parametrize("harm", ["torn", "another view"])
 def test_answers_that_cannot_be_trusted_are_asked_for_again(harm: str, dataset: Dataset, cache: Path) -> None:
     listener, recipe = Listener(), taught(1)
-    expected = bank(recipe, dataset).view(0, listener).told[0]["logits"]
+    expected = bank(recipe, dataset).view(0, listener).outputs[0]["logits"]
     (path,) = cache.rglob("*.safetensors")
     if harm == "torn":
         path.write_bytes(path.read_bytes()[:-100])
     else:
         facts = {"fer_edge": '{"view_sha256": "of another version"}'}
         save_file({"logits": torch.zeros_like(expected)}, path, metadata=facts)
-    found = bank(recipe, dataset).view(0, listener).told[0]["logits"]
+    found = bank(recipe, dataset).view(0, listener).outputs[0]["logits"]
     assert torch.equal(found, expected)
     assert listener.asked == 2 * len(expected)
 
 
-def stage(recipe: TrainRecipe, dataset: Dataset, folder: Path, *teachers: FrameClassifier) -> FrameStage:
-    return FrameStage(
-        run=TrainRun.create(folder, recipe, dataset),
-        spec=recipe.optimiser,
-        module=classifier(seed=5, recipe=recipe),
-        peers=ALONE,
-        teachers=Teachers(teachers),
-    )
-
-
 @pytest.mark.parametrize("mix", [0.0, 1.0])
-def test_a_batch_of_the_bank_holds_what_its_teachers_say_of_it(mix: float, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_cached_batch_holds_the_outputs_of_its_teachers(mix: float, dataset: Dataset) -> None:
     recipe, teachers = taught(1, **EVERYTHING), (classifier(), classifier(seed=1))
     recipe = replace(recipe, augment=replace(recipe.augment, mix=mix))
     views = bank(recipe, dataset, *teachers)
-    rows, view = torch.tensor([3, 200, 17, 64]), views.view(0, Silent())
-    learner = stage(recipe, dataset, tmp_path / "run", *teachers)
-    batch = learner._batch(views.train, view, rows, seeded(ALONE.device, 1))
-    assert batch.lesson is not None
-    clear = view.lesson(rows, 2.0)
+    rows, view = torch.tensor([3, 200, 17, 64]), views.view(0, no_progress)
+    splits = DeviceSplits.load(dataset, recipe, ALONE.device)
+    module = classifier(seed=5, recipe=recipe)
+    task = FrameTask(module=module, splits=splits, recipe=recipe, teachers=Teachers(teachers))
+    batch = task._batch(view, rows, torch.ones(len(splits.train)), seeded(ALONE.device, 1))
+    assert batch.teacher is not None
+    clear = view.targets(rows, 2.0)
     if mix:
         assert batch.mixed
-        assert batch.lesson.features is None
-        assert torch.allclose(torch.softmax(batch.lesson.logits / 2, dim=1).sum(dim=1), torch.ones(4), atol=1e-5)
-        assert not torch.allclose(batch.lesson.logits, clear.logits)
+        assert batch.teacher.features is None
+        assert torch.allclose(torch.softmax(batch.teacher.logits / 2, dim=1).sum(dim=1), torch.ones(4), atol=1e-5)
+        assert not torch.allclose(batch.teacher.logits, clear.logits)
     else:
-        now = Teachers(teachers).lesson(batch.faces, recipe.loss)
+        now = Teachers(teachers).targets(batch.faces, recipe.loss)
         for name in ("logits", "features", "regions", "maps"):
-            assert torch.allclose(getattr(batch.lesson, name), getattr(now, name), atol=0.02), name
-    loss, _, each = learner.loss(batch, views.train.labels[rows], torch.ones(7), torch.ones(4))
+            assert torch.allclose(getattr(batch.teacher, name), getattr(now, name), atol=0.02), name
+    loss, (_, each) = task.loss(task.module, batch)
     loss.backward()
     assert each.shape == (4,)
     assert torch.isfinite(loss)
@@ -238,11 +227,17 @@ def test_a_batch_of_the_bank_holds_what_its_teachers_say_of_it(mix: float, datas
 
 def test_a_taught_run_resumes_to_the_same_end(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
     recipe = taught(2, **EVERYTHING)
-    whole = train_model(recipe, dataset, tmp_path / "whole", teacher=run, device="cpu")
+    whole = train_model(recipe, dataset, tmp_path / "whole", inputs=TrainInputs(teachers=(run,)), options=ON_CPU)
     steps = Listener(stop=14)
     with pytest.raises(KeyboardInterrupt):
-        train_model(recipe, dataset, tmp_path / "run", teacher=run, device="cpu", report=steps)
-    resumed = train_model(recipe, dataset, tmp_path / "run", teacher=run, resume=True, device="cpu")
+        train_model(
+            recipe,
+            dataset,
+            tmp_path / "run",
+            inputs=TrainInputs(teachers=(run,)),
+            options=RunOptions(device="cpu", progress=steps),
+        )
+    resumed = train_model(recipe, dataset, tmp_path / "run", inputs=TrainInputs(teachers=(run,)), options=RESUMED)
     assert len(resumed.record["history"]) == 3
     expected, got = (load_file(each.path / "model.safetensors") for each in (whole, resumed))
     assert set(expected) == set(load_file(run.path / "model.safetensors"))  # the adapter is gone
@@ -251,13 +246,11 @@ def test_a_taught_run_resumes_to_the_same_end(run: TrainRun, dataset: Dataset, t
 
 def test_several_teachers_are_recorded_and_strangers_refused(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
     recipe = replace(taught(1, epochs=1), model=replace(run.recipe.model, channels=(8, 8, 16, 24)))
-    student = train_model(recipe, dataset, tmp_path / "run", teacher=(run, run), device="cpu")
+    student = train_model(recipe, dataset, tmp_path / "run", inputs=TrainInputs(teachers=(run, run)), options=ON_CPU)
     assert student.record["teacher"] == [run.identity, run.identity]
     other = replace(recipe, preprocess=replace(recipe.preprocess, median=0))
-    with pytest.raises(InputError, match="faces prepared otherwise"):
-        train_model(other, dataset, tmp_path / "other", teacher=run, device="cpu")
+    with pytest.raises(InputError, match="got preprocessing"):
+        train_model(other, dataset, tmp_path / "other", inputs=TrainInputs(teachers=(run,)), options=ON_CPU)
     grid = replace(recipe, model=replace(recipe.model, token_grid=1), loss=LossSpec(distil_regions=0.1))
-    with pytest.raises(
-        InputError, match=r"attention over 4 regions, and the student has 1; set model\.token_grid to 2"
-    ):
-        train_model(grid, dataset, tmp_path / "grid", teacher=run, device="cpu")
+    with pytest.raises(InputError, match=r"4 region tokens, expected the student's 1; set model\.token_grid to 2"):
+        train_model(grid, dataset, tmp_path / "grid", inputs=TrainInputs(teachers=(run,)), options=ON_CPU)

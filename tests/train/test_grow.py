@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 import torch
-from training import small_config, small_dataset, small_recipe
+from training import ON_CPU, small_config, small_dataset, small_recipe
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
@@ -18,10 +18,10 @@ from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batch_norm import refit_batch_norm
-from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.run_folder import TrainRun
-from fer_edge.train.train import train_model
-from fer_edge.train.weight_transfer import grown, grows_from
+from fer_edge.train.train import TrainInputs, train_model
+from fer_edge.train.weight_transfer import can_grow, grown
 
 pytestmark = pytest.mark.train
 
@@ -43,20 +43,20 @@ def wider(config: ModelConfig) -> ModelConfig:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("grow")
-    run = train_model(small_recipe(epochs=1), small_dataset(), folder / "run", device="cpu")
+    run = train_model(small_recipe(epochs=1), small_dataset(), folder / "run", options=ON_CPU)
     return export_run(TrainRun.open(run.path), folder / "bundle")
 
 
 def test_only_what_has_more_grows() -> None:
     config = small_config()
-    assert grows_from(deeper(config), config)
-    assert grows_from(wider(config), config)
-    assert grows_from(deeper(wider(config)), config)
-    assert grows_from(config, config)
-    assert not grows_from(config, deeper(config))
-    assert not grows_from(config, wider(config))
-    assert not grows_from(replace(deeper(config), channels=tuple(width - 1 for width in config.channels)), config)
-    assert not grows_from(replace(config, dense_growth=config.dense_growth + 1), config)
+    assert can_grow(deeper(config), config)
+    assert can_grow(wider(config), config)
+    assert can_grow(deeper(wider(config)), config)
+    assert can_grow(config, config)
+    assert not can_grow(config, deeper(config))
+    assert not can_grow(config, wider(config))
+    assert not can_grow(replace(deeper(config), channels=tuple(width - 1 for width in config.channels)), config)
+    assert not can_grow(replace(config, dense_growth=config.dense_growth + 1), config)
 
 
 @pytest.mark.parametrize("grow", [deeper, wider, lambda config: deeper(wider(config))], ids=["deeper", "wider", "both"])
@@ -93,7 +93,7 @@ def test_what_is_new_in_a_wider_network_learns() -> None:
 
 @torch.no_grad()
 def test_refitted_normalisations_compute_the_same_in_both_modes(bundle: Bundle) -> None:
-    model = BundleOrigin(bundle=bundle).load_model()
+    model = BundleWeights(bundle=bundle).load_model()
     sample = faces(64, model.config.input_size)
     alone = torch.ones(len(sample), dtype=torch.int64)
     before = (model.encoder(sample)[0], model(sample.unsqueeze(1), alone))
@@ -119,12 +119,12 @@ def _in_training(model: AttentionCnnBiLstm, sample: torch.Tensor, length: torch.
 
 
 def test_a_run_begins_from_a_shallower_bundle(bundle: Bundle, tmp_path: Path) -> None:
-    origin = BundleOrigin(bundle=bundle)
+    origin = BundleWeights(bundle=bundle)
     recipe = small_recipe(epochs=1)
     recipe = replace(recipe, model=deeper(recipe.model))
-    run = train_model(recipe, small_dataset(), tmp_path / "deeper", init=origin, device="cpu")
+    run = train_model(recipe, small_dataset(), tmp_path / "deeper", inputs=TrainInputs(init=origin), options=ON_CPU)
     assert run.record["init"]["sha256"] == bundle.sha256
     assert run.load_model()[0].config.blocks == recipe.model.blocks
     other = replace(recipe, model=replace(recipe.model, attention_size=64))
-    with pytest.raises(InputError, match="may be more or fewer"):
-        train_model(other, small_dataset(), tmp_path / "other", init=origin, device="cpu")
+    with pytest.raises(InputError, match="more or fewer residual blocks"):
+        train_model(other, small_dataset(), tmp_path / "other", inputs=TrainInputs(init=origin), options=ON_CPU)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from training import small_dataset, small_recipe
+from training import ON_CPU, small_dataset, small_recipe
 from trees import write_cropped_ckplus
 
 from fer_edge.bench import BenchOptions, Timing, run_bench
@@ -19,7 +19,7 @@ from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.train.prune import prune_run
 from fer_edge.train.run_folder import TrainRun
 from fer_edge.train.structured_pruning import PruneTarget
-from fer_edge.train.train import train_model
+from fer_edge.train.train import TrainInputs, train_model
 
 pytestmark = pytest.mark.train
 
@@ -33,14 +33,18 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
-    return train_model(small_recipe(epochs=1), small_dataset(), tmp_path_factory.mktemp("runs") / "ours", device="cpu")
+    return train_model(
+        small_recipe(epochs=1), small_dataset(), tmp_path_factory.mktemp("runs") / "ours", options=ON_CPU
+    )
 
 
 @pytest.fixture(scope="module")
 def run(official: Dataset, ours: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
     """From the weights of a network that tells our seven apart."""
     out = tmp_path_factory.mktemp("runs") / "official"
-    return train_model(small_recipe(epochs=1, batch_size=16), official, out, init=ours, device="cpu")
+    return train_model(
+        small_recipe(epochs=1, batch_size=16), official, out, inputs=TrainInputs(init=ours), options=ON_CPU
+    )
 
 
 def test_the_bundle_says_what_its_outputs_mean(run: TrainRun, official: Dataset, tmp_path: Path) -> None:
@@ -61,15 +65,18 @@ def test_the_bundle_says_what_its_outputs_mean(run: TrainRun, official: Dataset,
 
 def test_what_cannot_be_mixed(run: TrainRun, ours: TrainRun, official: Dataset, tmp_path: Path) -> None:
     assert ours.labels == EXPRESSIONS
+    inputs = TrainInputs(teachers=(ours,))
     with pytest.raises(DataError, match=r"those of the teacher .*: angry, disgust"):
-        train_model(small_recipe(epochs=1), official, tmp_path / "taught", teacher=ours, device="cpu")
+        train_model(small_recipe(epochs=1), official, tmp_path / "taught", inputs=inputs, options=ON_CPU)
+    inputs = TrainInputs(init=ours, stage="sequence")
     with pytest.raises(DataError, match=r"those of the network .*: angry, disgust"):
-        train_model(small_recipe(), official, tmp_path / "head", init=ours, stage="sequence", device="cpu")
+        train_model(small_recipe(), official, tmp_path / "head", inputs=inputs, options=ON_CPU)
     bundle = export_run(ours, tmp_path / "ours")
     with pytest.raises(DataError, match=r"those of the bundle 'ours': angry, disgust"):
         run_clips(bundle, official)
-    with pytest.raises(InputError, match="sequences of CK"):
-        train_model(small_recipe(), official, tmp_path / "whole", sequences=(object(),), device="cpu")  # type: ignore[arg-type]
+    inputs = TrainInputs(sequences=(object(),))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="--sequences: got"):
+        train_model(small_recipe(), official, tmp_path / "whole", inputs=inputs, options=ON_CPU)
     assert not (tmp_path / "whole").exists()
     with pytest.raises(DataError, match="expected those of"):
-        prune_run(run, tmp_path / "pruned", small_dataset(), target=PruneTarget(macs=0.5), device="cpu")
+        prune_run(run, tmp_path / "pruned", small_dataset(), target=PruneTarget(macs=0.5), options=ON_CPU)

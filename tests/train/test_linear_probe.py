@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_edge.core.errors import InputError
-from fer_edge.train.linear_probe import fit_classifier
+from fer_edge.core.errors import DataError
+from fer_edge.train.linear_probe import fit_probe
 
 
 def _contexts(classes: int) -> tuple[Tensor, Tensor]:
@@ -22,7 +22,7 @@ def _contexts(classes: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_it_knows_the_classes_and_how_sure_it_is(classes: int) -> None:
     contexts, labels = _contexts(classes)
-    layer = fit_classifier(contexts, labels, classes=classes)
+    layer = fit_probe(contexts, labels, classes=classes)
     with torch.no_grad():
         logits = layer(contexts)
     loss = float(torch.nn.functional.cross_entropy(logits, labels))
@@ -36,5 +36,5 @@ def test_it_knows_the_classes_and_how_sure_it_is(classes: int) -> None:
 
 def test_a_class_without_rows_is_refused() -> None:
     contexts, labels = _contexts(3)
-    with pytest.raises(InputError, match=r"needs rows of each; got \[1000, 1000, 1000, 0\]"):
-        fit_classifier(contexts, labels, classes=4)
+    with pytest.raises(DataError, match=r"got \[1000, 1000, 1000, 0\] rows by class"):
+        fit_probe(contexts, labels, classes=4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from training import small_dataset, small_recipe
+from training import ON_CPU, RESUMED, small_dataset, small_recipe
 
 from fer_edge.cli import main
 from fer_edge.core.errors import GateError, InputError
@@ -25,12 +24,13 @@ from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
 from fer_edge.model.cost import encoder_macs
 from fer_edge.train import batch_norm, linear_probe
 from fer_edge.train.batches import DeviceFaces
-from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.linear_probe import face_contexts
-from fer_edge.train.prune import open_parent, prune_run
+from fer_edge.train.pretrained import load_network
+from fer_edge.train.prune import prune_run
 from fer_edge.train.qat import qat_run
 from fer_edge.train.recipe import OptimiserSpec, PruneRecipe, SparsitySpec
-from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.run_folder import RunOptions, TrainRun
 from fer_edge.train.sparsity import two_of_four
 from fer_edge.train.structured_pruning import PruneTarget
 from fer_edge.train.train import train_model
@@ -48,13 +48,10 @@ class StopAfter:
     def __init__(self, stage: str, times: int) -> None:
         self.stage, self.left = stage, times
 
-    def step(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int) -> None:
         self.left -= stage == self.stage
         if not self.left:
             raise KeyboardInterrupt
-
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +61,23 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
-    return train_model(small_recipe(epochs=2), dataset, tmp_path_factory.mktemp("runs") / "parent", device="cpu")
+    return train_model(small_recipe(epochs=2), dataset, tmp_path_factory.mktemp("runs") / "parent", options=ON_CPU)
 
 
 @pytest.fixture(scope="module")
-def bundle(run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> BundleOrigin:
-    return BundleOrigin(bundle=export_run(run, tmp_path_factory.mktemp("bundles") / "parent"))
+def bundle(run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> BundleWeights:
+    return BundleWeights(bundle=export_run(run, tmp_path_factory.mktemp("bundles") / "parent"))
 
 
 @pytest.fixture(scope="module")
 def in_steps(run: TrainRun, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
     """Pruned in two steps."""
     out = tmp_path_factory.mktemp("runs") / "in-steps"
-    return prune_run(run, out, dataset, target=HALF, recipe=STEPS, device="cpu")
+    return prune_run(run, out, dataset, target=HALF, recipe=STEPS, options=ON_CPU)
 
 
 def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
-    pruned = prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, device="cpu")
+    pruned = prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, options=ON_CPU)
     opened = TrainRun.open(pruned.path)
     model, _ = opened.load_model()
     facts = opened.record["pruning"]
@@ -88,10 +85,10 @@ def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, dataset: Dataset, t
     assert sum(parameter.numel() for parameter in model.parameters()) == facts["parameters_after"]
     assert opened.record["parent"]["choose"] == run.record["choose"]
     with pytest.raises(InputError, match="holds a run already"):
-        prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, device="cpu")
+        prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, options=ON_CPU)
 
 
-def test_a_bundle_is_pruned_without_its_run(bundle: BundleOrigin, tmp_path: Path) -> None:
+def test_a_bundle_is_pruned_without_its_run(bundle: BundleWeights, tmp_path: Path) -> None:
     given = ["prune", str(bundle.path), "--parameters", "20_000", "--out", str(tmp_path / "pruned"), "--json"]
     given += ["--data", "synthetic:300@3", "--device", "cpu"]
     for setting in ("importance=bn-scale", "round_to=4", "optimiser.epochs=1", "optimiser.batch_size=64"):
@@ -129,22 +126,22 @@ def test_a_folder_that_is_neither_run_nor_bundle_names_no_recipe(tmp_path: Path)
     assert not (tmp_path / "on").exists()
 
 
-def test_a_bundles_batch_norms_scale_again(bundle: BundleOrigin, dataset: Dataset) -> None:
+def test_a_bundles_batch_norms_scale_again(bundle: BundleWeights, dataset: Dataset) -> None:
     """Folded scales are all one, by which nothing is ranked; restored they are their filters' deviation."""
     folded, restored = (
-        model.encoder.cnn[1][1].weight.detach() for model in (bundle.load_model(), open_parent(bundle, dataset).model)
+        model.encoder.cnn[1][1].weight.detach() for model in (bundle.load_model(), load_network(bundle, dataset).model)
     )
     assert torch.equal(folded, torch.ones_like(folded))
     assert float(restored.std() / restored.mean()) > 0.1
 
 
-def test_a_bundles_temporary_classifier_is_fitted(bundle: BundleOrigin, dataset: Dataset) -> None:
-    parent, recipe = open_parent(bundle, dataset), bundle.recipe
+def test_a_bundles_probe_is_fitted(bundle: BundleWeights, dataset: Dataset) -> None:
+    parent, recipe = load_network(bundle, dataset), bundle.recipe
     faces = DeviceFaces.load(
         dataset.split("train"), recipe.preprocess, recipe.loss, torch.device("cpu"), classes=recipe.model.classes
     )
-    said = parent.temporary(face_contexts(parent.model, faces.images)).argmax(dim=1)
-    own = parent.judge(faces.images)[0].argmax(dim=1)
+    said = parent.probe(face_contexts(parent.model, faces.images)).argmax(dim=1)
+    own = parent.classifier(faces.images).logits.argmax(dim=1)
     fitted, trained = (float((each == faces.labels).float().mean()) for each in (said, own))
     assert fitted > max(0.3, trained)
 
@@ -159,12 +156,12 @@ def test_each_step_goes_on_from_the_one_before(in_steps: TrainRun) -> None:
 
 
 def test_the_fine_tuning_may_differ_from_the_parents_training(
-    run: TrainRun, bundle: BundleOrigin, dataset: Dataset, tmp_path: Path
+    run: TrainRun, bundle: BundleWeights, dataset: Dataset, tmp_path: Path
 ) -> None:
     loss = replace(run.recipe.loss, distil_views=2, distil_consensus=0.5)
     recipe = replace(STEPS, step_epochs=2, loss=loss, augment=replace(run.recipe.augment, mix=0.0, erase=0.05))
     out = tmp_path / "run"
-    pruned = prune_run(run, out, dataset, target=HALF, recipe=recipe, teacher=[bundle, run], device="cpu")
+    pruned = prune_run(run, out, dataset, target=HALF, recipe=recipe, teachers=(bundle, run), options=ON_CPU)
     first = TrainRun.open(out / "steps" / "1")
     for each, epochs in ((first, 2), (pruned, 1)):
         assert each.recipe.loss == loss
@@ -173,7 +170,7 @@ def test_the_fine_tuning_may_differ_from_the_parents_training(
         assert each.record["teacher"] == [bundle.identity, run.identity]
         assert each.record["parent"]["weights_sha256"] == run.identity["weights_sha256"]
     with pytest.raises(InputError, match="other settings"):
-        prune_run(run, out, dataset, target=HALF, recipe=recipe, device="cpu", resume=True)  # follows another
+        prune_run(run, out, dataset, target=HALF, recipe=recipe, options=RESUMED)  # follows another
 
 
 @pytest.mark.parametrize("place", [("frames", 3), ("importance", 2), ("classifier", 1)])
@@ -182,8 +179,8 @@ def test_steps_are_resumed_to_the_same_end(
 ) -> None:
     out, report = tmp_path / "run", StopAfter(*place)
     with pytest.raises(KeyboardInterrupt):
-        prune_run(run, out, dataset, target=HALF, recipe=STEPS, device="cpu", report=report)
-    resumed = prune_run(run, out, dataset, target=HALF, recipe=STEPS, device="cpu", resume=True)
+        prune_run(run, out, dataset, target=HALF, recipe=STEPS, options=RunOptions(device="cpu", progress=report))
+    resumed = prune_run(run, out, dataset, target=HALF, recipe=STEPS, options=RESUMED)
     expected, got = (load_file(each.path / "model.safetensors") for each in (in_steps, resumed))
     assert all(torch.equal(got[name], expected[name]) for name in expected)
 
@@ -191,12 +188,12 @@ def test_steps_are_resumed_to_the_same_end(
 def test_steps_are_not_resumed_to_another_end(run: TrainRun, in_steps: TrainRun, dataset: Dataset) -> None:
     other = PruneTarget(macs=0.5)
     with pytest.raises(InputError, match="other settings"):
-        prune_run(run, in_steps.path, dataset, target=other, recipe=STEPS, device="cpu", resume=True)
+        prune_run(run, in_steps.path, dataset, target=other, recipe=STEPS, options=RESUMED)
 
 
 def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
     recipe = replace(SHORT, sparsity=SparsitySpec(pattern="2:4", min_channels=16))
-    sparse = prune_run(run, tmp_path / "sparse", dataset, recipe=recipe, device="cpu")
+    sparse = prune_run(run, tmp_path / "sparse", dataset, recipe=recipe, options=ON_CPU)
     facts = sparse.record["sparsity"]
     model, _ = sparse.load_model()
     assert facts["zeros"] * 2 == facts["of_weights"]
@@ -213,20 +210,20 @@ def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Datas
     graph = Graph.read(bundle.graph_bytes("fp32", "encoder"))
     held = {name for name, weights in convolution_weights(graph).items() if holds_two_of_four(weights)}
     assert held == set(told["convolutions"])
-    for parent in (sparse, BundleOrigin(bundle=bundle)):
-        with pytest.raises(InputError, match="was pruned to 2:4 zeros, which fine-tuning would fill"):
-            qat_run(parent, tmp_path / "qat", dataset, device="cpu")
+    for parent in (sparse, BundleWeights(bundle=bundle)):
+        with pytest.raises(InputError, match="weights of sparsity 2:4"):
+            qat_run(parent, tmp_path / "qat", dataset, options=ON_CPU)
 
 
 def test_sorted_data_show_a_bundle_every_class(
-    bundle: BundleOrigin, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    bundle: BundleWeights, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As class folders are read: the first faces are all of one expression."""
     train = dataset.split("train")
     ordered = train.subset(np.argsort(train.labels, kind="stable"))
     by_class = replace(dataset, splits={**dataset.splits, train.name: ordered})
     monkeypatch.setattr(linear_probe, "_FACES", 60)
-    classifier = linear_probe.temporary_classifier(bundle.load_model(), by_class, bundle.recipe)
+    classifier = linear_probe.probe_of_faces(bundle.load_model(), by_class, bundle.recipe)
     assert classifier.weight.shape[0] == 7
     monkeypatch.setattr(batch_norm, "REFITTED_FACES", 60)
     faces = batch_norm.training_faces(by_class, bundle.preprocess).numpy()
@@ -258,6 +255,6 @@ def test_masks_keep_the_two_largest_of_every_four() -> None:
 
 
 def test_nothing_asked_is_nothing_done(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing is to be pruned"):
-        prune_run(run, tmp_path / "pruned", dataset, device="cpu")
+    with pytest.raises(InputError, match="no target"):
+        prune_run(run, tmp_path / "pruned", dataset, options=ON_CPU)
     assert not (tmp_path / "pruned").exists()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from training import StopAfter, small_config, small_dataset, small_recipe, trained_like
+from training import ON_CPU, RESUMED, StopAfter, small_config, small_dataset, small_recipe, trained_like
 
 from fer_edge.calibrate.calibration import calibrate_bundle, measure_forms
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
@@ -32,11 +32,11 @@ from fer_edge.model.deploy import fold_batch_norm
 from fer_edge.model.fake_quantization import Quantiser, plain_state, quantised, quantisers, set_form
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
 from fer_edge.runtime.inference import choose_variant
-from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.nncf_ranges import NNCF_VERSION, calibrate_ranges
 from fer_edge.train.qat import load_quantised, qat_run
 from fer_edge.train.recipe import LossSpec, OptimiserSpec, QatRecipe, SequenceTraining
-from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.run_folder import RunOptions, TrainRun
 from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
@@ -139,12 +139,12 @@ def parent(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainR
             window=4, clip_frames=4, clean=1.0, context_epochs=1, classifier_epochs=2, batch_size=64
         ),
     )
-    return train_model(recipe, dataset, tmp_path_factory.mktemp("runs") / "float", device="cpu")
+    return train_model(recipe, dataset, tmp_path_factory.mktemp("runs") / "float", options=ON_CPU)
 
 
 @pytest.fixture(scope="module")
 def run(parent: TrainRun, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
-    return qat_run(parent, tmp_path_factory.mktemp("runs") / "qat", dataset, recipe=KEPT, device="cpu")
+    return qat_run(parent, tmp_path_factory.mktemp("runs") / "qat", dataset, recipe=KEPT, options=ON_CPU)
 
 
 @pytest.fixture(scope="module")
@@ -185,22 +185,26 @@ class TestRuns:
     ) -> None:
         with pytest.raises(KeyboardInterrupt):
             qat_run(
-                parent, tmp_path / "run", dataset, recipe=KEPT, device="cpu", report=StopAfter("frames", 5)
-            )  # fmt: skip
-        resumed = qat_run(parent, tmp_path / "run", dataset, recipe=KEPT, device="cpu", resume=True)
+                parent,
+                tmp_path / "run",
+                dataset,
+                recipe=KEPT,
+                options=RunOptions(device="cpu", progress=StopAfter("frames", 5)),
+            )
+        resumed = qat_run(parent, tmp_path / "run", dataset, recipe=KEPT, options=RESUMED)
         for file in ("model.safetensors", "quantised.safetensors"):
             expected, got = (load_file(path / file) for path in (run.path, resumed.path))
             assert all(torch.equal(got[name], expected[name]) for name in expected)
         other = replace(KEPT, form="int8-trt")
-        with pytest.raises(InputError, match="begun with other settings"):
-            qat_run(parent, tmp_path / "run", dataset, recipe=other, device="cpu", resume=True)
+        with pytest.raises(InputError, match="began with other settings"):
+            qat_run(parent, tmp_path / "run", dataset, recipe=other, options=RESUMED)
 
     def test_a_bundle_can_begin_it_and_the_head_is_refitted(
         self, bundle: Bundle, dataset: Dataset, tmp_path: Path
     ) -> None:
         recipe = replace(KEPT, head="refit", form="int8-trt", optimiser=replace(OPTIMISER, epochs=1))
-        run = qat_run(BundleOrigin(bundle=bundle), tmp_path / "run", dataset, recipe=recipe, device="cpu")
-        old = BundleOrigin(bundle=bundle).load_model().head.state_dict()
+        run = qat_run(BundleWeights(bundle=bundle), tmp_path / "run", dataset, recipe=recipe, options=ON_CPU)
+        old = BundleWeights(bundle=bundle).load_model().head.state_dict()
         head = run.load_model()[0].head.state_dict()
         assert not torch.equal(head["lda.projection"], old["lda.projection"])
         assert run.record["parent"]["sha256"] == bundle.sha256
@@ -223,10 +227,10 @@ class TestRuns:
 
     def test_bad_input_is_named(self, parent: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="rows: got 9,999"):
-            qat_run(parent, tmp_path / "run", dataset, recipe=replace(KEPT, rows=9999), device="cpu")
+            qat_run(parent, tmp_path / "run", dataset, recipe=replace(KEPT, rows=9999), options=ON_CPU)
         many = replace(KEPT, sample=SampleRecipe(size=9999))
         with pytest.raises(InputError, match=r"fewer than the 9,999.*sample\.size"):
-            qat_run(parent, tmp_path / "run", dataset, recipe=many, device="cpu")
+            qat_run(parent, tmp_path / "run", dataset, recipe=many, options=ON_CPU)
         with pytest.raises(InputError, match=r"quantised\.safetensors"):
             load_quantised(parent, "int8")
         assert not (tmp_path / "run").exists()

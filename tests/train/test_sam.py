@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training import small_dataset, small_recipe
+from training import ON_CPU, small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.train.recipe import OptimiserSpec
@@ -73,7 +73,7 @@ def test_a_training_takes_its_steps_so(tmp_path: Path) -> None:
         recipe = replace(
             plain, optimiser=replace(plain.optimiser, sam_radius=radius), loss=replace(plain.loss, dropout=0)
         )
-        run = train_model(recipe, dataset, tmp_path / name, device="cpu")
+        run = train_model(recipe, dataset, tmp_path / name, options=ON_CPU)
         weights.append(load_file(run.path / "model.safetensors")["model/encoder.cnn.0.0.weight"])
     plainly, nowhere, away = weights
     assert 0 < (plainly - nowhere).norm() < 0.1 * (plainly - away).norm()

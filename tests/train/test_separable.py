@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import small_config, small_dataset, small_recipe, trained_like
+from training import ON_CPU, small_config, small_dataset, small_recipe, trained_like
 
 from fer_edge.calibrate.calibration import calibrate_bundle
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
@@ -22,7 +22,7 @@ from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.fake_quantization import plain_state, quantised, quantisers
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.runtime import Network
-from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.importance import Ranking
 from fer_edge.train.nncf_ranges import calibrate_ranges
 from fer_edge.train.recipe import PruneRecipe, SparsitySpec
@@ -50,7 +50,7 @@ def model() -> AttentionCnnBiLstm:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
     recipe = replace(small_recipe(), model=SEPARABLE)
-    return train_model(recipe, small_dataset(), tmp_path_factory.mktemp("runs") / "separable", device="cpu")
+    return train_model(recipe, small_dataset(), tmp_path_factory.mktemp("runs") / "separable", options=ON_CPU)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_macs_are_the_graphs(run: TrainRun, bundle: Bundle) -> None:
 
 def test_a_bundle_gives_its_weights_back(run: TrainRun, bundle: Bundle) -> None:
     expected, _ = run.load_model()
-    got = BundleOrigin(bundle=bundle).load_model()
+    got = BundleWeights(bundle=bundle).load_model()
     with torch.no_grad():
         torch.testing.assert_close(got.encoder(faces(5)), expected.encoder(faces(5)), atol=1e-4, rtol=0)
 

@@ -9,11 +9,11 @@ from training import small_config, small_dataset, small_recipe
 from fer_edge.core.errors import InputError
 from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.train.frame_stage import FrameClassifier
+from fer_edge.train.frame_classifier import FrameClassifier
 from fer_edge.train.importance import Ranking, measure_ranking, ranking_faces
-from fer_edge.train.progress import Silent
+from fer_edge.train.loop import no_progress
 from fer_edge.train.recipe import Importance, PruneRecipe
-from fer_edge.train.structured_pruning import Limits, PrunedModel, PruneTarget, prune_model
+from fer_edge.train.structured_pruning import Limits, PruneTarget, prune_model
 
 pytestmark = pytest.mark.train
 
@@ -33,17 +33,19 @@ def model() -> AttentionCnnBiLstm:
 def rank(model: AttentionCnnBiLstm, importance: Importance, *, seed: int = 0) -> Ranking:
     prune = PruneRecipe(importance=importance, importance_rows=96, seed=seed)
     torch.manual_seed(1)
-    judge = FrameClassifier(model, torch.nn.Linear(32, 7), dropout=0.0)
+    classifier = FrameClassifier(model, torch.nn.Linear(32, 7))
     faces = ranking_faces(small_dataset(), small_recipe(), prune, torch.device("cpu"))
-    return measure_ranking(judge, faces, small_recipe(), prune, Silent())
+    return measure_ranking(classifier, faces, small_recipe(), prune, no_progress)
 
 
 def narrow(
     model: AttentionCnnBiLstm, ranking: Ranking, *, round_to: int = 4, recurrent: float = 0.5, **target: float
-) -> PrunedModel:
+) -> AttentionCnnBiLstm:
     recipe = PruneRecipe(round_to=round_to, recurrent=recurrent)
     limits = PruneTarget(**target).limits(model.config)  # type: ignore[arg-type]
-    return prune_model(model, torch.nn.Linear(32, 7), limits=limits, recipe=recipe, ranking=ranking)
+    pruned, probe = prune_model(model, torch.nn.Linear(32, 7), limits=limits, recipe=recipe, ranking=ranking)
+    assert probe.in_features == pruned.config.feature_size
+    return pruned
 
 
 @pytest.mark.parametrize("importance", ["group-norm", "bn-scale", "taylor", "hessian", "random"])
@@ -57,8 +59,7 @@ def test_every_importance_meets_the_target_with_a_dense_model(
         widths = (*pruned.config.channels, *(width for stage in pruned.config.blocks for width in stage))
         assert all(width % 4 == 0 for width in widths)
         assert pruned.config.spatial_hidden < model.config.spatial_hidden
-        assert pruned.temporary.in_features == pruned.config.feature_size
-        logits = pruned.model(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.tensor([3, 1]))
+        logits = pruned(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.tensor([3, 1]))
         assert torch.isfinite(logits).all()
 
 
@@ -67,21 +68,21 @@ def test_a_number_of_parameters_is_a_target_too(model: AttentionCnnBiLstm) -> No
     assert parameter_count(model.config) == whole
     wanted = round(0.6 * whole)
     pruned = narrow(model, Ranking(importance="group-norm"), parameters=wanted)
-    assert 0.8 * wanted < sum(parameter.numel() for parameter in pruned.model.parameters()) <= wanted
+    assert 0.8 * wanted < sum(parameter.numel() for parameter in pruned.parameters()) <= wanted
     both = narrow(model, Ranking(importance="group-norm"), parameters=wanted, macs=0.3)
     assert encoder_macs(both.config) <= 0.3 * encoder_macs(model.config)
-    with pytest.raises(InputError, match="no less than"):
+    with pytest.raises(InputError, match="expected less than"):
         PruneTarget(parameters=whole).limits(model.config)
 
 
 def test_what_is_within_the_limits_already_is_left(model: AttentionCnnBiLstm) -> None:
     recipe = PruneRecipe()
     limits = Limits.of(model.config)
-    pruned = prune_model(
+    pruned, _ = prune_model(
         model, torch.nn.Linear(32, 7), limits=limits, recipe=recipe, ranking=Ranking(importance="random")
     )
     assert pruned.config == model.config
-    assert pruned.model is not model
+    assert pruned is not model
 
 
 def test_steps_share_the_way() -> None:
@@ -106,32 +107,34 @@ def test_filters_that_the_loss_does_not_need_go_first(model: AttentionCnnBiLstm)
         block.expand[1].weight[dead] = 1.0
     for importance in ("taylor", "hessian"):
         ranking = rank(narrowed, importance)
-        kept = narrow(narrowed, ranking, round_to=8, macs=0.9).model.encoder.cnn[1][3].expand[0].weight.detach()
+        kept = narrow(narrowed, ranking, round_to=8, macs=0.9).encoder.cnn[1][3].expand[0].weight.detach()
         assert kept.shape[0] == 8
         assert float(kept.abs().max()) < 5, f"{importance} kept a dead filter"
-    by_norm = narrow(narrowed, Ranking(importance="group-norm"), round_to=8, macs=0.5).model.encoder.cnn
+    by_norm = narrow(narrowed, Ranking(importance="group-norm"), round_to=8, macs=0.5).encoder.cnn
     assert float(by_norm[1][3].expand[0].weight.detach().abs().max()) > 5
 
 
 def test_second_order_is_the_mean_of_single_rows_squared_gradients(model: AttentionCnnBiLstm) -> None:
     prune = PruneRecipe(importance="hessian", importance_rows=5)
     torch.manual_seed(1)
-    judge = FrameClassifier(model, torch.nn.Linear(32, 7), dropout=0.0).eval()
+    classifier = FrameClassifier(model, torch.nn.Linear(32, 7)).eval()
     faces = ranking_faces(small_dataset(), small_recipe(), prune, torch.device("cpu"))
-    found = measure_ranking(judge, faces, small_recipe(), prune, Silent()).slopes["encoder.shortcut.weight"]
+    found = measure_ranking(classifier, faces, small_recipe(), prune, no_progress).gradients["encoder.shortcut.weight"]
     squares = []
     for row in range(5):
-        judge.zero_grad()
-        loss = torch.nn.functional.cross_entropy(judge(faces.images[row : row + 1])[0], faces.targets[row : row + 1])
+        classifier.zero_grad()
+        loss = torch.nn.functional.cross_entropy(
+            classifier(faces.images[row : row + 1]).logits, faces.targets[row : row + 1]
+        )
         loss.backward()
         squares.append(model.encoder.shortcut.weight.grad.square())
     assert torch.allclose(found, torch.stack(squares).mean(dim=0), rtol=1e-4)
-    assert not any(module.training for module in judge.modules())
+    assert not any(module.training for module in classifier.modules())
 
 
 def test_the_random_ranking_follows_its_seed(model: AttentionCnnBiLstm) -> None:
     first, again, other = (
-        narrow(model, rank(model, "random", seed=seed), macs=0.5).model.state_dict()["encoder.cnn.0.0.weight"]
+        narrow(model, rank(model, "random", seed=seed), macs=0.5).state_dict()["encoder.cnn.0.0.weight"]
         for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
@@ -139,7 +142,7 @@ def test_the_random_ranking_follows_its_seed(model: AttentionCnnBiLstm) -> None:
 
 
 def test_gradients_are_asked_for() -> None:
-    with pytest.raises(InputError, match="ranks by gradients"):
+    with pytest.raises(InputError, match="got no gradients"):
         Ranking(importance="taylor")
 
 
@@ -171,7 +174,7 @@ def test_pruning_away_nothing_but_zeros_changes_nothing() -> None:
     length = torch.tensor([3, 2])
     with torch.no_grad():
         expected = model.head(features, length)[0]
-        got = pruned.model.head(features[..., kept], length)[0]
+        got = pruned.head(features[..., kept], length)[0]
     assert torch.allclose(got, expected, atol=1e-5)
 
 

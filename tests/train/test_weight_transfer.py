@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import small_config, small_dataset, small_recipe
+from training import ON_CPU, small_config, small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.run_folder import TrainRun
-from fer_edge.train.train import train_model
-from fer_edge.train.weight_transfer import shrinks_to, shrunk
+from fer_edge.train.train import TrainInputs, train_model
+from fer_edge.train.weight_transfer import can_shrink, shrunk
 
 pytestmark = pytest.mark.train
 
@@ -35,13 +35,13 @@ def wide() -> ModelConfig:
 
 def test_only_narrower_shapes_shrink() -> None:
     config = small_config()
-    assert shrinks_to(replace(config, blocks=((), (), (), ())), wide())
-    assert shrinks_to(replace(config, blocks=((), (), (), ()), dense_growth=config.dense_growth + 1), wide())
-    assert shrinks_to(wide(), wide())
-    assert not shrinks_to(wide(), config)
-    assert not shrinks_to(replace(wide(), token_grid=1), wide())
-    assert shrinks_to(replace(wide(), blocks=((*wide().blocks[0], 4), *wide().blocks[1:])), wide())
-    assert not shrinks_to(replace(wide(), blocks=((wide().blocks[0][0] + 1,), *wide().blocks[1:])), wide())
+    assert can_shrink(replace(config, blocks=((), (), (), ())), wide())
+    assert can_shrink(replace(config, blocks=((), (), (), ()), dense_growth=config.dense_growth + 1), wide())
+    assert can_shrink(wide(), wide())
+    assert not can_shrink(wide(), config)
+    assert not can_shrink(replace(wide(), token_grid=1), wide())
+    assert can_shrink(replace(wide(), blocks=((*wide().blocks[0], 4), *wide().blocks[1:])), wide())
+    assert not can_shrink(replace(wide(), blocks=((wide().blocks[0][0] + 1,), *wide().blocks[1:])), wide())
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def test_what_matters_is_what_is_kept() -> None:
         for block in later:
             torch.nn.init.zeros_(block.reduce[1].weight)
     faces = torch.randint(0, 256, (4, config.input_size, config.input_size), dtype=torch.uint8)
-    smaller = shrunk(large, torch.nn.Linear(config.feature_size, 7), config).model
+    smaller, _ = shrunk(large, torch.nn.Linear(config.feature_size, 7), config)
     assert smaller.config == config
     expected, got = large.encoder(faces), smaller.encoder(faces)
     assert torch.allclose(got[0], expected[0], atol=1e-4)
@@ -74,21 +74,25 @@ def test_what_matters_is_what_is_kept() -> None:
 def test_units_queries_and_the_classifier_are_cut_down() -> None:
     torch.manual_seed(0)
     large, config = AttentionCnnBiLstm(wide()), replace(small_config(), blocks=((), (), (), ()), dense_growth=5)
-    temporary = torch.nn.Linear(wide().feature_size, 7)
-    smaller = shrunk(large, temporary, config)
-    columns = {tuple(column) for column in temporary.weight.T.tolist()}
-    assert smaller.temporary.weight.shape == (7, config.feature_size)
-    assert {tuple(column) for column in smaller.temporary.weight.T.tolist()} <= columns
-    assert smaller.model.encoder.attention.key.weight.shape == (config.attention_size, config.feature_size)
-    assert smaller.model.head.classifier.in_features == config.discriminants + config.dense_layers * 5
+    probe = torch.nn.Linear(wide().feature_size, 7)
+    smaller, narrow_probe = shrunk(large, probe, config)
+    columns = {tuple(column) for column in probe.weight.T.tolist()}
+    assert narrow_probe.weight.shape == (7, config.feature_size)
+    assert {tuple(column) for column in narrow_probe.weight.T.tolist()} <= columns
+    assert smaller.encoder.attention.key.weight.shape == (config.attention_size, config.feature_size)
+    assert smaller.head.classifier.in_features == config.discriminants + config.dense_layers * 5
 
 
 def test_a_run_begins_from_a_wider_one(tmp_path: Path) -> None:
     recipe, data = small_recipe(epochs=1), small_dataset()
     narrow = replace(recipe, model=replace(recipe.model, blocks=((), (), (), ()), dense_growth=16))
-    large = train_model(replace(recipe, model=wide()), data, tmp_path / "wide", device="cpu")
-    run = train_model(narrow, data, tmp_path / "narrow", init=large, teacher=large, device="cpu")
+    large = train_model(replace(recipe, model=wide()), data, tmp_path / "wide", options=ON_CPU)
+    run = train_model(
+        narrow, data, tmp_path / "narrow", inputs=TrainInputs(init=large, teachers=(large,)), options=ON_CPU
+    )
     assert TrainRun.open(run.path).load_model()[0].config == narrow.model
     assert run.record["init"]["weights_sha256"] == large.identity["weights_sha256"]
-    with pytest.raises(InputError, match="either layers are narrower or the CNN's are wider"):
-        train_model(replace(recipe, model=wide()), data, tmp_path / "back", init=run, device="cpu")
+    with pytest.raises(InputError, match="either narrower layers or a wider CNN"):
+        train_model(
+            replace(recipe, model=wide()), data, tmp_path / "back", inputs=TrainInputs(init=run), options=ON_CPU
+        )

@@ -12,7 +12,7 @@ from fer_edge.core.manifest import timestamp
 from fer_edge.core.provenance import Provenance
 from fer_edge.export.from_torch.graphs import OPSET, export_network
 from fer_edge.model.cost import encoder_macs, head_macs
-from fer_edge.train.bundle_weights import BundleOrigin
+from fer_edge.train.bundle_weights import BundleWeights
 
 __all__ = ["reexport_bundle"]
 
@@ -45,7 +45,7 @@ def reexport_bundle(
         BundleError: the bundle has no ``fp32``, or is damaged.
         OutputError: the bundle cannot be written.
     """
-    origin = BundleOrigin(bundle=bundle)
+    origin = BundleWeights(bundle=bundle)
     model, manifest, before = origin.load_model(), bundle.manifest, bundle.variant("fp32")
     window = manifest.sequence.window
     exported = export_network(model, window=window, tolerance=tolerance)

@@ -1,8 +1,7 @@
-"""Accuracy against multiply-accumulates, by importance: what is left when filters go, and what fine-tuning mends.
+"""Points of the pruning curve: accuracy of pruned networks, before and after fine-tuning.
 
-A point costs seconds without fine-tuning: filters go, batch normalisations get the statistics of the narrower network,
-and faces are judged by the network's own head, cut down, and by a linear classifier fitted to what its contexts still
-hold. With epochs of fine-tuning the same point is trained on as `fer-edge prune` trains, its frames' stage only.
+Without fine-tuning a point takes seconds: prune, re-estimate batch normalisation, then measure the network's own head
+and a linear probe. With epochs, it is fine-tuned as `fer-edge prune` does, frame stage only.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from fer_edge.core.errors import InputError
-from fer_edge.data import Dataset
-from fer_edge.data.statistics import leaked_rows
+from fer_edge.data import Dataset, leaked_rows
 from fer_edge.model.cost import encoder_macs, parameter_count
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batches import DeviceFaces, in_batches
+from fer_edge.train.distillation import Teachers
 from fer_edge.train.distributed import Processes, autocast
 from fer_edge.train.importance import Ranking, measure_ranking, ranking_faces
-from fer_edge.train.linear_probe import face_contexts, fit_classifier
-from fer_edge.train.progress import Reporter
-from fer_edge.train.prune import open_parent
+from fer_edge.train.linear_probe import face_contexts, fit_probe
+from fer_edge.train.pretrained import Pretrained, load_network
 from fer_edge.train.recipe import Importance, PruneRecipe
+from fer_edge.train.run_folder import RunOptions, open_run
 from fer_edge.train.structured_pruning import PruneTarget, prune_model
-from fer_edge.train.train import Origin, fit_stages, open_run
+from fer_edge.train.train import Stages
 
 __all__ = ["CurveBudget", "CurvePoint", "PruneCurve", "refit_statistics"]
 
@@ -119,7 +118,7 @@ class PruneCurve:
         recipe: rounding, the BiLSTMs' share, the rows of a ranking, the fine-tuning; the importance is the point's.
         budget: what a point may cost.
         peers: the device; one process only.
-        report: told of progress.
+        options: callbacks.
 
     Raises:
         InputError: the parent is not finished, or a split is missing.
@@ -127,17 +126,17 @@ class PruneCurve:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: Pretrained,
         dataset: Dataset,
         *,
         recipe: PruneRecipe,
         budget: CurveBudget,
         peers: Processes,
-        report: Reporter,
+        options: RunOptions,
     ) -> None:
-        self._origin, self._recipe, self._budget, self._peers, self._report = origin, recipe, budget, peers, report
+        self._origin, self._recipe, self._budget, self._peers, self._options = origin, recipe, budget, peers, options
         self._training = origin.recipe
-        self._parent = open_parent(origin, dataset)
+        self._parent = load_network(origin, dataset)
         self._dataset = dataset
         choose = dataset.split("choose")
         self._judged = self._load(choose.subset(~leaked_rows(dataset, choose)))
@@ -171,9 +170,9 @@ class PruneCurve:
         started = time.monotonic(), time.process_time()
         ranking = self._ranking(importance)
         limits = PruneTarget(macs=target).limits(self._training.model)
-        model, temporary = self._parent.model.cpu(), self._parent.temporary
-        pruned = prune_model(model, temporary, limits=limits, recipe=self._recipe, ranking=ranking)
-        narrowed = pruned.model.to(self._peers.device)
+        model, probe = self._parent.model.cpu(), self._parent.probe
+        narrowed, _ = prune_model(model, probe, limits=limits, recipe=self._recipe, ranking=ranking)
+        narrowed = narrowed.to(self._peers.device)
         with autocast(self._training.precision, self._peers.device):
             refit_statistics(narrowed, self._refitted.images)
         point = self._point(importance, target, narrowed, started)
@@ -196,20 +195,17 @@ class PruneCurve:
         run = open_run(recipe, dataset, folder, facts, resume=True, peers=self._peers)
         if not run.done:
             torch.manual_seed(recipe.seed)
-            teacher = self._parent.judge.to(self._peers.device).eval()
-            temporary = self._linear(model)
-            fit_stages(
-                run, model, temporary, dataset, self._peers,
-                spec=spec, report=self._report, teacher=teacher, frames_only=True,
-            )  # fmt: skip
+            teachers = Teachers([self._parent.classifier])
+            stages = Stages(run=run, dataset=dataset, peers=self._peers, options=self._options, teachers=teachers)
+            stages.fit_frames(model, self._linear(model))
         return float(run.record["frames_top1"])
 
     def _ranking(self, importance: Importance) -> Ranking:
         if importance not in self._rankings:
             recipe, device = replace(self._recipe, importance=importance), self._peers.device
             faces = ranking_faces(self._dataset, self._training, recipe, device)
-            judge = self._parent.judge.to(device)
-            self._rankings[importance] = measure_ranking(judge, faces, self._training, recipe, self._report)
+            classifier, progress = self._parent.classifier.to(device), self._options.progress
+            self._rankings[importance] = measure_ranking(classifier, faces, self._training, recipe, progress)
         return self._rankings[importance]
 
     @torch.no_grad()
@@ -217,7 +213,7 @@ class PruneCurve:
         with autocast(self._training.precision, self._peers.device):
             contexts = face_contexts(model.eval(), self._refitted.images)
         classes = self._training.model.classes
-        return fit_classifier(contexts, self._refitted.labels, classes=classes).to(self._peers.device)
+        return fit_probe(contexts, self._refitted.labels, classes=classes).to(self._peers.device)
 
     @torch.no_grad()
     def _point(
@@ -240,10 +236,7 @@ class PruneCurve:
         )
 
     def _load(self, stills: Any) -> DeviceFaces:
-        recipe = self._training
-        return DeviceFaces.load(
-            stills, recipe.preprocess, recipe.loss, self._peers.device, classes=recipe.model.classes
-        )
+        return DeviceFaces.of(stills, self._training, self._peers.device)
 
 
 def _since(started: tuple[float, float]) -> dict[str, float]:

@@ -10,12 +10,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from scripts import ROOT, load_script
-from training import small_config, small_dataset, small_recipe
+from training import ON_CPU, small_config, small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batches import DeviceFaces
-from fer_edge.train.prune_curve import CurveBudget, refit_statistics
 from fer_edge.train.run_folder import TrainRun
 from fer_edge.train.train import train_model
 
@@ -23,14 +22,19 @@ pytestmark = pytest.mark.train
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def points() -> ModuleType:
+    return load_script("bench/pruning_points.py")
+
+
+@pytest.fixture(scope="module")
+def script(points: ModuleType) -> ModuleType:
     return load_script("bench/pruning_curve.py")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
     return train_model(
-        small_recipe(epochs=3), small_dataset(), tmp_path_factory.mktemp("runs") / "parent", device="cpu"
+        small_recipe(epochs=3), small_dataset(), tmp_path_factory.mktemp("runs") / "parent", options=ON_CPU
     )
 
 
@@ -82,14 +86,14 @@ def test_points_are_fine_tuned_where_epochs_are_given(script: ModuleType, run: T
     assert "## Fine-tuned" in (tmp_path / "parent.md").read_text()
 
 
-def test_statistics_are_those_of_the_faces_shown() -> None:
+def test_statistics_are_those_of_the_faces_shown(points: ModuleType) -> None:
     torch.manual_seed(0)
     model = AttentionCnnBiLstm(small_config()).eval()
     recipe = small_recipe()
     faces = DeviceFaces.load(
         small_dataset().split("train"), recipe.preprocess, recipe.loss, torch.device("cpu"), classes=7
     )
-    refit_statistics(model, faces.images[:200])
+    points.refit_statistics(model, faces.images[:200])
     first = model.encoder.cnn[0]
     with torch.no_grad():
         seen = first[0](model.encoder.normalise(faces.images[:200]))
@@ -99,6 +103,6 @@ def test_statistics_are_those_of_the_faces_shown() -> None:
     assert not any(module.training for module in model.modules())
 
 
-def test_a_budget_of_a_few_faces_is_refused() -> None:
+def test_a_budget_of_a_few_faces_is_refused(points: ModuleType) -> None:
     with pytest.raises(InputError, match="refit_rows"):
-        CurveBudget(refit_rows=10)
+        points.CurveBudget(refit_rows=10)

@@ -1,0 +1,101 @@
+"""Classifiers of single frames: the network at T = 1 with a linear probe, or with its own head."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fer_edge.model.deploy import folded
+from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.train.distributed import autocast
+from fer_edge.train.recipe import Precision
+
+__all__ = ["FrameClassifier", "FrameOutput", "inference_copy", "predicted_classes", "single_contexts"]
+
+
+def single_contexts(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
+    """Return the head's contexts of single frames: features (N, F) -> (N, F)."""
+    length = torch.ones(len(features), dtype=torch.int64, device=features.device)
+    context, _ = model.head.context(features.unsqueeze(1), length)
+    return context
+
+
+class FrameOutput(NamedTuple):
+    """Output of a `FrameClassifier` for B faces.
+
+    Attributes:
+        logits: (B, classes).
+        context: (B, F), the head's context at T = 1.
+        features: (B, F), the encoder's output, behind the adapter where there is one.
+        regions: (B, tokens), attention weights over the region tokens.
+        maps: float32 (B, cells), energy of the CNN's last feature map by position, of length one: the sum of squares
+            over the channels (activation-map attention, Zagoruyko and Komodakis 2017, arXiv 1612.03928).
+    """
+
+    logits: Tensor
+    context: Tensor
+    features: Tensor
+    regions: Tensor
+    maps: Tensor
+
+
+class FrameClassifier(nn.Module):
+    """Encoder, head context at T = 1 and classifier in one module, so that data parallelism wraps one forward.
+
+    Attributes:
+        model: the network.
+        probe: linear classifier of the context; None for the network's own LDA, DenseNet block and classifier.
+        adapter: projection of the features into the teachers' space (FitNets, arXiv 1412.6550), used in training only.
+    """
+
+    def __init__(
+        self,
+        model: AttentionCnnBiLstm,
+        probe: nn.Linear | None = None,
+        *,
+        dropout: float = 0.0,
+        adapter: nn.Linear | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.probe = probe
+        self.dropout = nn.Dropout(dropout)
+        self.adapter = adapter or nn.Identity()
+
+    def forward(self, faces: Tensor) -> FrameOutput:
+        """Classify faces uint8 (B, S, S)."""
+        encoder = self.model.encoder
+        maps = encoder.cnn(encoder.normalise(faces))
+        features, regions = encoder.read(maps)
+        logits, context = self.read(features)
+        energy = normalize(maps.float().square().sum(dim=1).flatten(1), dim=1)
+        return FrameOutput(logits, context, self.adapter(features), regions, energy)
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify single frames' features (N, F): logits (N, classes) and contexts (N, F)."""
+        context = single_contexts(self.model, features)
+        if self.probe is None:
+            return self.model.head.classify(context), context
+        return self.probe(self.dropout(context)), context
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the logits (N, classes) of single frames' features (N, F)."""
+        return self.read(features)[0]
+
+
+def inference_copy(classifier: FrameClassifier) -> FrameClassifier:
+    """Copy a classifier for inference, its batch normalisations folded into the convolutions."""
+    result = copy.deepcopy(classifier).eval()
+    result.model.encoder = folded(result.model.encoder)
+    return result
+
+
+@torch.no_grad()
+def predicted_classes(classifier: nn.Module, images: Tensor, precision: Precision, *, size: int = 512) -> Tensor:
+    """Classify prepared faces uint8 (N, S, S): int64 (N,)."""
+    with autocast(precision, images.device):
+        return torch.cat([classifier(part).logits.argmax(dim=1) for part in torch.split(images, size)])
