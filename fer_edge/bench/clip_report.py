@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,7 @@ import numpy as np
 from fer_edge.bench.report import DataRead
 from fer_edge.bench.temporal_methods import AVERAGED, METHODS, SEQUENCE, SINGLE, SMOOTHED
 from fer_edge.core.comparison import BootstrapReport
-from fer_edge.core.files import read_json, write_json
-from fer_edge.core.json import decode, encode
+from fer_edge.core.json_report import JsonReport
 from fer_edge.core.plots import GREY, PALETTE, draw_intervals, draw_lines, new_figure, write_plot
 from fer_edge.core.tables import Column, Table, percent, points
 
@@ -117,7 +115,7 @@ class DelayResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipReport:
+class ClipReport(JsonReport):
     """One run of the comparison.
 
     Attributes:
@@ -142,23 +140,6 @@ class ClipReport:
     conditions: tuple[ConditionResult, ...]
     pooled: tuple[PooledGain, ...]
     delays: tuple[DelayResult, ...]
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> ClipReport:
-        """Read a report.
-
-        Raises:
-            InputError: the file is missing or is no such report.
-        """
-        return decode(cls, read_json(Path(path)))
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, atomically.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        write_json(Path(path), encode(self))
 
 
 def accuracy_table(report: ClipReport) -> Table:

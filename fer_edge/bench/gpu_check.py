@@ -19,7 +19,7 @@ import numpy as np
 from fer_edge.bench.latency import Probe, measure_interleaved, summarise
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError, MissingPackageError, SessionError, require
-from fer_edge.core.json import encode
+from fer_edge.core.json_report import JsonReport
 from fer_edge.core.machine import GpuReport, MachineReport, machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.preprocess import prepare_stills
@@ -76,7 +76,7 @@ class GpuCheckOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuCheckReport:
+class GpuCheckReport(JsonReport):
     """Every path on one machine."""
 
     machine: MachineReport
@@ -91,10 +91,6 @@ class GpuCheckReport:
     def failed(self) -> tuple[str, ...]:
         """Names of the paths that failed."""
         return tuple(path.name for path in self.paths if path.outcome == "failed")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return dict(encode(self))
 
 
 def check_gpu(

@@ -6,16 +6,13 @@ better), `x` is a variant's time over the reference CNN's (below 1 is faster).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.bench.latency import LatencySummary
-from fer_edge.core.errors import InputError
-from fer_edge.core.files import read_json, write_json
-from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.json import expect
+from fer_edge.core.json_report import JsonReport
 from fer_edge.core.metrics import AccuracyReport
 
 __all__ = [
@@ -199,7 +196,7 @@ class DataRead:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchReport:
+class BenchReport(JsonReport):
     """A whole benchmark.
 
     Attributes:
@@ -226,36 +223,3 @@ class BenchReport:
 
     def __post_init__(self) -> None:
         expect(self.schema == SCHEMA, "schema", self.schema, str(SCHEMA))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the bench JSON."""
-        return dict(encode(self))
-
-    @classmethod
-    def from_json(cls, value: Any) -> BenchReport:
-        """Read what `to_json` returned.
-
-        Raises:
-            InputError: another schema, or a key missing, unknown or of a wrong type, named.
-        """
-        return decode(cls, value)
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the bench JSON.
-
-        Raises:
-            OutputError: it cannot be written; an earlier file is unchanged.
-        """
-        write_json(Path(path), self.to_json())
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> BenchReport:
-        """Read a bench JSON.
-
-        Raises:
-            InputError: the file is missing, no JSON or no bench JSON.
-        """
-        try:
-            return cls.from_json(read_json(Path(path)))
-        except InputError as error:
-            raise InputError(f"{os.fspath(path)}: {error}") from error

@@ -5,16 +5,13 @@ Rates are fractions; a difference is the system minus what it is compared with; 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.core.comparison import BootstrapReport, Spread
-from fer_edge.core.errors import InputError
-from fer_edge.core.files import read_json, write_json
-from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.json import expect
+from fer_edge.core.json_report import JsonReport
 from fer_edge.paper.ckplus_table import CkPlusReport
 from fer_edge.paper.preprocessing_study import PreprocessingReport
 from fer_edge.paper.published import PaperFigure
@@ -197,7 +194,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyReport:
+class StudyReport(JsonReport):
     """A whole study, finished or not.
 
     Attributes:
@@ -227,36 +224,3 @@ class StudyReport:
 
     def __post_init__(self) -> None:
         expect(self.schema == STUDY_SCHEMA, "schema", self.schema, str(STUDY_SCHEMA))
-
-    def to_json(self) -> dict[str, Any]:
-        """The study's JSON."""
-        return dict(encode(self))
-
-    @classmethod
-    def from_json(cls, value: Any) -> StudyReport:
-        """Inverse of `to_json`.
-
-        Raises:
-            InputError: another schema, or a key missing, unknown or of a wrong type, named.
-        """
-        return decode(cls, value)
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the JSON.
-
-        Raises:
-            OutputError: it cannot be written; what stood there is untouched.
-        """
-        write_json(Path(path), self.to_json())
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> StudyReport:
-        """Read a study's JSON.
-
-        Raises:
-            InputError: the file is missing, no JSON or no study.
-        """
-        try:
-            return cls.from_json(read_json(Path(path)))
-        except InputError as error:
-            raise InputError(f"{os.fspath(path)}: {error}") from error

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from fer_edge.bench.peers import PeerTable
 from fer_edge.bench.report import BenchReport, ReferenceResult, VariantResult
 from fer_edge.core.errors import InputError
-from fer_edge.core.files import read_json, write_json
-from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.json import expect
+from fer_edge.core.json_report import JsonReport
 from fer_edge.core.tables import Column, Table, megabytes, percent
 from fer_edge.data.dataset import Role
 from fer_edge.sweep.grid import Axes
@@ -133,7 +131,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepReport:
+class SweepReport(JsonReport):
     """A whole sweep.
 
     Attributes:
@@ -181,14 +179,6 @@ class SweepReport:
         """The points of the front, from the fastest to the most accurate."""
         return tuple(point for point in self.points if point.front)
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the JSON.
-
-        Raises:
-            OutputError: it cannot be written; an earlier file is unchanged.
-        """
-        write_json(Path(path), encode(self))
-
     @property
     def busy(self) -> str | None:
         """A warning where the machine was busy during the measurement; None otherwise."""
@@ -200,18 +190,6 @@ class SweepReport:
             f"The machine was busy (load {max(loads):g} on {cores} cores). Other work interrupts long calls more than "
             "short ones, so x is biased, above all where it differs from x min; measure again on an idle machine."
         )
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> SweepReport:
-        """Read the JSON of a sweep.
-
-        Raises:
-            InputError: the file is missing, not JSON, or not a sweep's.
-        """
-        try:
-            return decode(cls, read_json(Path(path)))
-        except InputError as error:
-            raise InputError(f"{os.fspath(path)}: {error}") from error
 
 
 def mark_front(points: Iterable[SweepPoint]) -> tuple[SweepPoint, ...]:
