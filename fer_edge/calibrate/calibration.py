@@ -10,8 +10,8 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from fer_edge.calibrate.evaluation import Evaluated, Evaluation, FloatParent, GateRows, draw_agreement_rows
-from fer_edge.calibrate.gate import require_gates
+from fer_edge.calibrate.evaluation import Evaluated, Evaluation, FloatParent
+from fer_edge.calibrate.gate import GateRows, draw_agreement_rows, require_gates
 from fer_edge.calibrate.int8_variants import qat_graphs, quantized_graphs
 from fer_edge.calibrate.mixed_precision import restore_accuracy
 from fer_edge.calibrate.ptq import NNCF_VERSION

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fer_edge.calibrate.calibration import CalibrationOutcome, outcome_of
-from fer_edge.calibrate.evaluation import Evaluated, Evaluation, FloatParent, GateRows, draw_agreement_rows
+from fer_edge.calibrate.evaluation import Evaluated, Evaluation, FloatParent
+from fer_edge.calibrate.gate import GateRows, draw_agreement_rows
 from fer_edge.calibrate.int8_variants import qat_graphs, quantized_graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, Form
@@ -178,8 +179,8 @@ def compare_candidates(
     return Comparison(
         bundle={"name": bundle.manifest.name, "sha256": bundle.sha256},
         parent={
-            "top1": rows.top1(evaluation.reference),
-            "ece": rows.ece(evaluation.reference),
+            "top1": evaluation.top1(evaluation.reference),
+            "ece": evaluation.ece(evaluation.reference),
             "temperature": evaluation.reference.temperature,
         },
         rows={
@@ -238,20 +239,19 @@ def _plans(recipe: CalibrationRecipe) -> list[tuple[Candidate, CalibrationRecipe
 
 
 def _result(evaluation: Evaluation, made: _Made, outcome: Evaluated, choice: ChoiceRecipe) -> CandidateResult:
-    rows = evaluation.rows
     # check_gate puts the choosing split at T = 1 first and the rows outside the sample last
     paired, *_, agreement = outcome.gate.paired.values()
     return CandidateResult(
         name=made.candidate.name,
         set=made.candidate.set,
         form=outcome.graphs.form,
-        top1=rows.top1(outcome.logits),
+        top1=evaluation.top1(outcome.logits),
         top1_drop=0.0 - paired.top1_delta,
         flip_rate=paired.flip_rate,
         only_parent_right=paired.only_reference_right,
         only_form_right=paired.only_other_right,
         mcnemar_p=paired.mcnemar_p,
-        ece=rows.ece(outcome.logits),
+        ece=evaluation.ece(outcome.logits),
         ece_rise=paired.ece_delta,
         temperature=outcome.logits.temperature,
         agreement=agreement.agreement,

@@ -10,14 +10,12 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fer_edge.calibrate.gate import GateReport, check_gate
+from fer_edge.calibrate.gate import GateReport, GateRows, check_gate
 from fer_edge.calibrate.int8_variants import Int8Graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, LstmStorage
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import DataError
 from fer_edge.core.evaluate import evaluate_windows
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
@@ -34,14 +32,13 @@ from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Float32, Int64, Progress, Uint8
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.data.sampling import RowSample, draw_sample
-from fer_edge.data.statistics import leaked_rows
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.weight_compression import STORAGE
 from fer_edge.runtime.inference import Network
 from fer_edge.runtime.providers import open_session
 
-__all__ = ["Evaluated", "Evaluation", "FloatParent", "GateRows", "VariantLogits", "draw_agreement_rows"]
+__all__ = ["Evaluated", "Evaluation", "FloatParent", "VariantLogits"]
 
 _LSTM: Final[dict[LstmStorage, str]] = {
     "weights": "sequence weights stored as int8, computed in float",
@@ -139,86 +136,6 @@ class FloatParent:
             outputs = evaluate_windows(network, stills.images, self.bundle.manifest.preprocess, progress=report)
         best = np.sort(outputs.by_window[1], axis=1)
         return best[:, -1] - best[:, -2]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GateRows:
-    """The rows that the gate compares on.
-
-    Attributes:
-        dataset: the data set's name.
-        choose: the choosing split's name.
-        images: uint8 (N, H, W) of that split.
-        labels: int64 (N,).
-        leaked: bool (N,), True where the training split holds the same pixels.
-        outside: training rows outside the calibration sample.
-    """
-
-    dataset: str
-    choose: str
-    images: Uint8
-    labels: Int64
-    leaked: NDArray[np.bool_]
-    outside: RowSample
-
-    @property
-    def kept(self) -> StillSet:
-        """The choosing split without leaked rows; `rows` are positions in it."""
-        index = np.flatnonzero(~self.leaked).astype(np.int64)
-        return StillSet(name=self.choose, images=self.images[index], labels=self.labels[index], rows=index)
-
-    def top1(self, logits: VariantLogits) -> float:
-        """Share of correct labels on the kept rows at T = 1."""
-        kept = ~self.leaked
-        return float((logits.by_window[1][kept].argmax(axis=1) == self.labels[kept]).mean())
-
-    def ece(self, logits: VariantLogits) -> float:
-        """Calibration error on the kept rows at T = 1, after the variant's own temperature."""
-        kept = ~self.leaked
-        probabilities = softmax(logits.by_window[1][kept], temperature=logits.temperature)
-        return expected_calibration_error(probabilities, self.labels[kept])
-
-    @classmethod
-    def of(cls, dataset: Dataset, outside: RowSample) -> GateRows:
-        """Join the choosing split of `dataset` and `outside`.
-
-        Raises:
-            DataError: there is no such split, or every row of it is leaked.
-        """
-        split = dataset.split("choose")
-        leaked = leaked_rows(dataset, split)
-        if leaked.all():
-            raise DataError(
-                f"{dataset.source}: got {len(split):,} rows of {split.name}, all of them in the training split too, "
-                "expected rows to choose on; give another split"
-            )
-        return cls(
-            dataset=dataset.name,
-            choose=split.name,
-            images=split.images,
-            labels=split.labels,
-            leaked=leaked,
-            outside=outside,
-        )
-
-
-def draw_agreement_rows(dataset: Dataset, *samples: RowSample, size: int, seed: int) -> RowSample:
-    """Draw training rows whose pixels are in no sample.
-
-    Raises:
-        DataError: fewer such rows are left.
-    """
-    train = dataset.split("train")
-    known = {image.tobytes() for sample in samples for image in sample.stills.images}
-    outside = np.flatnonzero([image.tobytes() not in known for image in train.images])
-    if size > len(outside):
-        raise DataError(
-            f"{dataset.source}: got {len(outside):,} rows of {train.name} outside the calibration sample, expected "
-            f"{size:,} to compare labels on; give --set gate.agreement_rows={max(1, len(outside))}"
-        )
-    random = np.random.default_rng(seed)
-    rows = train.subset(np.sort(random.choice(outside, size, replace=False)))
-    return RowSample(dataset=dataset.name, dataset_sha256=dataset.sha256, seed=seed, stills=rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -322,6 +239,17 @@ class Evaluation:
             parity=self.reference.difference(logits, against=recipe.parent),
         )
         return Evaluated(variant=variant, graphs=graphs, gate=gate, logits=logits)
+
+    def top1(self, logits: VariantLogits) -> float:
+        """Share of correct labels on the choosing split without leaked rows, at T = 1."""
+        kept = ~self.rows.leaked
+        return float((logits.by_window[1][kept].argmax(axis=1) == self.rows.labels[kept]).mean())
+
+    def ece(self, logits: VariantLogits) -> float:
+        """Calibration error on the same rows, after the variant's own temperature."""
+        kept = ~self.rows.leaked
+        probabilities = softmax(logits.by_window[1][kept], temperature=logits.temperature)
+        return expected_calibration_error(probabilities, self.rows.labels[kept])
 
     def on_fewer(self, count: int) -> Evaluation:
         """The same evaluation on `count` of its training rows, spread over all of them."""

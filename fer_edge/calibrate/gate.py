@@ -1,4 +1,4 @@
-"""The accuracy gate: what an INT8 form lost against its parent, and whether that is too much."""
+"""The accuracy gate: its rows, its limits checked, its verdict."""
 
 from __future__ import annotations
 
@@ -6,24 +6,100 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fer_edge.calibrate.recipe import GateLimits
-from fer_edge.core.errors import GateError
+from fer_edge.core.errors import DataError, GateError
 from fer_edge.core.json import encode
 from fer_edge.core.metrics import PairedReport
+from fer_edge.core.types import Int64, Uint8
+from fer_edge.data.dataset import Dataset, StillSet
+from fer_edge.data.sampling import RowSample
+from fer_edge.data.statistics import leaked_rows
 
-__all__ = ["GateCheck", "GateReport", "check_gate", "require_gates"]
+__all__ = ["GateCheck", "GateReport", "GateRows", "check_gate", "draw_agreement_rows", "require_gates"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GateRows:
+    """The rows that the gate compares on.
+
+    Attributes:
+        dataset: the data set's name.
+        choose: the choosing split's name.
+        images: uint8 (N, H, W) of that split.
+        labels: int64 (N,).
+        leaked: bool (N,), True where the training split holds the same pixels.
+        outside: training rows outside the calibration sample.
+    """
+
+    dataset: str
+    choose: str
+    images: Uint8
+    labels: Int64
+    leaked: NDArray[np.bool_]
+    outside: RowSample
+
+    @property
+    def kept(self) -> StillSet:
+        """The choosing split without leaked rows; `rows` are positions in it."""
+        index = np.flatnonzero(~self.leaked).astype(np.int64)
+        return StillSet(name=self.choose, images=self.images[index], labels=self.labels[index], rows=index)
+
+    @classmethod
+    def of(cls, dataset: Dataset, outside: RowSample) -> GateRows:
+        """Join the choosing split of `dataset` and `outside`.
+
+        Raises:
+            DataError: there is no such split, or every row of it is leaked.
+        """
+        split = dataset.split("choose")
+        leaked = leaked_rows(dataset, split)
+        if leaked.all():
+            raise DataError(
+                f"{dataset.source}: got {len(split):,} rows of {split.name}, all of them in the training split too, "
+                "expected rows to choose on; give another split"
+            )
+        return cls(
+            dataset=dataset.name,
+            choose=split.name,
+            images=split.images,
+            labels=split.labels,
+            leaked=leaked,
+            outside=outside,
+        )
+
+
+def draw_agreement_rows(dataset: Dataset, *samples: RowSample, size: int, seed: int) -> RowSample:
+    """Draw training rows whose pixels are in no sample.
+
+    Raises:
+        DataError: fewer such rows are left.
+    """
+    train = dataset.split("train")
+    known = {image.tobytes() for sample in samples for image in sample.stills.images}
+    outside = np.flatnonzero([image.tobytes() not in known for image in train.images])
+    if size > len(outside):
+        raise DataError(
+            f"{dataset.source}: got {len(outside):,} rows of {train.name} outside the calibration sample, expected "
+            f"{size:,} to compare labels on; give --set gate.agreement_rows={max(1, len(outside))}"
+        )
+    random = np.random.default_rng(seed)
+    rows = train.subset(np.sort(random.choice(outside, size, replace=False)))
+    return RowSample(dataset=dataset.name, dataset_sha256=dataset.sha256, seed=seed, stills=rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateCheck:
-    """One figure against its limit.
+    """One figure and its limit.
 
     Attributes:
         name: the limit's name in the recipe.
-        on: the rows and window it was measured on.
-        measured: what was found.
-        limit: what is allowed.
-        passed: whether it is within.
+        on: rows and window of the measurement.
+        measured: the figure.
+        limit: the limit.
+        passed: whether the figure keeps it.
     """
 
     name: str
@@ -38,8 +114,8 @@ class GateReport:
     """Every check of one form.
 
     Attributes:
-        checks: in the order they were made.
-        paired: the comparisons behind them, by the rows they were made on.
+        checks: in order.
+        paired: the paired comparisons, by their rows; the choosing split at T = 1 first, the training rows last.
     """
 
     checks: tuple[GateCheck, ...]
@@ -47,23 +123,23 @@ class GateReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every check is within its limit."""
+        """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """Checks and comparisons, with the verdict."""
+        """Verdict, checks and comparisons."""
         return {"passed": self.passed, "checks": encode(self.checks), "paired": encode(self.paired)}
 
 
 def check_gate(
     choosing: Mapping[str, PairedReport], agreement: Mapping[str, PairedReport], limits: GateLimits
 ) -> GateReport:
-    """Hold comparisons with the parent against the limits.
+    """Check the comparisons with the parent.
 
     Args:
-        choosing: on the choosing split without leaked rows, by what it was measured on (one entry a window).
-        agreement: on training rows outside the calibration sample, likewise.
-        limits: what may be lost.
+        choosing: on the choosing split without leaked rows, by rows and window (one entry for each window).
+        agreement: on training rows outside the calibration sample.
+        limits: the recipe's limits.
     """
     checks: list[GateCheck] = []
 
@@ -85,10 +161,10 @@ def check_gate(
 
 
 def require_gates(reports: Iterable[tuple[str, GateReport]]) -> None:
-    """Refuse forms that lost too much.
+    """Refuse forms that fail the gate.
 
     Raises:
-        GateError: naming each form and check that failed, with its figure and its limit.
+        GateError: names each form and failed check, with its figure and its limit.
     """
     failures = [
         f"{form}: {check.name} {check.measured:.4f}, limit {check.limit:.4f}, on {check.on}"

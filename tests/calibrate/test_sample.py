@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from miniature import noise_dataset
 
-from fer_edge.calibrate.evaluation import draw_agreement_rows
+from fer_edge.calibrate.gate import draw_agreement_rows
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import DataError, InputError
 from fer_edge.data import load_dataset

@@ -1,3 +1,1 @@
-"""Will an engine take this graph? Asked of the graph and a table, without the engine and without a GPU."""
-
-from __future__ import annotations
+"""Pre-flight: would an engine accept this graph? Answered from the graph and one table of rules, without a GPU."""

@@ -1,53 +1,20 @@
-"""All rules on one graph for one target."""
+"""Pre-flight of one graph for one target: every rule of the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.tensorrt_flavours import FLAVOURS, TensorRtFlavour
+from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.graph.graph import Graph
-from fer_edge.graph.preflight import dla, operators, quantizers, recurrent, shapes
-from fer_edge.graph.preflight.finding import Checked, Fault, Finding, Profile
+from fer_edge.graph.preflight.finding import Checked, Finding, Profile
+from fer_edge.graph.preflight.rules import DLA_RULES, RULES
 
-__all__ = ["CHECK_TARGETS", "DLA_RULES", "RULES", "check_graph"]
+__all__ = ["CHECK_TARGETS", "check_graph"]
 
-Rule = Callable[[Checked], Iterator[Fault]]
-
-RULES: Final[Mapping[str, Rule]] = {
-    "opset": operators.opset,
-    "operator": operators.supported,
-    "operator-form": operators.restrictions,
-    "quantizer-signed": quantizers.signedness,
-    "quantizer-zero-point": quantizers.zero_points,
-    "quantizer-scale": quantizers.scales,
-    "quantizer-pair": quantizers.pairs,
-    "activation-per-tensor": quantizers.activation_scales,
-    "weight-axis": quantizers.weight_axes,
-    "profile": shapes.profiles,
-    "uint8": shapes.uint8_border,
-    "int64": shapes.int64_border,
-    "float64": shapes.doubles,
-    "recurrent-activations": recurrent.activations,
-    "recurrent-form": recurrent.attributes,
-    "recurrent-states": recurrent.initial_states,
-    "recurrent-type": recurrent.types,
-    "fp32-product": recurrent.products,
-}
-"""Rule by name, for every TensorRT."""
-
-DLA_RULES: Final[Mapping[str, Rule]] = {
-    "dla-recurrent": dla.recurrent,
-    "dla-quantizer": dla.quantizers,
-    "dla-fixed-shapes": dla.fixed_shapes,
-    "dla-operator": dla.operators,
-}
-"""Rules that a deep learning accelerator adds."""
-
-_DLA_FLAVOUR: Final = "10.3"  # the newest of the table that serves one
+_DLA_FLAVOUR: Final = "10.3"  # the newest of the table with DLA
 CHECK_TARGETS: Final = (*FLAVOURS, "dla")
-"""What `check_graph` checks for: the rows of the TensorRT table, and ``"dla"`` (Orin's, under TensorRT 10.3)."""
+"""Targets of `check_graph`: the rows of the TensorRT table, and ``"dla"`` (Orin's, under TensorRT 10.3)."""
 
 
 def check_graph(
@@ -60,12 +27,12 @@ def check_graph(
     on_dla: bool = False,
     max_opset: int | None = None,
 ) -> tuple[Finding, ...]:
-    """Everything that is wrong with a graph for a target; empty where nothing is.
+    """Find everything that is wrong with a graph for a target.
 
     Args:
         graph: not changed.
         target: one of `CHECK_TARGETS`.
-        part: what findings call the graph.
+        part: the graph's name in findings.
         profile: the shapes that an engine would be built for.
         compute_capabilities: the GPUs that it would be built for, where that is done ahead of time.
         on_dla: layers are to run on a deep learning accelerator; ``target="dla"`` implies it.
@@ -75,23 +42,13 @@ def check_graph(
         InputError: an unknown target.
     """
     if target not in CHECK_TARGETS:
-        raise InputError(f"check target {target!r} is unknown; expected one of {', '.join(CHECK_TARGETS)}")
-    accelerator = on_dla or target == "dla"
-    row: TensorRtFlavour = FLAVOURS[_DLA_FLAVOUR if target == "dla" else target]
+        raise InputError(f"check target: got {target!r}, expected one of {', '.join(CHECK_TARGETS)}")
     checked = Checked(
-        graph=graph, flavour=row, profile=profile, compute_capabilities=compute_capabilities, max_opset=max_opset
+        graph=graph,
+        flavour=FLAVOURS[_DLA_FLAVOUR if target == "dla" else target],
+        profile=profile,
+        compute_capabilities=compute_capabilities,
+        max_opset=max_opset,
     )
-    rules = {**RULES, **(DLA_RULES if accelerator else {})}
-    return tuple(
-        Finding(
-            rule=name,
-            severity=fault.severity,
-            target=target,
-            part=part,
-            node=fault.node,
-            found=fault.found,
-            cure=fault.cure,
-        )
-        for name, rule in rules.items()
-        for fault in rule(checked)
-    )
+    rules = (*RULES, *(DLA_RULES if on_dla or target == "dla" else ()))
+    return tuple(finding for rule in rules for finding in rule.findings(checked, target=target, part=part))
