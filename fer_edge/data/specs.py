@@ -136,5 +136,7 @@ def load_dataset(spec: str, *, cache: Path | None = None, progress: Progress | N
     reader = READERS[parsed.kind]
     where = user_path(parsed.where).resolve() if reader.path else parsed.where
     plan = reader.plan(where, **parsed.options)
-    dataset = cached(plan, folder=cache or default_cache_folder(), progress=progress or no_progress)
+    dataset = cached(
+        plan, folder=user_path(cache) if cache else default_cache_folder(), progress=progress or no_progress
+    )
     return dataclasses.replace(dataset, source=spec)

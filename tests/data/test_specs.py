@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import read_error
+from trees import read_error, write_image
 
 from fer_edge.core.errors import DataError
-from fer_edge.data import load_dataset
-from fer_edge.data.specs import DataSpec
+from fer_edge.data import class_folders, load_dataset
+from fer_edge.data.specs import READERS, DataSpec, Reader
 
 
 def test_a_spec_is_parsed() -> None:
@@ -76,3 +76,14 @@ def test_importing_the_readers_loads_no_opencv_and_no_pyarrow() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_new_reader_needs_one_row_in_the_table(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "happy" / "1.png", np.zeros((48, 48), np.uint8))
+    reader = Reader(plan=class_folders.plan, form="own:PATH[?size=S]", options={"size": range(16, 65)})
+    monkeypatch.setitem(READERS, "own", reader)  # type: ignore[arg-type]
+    dataset = load_dataset(f"own:{tmp_path}?size=24", cache=cache)
+    assert dataset.source == f"own:{tmp_path}?size=24"
+    assert dataset.split("report").images.shape == (1, 24, 24)
+    with pytest.raises(DataError, match="expected for own: size=16 to 64"):
+        load_dataset(f"own:{tmp_path}?size=65", cache=cache)

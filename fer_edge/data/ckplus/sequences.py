@@ -125,7 +125,7 @@ def load_sequences(
         options=f"size={side},labels={'+'.join(expressions)}",
         read=read,
     )
-    held = cached(plan, folder=cache or default_cache_folder(), progress=progress or no_progress)
+    held = cached(plan, folder=user_path(cache) if cache else default_cache_folder(), progress=progress or no_progress)
     frames = held.splits["all"]
     assert frames.groups is not None
     first = np.flatnonzero(np.diff(frames.rows, prepend=-1))
