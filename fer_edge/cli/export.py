@@ -15,9 +15,8 @@ from fer_edge.core.tables import Table
 
 if TYPE_CHECKING:
     from fer_edge.core.bundle import Bundle
-    from fer_edge.export.dry_run import TargetPlan
     from fer_edge.export.parity.outputs import Parity
-    from fer_edge.export.target import TargetReport
+    from fer_edge.export.target import TargetPlan, TargetReport
 
 __all__ = ["command"]
 
@@ -69,9 +68,8 @@ def command(
     if (Path(source) / "run.json").is_file():
         raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, without --target")
     from fer_edge.core.bundle import Bundle
-    from fer_edge.export.dry_run import plan_target
     from fer_edge.export.selection import choose_target
-    from fer_edge.export.target import export_target
+    from fer_edge.export.target import export_target, plan_target
 
     bundle = Bundle.open(source)
     if dry_run:

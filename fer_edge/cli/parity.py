@@ -14,7 +14,7 @@ from fer_edge.cli.console import console, progress, show
 from fer_edge.core.tables import Column, Table
 
 if TYPE_CHECKING:
-    from fer_edge.export.parity.report import ChainReport
+    from fer_edge.export.parity.report import ParityReport
     from fer_edge.export.parity.stages import TorchOutputs
 
 __all__ = ["command"]
@@ -52,7 +52,7 @@ def command(
     from fer_edge.core.bundle import Bundle
     from fer_edge.export.parity.frames import generated_frames, real_frames
     from fer_edge.export.parity.report import ParityLimits
-    from fer_edge.export.parity.stages import check_chain, write_verdict
+    from fer_edge.export.parity.stages import check_parity, write_verdict
     from fer_edge.export.parity.target_files import written_target
 
     opened = Bundle.open(bundle)
@@ -65,7 +65,7 @@ def command(
         )
         with writing as files, _torch(run) as torch:
             chosen = [files.variant] if files is not None else [variant] if variant else []
-            report = check_chain(
+            report = check_parity(
                 opened,
                 found.frames,
                 described=found.described,
@@ -100,7 +100,7 @@ def _torch(run: Path | None) -> Iterator[TorchOutputs | None]:
     yield run_outputs(TrainRun.open(run))
 
 
-def _table(report: ChainReport) -> Table:
+def _table(report: ParityReport) -> Table:
     return Table.of(
         report.stages,
         {

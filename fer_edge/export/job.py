@@ -1,34 +1,104 @@
-"""A target's job: the graphs after the recipe's passes, with their shapes and precision."""
+"""A target's job: the recipe, and the bundle's graphs after the recipe's passes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.recipes import override
-from fer_edge.export.backend import TargetJob
-from fer_edge.export.graph_passes import bundle_graphs, part_shapes, prepare_graphs
-from fer_edge.export.recipe import load_target
+from fer_edge.core.types import Array
+from fer_edge.export.graph_passes import InputShapes, Part, bundle_graphs, part_shapes, prepare_graphs
+from fer_edge.export.recipe import Precision, TargetRecipe, load_target
 from fer_edge.export.selection import choose_precision, choose_target, target_variant
 
-__all__ = ["target_job"]
+__all__ = ["InputShapes", "Part", "PlannedFile", "Run", "TargetJob", "target_job"]
+
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""One run of one graph: named arrays in, named arrays out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetJob:
+    """Graphs ready for an engine's backend, and the recipe that made them so.
+
+    Attributes:
+        name: the target's name.
+        recipe: as read and overridden.
+        bundle: the source of the graphs.
+        variant: the bundle's variant.
+        precision: the recipe's, except for a variant given by name that is quantized where the recipe is not, or the
+            other way round.
+        graphs: ONNX bytes by part, after every pass of the recipe. For strongly typed builders the graphs hold FP16 as
+            casts; other builders get float graphs and set flags from `precision`.
+        shapes: for each part, the shapes of each input, by name.
+        keep_float32: for each part, the nodes whose range needs FP32; for builders with precision flags.
+        passes: the passes applied, a few words each; empty where the graphs are the bundle's own.
+    """
+
+    name: str
+    recipe: TargetRecipe
+    bundle: Bundle
+    variant: str
+    precision: Precision
+    graphs: Mapping[Part, bytes]
+    shapes: Mapping[Part, Mapping[str, InputShapes]]
+    keep_float32: Mapping[Part, tuple[str, ...]] = field(default_factory=dict)
+    passes: tuple[str, ...] = ()
+
+    @property
+    def computes_in(self) -> str:
+        """The precision in one word; the variant's own where the recipe leaves it to the graphs."""
+        return self.bundle.variant(self.variant).precision if self.precision == "variant" else self.precision
+
+    @property
+    def float16(self) -> bool:
+        """The float layers compute in FP16 where range allows."""
+        return self.precision in ("fp16", "int8-fp16")
+
+    @property
+    def quantized(self) -> bool:
+        """The graphs hold Q/DQ pairs."""
+        return self.precision in ("int8", "int8-fp16")
+
+    def sparse(self, part: Part) -> bool:
+        """Whether the manifest states 2:4 sparse weights for a part and the recipe allows sparse kernels."""
+        return self.recipe.sparse_weights and part != "head" and "sparsity" in self.bundle.manifest.model
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedFile:
+    """A file that a backend would write.
+
+    Attributes:
+        name: the file's name, or a pattern where only the build determines it.
+        part: the source graph; empty for scripts and configurations.
+        precision: of its computation; empty where it computes nothing.
+        remark: for example the GPU that it is for.
+    """
+
+    name: str
+    part: Part | Literal[""] = ""
+    precision: str = ""
+    remark: str = ""
 
 
 def target_job(
     bundle: Bundle, *, target: str, variant: str | None = None, settings: Iterable[str] = (), clip: bool = False
 ) -> TargetJob:
-    """A target's graphs, ready for its writer; `check_job` compares them with the bundle's own.
+    """Prepare a target's graphs.
 
     Args:
         bundle: an open bundle.
-        target: as `choose_target` takes it, or the path of a recipe that ends in ``.toml``.
+        target: a shipped target's name, ``"auto"``, ``"cpu"``, or the path of a recipe that ends in ``.toml``.
         variant: a variant's name; the recipe's choice by default.
         settings: ``"key=value"`` changes to the recipe.
-        clip: with the fused graph from a clip to its logits.
+        clip: also prepare the fused graph from a clip to its logits.
 
     Raises:
-        InputError: no such target, a bad setting, or a graph that does not bear a pass of the recipe.
+        InputError: no such target, a bad setting, or a graph that does not allow a pass of the recipe.
         BundleError: no such variant, or a damaged bundle.
         MissingPackageError: a pass needs a package that is not installed.
     """

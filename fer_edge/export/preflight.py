@@ -1,4 +1,4 @@
-"""Pre-flight of a bundle: which of its graphs each TensorRT would take, asked without TensorRT and without a GPU."""
+"""Pre-flight of a bundle: which graphs each TensorRT accepts, found without TensorRT and without a GPU."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError, require
 from fer_edge.core.tensorrt_flavours import FLAVOURS
-from fer_edge.export.backend import Part, TargetJob
-from fer_edge.export.graph_passes import Shaped, bundle_graphs, part_shapes
+from fer_edge.export.graph_passes import Part, Shaped, bundle_graphs, part_shapes
+from fer_edge.export.job import TargetJob
 from fer_edge.export.recipe import ShapeRange, Shapes
 
 if TYPE_CHECKING:
     from fer_edge.graph.preflight.finding import Finding
 
-__all__ = ["ROWS", "Verdict", "check_bundle", "job_findings", "require_preflight"]
+__all__ = ["ROWS", "Verdict", "check_bundle", "job_findings", "require_accepted"]
 
 ROWS: Final = (*FLAVOURS, "dla")
-"""What a bundle can be checked for beside the recipes: every row of the TensorRT table, and the accelerators."""
+"""Check targets besides the recipes: every row of the TensorRT table, and the DLA."""
 
 _SEVERAL: Final = Shapes(frames=ShapeRange(min=1, opt=1, max=16), windows=ShapeRange(min=1, opt=1, max=16))
 _SHOWN: Final = 3
@@ -32,7 +32,7 @@ class Verdict:
     Attributes:
         target: a row of `ROWS`, or a recipe's name.
         variant: the bundle's variant.
-        findings: what was found, errors first.
+        findings: errors first.
     """
 
     target: str
@@ -41,17 +41,17 @@ class Verdict:
 
     @property
     def accepted(self) -> bool:
-        """Nothing was found that an engine would refuse or compute wrongly."""
+        """Whether an engine accepts the graphs and computes them right."""
         return all(finding.severity != "error" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name, and the verdict."""
+        """Return the fields by name, and the verdict."""
         found = [finding.to_json() for finding in self.findings]
         return {"target": self.target, "variant": self.variant, "accepted": self.accepted, "findings": found}
 
 
 def check_bundle(bundle: Bundle, *, rows: Iterable[str] = ROWS, variants: Sequence[str] = ()) -> tuple[Verdict, ...]:
-    """Every variant for every row, the graphs as the bundle holds them.
+    """Check every variant for every row, with the graphs as stored in the bundle.
 
     Args:
         bundle: an open bundle.
@@ -69,14 +69,14 @@ def check_bundle(bundle: Bundle, *, rows: Iterable[str] = ROWS, variants: Sequen
     for name in names:
         graphs = bundle_graphs(bundle, name, clip=False)
         for row in rows:
-            # An accelerator builds one size alone, so that is what it is asked for.
+            # A DLA builds only one size.
             findings = _findings(graphs, single if row == "dla" else several, row=row)
             verdicts.append(Verdict(target=row, variant=name, findings=findings))
     return tuple(verdicts)
 
 
 def job_findings(job: TargetJob) -> Verdict:
-    """A target's own graphs, after its passes and with its shapes; nothing is found where TensorRT has no part.
+    """Check a target's graphs after its passes, with its shapes; without findings where TensorRT is not involved.
 
     Raises:
         MissingPackageError: onnx is not installed.
@@ -95,23 +95,21 @@ def job_findings(job: TargetJob) -> Verdict:
     return Verdict(target=job.name, variant=job.variant, findings=findings)
 
 
-def require_preflight(job: TargetJob) -> Verdict:
-    """`job_findings`, refusing where there are errors.
+def require_accepted(job: TargetJob, verdict: Verdict) -> None:
+    """Refuse a job whose pre-flight found errors.
 
     Raises:
         GateError: naming the first few.
     """
-    verdict = job_findings(job)
-    if not verdict.accepted:
-        errors = [finding for finding in verdict.findings if finding.severity == "error"]
-        named = "; ".join(f"{each.part} {each.node}: {each.found} ({each.cure})" for each in errors[:_SHOWN])
-        more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-        command = f"fer-edge check {job.bundle.manifest.name} --target {job.name} --variant {job.variant}"
-        raise GateError(
-            f"the target {job.name!r} would not take {job.variant}: {named}{more}. `{command}` shows all; nothing was "
-            "written"
-        )
-    return verdict
+    if verdict.accepted:
+        return
+    errors = [finding for finding in verdict.findings if finding.severity == "error"]
+    named = "; ".join(f"{each.part} {each.node}: {each.found} ({each.cure})" for each in errors[:_SHOWN])
+    more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+    command = f"fer-edge check {job.bundle.manifest.name} --target {job.name} --variant {job.variant}"
+    raise GateError(
+        f"the target {job.name!r} would refuse {job.variant}: {named}{more}. `{command}` shows all; nothing was written"
+    )
 
 
 def _findings(
@@ -124,7 +122,7 @@ def _findings(
     max_opset: int | None = None,
 ) -> tuple[Finding, ...]:
     if row not in ROWS:
-        raise InputError(f"check target {row!r} is unknown; expected one of {', '.join(ROWS)}")
+        raise InputError(f"check target: got {row!r}, expected one of {', '.join(ROWS)}")
     require("onnx", needed_by="pre-flight", extra="tensorrt")
     from fer_edge.graph.graph import Graph
     from fer_edge.graph.preflight.check import check_graph

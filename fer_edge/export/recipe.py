@@ -1,4 +1,4 @@
-"""What a target recipe says: the engine, the precision, the shapes and the form of the graphs that one target runs."""
+"""Recipes of targets: engine, precision, shapes and form of the graphs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ Precision = Literal["variant", "fp32", "fp16", "int8", "int8-fp16"]
 LstmForm = Literal["loop", "hoisted", "unrolled"]
 
 _TENSORRT_KINDS: Final = ("tensorrt", "script")
-_INT8: Final = ("int8", "int8-fp16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeRange:
-    """One dynamic dimension of a target: what it must take, and what it is tuned for.
+    """The sizes of one dynamic dimension; it is fixed in the graph where `min` equals `max`.
 
     Attributes:
         min: smallest size.
         opt: the size that an engine is tuned for.
-        max: largest size; equal to `min` the dimension is fixed in the graph.
+        max: largest size.
     """
 
     min: int = 1
@@ -40,23 +39,19 @@ class ShapeRange:
 
     @property
     def fixed(self) -> bool:
-        """The dimension has one size."""
+        """Whether the dimension has one size."""
         return self.min == self.max
-
-    def __str__(self) -> str:
-        return str(self.opt) if self.fixed else f"{self.min}..{self.opt}..{self.max}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes:
-    """The dimensions that a bundle's graphs leave open, by what they count.
+    """The open dimensions of a bundle's graphs.
 
     Attributes:
-        frames: faces in one run of the encoder (its N).
-        windows: windows in one run of the head (its B), and clips in one run of the fused graph.
-        time: frames of a window (T). Without it the bundle's window is taken and fixed: the runtime fills a window that
-            is short by repeating its oldest feature.
-        dynamic: the dimensions stay open, and the ranges above are what is tested; for engines that need no profile.
+        frames: faces per run of the encoder (N).
+        windows: windows per run of the head (B), and clips per run of the fused graph.
+        time: frames of a window (T); by default fixed at the bundle's window, since the runtime pads short windows.
+        dynamic: keep the dimensions open and only test the ranges; for engines that need no profile.
     """
 
     frames: ShapeRange = field(default_factory=ShapeRange)
@@ -65,41 +60,40 @@ class Shapes:
     dynamic: bool = False
 
     def of_time(self, window: int) -> ShapeRange:
-        """The range of T for a bundle whose window is `window` frames."""
+        """Return the range of T for a bundle whose window is `window` frames."""
         return self.time or ShapeRange(min=window, opt=window, max=window)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetRecipe:
-    """One target, whole.
+    """A target.
 
     Attributes:
-        summary: one line on what the target is, shown by `--dry-run`.
-        kind: which writer makes the files.
+        summary: one line on the target, shown by `--dry-run`.
+        kind: the backend that writes the files.
         provider: the runtime's provider that runs them (`fer_edge.runtime.providers`).
-        variant: the bundle's variant; ``"auto"`` follows the precision, or for ``"variant"`` what suits the provider.
-        precision: what the engine computes in. ``"variant"``: as the variant's graphs say. ``"fp16"``: the FP32 graphs
-            with FP16 arithmetic where range allows. ``"int8"``: Q/DQ with FP32 around it. ``"int8-fp16"``: Q/DQ with
-            FP16 around it.
+        variant: the bundle's variant; ``"auto"`` follows the precision, or for ``"variant"`` the provider.
+        precision: of the computation. ``"variant"``: as in the graphs. ``"fp16"``: FP32 graphs with FP16 arithmetic
+            where range allows. ``"int8"``: Q/DQ with FP32 around it. ``"int8-fp16"``: Q/DQ with FP16 around it.
         flavour: the row of `FLAVOURS` that builds; for the kinds ``"tensorrt"`` and ``"script"``.
         shapes: the open dimensions.
-        lstm: the form of recurrent layers: ``"loop"`` leaves the LSTM node, ``"hoisted"`` computes X·W of all steps in
-            one product before the loop, ``"unrolled"`` does without a loop (fixed number of steps).
-        float_weights: weights that only storage made int8 come back to float in the engine's graphs.
-        fold: compute constants ahead of time and merge what can be merged.
-        opset: newest opset that the graphs may have; the flavour's limit by default. For TensorRT.
-        workspace_mib: memory that the builder's tactics may use, in MiB; None leaves the builder's own.
-        compute_capabilities: the GPUs to build ahead of time for (RTX); empty means the GPU of this machine.
-        dla_core: the deep learning accelerator that takes what layers it can; None keeps everything on the GPU.
-        gpu_fallback: layers that the accelerator cannot take may run on the GPU.
+        lstm: ``"loop"`` keeps the LSTM node, ``"hoisted"`` computes X·W of all steps in one product before the loop,
+            ``"unrolled"`` has no loop (fixed number of steps).
+        float_weights: restore weights stored as int8 to float.
+        fold: fold constants.
+        opset: newest opset of the graphs; the flavour's limit by default. For TensorRT.
+        workspace_mib: memory for the builder's tactics, in MiB; None for the builder's default.
+        compute_capabilities: GPUs to build ahead of time for (RTX); empty for the GPU of this machine.
+        dla_core: the deep learning accelerator to use; None for the GPU only.
+        gpu_fallback: layers that the DLA cannot run may run on the GPU.
         optimization_level: the builder's, 0 to 5.
-        sparse_weights: the builder may take kernels for 2:4 sparse weights, where the bundle says that its weights are.
-        version_compatible: the engine also loads in later versions of one major version.
+        sparse_weights: allow kernels for 2:4 sparse weights, where the manifest states such weights.
+        version_compatible: the engine also loads in later versions of the same major version.
         hardware_compatible: the engine also loads on other GPUs of Ampere or later.
-        triton: how a server runs the models; for the kind ``"triton"``.
+        triton: server settings, for the kind ``"triton"``.
 
     Raises:
-        InputError: values that do not fit each other, named.
+        InputError: values that contradict each other.
     """
 
     summary: str
@@ -124,87 +118,74 @@ class TargetRecipe:
     triton: TritonOptions = field(default_factory=TritonOptions)
 
     def __post_init__(self) -> None:
-        needed = self.kind in _TENSORRT_KINDS
-        expect(bool(self.summary.strip()), "summary", self.summary, "one line on what the target is")
-        expect(bool(self.provider.strip()), "provider", self.provider, "the runtime's provider that runs the files")
-        known = self.flavour in FLAVOURS if needed else self.flavour is None
-        wanted = f"one of {', '.join(FLAVOURS)}" if needed else f"none: the kind {self.kind!r} is not TensorRT"
-        expect(known, "flavour", self.flavour, wanted)
-        typed = needed != (self.precision == "variant")
-        wanted = (
-            "fp32, fp16, int8 or int8-fp16" if needed else f"'variant': the kind {self.kind!r} runs graphs as they are"
-        )
-        expect(typed, "precision", self.precision, wanted)
-        if self.opset is not None:
-            expect(needed, "opset", self.opset, f"none: the kind {self.kind!r} is not TensorRT")
-            expect(9 <= self.opset <= 25, "opset", self.opset, "9 to 25")
-        if self.workspace_mib is not None:
-            expect(1 <= self.workspace_mib <= 65536, "workspace_mib", self.workspace_mib, "1 to 65536 MiB")
-        expect(0 <= self.optimization_level <= 5, "optimization_level", self.optimization_level, "0 to 5")
+        trt, kind = self.kind in _TENSORRT_KINDS, f"the kind {self.kind!r}"
+        known = self.flavour in FLAVOURS if trt else self.flavour is None
+        typed = trt != (self.precision == "variant")
+        one = self.shapes.time is None or self.shapes.time.fixed
+        unrolls = self.lstm != "unrolled" or (not self.shapes.dynamic and one)
+        self._check(bool(self.summary.strip()), "summary", "one line on the target")
+        self._check(bool(self.provider.strip()), "provider", "the runtime's provider that runs the files")
+        wanted = f"one of {', '.join(FLAVOURS)}" if trt else f"none: {kind} is not TensorRT"
+        self._check(known, "flavour", wanted)
+        wanted = "fp32, fp16, int8 or int8-fp16" if trt else f"'variant': {kind} runs graphs unchanged"
+        self._check(typed, "precision", wanted)
+        self._check(self.opset is None or trt, "opset", f"none: {kind} is not TensorRT")
+        self._check(self.opset is None or 9 <= self.opset <= 25, "opset", "9 to 25")
+        mib = self.workspace_mib
+        self._check(mib is None or 1 <= mib <= 65536, "workspace_mib", "1 to 65536 MiB")
+        self._check(0 <= self.optimization_level <= 5, "optimization_level", "0 to 5")
         served = self.kind == "triton" or self.triton == TritonOptions()
-        expect(served, "triton", self.triton, f"no such table: the kind {self.kind!r} is no server's")
-        self._check_form()
-        self._check_devices()
-
-    def _check_form(self) -> None:
+        self._check(served, "triton", f"no such table: {kind} is not a server")
         batches = self.kind != "triton" or self.shapes.dynamic
-        expect(batches, "shapes.dynamic", self.shapes.dynamic, "true: a server makes batches of the requests it has")
-        if self.lstm == "unrolled":
-            time = self.shapes.time
-            steps = not self.shapes.dynamic and (time is None or time.fixed)
-            expect(
-                steps, "lstm", self.lstm, "'loop' or 'hoisted': unrolling needs a fixed number of steps (shapes.time)"
-            )
+        expect(batches, "shapes.dynamic", self.shapes.dynamic, "true: a server batches its requests")
+        self._check(unrolls, "lstm", "'loop' or 'hoisted': unrolling needs a fixed number of steps (shapes.time)")
+        self._check_devices(self.tensorrt, kind)
 
-    def _check_devices(self) -> None:
-        row = self.tensorrt
-        known = row.compute_capabilities if row else ()
+    def _check(self, condition: bool, name: str, expected: str) -> None:
+        expect(condition, name, getattr(self, name), expected)
+
+    def _check_devices(self, row: TensorRtFlavour | None, kind: str) -> None:
+        title, known = (row.title, row.compute_capabilities) if row else (kind, ())
         for capability in self.compute_capabilities:
-            wanted = ", ".join(map(str, known)) if row else f"none: the kind {self.kind!r} builds for no GPU"
-            expect(capability in known, "compute_capabilities", capability, f"of {wanted}")
+            wanted = f"one of {', '.join(map(str, known))}" if row else f"none: {kind} builds for no GPU"
+            expect(capability in known, "compute_capabilities", capability, wanted)
         ahead = not self.compute_capabilities or (row is not None and row.package == "tensorrt_rtx")
-        expect(
-            ahead, "compute_capabilities", self.compute_capabilities, "none: only TensorRT-RTX builds for other GPUs"
-        )
+        self._check(ahead, "compute_capabilities", "none: only TensorRT-RTX builds for other GPUs")
         if self.dla_core is not None:
-            has = row is not None and row.dla
-            expect(has, "dla_core", self.dla_core, f"none: {row.title if row else self.kind} has no accelerator")
-            expect(0 <= self.dla_core <= 1, "dla_core", self.dla_core, "0 or 1")
-
-        for option, possible in (
-            ("version_compatible", row is not None and row.version_compatible),
-            ("hardware_compatible", row is not None and "AMPERE_PLUS" in row.hardware_levels),
-        ):
-            asked = getattr(self, option)
-            expect(
-                possible or not asked, option, asked, f"false: {row.title if row else self.kind} builds no such engine"
-            )
+            self._check(row is not None and row.dla, "dla_core", f"none: {title} has no accelerator")
+            self._check(0 <= self.dla_core <= 1, "dla_core", "0 or 1")
+        possible = {
+            "version_compatible": row is not None and row.version_compatible,
+            "hardware_compatible": row is not None and "AMPERE_PLUS" in row.hardware_levels,
+        }
+        for option, able in possible.items():
+            self._check(able or not getattr(self, option), option, f"false: {title} builds no such engine")
         scripted = self.kind != "script" or (row is not None and row.package == "tensorrt")
-        expect(scripted, "flavour", self.flavour, "a TensorRT that trtexec builds for: TensorRT-RTX has another tool")
+        self._check(scripted, "flavour", "a TensorRT with trtexec; TensorRT-RTX has another tool")
 
     @property
     def tensorrt(self) -> TensorRtFlavour | None:
-        """The row of the TensorRT that builds; None where another engine runs."""
+        """The row of the TensorRT that builds; None for other engines."""
         return FLAVOURS[self.flavour] if self.flavour is not None else None
 
     @property
     def rewrites(self) -> bool:
-        """The graphs are rewritten before the engine's own tools see them; for TensorRT they always are."""
+        """Whether the graphs are rewritten before the engine's tools read them; for TensorRT they always are."""
         return self.tensorrt is not None or self.fold or self.float_weights or self.lstm != "loop"
 
     @property
     def quantized(self) -> bool:
-        """The precision asks for signed Q/DQ graphs."""
-        return self.precision in _INT8
+        """Whether the precision needs signed Q/DQ graphs."""
+        return self.precision in ("int8", "int8-fp16")
 
     @property
     def float16(self) -> bool:
-        """The float parts compute in FP16 where range allows."""
+        """Whether the float layers compute in FP16 where range allows."""
         return self.precision in ("fp16", "int8-fp16")
 
 
 def load_target(name_or_path: str) -> TargetRecipe:
-    """A shipped target by name, or a recipe file of one's own by its path.
+    """Load a shipped target by name, or a recipe file by path.
 
     Raises:
         InputError: as `load_recipe`; for an unknown name the nearest is named.

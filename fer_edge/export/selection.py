@@ -1,4 +1,4 @@
-"""Which target, which variant and which precision an export means."""
+"""Selection of target, variant and precision of an export."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ __all__ = ["choose_precision", "choose_target", "target_names", "target_variant"
 _CPU: Final = "cpu-arm" if platform.machine().lower() in ("aarch64", "arm64") else "cpu-x86"
 _OLD_NAMES: Final[Mapping[str, str]] = {"cpu": _CPU}
 _TENSORRT: Final = ("desktop-tensorrt", "jetson-orin-agx", "jetson-thor")
-"""Of the recipes for one flavour the one that asks the builder for more; `jetson-orin-nano` is for its own device."""
+"""Recipes in order of choice; `jetson-orin-nano` only on its own device."""
 
 
 def target_names() -> tuple[str, ...]:
-    """Names of the shipped targets."""
+    """Return the names of the shipped targets."""
     return recipe_names("export")
 
 
 def choose_target(target: str, *, gpu: bool = True) -> str:
-    """The target that `target` means: itself, or for ``"auto"`` the fastest engine that is installed here.
+    """Resolve a target's name; ``"auto"`` is the fastest engine that is installed here.
 
-    Fastest first: TensorRT where a GPU and the TensorRT of one of the targets are here, TensorRT-RTX, ONNX Runtime on
-    CUDA, ONNX Runtime on the processor (INT8 is quicker there than in OpenVINO, or as quick, where it was measured),
-    OpenVINO. ``"cpu"`` is ONNX Runtime on this machine's processor.
+    In order of speed: TensorRT where a GPU and the TensorRT of a target are present, TensorRT-RTX, ONNX Runtime on
+    CUDA, ONNX Runtime on the processor (INT8 measured at least as fast as in OpenVINO), OpenVINO. ``"cpu"`` is ONNX
+    Runtime on this machine's processor.
 
     Args:
         target: a shipped target's name, the path of a recipe, ``"cpu"`` or ``"auto"``.
-        gpu: ``"auto"`` looks at the GPU too.
+        gpu: ``"auto"`` also considers the GPU.
 
     Raises:
         InputError: no such target; the nearest is named.
@@ -89,7 +89,7 @@ def _on_gpu(gpu: GpuReport, small: bool) -> Iterator[str]:
 
 
 def target_variant(bundle: Bundle, recipe: TargetRecipe, variant: str | None) -> str:
-    """The variant asked for, or the recipe's; for TensorRT the one that its precision needs.
+    """Return the given variant, or the recipe's; for TensorRT the one that its precision needs.
 
     Raises:
         BundleError: the bundle has no such variant.
@@ -101,7 +101,7 @@ def target_variant(bundle: Bundle, recipe: TargetRecipe, variant: str | None) ->
 
 
 def choose_precision(bundle: Bundle, recipe: TargetRecipe, variant: str) -> Precision:
-    """The recipe's, but a quantized variant is never taken for a float one, nor the other way round."""
+    """Return the recipe's precision, with INT8 exactly where the variant is quantized."""
     if recipe.precision == "variant":
         return "variant"
     if bundle.variant(variant).precision == "int8":

@@ -1,93 +1,83 @@
-"""A bundle to the files that one engine on one kind of machine runs; torch is not involved."""
+"""Export of a bundle to the files that one engine runs on one kind of machine; torch is not involved."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import OutputError
+from fer_edge.core.errors import FerEdgeError, OutputError
 from fer_edge.core.files import output_folder, sha256_file, write_json, writing
+from fer_edge.core.json import encode
 from fer_edge.core.types import Progress
-from fer_edge.export.backend import Part, Run, TargetJob, TargetWriter
-from fer_edge.export.graph_passes import (
-    Sample,
-    bundle_graphs,
-    compare_parts,
-    reference_samples,
-    running,
-)
-from fer_edge.export.job import target_job
+from fer_edge.export.backend import Backend
+from fer_edge.export.graph_passes import bundle_graphs
+from fer_edge.export.job import Part, PlannedFile, Run, TargetJob, target_job
 from fer_edge.export.parity.outputs import Parity, require_parity
-from fer_edge.export.preflight import require_preflight
+from fer_edge.export.parity.samples import Sample, compare_parts, reference_samples
+from fer_edge.export.preflight import Verdict, job_findings, require_accepted
 from fer_edge.export.recipe import Precision
 from fer_edge.runtime.providers import open_session
 
-__all__ = [
-    "WRITERS",
-    "TargetFile",
-    "TargetReport",
-    "check_job",
-    "export_target",
-    "job_samples",
-]
+__all__ = ["BACKENDS", "TargetFile", "TargetPlan", "TargetReport", "export_target", "plan_target"]
 
 TARGET_FILE: Final = "target.json"
-_TOLERANCE: Final = 1e-3
-_COARSE_TOLERANCE: Final = 0.02
-_STEP_TOLERANCE: Final = 0.1
-_ENGINE_TOLERANCE: Final[Mapping[Precision, float]] = {
-    "variant": _TOLERANCE,
+_GRAPH_TOLERANCES: Final = (1e-3, 0.02, 0.1)
+"""Largest difference of an output after a recipe's passes: as it is; where FP16 or the edge of an INT8 step decides;
+where FP16 moves a value over such an edge."""
+_FILE_TOLERANCES: Final[Mapping[Precision, float]] = {
+    "variant": 1e-3,
     "fp32": 0.01,  # TensorRT's products may be TF32
     "fp16": 0.05,
-    "int8": 0.25,  # a value on the edge of two INT8 steps may fall on either side
+    "int8": 0.25,  # a value on the edge of two INT8 steps is rounded either way
     "int8-fp16": 0.25,
 }
-"""Largest difference of an output between an engine and the bundle's graph."""
+"""Largest difference of an output between the written files and the bundle's graphs."""
 
 
-def _ort() -> TargetWriter:
-    from fer_edge.export.ort_backend import ORT
+def _ort(job: TargetJob) -> Backend:
+    from fer_edge.export.cpu_backends import OrtBackend
 
-    return ORT
-
-
-def _openvino() -> TargetWriter:
-    from fer_edge.export.ort_backend import OPENVINO
-
-    return OPENVINO
+    return OrtBackend(job)
 
 
-def _tensorrt() -> TargetWriter:
-    from fer_edge.export.tensorrt_backend import TENSORRT
+def _openvino(job: TargetJob) -> Backend:
+    from fer_edge.export.cpu_backends import OpenVinoBackend
 
-    return TENSORRT
-
-
-def _script() -> TargetWriter:
-    from fer_edge.export.trtexec_script import SCRIPT
-
-    return SCRIPT
+    return OpenVinoBackend(job)
 
 
-def _triton() -> TargetWriter:
-    from fer_edge.export.triton_repository import TRITON
+def _tensorrt(job: TargetJob) -> Backend:
+    from fer_edge.export.tensorrt_backend import TensorRtBackend
 
-    return TRITON
+    return TensorRtBackend(job)
 
 
-WRITERS: Final[Mapping[str, Callable[[], TargetWriter]]] = {
+def _script(job: TargetJob) -> Backend:
+    from fer_edge.export.trtexec_script import ScriptBackend
+
+    return ScriptBackend(job)
+
+
+def _triton(job: TargetJob) -> Backend:
+    from fer_edge.export.triton_repository import TritonBackend
+
+    return TritonBackend(job)
+
+
+BACKENDS: Final[Mapping[str, Callable[[TargetJob], Backend]]] = {
     "ort": _ort,
     "openvino": _openvino,
     "tensorrt": _tensorrt,
     "script": _script,
     "triton": _triton,
 }
-"""A recipe's kind -> what imports and gives its writer."""
+"""Backends by a recipe's kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,29 +88,23 @@ class TargetFile:
     sha256: str
     size_bytes: int
 
-    @classmethod
-    def of(cls, path: Path, folder: Path) -> TargetFile:
-        """The entry of a file that stands on disk."""
-        name = path.relative_to(folder).as_posix()
-        return cls(name=name, sha256=sha256_file(path), size_bytes=path.stat().st_size)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TargetReport:
-    """What was written for a target, from what, and how well it agrees; `TARGET_FILE` beside the files.
+    """The files written for a target, their source, and their agreement with it; stored as `TARGET_FILE`.
 
     Attributes:
         target: the target's name.
         bundle: the bundle's name.
         bundle_sha256: of its manifest.
-        variant: the variant that was taken.
-        precision: what the files compute in.
+        variant: the variant used.
+        precision: of the files' computation.
+        passes: the graph passes applied before writing.
         provider: the engine that runs the files, with its version.
-        machine: the processor's architecture the files were made on.
-        passes: what was done to the bundle's graphs before they were written.
+        machine: the processor architecture on which the files were made.
         files: what was written.
-        graphs: the graphs after those passes against the bundle's own; None where there were none.
-        parity: the written files against the bundle's own graphs; None where this machine cannot run them.
+        graphs: the graphs after the passes, compared with the bundle's own; None where there were no passes.
+        parity: the written files compared with the bundle's own graphs; None where this machine cannot run them.
         not_run: why `parity` is None.
     """
 
@@ -138,40 +122,136 @@ class TargetReport:
     not_run: str
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
+        return dict(encode(self))
+
+
+class TargetPlan:
+    """A job with every check that is possible before its files are written.
+
+    Attributes:
+        job: graphs, recipe and shapes.
+        files: the files that would be written.
+        preflight: findings in the graphs for the target's engine.
+        graphs: the graphs after the passes, compared with the bundle's own; None where there were none or it failed.
+        errors: why nothing would be written; empty where all checks pass.
+    """
+
+    def __init__(self, job: TargetJob) -> None:
+        self.job = job
+        self.backend = BACKENDS[job.recipe.kind](job)
+        self.files: tuple[PlannedFile, ...] = self.backend.planned()
+        self.preflight: Verdict = job_findings(job)
+        self.graphs: Parity | None = None
+        self.errors: list[FerEdgeError] = []
+        for check in (self._check_findings, self._check_graphs, self.backend.check):
+            try:
+                check()
+            except FerEdgeError as error:
+                self.errors.append(error)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """The messages of `errors`."""
+        return tuple(map(str, self.errors))
+
+    @property
+    def refused(self) -> bool:
+        """Whether the export would write nothing."""
+        return bool(self.errors)
+
+    @cached_property
+    def samples(self) -> Mapping[Part, tuple[Sample, ...]]:
+        """Drawn faces through the bundle's own graphs: in the target's engine where that runs here, else on the CPU."""
+        job = self.job
+        own = bundle_graphs(job.bundle, job.variant, clip="clip" in job.graphs)
+        provider = job.recipe.provider if job.recipe.kind in ("ort", "openvino") else "cpu"
+        return reference_samples(job.bundle, own, job.shapes, provider=provider)
+
+    def _check_findings(self) -> None:
+        require_accepted(self.job, self.preflight)
+
+    def _check_graphs(self) -> None:
+        job = self.job
+        if not job.passes:
+            return
+
+        @contextmanager
+        def opened(part: Part) -> Iterator[Run]:
+            with open_session(job.graphs[part], provider="cpu") as session:
+                yield session.run
+
+        parity = compare_parts(opened, self.samples)
+        tolerance = _GRAPH_TOLERANCES[job.float16 + job.quantized]
+        require_parity(parity, tolerance=tolerance, what=f"the graphs of {job.variant} after {', '.join(job.passes)}")
+        self.graphs = parity
+
+    def write(self, folder: Path, progress: Progress, *, tolerance: float | None = None) -> TargetReport:
+        """Write the files into an empty folder and compare them with the bundle's own graphs.
+
+        Raises:
+            FerEdgeError: the first of `errors`, or as `export_target`.
+        """
+        if self.errors:
+            raise self.errors[0]
+        job, backend = self.job, self.backend
+        engine = backend.write(folder, progress)
+        parity = backend.parity
+        if parity is None and not backend.not_run:
+            parity = compare_parts(lambda part: backend.open(folder, part), self.samples)
+            allowed = _FILE_TOLERANCES[job.precision] if tolerance is None else tolerance
+            require_parity(parity, tolerance=allowed, what=f"the target {job.name!r} against {job.variant}")
+        return TargetReport(
+            target=job.name,
+            bundle=job.bundle.manifest.name,
+            bundle_sha256=job.bundle.sha256,
+            variant=job.variant,
+            precision=job.computes_in,
+            passes=job.passes,
+            provider=engine,
+            machine=platform.machine(),
+            files=tuple(_described(folder)),
+            graphs=self.graphs,
+            parity=parity,
+            not_run=backend.not_run,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan by name."""
+        job = self.job
         return {
-            **asdict(self),
-            "files": [asdict(file) for file in self.files],
-            "graphs": None if self.graphs is None else self.graphs.to_json(),
-            "parity": None if self.parity is None else self.parity.to_json(),
+            "target": job.name,
+            "summary": job.recipe.summary,
+            "bundle": job.bundle.manifest.name,
+            "bundle_sha256": job.bundle.sha256,
+            "variant": job.variant,
+            "precision": job.computes_in,
+            "passes": list(job.passes),
+            "shapes": encode(job.shapes),
+            "compute_capabilities": list(job.recipe.compute_capabilities),
+            "files": [encode(file) for file in self.files],
+            "findings": [finding.to_json() for finding in self.preflight.findings],
+            "refusals": list(self.refusals),
+            "refused": self.refused,
         }
 
 
-def job_samples(job: TargetJob) -> dict[Part, tuple[Sample, ...]]:
-    """Generated faces through the bundle's own graphs: in the target's engine where that runs here, else on the CPU."""
-    own = bundle_graphs(job.bundle, job.variant, clip="clip" in job.graphs)
-    provider = job.recipe.provider if job.recipe.kind in ("ort", "openvino") else "cpu"
-    return reference_samples(job.bundle, own, job.shapes, provider=provider)
+def plan_target(
+    bundle: Bundle, *, target: str, variant: str | None = None, settings: Iterable[str] = (), clip: bool = False
+) -> TargetPlan:
+    """Prepare a target's graphs and run every check, without writing anything.
 
-
-def check_job(job: TargetJob, samples: Mapping[Part, tuple[Sample, ...]]) -> Parity | None:
-    """Hold the graphs against the bundle's own after the recipe's passes; None where there were none.
+    Args:
+        bundle: an open bundle.
+        target: a target's name, a recipe's path, or ``"auto"``.
+        variant: a variant's name; the recipe's choice by default.
+        settings: ``"key=value"`` changes to the recipe.
+        clip: with the fused graph of a clip.
 
     Raises:
-        GateError: they do not compute the same: within 1e-3, 0.02 where FP16 or the edge of an INT8 step may decide,
-            0.1 where FP16 may carry a value over such an edge.
-        MissingPackageError: onnxruntime is not installed.
+        InputError, BundleError, MissingPackageError: as `target_job`.
     """
-    if not job.passes:
-        return None
-
-    def opened(part: Part) -> AbstractContextManager[Run]:
-        return running(open_session(job.graphs[part], provider="cpu"))
-
-    parity = compare_parts(opened, samples)
-    tolerance = (_TOLERANCE, _COARSE_TOLERANCE, _STEP_TOLERANCE)[job.float16 + job.quantized]
-    require_parity(parity, tolerance=tolerance, what=f"the graphs of {job.variant} after {', '.join(job.passes)}")
-    return parity
+    return TargetPlan(target_job(bundle, target=target, variant=variant, settings=settings, clip=clip))
 
 
 def export_target(
@@ -195,54 +275,40 @@ def export_target(
         variant: a variant's name; the recipe's choice by default.
         settings: ``"key=value"`` changes to the recipe.
         clip: also write the fused graph from a whole clip to its logits (needs the package onnx).
-        tolerance: largest difference of any output, on generated faces, between the written files and the bundle's own
-            graphs; by the precision when left out.
-        overwrite: replace what stands in `out`, if that is a target's folder.
-        progress: told what is going on.
+        tolerance: largest difference of any output, on drawn faces, between the written files and the bundle's own
+            graphs; by default it depends on the precision.
+        overwrite: replace the target folder at `out`.
+        progress: called with (what, done, total).
 
     Raises:
         InputError: no such target.
         BundleError: no such variant, or a damaged bundle.
         SessionError: the engine refuses a graph.
         GateError: pre-flight finds that the engine would refuse a graph or compute something else, or the written files
-            do not compute what the bundle's graphs compute; nothing is left behind.
-        OutputError: the folder cannot be written, or holds something else than a target.
+            differ from the bundle's graphs; nothing is written.
+        OutputError: the folder cannot be written, or holds something other than a target.
     """
+    say = progress or (lambda _what, _done, _total: None)
     _expect_target_folder(out)
-    say = progress or (lambda _text, _done, _total: None)
     say("preparing graphs", 0, 1)
-    job = target_job(bundle, target=target, variant=variant, settings=settings, clip=clip)
-    require_preflight(job)
-    samples = job_samples(job) if job.passes else {}
-    prepared = check_job(job, samples)
+    plan = plan_target(bundle, target=target, variant=variant, settings=settings, clip=clip)
+    if plan.errors:
+        raise plan.errors[0]
     with output_folder(out, overwrite=overwrite) as folder:
-        written = WRITERS[job.recipe.kind]().write(job, folder, say)
-        parity = written.parity
-        if written.open is not None:
-            parity = compare_parts(written.open, samples or job_samples(job))
-            allowed = _ENGINE_TOLERANCE[job.precision] if tolerance is None else tolerance
-            require_parity(parity, tolerance=allowed, what=f"the target {job.name!r} against {job.variant}")
-        report = TargetReport(
-            target=job.name,
-            bundle=bundle.manifest.name,
-            bundle_sha256=bundle.sha256,
-            variant=job.variant,
-            precision=job.computes_in,
-            passes=job.passes,
-            provider=written.engine,
-            machine=platform.machine(),
-            files=tuple(TargetFile.of(path, folder) for path in written.files),
-            graphs=prepared,
-            parity=parity,
-            not_run=written.not_run,
-        )
+        report = plan.write(folder, say, tolerance=tolerance)
         write_json(folder / TARGET_FILE, report.to_json())
     return report
 
 
+def _described(folder: Path) -> Iterator[TargetFile]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        yield TargetFile(name=name, sha256=sha256_file(path), size_bytes=path.stat().st_size)
+
+
 def _expect_target_folder(out: Path) -> None:
-    """Refuse a folder in which `overwrite` would destroy something else: a bundle, say, or a collection of models."""
+    """Refuse a folder in which `overwrite` would destroy something else, such as a bundle."""
     with writing(out):
         other = out.is_dir() and any(out.iterdir()) and not (out / TARGET_FILE).exists()
     if other:
-        raise OutputError(f"{out} holds files and no {TARGET_FILE}, so it is no target's folder; choose another one")
+        raise OutputError(f"{out}: got files and no {TARGET_FILE}, expected a target's folder; choose another one")

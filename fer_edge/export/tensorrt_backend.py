@@ -1,4 +1,4 @@
-"""Engines for TensorRT and TensorRT-RTX: built, described by a sidecar, and run once where their GPU is at hand."""
+"""TensorRT and TensorRT-RTX engines: built, described by a sidecar, and run once where their GPU is present."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,20 +18,28 @@ from fer_edge.core.errors import FerEdgeError, InputError, MissingPackageError, 
 from fer_edge.core.files import default_cache_folder, sha256_bytes, write_atomic, writing
 from fer_edge.core.machine import GpuReport, MachineReport, machine_report
 from fer_edge.core.types import Progress
-from fer_edge.export.backend import Part, PlannedFile, Run, TargetJob, TargetWriter, WriterPlan, WrittenTarget
-from fer_edge.export.engine_writer import engine_name, gpu_slug, read_layers, write_engine, write_sidecar
-from fer_edge.export.job import target_job
+from fer_edge.export.backend import Backend
+from fer_edge.export.job import Part, PlannedFile, Run, TargetJob, target_job
 from fer_edge.export.recipe import TargetRecipe, load_target
 from fer_edge.export.selection import target_names
 from fer_edge.export.tensorrt_builder import BuildOptions, BuiltPlan, build_plan, check_options
 from fer_edge.runtime.device_session import DeviceSession, open_device
-from fer_edge.runtime.engine_files import EngineFile, EngineSidecar, EngineTensor, fitting_engines, sidecar_path
+from fer_edge.runtime.engine_files import (
+    EngineFile,
+    EngineSidecar,
+    EngineTensor,
+    engine_name,
+    fitting_engines,
+    gpu_slug,
+    write_engine,
+    write_sidecar,
+)
 from fer_edge.runtime.inference import choose_variant
 from fer_edge.runtime.providers import ENGINE_PROVIDERS
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
 from fer_edge.runtime.tensorrt_session import TensorRtEngine, open_engine
 
-__all__ = ["TENSORRT", "build_engines", "rebuild_engines"]
+__all__ = ["TensorRtBackend", "build_engines", "rebuild_engines"]
 
 _GRAPH_DTYPES: Final = {"frames": "uint8", "features": "float32", "length": "int64"}
 _TIMING_CACHE: Final = "timing.cache"
@@ -38,14 +47,14 @@ _TIMING_CACHE: Final = "timing.cache"
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """What engines are built for: by which TensorRT, and for which GPUs.
+    """The TensorRT that builds, and the GPUs that it builds for.
 
     Attributes:
         library: the TensorRT.
         machine: this machine.
-        gpu: the GPU here that the engines are for; None where they are built ahead of time.
-        compute_capabilities: of all the GPUs that they are for.
-        not_run: why this machine cannot run them; empty where it can.
+        gpu: this machine's GPU; None where engines are built ahead of time.
+        compute_capabilities: of the GPUs.
+        not_run: why this machine cannot run the engines; empty where it can.
     """
 
     library: TensorRtLibrary
@@ -56,16 +65,16 @@ class _Place:
 
     @property
     def slug(self) -> str:
-        """In file names."""
+        """The GPUs, for file names."""
         return gpu_slug(self.gpu.name if self.gpu else None, self.compute_capabilities)
 
 
 def _place(recipe: TargetRecipe) -> _Place:
-    """Look for TensorRT and for the GPU.
+    """Find TensorRT and the GPU.
 
     Raises:
         MissingPackageError: TensorRT is not installed.
-        SessionError: another TensorRT is installed than the recipe's graphs are made for, or there is no GPU.
+        SessionError: another TensorRT is installed than the recipe names, or there is no GPU.
     """
     row = recipe.tensorrt
     assert row is not None
@@ -120,59 +129,64 @@ def _options(job: TargetJob, part: Part, place: _Place, *, timing_cache: bytes =
     )
 
 
-def _plan(job: TargetJob) -> WriterPlan:
-    try:
-        place = _place(job.recipe)
-    except (MissingPackageError, SessionError) as error:
-        files = tuple(
-            PlannedFile(name=f"{_graph_sha256(job, part)}-*.engine", part=part, precision=job.precision)
-            for part in job.graphs
+class TensorRtBackend(Backend):
+    """TensorRT or TensorRT-RTX engines with sidecars and the timing cache, run once where their GPU is present."""
+
+    def __init__(self, job: TargetJob) -> None:
+        super().__init__(job)
+        self._engines: dict[Part, EngineFile] = {}
+
+    @cached_property
+    def _place(self) -> _Place:
+        place = _place(self.job.recipe)
+        self.not_run = place.not_run
+        return place
+
+    def planned(self) -> tuple[PlannedFile, ...]:
+        job = self.job
+        try:
+            place = self._place
+        except (MissingPackageError, SessionError):
+            names = {part: f"{_graph_sha256(job, part)}-*.engine" for part in job.graphs}
+            remark = ""
+        else:
+            names = {part: _engine_name(job, part, place) for part in job.graphs}
+            remark = ", ".join(f"SM{each}" for each in place.compute_capabilities)
+        return tuple(
+            PlannedFile(name=name, part=part, precision=job.precision, remark=remark) for part, name in names.items()
         )
-        return WriterPlan(files=files, refusals=(str(error),))
-    remark = ", ".join(f"SM{each}" for each in place.compute_capabilities)
-    files = tuple(
-        PlannedFile(name=_engine_name(job, part, place), part=part, precision=job.precision, remark=remark)
-        for part in job.graphs
-    )
-    faults = (fault for part in job.graphs for fault in check_options(place.library, _options(job, part, place)))
-    return WriterPlan(files=files, refusals=tuple(dict.fromkeys(faults)))
 
+    def check(self) -> None:
+        place = self._place
+        faults = (
+            fault for part in self.job.graphs for fault in check_options(place.library, _options(self.job, part, place))
+        )
+        if unique := tuple(dict.fromkeys(faults)):
+            raise InputError("; ".join(unique))
 
-def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
-    place = _place(job.recipe)
-    engines = {part: _build(job, part, place, folder, progress) for part in job.graphs}
-    paths = [path for engine in engines.values() for path in (engine.path, sidecar_path(engine.path))]
-    if (folder / _TIMING_CACHE).exists():
-        paths.append(folder / _TIMING_CACHE)
+    def write(self, folder: Path, progress: Progress) -> str:
+        place = self._place
+        self._engines = {part: _build(self.job, part, place, folder, progress) for part in self.job.graphs}
+        return place.library.title
 
     @contextlib.contextmanager
-    def opened(part: Part) -> Iterator[Run]:
-        with _session(place, engines[part]) as session:
+    def open(self, folder: Path, part: Part) -> Iterator[Run]:
+        with _session(self._place, self._engines[part]) as session:
             yield session.run
-
-    return WrittenTarget(
-        files=tuple(paths),
-        engine=place.library.title,
-        open=None if place.not_run else opened,
-        not_run=place.not_run,
-    )
-
-
-TENSORRT: Final = TargetWriter(plan=_plan, write=_write)
 
 
 def build_engines(job: TargetJob, folder: Path, *, progress: Progress) -> tuple[EngineFile, ...]:
-    """A job's engines in a folder that keeps others too: where one runs on this machine it stays, the rest is built.
+    """Build a job's missing engines in a shared folder.
 
-    An engine of other shapes or another precision stays as well: somebody chose them.
+    An engine that runs on this machine is kept, whatever its shapes or precision.
 
     Args:
-        job: as for the writer.
-        folder: of engines, made where it is missing.
-        progress: told what is being built.
+        job: the prepared graphs.
+        folder: of engines, created if missing.
+        progress: called with (what, done, total).
 
     Raises:
-        MissingPackageError, InputError, SessionError: as the writer.
+        MissingPackageError, InputError, SessionError: as `TensorRtBackend`.
         OutputError: the folder cannot be written.
     """
     place = _place(job.recipe)
@@ -182,19 +196,19 @@ def build_engines(job: TargetJob, folder: Path, *, progress: Progress) -> tuple[
 def rebuild_engines(
     bundle: Bundle, folder: Path, *, variant: str, provider: str, progress: Progress
 ) -> tuple[EngineFile, ...]:
-    """Build, for this machine's GPU, what is missing or stale in a folder of engines of one variant.
+    """Build, for this machine's GPU, the missing and stale engines of one variant.
 
-    The target is the one that is made for the installed TensorRT; of several the one that asks for the least memory.
+    Uses the target of the installed TensorRT; of several, the one with the smallest workspace.
 
     Args:
         bundle: an open bundle.
         folder: of engines.
         variant: a variant's name, or ``"auto"``.
         provider: ``"tensorrt"`` or ``"rtx"``.
-        progress: told what is being built.
+        progress: called with (what, done, total).
 
     Raises:
-        InputError: the provider runs no built engines, or no target is made for the installed TensorRT.
+        InputError: the provider runs no built engines, or no target fits the installed TensorRT.
         BundleError, MissingPackageError, SessionError, OutputError: as `build_engines`.
     """
     if provider not in ENGINE_PROVIDERS:
@@ -214,7 +228,7 @@ def rebuild_engines(
 
 
 def _kept(job: TargetJob, part: Part, place: _Place, folder: Path) -> EngineFile | None:
-    """The folder's engine for a part, None where none runs here; one that is damaged makes room for the next."""
+    """Return the folder's engine for a part, None where none runs here; a damaged one is removed."""
     if place.not_run:
         return None
     device = open_device()
@@ -230,7 +244,7 @@ def _kept(job: TargetJob, part: Part, place: _Place, folder: Path) -> EngineFile
         except SessionError:
             with writing(engine.path):
                 engine.path.unlink(missing_ok=True)
-                sidecar_path(engine.path).unlink(missing_ok=True)
+                engine.sidecar_path.unlink(missing_ok=True)
         else:
             return engine
     return None
@@ -245,14 +259,14 @@ def _build(job: TargetJob, part: Part, place: _Place, folder: Path, progress: Pr
     built = build_plan(place.library, job.graphs[part], options, progress=progress, name=part)
     if built.timing_cache is not None:
         write_atomic(folder / _TIMING_CACHE, built.timing_cache)
-        with contextlib.suppress(FerEdgeError):  # the next build takes longer, that is all
+        with contextlib.suppress(FerEdgeError):  # without it the next build only takes longer
             write_atomic(kept, built.timing_cache)
     engine = write_engine(folder, built.plan, _sidecar(job, part, place, options, built))
     return engine if place.not_run else _checked(place, engine)
 
 
 def _checked(place: _Place, engine: EngineFile) -> EngineFile:
-    """Deserialise it, run it, and note the result and the layers.
+    """Deserialise an engine, run it, and record the result and the layers.
 
     Raises:
         SessionError: it cannot be loaded or run, or computes NaN.
@@ -261,9 +275,9 @@ def _checked(place: _Place, engine: EngineFile) -> EngineFile:
         loaded = session.engine
         assert isinstance(loaded, TensorRtEngine)
         with session.device.current():
-            layers = read_layers(loaded.inspect())
+            layers = loaded.layers()
         feeds = {tensor.name: np.ones(tensor.opt, tensor.dtype) for tensor in engine.sidecar.inputs}
-        for _ in range(3):  # at once, captured, launched
+        for _ in range(3):  # direct, captured, launched
             outputs = session.run(feeds)
         for name, values in outputs.items():
             if not np.isfinite(values).all():
@@ -322,7 +336,7 @@ def _sidecar(job: TargetJob, part: Part, place: _Place, options: BuildOptions, b
 
 
 def _graph_dtype(place: _Place, name: str, kind: str) -> str:
-    """The graph's type of an input, which TensorRT before 10 narrows from int64 to int32 without a word."""
+    """Return the graph's type of an input; TensorRT before 10 silently narrows int64 to int32."""
     stated = _GRAPH_DTYPES.get(name)
     read = {"UINT8": "uint8", "FLOAT": "float32", "INT64": "int64", "INT32": "int32"}.get(kind)
     narrowed = stated == "int64" and read == "int32" and not place.library.flavour.int64
@@ -342,7 +356,7 @@ def _engine_name(job: TargetJob, part: Part, place: _Place) -> str:
 
 
 def _graph_sha256(job: TargetJob, part: Part) -> str:
-    """The bundle's graph that a part's engine stands for; the fused graph stands for itself."""
+    """Return the hash of a part's graph in the bundle; the fused graph has only its own."""
     if part == "clip":
         return sha256_bytes(job.graphs[part])
     variant = job.bundle.variant(job.variant)

@@ -1,7 +1,7 @@
 """One builder for TensorRT 8.5 to 11 and TensorRT-RTX: an ONNX graph to a serialized engine.
 
-What the versions do differently is asked of the library's row in `fer_edge.core.tensorrt_flavours`; nothing here looks
-at a version number.
+Differences between versions come from the library's row in `fer_edge.core.tensorrt_flavours`, never from a version
+number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_edge.core.errors import InputError, SessionError, require
 from fer_edge.core.types import Progress
-from fer_edge.export.backend import InputShapes
+from fer_edge.export.graph_passes import InputShapes
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary
 
 if TYPE_CHECKING:
@@ -25,22 +25,22 @@ __all__ = ["BuildOptions", "BuiltPlan", "build_plan", "check_options"]
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How an engine is built.
+    """Options of an engine build.
 
     Attributes:
         shapes: the optimisation profile, by input.
-        float16: compute in FP16 where a builder with precision flags may; strongly typed graphs say it themselves.
+        float16: allow FP16 in builders with precision flags; strongly typed graphs hold their own types.
         quantized: the graph holds Q/DQ pairs.
-        keep_float32: nodes that stay FP32 under a builder with precision flags.
-        workspace_bytes: memory for tactics; None for the builder's own choice.
-        compute_capabilities: GPUs to build ahead of time for; empty for the GPU at hand.
-        dla_core: the deep learning accelerator that takes what layers it can.
-        gpu_fallback: layers that it cannot take may run on the GPU.
+        keep_float32: nodes that stay FP32 in builders with precision flags.
+        workspace_bytes: memory for tactics; None for the builder's default.
+        compute_capabilities: GPUs to build ahead of time for; empty for the GPU of this machine.
+        dla_core: the deep learning accelerator to use.
+        gpu_fallback: layers that the DLA cannot run may run on the GPU.
         optimization_level: 0 to 5.
-        sparse_weights: kernels for 2:4 sparse weights may be taken, where the weights are.
+        sparse_weights: allow kernels for 2:4 sparse weights.
         version_compatible: the engine also loads in later versions.
-        hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for the GPU at hand.
-        timing_cache: what an earlier build found; the same cache gives the same choice of kernels.
+        hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for the GPU of this machine.
+        timing_cache: of an earlier build; the same cache gives the same choice of kernels.
     """
 
     shapes: Mapping[str, InputShapes]
@@ -63,11 +63,11 @@ class BuiltPlan:
     """A serialized engine.
 
     Attributes:
-        plan: its bytes, as TensorRT gave them.
-        timing_cache: what the builder found out; None where it times nothing.
-        warnings: what parser and builder warned of.
+        plan: its bytes, as returned by TensorRT.
+        timing_cache: the updated cache; None where the builder times nothing.
+        warnings: of parser and builder.
         outputs: names of the graph's outputs.
-        dtypes: the type of each input in the graph as TensorRT read it.
+        dtypes: the type of each input as TensorRT read it.
         seconds: the build's duration.
     """
 
@@ -80,23 +80,23 @@ class BuiltPlan:
 
 
 def check_options(library: TensorRtLibrary, options: BuildOptions) -> tuple[str, ...]:
-    """Why this TensorRT would refuse these options, a sentence each; empty where it would not."""
-    row, faults = library.flavour, []
+    """List the reasons why this TensorRT would refuse these options."""
+    row, title, faults = library.flavour, library.title, []
     if options.compute_capabilities and not row.just_in_time:
-        faults.append(f"{library.title} builds for the GPU at hand alone; leave compute_capabilities empty")
+        faults.append(f"{title} builds only for the GPU of this machine; leave compute_capabilities empty")
     for capability in options.compute_capabilities:
         if capability not in row.compute_capabilities:
             listed = ", ".join(f"SM{each}" for each in row.compute_capabilities)
-            faults.append(f"{library.title} does not build for SM{capability}; it builds for {listed}")
+            faults.append(f"{title} does not build for SM{capability}; it builds for {listed}")
         elif capability in row.fp16_only and not options.float16:
-            faults.append(f"{library.title} multiplies no FP32 matrices on SM{capability}; take an FP16 precision")
+            faults.append(f"{title} multiplies no FP32 matrices on SM{capability}; take an FP16 precision")
     if options.hardware_level and options.hardware_level not in row.hardware_levels:
         listed = ", ".join(row.hardware_levels) or "none"
-        faults.append(f"{library.title} has no hardware compatibility {options.hardware_level}; it has {listed}")
+        faults.append(f"{title} has no hardware compatibility {options.hardware_level}; it has {listed}")
     if options.version_compatible and not row.version_compatible:
-        faults.append(f"{library.title} builds no version-compatible engines; set version_compatible = false")
+        faults.append(f"{title} builds no version-compatible engines; set version_compatible = false")
     if options.dla_core is not None and not row.dla:
-        faults.append(f"{library.title} knows no deep learning accelerator; leave dla_core out")
+        faults.append(f"{title} supports no deep learning accelerator; leave dla_core out")
     return tuple(faults)
 
 
@@ -111,11 +111,11 @@ def build_plan(
     """Parse a graph and build its engine.
 
     Args:
-        library: the TensorRT that builds.
-        graph: ONNX bytes, ready for this library (casts, signs, forms).
-        options: how.
-        progress: told the builder's phases; a Ctrl-C while it runs ends the build.
-        name: what to call the graph in messages.
+        library: the TensorRT to build with.
+        graph: ONNX bytes, prepared for this library.
+        options: of the build.
+        progress: called with the builder's phases; a Ctrl-C in it ends the build.
+        name: the graph's name in messages.
 
     Raises:
         InputError: the options do not fit the library or the graph's inputs.
@@ -134,10 +134,9 @@ def build_plan(
             raise SessionError(f"{library.title} cannot read {name}: {_parser_errors(library, parser, graph)}")
         inputs = [network.get_input(index) for index in range(network.num_inputs)]
         config: tensorrt.IBuilderConfig = builder.create_builder_config()
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector tells kinds and formats
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the inspector's kinds and formats
         config.add_optimization_profile(_profile(builder, inputs, options, name))
-        for apply in (_set_limits, _set_precision, _set_reach, _set_accelerator):
-            apply(library, config, network, options)
+        _configure(library, config, network, options)
         cache = _timing_cache(config, options) if library.flavour.timing_cache else None
         if monitor is not None:
             config.progress_monitor = monitor
@@ -166,7 +165,7 @@ def _creation_flags(library: TensorRtLibrary) -> int:
 
 
 def _parser_errors(library: TensorRtLibrary, parser: tensorrt.OnnxParser, graph: bytes) -> str:
-    """Every error with its node: by name where the parser tells it, by looking the number up where it does not."""
+    """Join the parser's errors, each with its node's name or, where the parser gives none, its number looked up."""
     names: Callable[[int], str] = _node_namer(graph)
     said = []
     for index in range(parser.num_errors):
@@ -177,14 +176,14 @@ def _parser_errors(library: TensorRtLibrary, parser: tensorrt.OnnxParser, graph:
         else:
             node = names(number)
         said.append(f"{node}: {' '.join(error.desc().split())}")
-    return "; ".join(dict.fromkeys(said)) or "it does not say why"
+    return "; ".join(dict.fromkeys(said)) or "without a reason"
 
 
 def _node_namer(graph: bytes) -> Callable[[int], str]:
     try:
         onnx = require("onnx", needed_by="naming the node", extra="calibrate")
-        nodes = onnx.load_from_string(graph).graph.node  # unchecked: it was just refused
-    except Exception:  # the graph is broken or onnx is missing: the number must do
+        nodes = onnx.load_from_string(graph).graph.node
+    except Exception:  # a broken graph, or no onnx: use the number
         return lambda number: f"node {number}" if number >= 0 else "the graph"
     return lambda number: (
         f"node {nodes[number].name!r} ({nodes[number].op_type})" if 0 <= number < len(nodes) else "the graph"
@@ -201,46 +200,15 @@ def _profile(builder: tensorrt.Builder, inputs: list[tensorrt.ITensor], options:
     return profile
 
 
-def _set_limits(
-    library: TensorRtLibrary, config: tensorrt.IBuilderConfig, _network: Any, options: BuildOptions
-) -> None:
-    trt = library.module
+def _configure(library: TensorRtLibrary, config: Any, network: Any, options: BuildOptions) -> None:
+    """Set everything except precision and profile."""
+    trt, row = library.module, library.flavour
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if library.flavour.optimization_level:
+    if row.optimization_level:
         config.builder_optimization_level = options.optimization_level
     if options.sparse_weights:
-        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # which every flavour has
-
-
-def _set_precision(
-    library: TensorRtLibrary,
-    config: tensorrt.IBuilderConfig,
-    network: tensorrt.INetworkDefinition,
-    options: BuildOptions,
-) -> None:
-    """For builders that choose precisions themselves; a strongly typed graph has said all there is to say."""
-    row, trt = library.flavour, library.module
-    if not row.precision_flags or row.strong_typing:
-        return
-    if options.float16:
-        config.set_flag(trt.BuilderFlag.FP16)
-    if options.quantized:
-        config.set_flag(trt.BuilderFlag.INT8)
-    kept = set(options.keep_float32) if options.float16 else set()
-    if kept:
-        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-        for index in range(network.num_layers):
-            layer = network.get_layer(index)
-            if layer.name in kept:
-                layer.precision = trt.float32
-                for output in range(layer.num_outputs):
-                    layer.set_output_type(output, trt.float32)
-
-
-def _set_reach(library: TensorRtLibrary, config: Any, _network: Any, options: BuildOptions) -> None:
-    """The GPUs and versions that the engine is for."""
-    trt = library.module
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if options.compute_capabilities:
         config.num_compute_capabilities = len(options.compute_capabilities)
         for index, capability in enumerate(options.compute_capabilities):
@@ -250,24 +218,38 @@ def _set_reach(library: TensorRtLibrary, config: Any, _network: Any, options: Bu
         config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, options.hardware_level)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.dla_core is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = options.dla_core
+        if options.gpu_fallback:
+            config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    if row.precision_flags and not row.strong_typing:
+        _set_precision(trt, config, network, options)
 
 
-def _set_accelerator(
-    library: TensorRtLibrary, config: tensorrt.IBuilderConfig, _network: Any, options: BuildOptions
-) -> None:
-    if options.dla_core is None:
+def _set_precision(trt: Any, config: Any, network: tensorrt.INetworkDefinition, options: BuildOptions) -> None:
+    """Set the flags of a builder that chooses precisions itself; strongly typed graphs hold their own."""
+    if options.quantized:
+        config.set_flag(trt.BuilderFlag.INT8)
+    if not options.float16:
         return
-    trt = library.module
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = options.dla_core
-    if options.gpu_fallback:
-        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    config.set_flag(trt.BuilderFlag.FP16)
+    kept = set(options.keep_float32)
+    if not kept:
+        return
+    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.name in kept:
+            layer.precision = trt.float32
+            for output in range(layer.num_outputs):
+                layer.set_output_type(output, trt.float32)
 
 
 def _timing_cache(config: Any, options: BuildOptions) -> tensorrt.ITimingCache:
     cache: tensorrt.ITimingCache = config.create_timing_cache(options.timing_cache)
     if not config.set_timing_cache(cache, False):
-        # Of another GPU or version: a fresh one, never one that is known not to fit.
+        # It belongs to another GPU or version: start with an empty one.
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
@@ -275,14 +257,14 @@ def _timing_cache(config: Any, options: BuildOptions) -> tensorrt.ITimingCache:
 
 @dataclass
 class _Phases:
-    """The phases under way, outermost first, with the steps done and in all."""
+    """The running phases, outermost first, each with steps done and total."""
 
     steps: dict[str, list[int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _monitor(library: TensorRtLibrary, progress: Progress | None, name: str) -> Any:
-    """An `IProgressMonitor`: its calls come from the builder's threads, and nothing may be raised through them."""
+    """Build an `IProgressMonitor`; the builder's threads call it, and no exception may pass through them."""
     phases = _Phases()
     base: Any = library.module.IProgressMonitor
 
@@ -294,21 +276,21 @@ def _monitor(library: TensorRtLibrary, progress: Progress | None, name: str) -> 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             with phases.lock:
                 phases.steps[phase_name] = [0, num_steps]
-            self._tell()
+            self._report()
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             with phases.lock:
                 if phase_name in phases.steps:
                     phases.steps[phase_name][0] = step + 1
-            self._tell()
+            self._report()
             return not self.interrupted
 
         def phase_finish(self, phase_name: str) -> None:
             with phases.lock:
                 phases.steps.pop(phase_name, None)
-            self._tell()
+            self._report()
 
-        def _tell(self) -> None:
+        def _report(self) -> None:
             try:
                 with phases.lock:
                     if progress is None or not phases.steps:

@@ -1,9 +1,7 @@
-"""Triton's `config.pbtxt` for the models of a repository, as text; Triton's own packages are not needed."""
+"""Triton's `config.pbtxt` of a repository's models, in protobuf's text format."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -13,22 +11,22 @@ from fer_edge.core.manifest import Manifest
 __all__ = ["TritonOptions", "encoder_config", "recognizer_config", "step_config"]
 
 LABELS_FILE: Final = "labels.txt"
-_IDLE_US: Final = 1_000_000  # a stream starts over after a pause of a second, as `StreamOptions.max_gap_s` has it
+_IDLE_US: Final = 1_000_000  # a stream restarts after a pause of 1 s, as with `StreamOptions.max_gap_s`
 
 
 @dataclass(frozen=True, kw_only=True)
 class TritonOptions:
-    """How a Triton server runs the models.
+    """Settings of a Triton server for the models.
 
     Attributes:
-        backend: ``"onnxruntime"`` runs the graphs as they are; ``"tensorrt"`` runs plans, which a script made for that
-            builds from them with the server's own TensorRT.
-        device: where the instances live; TensorRT has only ``"gpu"``.
-        max_batch: frames, and steps of different streams, that one run takes.
-        max_delay_us: how long a request may wait for others to share its run, in microseconds.
-        streams: streams that an instance keeps state for at once; further ones wait.
-        instances: instances of each model, on each GPU or on the CPU.
-        threads: threads of one run on the CPU.
+        backend: ``"onnxruntime"`` runs the graphs; ``"tensorrt"`` runs plans that a script builds from them on the
+            server.
+        device: of the instances; TensorRT has only ``"gpu"``.
+        max_batch: frames, or steps of different streams, per run.
+        max_delay_us: longest wait of a request for others to share its run, in microseconds.
+        streams: streams with state per instance; further streams wait.
+        instances: of each model, on each GPU or on the CPU.
+        threads: of one run on the CPU.
 
     Raises:
         InputError: a value out of range, or TensorRT on the CPU.
@@ -49,189 +47,108 @@ class TritonOptions:
         expect(1 <= self.instances <= 64, "instances", self.instances, "1 to 64")
         expect(1 <= self.threads <= 256, "threads", self.threads, "1 to 256")
         fits = self.backend != "tensorrt" or self.device == "gpu"
-        expect(fits, "device", self.device, "'gpu': TensorRT runs nowhere else")
-
-
-@dataclass(frozen=True)
-class _Word:
-    """An enumerator, which text format writes without quotes."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class _Message:
-    """Fields in order; a list stands for a repeated field."""
-
-    fields: tuple[tuple[str, _Value], ...]
-
-
-_Scalar = str | int | bool | _Word
-_Value = _Scalar | _Message | Sequence[int] | Sequence[_Message]
-
-
-def _message(**fields: _Value) -> _Message:
-    return _Message(tuple(fields.items()))
+        expect(fits, "device", self.device, "'gpu', the only device of TensorRT")
 
 
 def encoder_config(name: str, manifest: Manifest, *, tokens: int, options: TritonOptions) -> str:
-    """The frame encoder: stateless, requests of any streams batched as they come."""
+    """Write the frame encoder's configuration: stateless, requests of all streams in one batch."""
     size, width = manifest.preprocess.size, manifest.sequence.feature_size
-    warm_up = _message(data_type=_Word("TYPE_UINT8"), dims=[size, size], random_data=True)
-    return _text(
-        [
-            *_head(name, options),
-            ("input", [_tensor("frames", "TYPE_UINT8", size, size)]),
-            ("output", [_tensor("features", "TYPE_FP32", width), _tensor("attention", "TYPE_FP32", tokens)]),
-            ("dynamic_batching", _message(max_queue_delay_microseconds=options.max_delay_us)),
-            *_instances(options),
-            # The first run on a GPU loads kernels; no camera should wait for that.
-            (
-                "model_warmup",
-                [
-                    _message(name=f"{size}x{size}, batch {batch}", batch_size=batch, inputs=[_entry("frames", warm_up)])
-                    for batch in sorted({1, options.max_batch})
-                ],
-            ),
-        ]
-    )
+    # The first run on a GPU loads kernels; no camera should wait for that.
+    warm_up = "".join(_WARM_UP.format(size=size, batch=batch) for batch in sorted({1, options.max_batch}))
+    return f"""{_model(name, options)}\
+input {{ name: "frames" data_type: TYPE_UINT8 dims: [{size}, {size}] }}
+output {{ name: "features" data_type: TYPE_FP32 dims: [{width}] }}
+output {{ name: "attention" data_type: TYPE_FP32 dims: [{tokens}] }}
+dynamic_batching {{ max_queue_delay_microseconds: {options.max_delay_us} }}
+{_instances(options)}{warm_up}"""
 
 
 def step_config(name: str, manifest: Manifest, *, options: TritonOptions) -> str:
-    """The step: Triton keeps each stream's window and its length, and starts them at zero."""
+    """Write the step's configuration: Triton keeps each stream's window and length, which start at zero."""
     window, width = manifest.sequence.window, manifest.sequence.feature_size
-    batching = _message(
-        max_sequence_idle_microseconds=_IDLE_US,
-        oldest=_message(max_candidate_sequences=options.streams, max_queue_delay_microseconds=options.max_delay_us),
-        control_input=[_control("start", "CONTROL_SEQUENCE_START"), _control("ready", "CONTROL_SEQUENCE_READY")],
-        state=[
-            _state("length", "next_length", "TYPE_INT32", 1),
-            _state("window", "next_window", "TYPE_FP32", window, width),
-        ],
-    )
-    probabilities = _message(
-        name="probabilities",
-        data_type=_Word("TYPE_FP32"),
-        dims=[len(manifest.labels)],
-        label_filename=LABELS_FILE,
-    )
-    return _text(
-        [
-            *_head(name, options),
-            ("input", [_tensor("feature", "TYPE_FP32", width)]),
-            # The length is a state that a client may also ask for: below `window` the estimate rests on fewer frames.
-            ("output", [probabilities, _tensor("next_length", "TYPE_INT32", 1)]),
-            ("sequence_batching", batching),
-            *_instances(options),
-        ]
-    )
+    return f"""{_model(name, options)}\
+input {{ name: "feature" data_type: TYPE_FP32 dims: [{width}] }}
+{_outputs(manifest)}\
+sequence_batching {{
+  max_sequence_idle_microseconds: {_IDLE_US}
+  oldest {{
+    max_candidate_sequences: {options.streams}
+    max_queue_delay_microseconds: {options.max_delay_us}
+  }}
+  control_input {{ name: "start" control {{ kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] }} }}
+  control_input {{ name: "ready" control {{ kind: CONTROL_SEQUENCE_READY int32_false_true: [0, 1] }} }}
+{_state("length", "TYPE_INT32", "1")}{_state("window", "TYPE_FP32", f"{window}, {width}")}}}
+{_instances(options)}"""
 
 
 def recognizer_config(name: str, manifest: Manifest, *, encoder: str, step: str, options: TritonOptions) -> str:
-    """Encoder and step in one request: a frame in, probabilities out, the features never leave the server."""
+    """Write the ensemble's configuration: a frame in, probabilities out; the features stay in the server."""
     size = manifest.preprocess.size
-    return _text(
-        [
-            ("name", name),
-            ("platform", "ensemble"),
-            ("max_batch_size", options.max_batch),
-            ("input", [_tensor("frames", "TYPE_UINT8", size, size)]),
-            (
-                "output",
-                [
-                    _message(
-                        name="probabilities",
-                        data_type=_Word("TYPE_FP32"),
-                        dims=[len(manifest.labels)],
-                        label_filename=LABELS_FILE,
-                    ),
-                    _tensor("next_length", "TYPE_INT32", 1),
-                ],
-            ),
-            (
-                "ensemble_scheduling",
-                _message(
-                    step=[
-                        _stage(encoder, inputs={"frames": "frames"}, outputs={"features": "features"}),
-                        _stage(
-                            step,
-                            inputs={"feature": "features"},
-                            outputs={"probabilities": "probabilities", "next_length": "next_length"},
-                        ),
-                    ]
-                ),
-            ),
-        ]
-    )
+    return f"""name: "{name}"
+platform: "ensemble"
+max_batch_size: {options.max_batch}
+input {{ name: "frames" data_type: TYPE_UINT8 dims: [{size}, {size}] }}
+{_outputs(manifest)}\
+ensemble_scheduling {{
+  step {{
+    model_name: "{encoder}"
+    model_version: -1
+    input_map {{ key: "frames" value: "frames" }}
+    output_map {{ key: "features" value: "features" }}
+  }}
+  step {{
+    model_name: "{step}"
+    model_version: -1
+    input_map {{ key: "feature" value: "features" }}
+    output_map {{ key: "probabilities" value: "probabilities" }}
+    output_map {{ key: "next_length" value: "next_length" }}
+  }}
+}}
+"""
 
 
-def _head(name: str, options: TritonOptions) -> list[tuple[str, _Value]]:
-    runs: dict[str, list[tuple[str, _Value]]] = {
-        "onnxruntime": [("backend", "onnxruntime"), ("platform", "onnxruntime_onnx")],
-        "tensorrt": [("backend", "tensorrt"), ("platform", "tensorrt_plan")],
-    }
-    return [("name", name), *runs[options.backend], ("max_batch_size", options.max_batch)]
+_WARM_UP: Final = """\
+model_warmup {{
+  name: "{size}x{size}, batch {batch}"
+  batch_size: {batch}
+  inputs {{ key: "frames" value {{ data_type: TYPE_UINT8 dims: [{size}, {size}] random_data: true }} }}
+}}
+"""
 
 
-def _instances(options: TritonOptions) -> list[tuple[str, _Value]]:
-    kind = _Word("KIND_GPU" if options.device == "gpu" else "KIND_CPU")
-    fields: list[tuple[str, _Value]] = [("instance_group", [_message(kind=kind, count=options.instances)])]
-    if options.device == "cpu":
-        threads = _message(string_value=str(options.threads))
-        fields.append(("parameters", [_entry("intra_op_thread_count", threads)]))
-    return fields
+def _model(name: str, options: TritonOptions) -> str:
+    platform = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}[options.backend]
+    return f"""\
+name: "{name}"
+backend: "{options.backend}"
+platform: "{platform}"
+max_batch_size: {options.max_batch}
+"""
 
 
-def _tensor(name: str, data_type: str, *dims: int) -> _Message:
-    return _message(name=name, data_type=_Word(data_type), dims=list(dims))
+def _outputs(manifest: Manifest) -> str:
+    """The step's outputs. A client may ask for the length: below `window` the estimate uses fewer frames."""
+    classes = len(manifest.labels)
+    return f"""\
+output {{ name: "probabilities" data_type: TYPE_FP32 dims: [{classes}] label_filename: "{LABELS_FILE}" }}
+output {{ name: "next_length" data_type: TYPE_INT32 dims: [1] }}
+"""
 
 
-def _entry(key: str, value: _Message) -> _Message:
-    return _message(key=key, value=value)
+def _state(name: str, data_type: str, dims: str) -> str:
+    return f"""\
+  state {{
+    input_name: "{name}"
+    output_name: "next_{name}"
+    data_type: {data_type}
+    dims: [{dims}]
+    initial_state {{ name: "no {name}" data_type: {data_type} dims: [{dims}] zero_data: true }}
+  }}
+"""
 
 
-def _control(name: str, kind: str) -> _Message:
-    return _message(name=name, control=[_message(kind=_Word(kind), int32_false_true=[0, 1])])
-
-
-def _state(input_name: str, output_name: str, data_type: str, *dims: int) -> _Message:
-    initial = _message(data_type=_Word(data_type), dims=list(dims), zero_data=True, name=f"no {input_name}")
-    return _message(
-        input_name=input_name,
-        output_name=output_name,
-        data_type=_Word(data_type),
-        dims=list(dims),
-        initial_state=[initial],
-    )
-
-
-def _stage(model: str, *, inputs: dict[str, str], outputs: dict[str, str]) -> _Message:
-    return _message(
-        model_name=model,
-        model_version=-1,
-        input_map=[_message(key=key, value=value) for key, value in inputs.items()],
-        output_map=[_message(key=key, value=value) for key, value in outputs.items()],
-    )
-
-
-def _text(fields: Sequence[tuple[str, _Value]], *, indent: str = "") -> str:
-    """Protobuf's text format: a field a line, a message in braces, a repeated message once for each."""
-    lines = []
-    for name, value in fields:
-        if isinstance(value, _Message):
-            lines.append(f"{indent}{name} {{\n{_text(value.fields, indent=indent + '  ')}{indent}}}\n")
-        elif isinstance(value, str | int | _Word):
-            lines.append(f"{indent}{name}: {_scalar(value)}\n")
-        elif all(isinstance(each, int) for each in value):
-            lines.append(f"{indent}{name}: [{', '.join(map(str, value))}]\n")
-        else:
-            lines.extend(_text([(name, each)], indent=indent) for each in value)
-    return "".join(lines)
-
-
-def _scalar(value: _Scalar) -> str:
-    if isinstance(value, _Word):
-        return value.name
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value)
+def _instances(options: TritonOptions) -> str:
+    group = f"instance_group {{ kind: KIND_{options.device.upper()} count: {options.instances} }}\n"
+    if options.device == "gpu":
+        return group
+    return f'{group}parameters {{ key: "intra_op_thread_count" value {{ string_value: "{options.threads}" }} }}\n'

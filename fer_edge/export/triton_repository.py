@@ -4,8 +4,8 @@
     models/<bundle>_step         feature -> probabilities; Triton keeps each stream's window between requests
     models/<bundle>_recognizer   an ensemble of the two: frame -> probabilities
 
-The client sends one prepared face a request, at the bundle's frame rate, with its stream's correlation id and a start
-flag on the first. Nothing else of the sequence is the client's affair.
+The client sends one prepared face per request, at the bundle's frame rate, with its stream's correlation id and a start
+flag on the first. The server handles the rest of the sequence.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from fer_edge.core.errors import SessionError, require
 from fer_edge.core.files import write_atomic
 from fer_edge.core.manifest import Manifest
 from fer_edge.core.metrics import softmax
-from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Array, Float32, Progress
-from fer_edge.data.faces.stills import synthetic_stills
-from fer_edge.export.backend import PlannedFile, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.export.backend import Backend
+from fer_edge.export.job import Part, PlannedFile, TargetJob
+from fer_edge.export.parity.frames import drawn_frames
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
 from fer_edge.export.triton_config import LABELS_FILE, TritonOptions, encoder_config, recognizer_config, step_config
 from fer_edge.runtime.feature_window import FeatureWindow
@@ -34,88 +34,85 @@ from fer_edge.runtime.session import Session
 if TYPE_CHECKING:
     from fer_edge.graph.graph import Graph
 
-__all__ = ["TRITON", "compare_step"]
+__all__ = ["TritonBackend", "compare_step"]
 
 _TOLERANCE: Final = 1e-4
 """Largest difference of a probability between the step and the runtime."""
 
 _FEWEST_STEPS: Final = 40
 _FACES: Final = 14  # different ones, in any order: two of each expression
-_FOREIGN: Final = 1e6  # what no feature comes near
+_FOREIGN: Final = 1e6  # far from every feature
 _SCRIPT: Final = "build-plans.sh"
 _MODELS: Final = ("encoder", "step", "recognizer")
 
 
-def _plan(job: TargetJob) -> WriterPlan:
-    options, name = job.recipe.triton, job.bundle.manifest.name
-    precision = job.bundle.variant(job.variant).precision
-    plans = options.backend == "tensorrt"
-    remark = f"{_SCRIPT} makes the server's plan of it" if plans else ""
-    files = [
-        PlannedFile(name=_graph_place(name, "encoder", options), part="encoder", precision=precision, remark=remark),
-        PlannedFile(name=_graph_place(name, "step", options), part="head", precision=precision, remark=remark),
-        *(PlannedFile(name=f"models/{name}_{model}/config.pbtxt") for model in _MODELS),
-        *(PlannedFile(name=f"models/{name}_{model}/{LABELS_FILE}") for model in _MODELS[1:]),
-        PlannedFile(name=f"models/{name}_recognizer/1/.keep"),
-        *([PlannedFile(name=_SCRIPT)] if plans else []),
-    ]
-    return WriterPlan(files=tuple(files), refusals=_refusals(job))
+class TritonBackend(Backend):
+    """A model repository, whose step is compared with the runtime, stream by stream."""
+
+    def planned(self) -> tuple[PlannedFile, ...]:
+        job, options, name = self.job, self.job.recipe.triton, self.job.bundle.manifest.name
+        precision = job.bundle.variant(job.variant).precision
+        plans = options.backend == "tensorrt"
+        remark = f"{_SCRIPT} builds the server's plan from it" if plans else ""
+        graphs: dict[str, Part] = {"encoder": "encoder", "step": "head"}
+        return (
+            *(
+                PlannedFile(name=_graph_place(name, model, options), part=part, precision=precision, remark=remark)
+                for model, part in graphs.items()
+            ),
+            *(PlannedFile(name=f"models/{name}_{model}/config.pbtxt") for model in _MODELS),
+            *(PlannedFile(name=f"models/{name}_{model}/{LABELS_FILE}") for model in _MODELS[1:]),
+            PlannedFile(name=f"models/{name}_recognizer/1/.keep"),
+            *([PlannedFile(name=_SCRIPT)] if plans else []),
+        )
+
+    def check(self) -> None:
+        job = self.job
+        if "clip" in job.graphs:
+            raise SessionError(f"the target {job.name!r}: a server does not use the clip graph; leave out --clip")
+        require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
+        if job.recipe.triton.backend != "tensorrt":
+            return
+        from fer_edge.graph.graph import Graph
+        from fer_edge.graph.qdq import unsigned_nodes
+
+        unsigned = [part for part, graph in job.graphs.items() if unsigned_nodes(Graph.read(graph, name=part))]
+        if unsigned:
+            raise SessionError(
+                f"the target {job.name!r}: variant {job.variant!r} quantizes to uint8 in its {' and '.join(unsigned)}, "
+                "TensorRT takes signed INT8 only: pass --variant int8-trt, or fp32"
+            )
+
+    def write(self, folder: Path, progress: Progress) -> str:
+        from fer_edge.graph.graph import Graph
+        from fer_edge.graph.streaming_step import step_graph
+
+        job, manifest, options = self.job, self.job.bundle.manifest, self.job.recipe.triton
+        progress("building the step", 0, 2)
+        encoder = Graph.read(job.graphs["encoder"], name="the encoder")
+        step = step_graph(
+            Graph.read(job.graphs["head"], name="the head"),
+            window=manifest.sequence.window,
+            temperature=job.bundle.variant(job.variant).temperature,
+        )
+        files = _repository(manifest, options, encoder)
+        graphs = {"encoder": job.graphs["encoder"], "step": step.write(name="the step")}
+        for model, graph in graphs.items():
+            files[_graph_place(manifest.name, model, options)] = graph
+        progress("comparing the step with the runtime", 1, 2)
+        self.parity, engine = _parity(job, graphs)
+        require_parity(self.parity, tolerance=_TOLERANCE, what=f"the step of {manifest.name!r} against the runtime")
+        for name, data in files.items():
+            write_atomic(folder / name, data)
+        if _SCRIPT in files:
+            (folder / _SCRIPT).chmod(0o755)
+        return engine
 
 
-def _refusals(job: TargetJob) -> tuple[str, ...]:
-    """Why there would be no repository, or none that a server runs."""
-    if "clip" in job.graphs:
-        return ("a server has no use for the fused clip graph: its clients send frames; leave out --clip",)
-    if job.recipe.triton.backend != "tensorrt":
-        return ()
-    require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
-    from fer_edge.graph.graph import Graph
-    from fer_edge.graph.qdq import unsigned_nodes
-
-    unsigned = [part for part, graph in job.graphs.items() if unsigned_nodes(Graph.read(graph, name=part))]
-    if not unsigned:
-        return ()
-    return (
-        f"variant {job.variant!r} quantizes to uint8 in its {' and '.join(unsigned)}, TensorRT takes signed INT8 only: "
-        "pass --variant int8-trt, or fp32",
-    )
-
-
-def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
-    """Write the repository; the step is compared with the runtime, stream by stream, before anything is left."""
-    if refusals := _refusals(job):
-        raise SessionError(f"the target {job.name!r}: {refusals[0]}")
-    require("onnx", needed_by=f"the target {job.name!r}", extra="calibrate")
-    from fer_edge.graph.graph import Graph
-    from fer_edge.graph.streaming_step import step_graph
-
-    manifest, options = job.bundle.manifest, job.recipe.triton
-    variant = job.bundle.variant(job.variant)
-    progress("making the step", 0, 2)
-    encoder = Graph.read(job.graphs["encoder"], name="the encoder")
-    step = step_graph(
-        Graph.read(job.graphs["head"], name="the head"),
-        window=manifest.sequence.window,
-        temperature=variant.temperature,
-    )
-    files = _repository(manifest, options, {"encoder": encoder, "step": step})
-    graphs = {"encoder": job.graphs["encoder"], "step": step.write(name="the step")}
-    for model, graph in graphs.items():
-        files[_graph_place(manifest.name, model, options)] = graph
-    progress("comparing the step with the runtime", 1, 2)
-    parity, engine = _parity(job, graphs)
-    require_parity(parity, tolerance=_TOLERANCE, what=f"the step of {manifest.name!r} against the runtime's own window")
-    for name, data in files.items():
-        write_atomic(folder / name, data)
-    if _SCRIPT in files:
-        (folder / _SCRIPT).chmod(0o755)
-    return WrittenTarget(files=tuple(folder / name for name in files), engine=engine, parity=parity)
-
-
-def _repository(manifest: Manifest, options: TritonOptions, models: Mapping[str, Graph]) -> dict[str, bytes]:
-    """Everything but the graphs, by its place in the folder."""
+def _repository(manifest: Manifest, options: TritonOptions, encoder: Graph) -> dict[str, bytes]:
+    """Write every file except the graphs, by place in the folder."""
     names = {model: f"{manifest.name}_{model}" for model in _MODELS}
-    regions = models["encoder"].outputs["attention"].shape[-1]
+    regions = encoder.outputs["attention"].shape[-1]
     tokens = regions if isinstance(regions, int) else -1
     configs = {
         "encoder": encoder_config(names["encoder"], manifest, tokens=tokens, options=options),
@@ -128,7 +125,7 @@ def _repository(manifest: Manifest, options: TritonOptions, models: Mapping[str,
     labels = "".join(f"{label}\n" for label in manifest.labels).encode()
     for model in ("step", "recognizer"):
         files[f"models/{names[model]}/{LABELS_FILE}"] = labels
-    # An ensemble has no file of its own, and object stores and version control lose a folder that is empty.
+    # An ensemble has no file of its own, and object stores and version control drop an empty folder.
     files[f"models/{names['recognizer']}/1/.keep"] = b""
     if options.backend == "tensorrt":
         files[_SCRIPT] = _build_script(manifest, options).encode()
@@ -136,14 +133,14 @@ def _repository(manifest: Manifest, options: TritonOptions, models: Mapping[str,
 
 
 def _graph_place(bundle: str, model: str, options: TritonOptions) -> str:
-    """Where a graph lies: in the repository, or beside it where a plan is built of it."""
+    """Return a graph's place: in the repository, or beside it where a plan is built from it."""
     if options.backend == "tensorrt":
         return f"onnx/{bundle}_{model}.onnx"
     return f"models/{bundle}_{model}/1/model.onnx"
 
 
 def _build_script(manifest: Manifest, options: TritonOptions) -> str:
-    """Shell that builds each plan with trtexec, in the container that the server runs in."""
+    """Write the script that builds each plan with trtexec, in the server's container."""
     size, window, width = manifest.preprocess.size, manifest.sequence.window, manifest.sequence.feature_size
     inputs: dict[str, dict[str, tuple[int, ...]]] = {
         "encoder": {"frames": (size, size)},
@@ -193,10 +190,10 @@ build() {{
 
 
 def _parity(job: TargetJob, graphs: Mapping[str, bytes]) -> tuple[Parity, str]:
-    """The step against the head and the runtime's window, on generated faces, in ONNX Runtime on the CPU."""
+    """Compare the step with the head and the runtime's window, on drawn faces, in ONNX Runtime on the CPU."""
     manifest = job.bundle.manifest
     steps = max(_FEWEST_STEPS, 5 * manifest.sequence.window // 2)
-    faces = prepare_stills(synthetic_stills(_FACES, seed=0)[0], manifest.preprocess)
+    faces = drawn_frames(_FACES, manifest.preprocess)
     order = np.random.default_rng(0).integers(_FACES, size=(2, steps))
     with open_session(graphs["encoder"]) as encoder:
         rows = encoder.run({"frames": faces})["features"][order]
@@ -207,16 +204,16 @@ def _parity(job: TargetJob, graphs: Mapping[str, bytes]) -> tuple[Parity, str]:
 
 
 def compare_step(step: Session, head: Session, features: Float32, *, manifest: Manifest, temperature: float) -> Parity:
-    """Feed streams through the step as a server would, and through the runtime's own window and head.
+    """Compare streams through the step, as a server runs it, with the runtime's own window and head.
 
-    The first stream goes on without a break. The others miss every seventh frame and start over half-way, upon a state
-    full of numbers that are nobody's.
+    The first stream runs without a break. The others miss every seventh frame and restart half-way, on a state that
+    holds foreign numbers.
 
     Args:
         step: the step's graph.
-        head: the head that it was made of.
+        head: the head that it was made from.
         features: float32 (streams, steps, F), at least one stream.
-        manifest: of the bundle; its window and frame rate hold.
+        manifest: of the bundle, for window and frame rate.
         temperature: of the variant.
 
     Raises:
@@ -253,6 +250,3 @@ def compare_step(step: Session, head: Session, features: Float32, *, manifest: M
         shapes.append((len(due), width))
     parity = compare_outputs(pairs, shapes)
     return replace(parity, shapes=tuple(dict.fromkeys(shapes)))
-
-
-TRITON: Final = TargetWriter(plan=_plan, write=_write)

@@ -1,4 +1,4 @@
-"""For devices that run no fer-edge: checked graphs, and the script that builds their engines with NVIDIA's trtexec."""
+"""Target files for devices without fer-edge: checked graphs and a script that builds their engines with trtexec."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Final
 from fer_edge.core.files import write_atomic
 from fer_edge.core.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 from fer_edge.core.types import Progress
-from fer_edge.export.backend import Part, PlannedFile, TargetJob, TargetWriter, WriterPlan, WrittenTarget
+from fer_edge.export.backend import Backend
+from fer_edge.export.job import Part, PlannedFile, TargetJob
 
-__all__ = ["SCRIPT", "SCRIPT_FILE", "build_script", "trtexec_flags"]
+__all__ = ["SCRIPT_FILE", "ScriptBackend", "build_script", "trtexec_flags"]
 
 SCRIPT_FILE: Final = "build-engines.sh"
-_PLAIN_NAME: Final = re.compile(r"[\w./-]+")  # trtexec parts layer names from precisions by ":" and each other by ","
-_ENGINE: Final = "{part}.engine"
+# trtexec separates layer names from precisions by ":", and from each other by ",".
+_PLAIN_NAME: Final = re.compile(r"[\w./-]+")
 
 
 def trtexec_flags(job: TargetJob, part: Part) -> tuple[str, ...]:
-    """Flags of one graph's build, beside the files and those that depend on the version of trtexec."""
-    recipe, row = job.recipe, job.recipe.tensorrt
-    assert row is not None  # the recipe's kind asks for one
+    """List the flags of one graph's build that do not depend on the version of trtexec."""
+    recipe, row = job.recipe, _row(job)
     flags = []
     if row.precision_flags and not row.strong_typing:
         flags += ["--fp16"] if job.float16 else []
@@ -53,9 +53,8 @@ def trtexec_flags(job: TargetJob, part: Part) -> tuple[str, ...]:
 
 
 def build_script(job: TargetJob) -> str:
-    """A bash script that stands beside the graphs, builds what is not built yet and leaves nothing half-written."""
-    row = job.recipe.tensorrt
-    assert row is not None  # the recipe's kind asks for one
+    """Write the bash script that builds the missing engines beside the graphs, each whole or not at all."""
+    row = _row(job)
     calls = "\n".join(
         f"build {part} \\\n    " + " \\\n    ".join(shlex.quote(flag) for flag in trtexec_flags(job, part))
         for part in job.graphs
@@ -75,43 +74,48 @@ def build_script(job: TargetJob) -> str:
     )
 
 
+def _row(job: TargetJob) -> TensorRtFlavour:
+    row = job.recipe.tensorrt
+    assert row is not None  # a recipe of this kind names one
+    return row
+
+
 def _number(version: tuple[int, int]) -> int:
-    """As trtexec tells its version: 8500 of 8.5.0, 100300 of 10.3.0."""
+    """Return a version as trtexec prints it: 8500 for 8.5.0, 100300 for 10.3.0."""
     major, minor = version
     return 1000 * major + 100 * minor if major < 10 else 10_000 * major + 100 * minor
 
 
 def _next_version(row: TensorRtFlavour) -> tuple[int, int]:
-    """The first version that a row does not hold for: the next row's, or after the last the next major version."""
+    """Return the first version that a row does not cover: the next row's, or the next major version."""
     later = [each.version for each in FLAVOURS.values() if each.package == row.package and each.version > row.version]
     return min(later, default=(row.version[0] + 1, 0))
 
 
-def _plan(job: TargetJob) -> WriterPlan:
-    graphs = tuple(PlannedFile(name=f"{part}.onnx", part=part, precision=job.precision) for part in job.graphs)
-    script = PlannedFile(name=SCRIPT_FILE, remark=f"builds {', '.join(_ENGINE.format(part=p) for p in job.graphs)}")
-    return WriterPlan(files=(*graphs, script))
+class ScriptBackend(Backend):
+    """Checked graphs, and the script that builds their engines on the device."""
 
+    def __init__(self, job: TargetJob) -> None:
+        super().__init__(job)
+        self.not_run = f"{SCRIPT_FILE} builds the engines on the device"
 
-def _write(job: TargetJob, folder: Path, progress: Progress) -> WrittenTarget:
-    paths = []
-    for number, (part, graph) in enumerate(job.graphs.items()):
-        progress(f"writing {part}", number, len(job.graphs))
-        paths.append(folder / f"{part}.onnx")
-        write_atomic(paths[-1], graph)
-    script = folder / SCRIPT_FILE
-    write_atomic(script, build_script(job).encode())
-    script.chmod(script.stat().st_mode | 0o111)
-    row = job.recipe.tensorrt
-    assert row is not None
-    return WrittenTarget(
-        files=(*paths, script),
-        engine=row.title,
-        not_run=f"{SCRIPT_FILE} builds the engines on the device",
-    )
+    def planned(self) -> tuple[PlannedFile, ...]:
+        engines = ", ".join(f"{part}.engine" for part in self.job.graphs)
+        script = PlannedFile(name=SCRIPT_FILE, remark=f"builds {engines}")
+        return (*self._one_per_part(".onnx", precision=self.job.precision), script)
 
+    def check(self) -> None:
+        """Accept every job: nothing is built here."""
 
-SCRIPT: Final = TargetWriter(plan=_plan, write=_write)
+    def write(self, folder: Path, progress: Progress) -> str:
+        for number, (part, graph) in enumerate(self.job.graphs.items()):
+            progress(f"writing {part}", number, len(self.job.graphs))
+            write_atomic(folder / f"{part}.onnx", graph)
+        script = folder / SCRIPT_FILE
+        write_atomic(script, build_script(self.job).encode())
+        script.chmod(script.stat().st_mode | 0o111)
+        return _row(self.job).title
+
 
 _SCRIPT: Final = """\
 #!/usr/bin/env bash

@@ -21,7 +21,7 @@ from fer_edge.export.from_torch.graphs import TRACED_FRAMES
 from fer_edge.export.from_torch.run import export_run, run_outputs
 from fer_edge.export.model_card import model_card
 from fer_edge.export.parity.outputs import compare_outputs, require_parity
-from fer_edge.export.parity.stages import check_chain
+from fer_edge.export.parity.stages import check_parity
 from fer_edge.export.selection import choose_target
 from fer_edge.export.target import export_target
 from fer_edge.graph.cost import graph_macs
@@ -75,7 +75,7 @@ def test_the_manifest_says_where_the_weights_come_from(run: TrainRun, bundle: Bu
 def test_torchs_outputs_are_recorded_and_the_chain_begins_with_them(run: TrainRun, bundle: Bundle) -> None:
     frames = prepare_stills(np.asarray(small_dataset().split("choose").images[:16]), bundle.manifest.preprocess)
     for torch_network in (None, run_outputs(run)):
-        report = check_chain(bundle, frames, described="faces", torch=torch_network, engines={})
+        report = check_parity(bundle, frames, described="faces", torch=torch_network, engines={})
         assert (report.stages[0].stage, report.stages[0].passed) == ("torch -> ONNX", True)
 
 

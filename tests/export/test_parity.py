@@ -21,12 +21,12 @@ from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
 from fer_edge.core.provenance import Provenance
-from fer_edge.export.backend import Run
+from fer_edge.export.job import Run
 from fer_edge.export.parity import stages
 from fer_edge.export.parity.frames import generated_frames, real_frames
 from fer_edge.export.parity.layer_search import first_divergence
-from fer_edge.export.parity.report import ChainReport, ParityLimits, StageReport
-from fer_edge.export.parity.stages import check_chain, engine_opener, write_verdict
+from fer_edge.export.parity.report import ParityLimits, ParityReport, StageReport
+from fer_edge.export.parity.stages import check_parity, engine_opener, write_verdict
 from fer_edge.export.parity.target_files import written_target
 from fer_edge.export.parity.torch_record import pattern_frames, record_outputs
 from fer_edge.graph.cost import graph_file
@@ -93,12 +93,12 @@ def uint8_read_as_int8(graph: bytes) -> Iterator[Run]:
         yield session.run
 
 
-def stage_of(report: ChainReport, name: str) -> StageReport:
+def stage_of(report: ParityReport, name: str) -> StageReport:
     return next(stage for stage in report.stages if stage.stage == name)
 
 
 def test_every_engine_is_held_against_onnx_runtime(quantized: Bundle) -> None:
-    report = check_chain(
+    report = check_parity(
         quantized, FRAMES, described="noise", engines={"openvino": engine_opener("openvino")}, limits=LENIENT
     )
     assert report.passed
@@ -116,7 +116,7 @@ def test_every_engine_is_held_against_onnx_runtime(quantized: Bundle) -> None:
 
 
 def test_uint8_taken_for_int8_is_caught_and_the_first_layer_named(quantized: Bundle) -> None:
-    report = check_chain(
+    report = check_parity(
         quantized, FRAMES, described="noise", variants=["int8"], engines={"parser": uint8_read_as_int8}, limits=LENIENT
     )
     failed = stage_of(report, "int8 in parser")
@@ -145,7 +145,7 @@ def test_a_broken_quantized_graph_is_found_by_its_layer(quantized: Bundle) -> No
             weights = -numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(weights, "last"))
     bundle = with_variant(Bundle.open(quantized.path), "int8-broken", broken)
-    report = check_chain(bundle, FRAMES, described="noise", variants=["int8-broken"], engines={})
+    report = check_parity(bundle, FRAMES, described="noise", variants=["int8-broken"], engines={})
     divergence = stage_of(report, "fp32 -> int8-broken").divergence
     assert divergence is not None
     assert (divergence.operator, divergence.tensor, divergence.first) == ("Conv", "last_out", True)
@@ -157,7 +157,7 @@ def test_an_engine_that_refuses_a_graph_has_failed(quantized: Bundle) -> None:
         with open_session(graph[:-40]) as session:
             yield session.run
 
-    report = check_chain(quantized, FRAMES, described="noise", variants=["fp32"], engines={"half": refusing})
+    report = check_parity(quantized, FRAMES, described="noise", variants=["fp32"], engines={"half": refusing})
     assert stage_of(report, "fp32 in half").passed is False
     with pytest.raises(GateError, match="not a whole ONNX file"):
         report.require_passed()
@@ -178,7 +178,7 @@ class TestTorch:
 
     def test_the_record_survives_the_manifest_and_passes(self, tmp_path: Path) -> None:
         bundle = self.record(miniature_bundle(tmp_path / "bundle"))
-        report = check_chain(Bundle.open(bundle.path), FRAMES, described="noise", engines={})
+        report = check_parity(Bundle.open(bundle.path), FRAMES, described="noise", engines={})
         stage = stage_of(report, "torch -> ONNX")
         assert (stage.passed, stage.rows) == (True, 32 + 8)
         assert stage.max_abs_diff is not None
@@ -188,7 +188,7 @@ class TestTorch:
         other = centred_head(miniature_encoder())
         other.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((24, 1), np.float32), "query"))
         bundle = self.record(miniature_bundle(tmp_path / "bundle"), head=other)
-        report = check_chain(bundle, FRAMES, described="noise", engines={})
+        report = check_parity(bundle, FRAMES, described="noise", engines={})
         assert stage_of(report, "torch -> ONNX").passed is False
         with pytest.raises(GateError, match=r"torch -> ONNX: .*the head is to blame"):
             report.require_passed()
@@ -198,13 +198,13 @@ class TestTorch:
         encoder = miniature_encoder(seed=5).SerializeToString()
         changed = dataclasses.replace(bundle.variant("fp32"), encoder=graph_file(encoder))
         bundle = bundle.updated(bundle.manifest.with_variant(changed), {sha256_bytes(encoder): encoder})
-        report = check_chain(bundle, FRAMES, described="noise", engines={})
+        report = check_parity(bundle, FRAMES, described="noise", engines={})
         assert "the encoder is to blame" in stage_of(report, "torch -> ONNX").remark
 
     def test_a_live_network_goes_before_the_record(self, tmp_path: Path) -> None:
         bundle = miniature_bundle(tmp_path / "bundle")
         with Network.open(bundle) as network:
-            report = check_chain(bundle, FRAMES, described="noise", torch=network, engines={})
+            report = check_parity(bundle, FRAMES, described="noise", torch=network, engines={})
         assert stage_of(report, "torch -> ONNX").rows == 80
 
     def test_a_retouched_drawing_voids_no_record(self) -> None:
@@ -214,7 +214,7 @@ class TestTorch:
     def test_a_damaged_record_is_named(self, tmp_path: Path) -> None:
         bundle = miniature_bundle(tmp_path / "bundle")
         damaged = bundle.updated(bundle.manifest, provenance=Provenance(outputs={"fp32": {"frames": "many"}}))
-        stage = stage_of(check_chain(damaged, FRAMES, described="noise", engines={}), "torch -> ONNX")
+        stage = stage_of(check_parity(damaged, FRAMES, described="noise", engines={}), "torch -> ONNX")
         assert stage.passed is None
         assert "outputs.fp32.frames: got 'many', expected a whole number" in stage.remark
 
@@ -230,7 +230,7 @@ def test_divergence_that_only_builds_up_is_said_to(quantized: Bundle) -> None:
 
 def test_the_verdict_stands_in_the_manifest(quantized: Bundle, tmp_path: Path) -> None:
     bundle = with_variant(miniature_bundle(tmp_path / "bundle"), "int8", with_pairs(miniature_encoder()))
-    report = check_chain(bundle, FRAMES, described="noise", engines={}, limits=LENIENT)
+    report = check_parity(bundle, FRAMES, described="noise", engines={}, limits=LENIENT)
     written = Bundle.open(write_verdict(bundle, report).path)
     verdict = written.variant("int8").parity["chain"]
     assert verdict["passed"] is True
@@ -240,14 +240,14 @@ def test_the_verdict_stands_in_the_manifest(quantized: Bundle, tmp_path: Path) -
 
 def test_a_targets_files_are_held_against_the_variant(quantized: Bundle) -> None:
     with written_target(quantized, target="openvino", variant="fp32") as files:
-        report = check_chain(quantized, FRAMES, described="noise", variants=["fp32"], engines={}, target=files)
+        report = check_parity(quantized, FRAMES, described="noise", variants=["fp32"], engines={}, target=files)
     stage = stage_of(report, "fp32 for openvino")
     assert (stage.passed, stage.rows) == (True, 16)
 
 
 def test_fewer_frames_than_a_window_are_refused(quantized: Bundle) -> None:
     with pytest.raises(InputError, match="frames: got 3, expected at least 4"):
-        check_chain(quantized, FRAMES[:3], described="noise", engines={})
+        check_parity(quantized, FRAMES[:3], described="noise", engines={})
 
 
 class TestFrames:
@@ -290,7 +290,7 @@ def test_the_shipped_bundle_on_its_own_calibration_images(fer2013_path: Path) ->
     bundle = Bundle.open("small")
     frames = real_frames(bundle, f"fer2013:{fer2013_path}", rows=rows).frames[:256]
     engines = {"openvino": engine_opener("openvino"), "parser": uint8_read_as_int8}
-    report = check_chain(bundle, frames, described="calibration images", variants=["int8"], engines=engines)
+    report = check_parity(bundle, frames, described="calibration images", variants=["int8"], engines=engines)
     assert stage_of(report, "fp32 -> int8").passed
     assert stage_of(report, "int8 in openvino").passed
     planted = stage_of(report, "int8 in parser")
@@ -303,7 +303,7 @@ def test_the_shipped_bundle_on_its_own_calibration_images(fer2013_path: Path) ->
 
 class TestCommand:
     def run(self, monkeypatch: pytest.MonkeyPatch, *arguments: object, engines: dict[str, object] | None = None) -> int:
-        monkeypatch.setattr(stages, "engines_at_hand", lambda: (engines or {}, {"cuda": "no GPU here"}))
+        monkeypatch.setattr(stages, "available_engines", lambda: (engines or {}, {"cuda": "no GPU here"}))
         with pytest.raises(SystemExit) as exit_:
             main([str(argument) for argument in ("parity", *arguments)])
         return int(exit_.value.code or 0)

@@ -10,7 +10,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.recipes import override
 from fer_edge.export.recipe import ShapeRange, Shapes, TargetRecipe, load_target
 from fer_edge.export.selection import choose_target, target_names
-from fer_edge.export.target import WRITERS
+from fer_edge.export.target import BACKENDS
 
 SHIPPED = {
     "cpu-arm", "cpu-x86", "cuda", "desktop-tensorrt", "jetpack5", "jetson-orin-agx", "jetson-orin-nano", "jetson-thor",
@@ -21,7 +21,7 @@ SHIPPED = {
 @pytest.mark.parametrize("name", target_names())
 def test_a_shipped_recipe_is_whole(name: str) -> None:
     recipe = load_target(name)
-    assert recipe.kind in WRITERS
+    assert recipe.kind in BACKENDS
     assert recipe.summary[0] != " "
     assert choose_target(name) == name
 

@@ -15,9 +15,9 @@ from fer_edge.core.errors import SessionError
 from fer_edge.core.files import sha256_bytes, sha256_file
 from fer_edge.core.machine import machine_report
 from fer_edge.core.tensorrt_flavours import FLAVOURS
-from fer_edge.export.backend import InputShapes
+from fer_edge.export.graph_passes import InputShapes
 from fer_edge.export.job import target_job
-from fer_edge.export.tensorrt_backend import TENSORRT
+from fer_edge.export.tensorrt_backend import TensorRtBackend
 from fer_edge.export.tensorrt_builder import BuildOptions, build_plan
 from fer_edge.runtime.engine_files import read_engine
 from fer_edge.runtime.tensorrt_library import load_tensorrt
@@ -48,13 +48,13 @@ def test_the_zoo_builds_for_every_gpu(
 ) -> None:
     bundle = Bundle.open(name)
     job = target_job(bundle, target="rtx-desktop", variant=variant, settings=settings)
-    assert TENSORRT.plan(job).refusals == ()
+    backend = TensorRtBackend(job)
+    backend.check()
     steps: list[tuple[str, int, int]] = []
-    written = TENSORRT.write(job, tmp_path, lambda *step: steps.append(step))
+    backend.write(tmp_path, lambda *step: steps.append(step))
     assert {step[0].split(":")[0] for step in steps} == {"building encoder", "building head"}
     assert all(done <= total for _, done, total in steps)
-    planned = {file.name for file in TENSORRT.plan(job).files}
-    assert planned <= {path.name for path in written.files} == {path.name for path in tmp_path.iterdir()}
+    assert {file.name for file in backend.planned()} <= {path.name for path in tmp_path.iterdir()}
     for part, file in (("encoder", bundle.variant(variant).encoder), ("head", bundle.variant(variant).head)):
         engine = read_engine(next(tmp_path.glob(f"{file.sha256}-*.engine")))
         said = engine.sidecar
@@ -65,8 +65,7 @@ def test_the_zoo_builds_for_every_gpu(
         assert [tensor.name for tensor in said.inputs] == list(job.shapes[part])  # type: ignore[index]
         assert not any("UINT8 zero_point" in warning for warning in said.warnings), "the activations must be signed"
     if not machine_report().gpus:
-        assert written.not_run == "no CUDA GPU here"
-        assert written.open is None
+        assert backend.not_run == "no CUDA GPU here"
 
 
 def test_the_table_says_of_this_library_what_it_has() -> None:

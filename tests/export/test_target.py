@@ -24,11 +24,10 @@ from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.core.verify import verify_bundle
 from fer_edge.export import graph_passes
 from fer_edge.export import target as target_module
-from fer_edge.export.dry_run import plan_target
 from fer_edge.export.job import target_job
 from fer_edge.export.preflight import ROWS, check_bundle
 from fer_edge.export.selection import choose_target
-from fer_edge.export.target import check_job, export_target, job_samples
+from fer_edge.export.target import TargetPlan, export_target, plan_target
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 
@@ -56,7 +55,8 @@ class TestPrepared:
         job = target_job(bundle, target="cpu-x86")
         assert job.graphs["encoder"] == bundle.graph_bytes("fp32", "encoder")
         assert (job.passes, job.precision, job.computes_in) == ((), "variant", "fp32")
-        assert check_job(job, job_samples(job)) is None
+        plan = TargetPlan(job)
+        assert (plan.errors, plan.graphs) == ([], None)
 
     @pytest.mark.parametrize("target", ["jetson-orin-nano", "desktop-tensorrt", "rtx-desktop", "jetpack5"])
     def test_tensorrt_gets_fixed_windows_and_no_loops(self, target: str, bundle: Bundle) -> None:
@@ -67,7 +67,7 @@ class TestPrepared:
         assert job.shapes["head"]["features"].min == (1, 4, 24)
         head = onnx.load_from_string(job.graphs["head"]).graph.input[0].type.tensor_type.shape.dim
         assert [size.dim_param or size.dim_value for size in head] == ["B", 4, 24]
-        parity = check_job(job, job_samples(job))
+        parity = TargetPlan(job).graphs
         assert parity is not None
         assert parity.max_abs_diff <= (0.02 if target != "jetpack5" else 1e-3)
 
@@ -95,7 +95,7 @@ class TestPrepared:
         """FP16 may carry a value over the edge of an INT8 step: half of what is let pass there is enough for them."""
         job = target_job(Bundle.open(name), target="rtx-desktop", variant="int8-trt", settings=SMALL)
         assert job.precision == "int8-fp16"
-        parity = check_job(job, job_samples(job))
+        parity = TargetPlan(job).graphs
         assert parity is not None
         assert parity.max_abs_diff <= 0.05
         assert parity.label_agreement == 1.0
@@ -180,7 +180,7 @@ class TestRefusals:
             path.write_bytes(data)
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-        monkeypatch.setattr("fer_edge.export.ort_backend.write_atomic", write)
+        monkeypatch.setattr("fer_edge.export.backend.write_atomic", write)
         wanted, words = (OutputError, "No space left") if full else (SessionError, "ONNX Runtime refuses encoder")
         with pytest.raises(wanted, match=words):
             export_target(bundle, target="cpu-x86", out=tmp_path / "out")

@@ -20,7 +20,7 @@ from fer_edge.core.machine import GpuReport, machine_report
 from fer_edge.export import tensorrt_backend
 from fer_edge.export.job import target_job
 from fer_edge.export.target import export_target
-from fer_edge.export.tensorrt_backend import TENSORRT, build_engines, rebuild_engines
+from fer_edge.export.tensorrt_backend import TensorRtBackend, build_engines, rebuild_engines
 from fer_edge.runtime.engine_files import read_engine
 from fer_edge.runtime.inference import Network
 
@@ -119,8 +119,9 @@ class TestOnTheGpuThatRunsIt:
         job = target_job(bundle, target=recipe(tmp_path, "10.3"))
         message = "made for TensorRT 10.3 .JetPack 6.1 and 6.2., and tensorrt 10.13.2.6 is installed"
         with pytest.raises(SessionError, match=message):
-            TENSORRT.write(job, tmp_path, lambda *_: None)
-        assert "made for TensorRT 10.3" in TENSORRT.plan(job).refusals[0]
+            TensorRtBackend(job).check()
+        with pytest.raises(SessionError, match=message):
+            TensorRtBackend(job).write(tmp_path, lambda *_: None)
 
     def test_without_a_gpu_nothing_is_built(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle
@@ -202,12 +203,14 @@ class TestAheadOfTime:
     ) -> None:
         Machine(monkeypatch, "1.7.1.116", package="tensorrt_rtx", gpu=False)
         job = target_job(bundle, target=recipe(tmp_path, "rtx", compute_capabilities=[75, 80]))
-        plan = TENSORRT.plan(job)
-        assert [file.part for file in plan.files] == ["encoder", "head"]
-        assert plan.files[0].remark == "SM75, SM80"
-        assert plan.refusals == ("tensorrt_rtx 1.7.1.116 multiplies no FP32 matrices on SM75; take an FP16 precision",)
+        backend = TensorRtBackend(job)
+        assert [file.part for file in backend.planned()] == ["encoder", "head"]
+        assert backend.planned()[0].remark == "SM75, SM80"
+        message = "tensorrt_rtx 1.7.1.116 multiplies no FP32 matrices on SM75; take an FP16 precision"
+        with pytest.raises(InputError, match=message):
+            backend.check()
         with pytest.raises(InputError, match="SM75"):
-            TENSORRT.write(job, tmp_path, lambda *_: None)
+            backend.write(tmp_path, lambda *_: None)
 
 
 class TestStaleEngines:

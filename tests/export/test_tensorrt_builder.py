@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from tiny import SIZE, tiny_encoder, tiny_head
 
 from fer_edge.core.errors import InputError, SessionError
-from fer_edge.export.backend import InputShapes
+from fer_edge.export.graph_passes import InputShapes
 from fer_edge.export.tensorrt_builder import BuildOptions, build_plan
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
 

@@ -127,7 +127,7 @@ def test_the_options_reach_the_configuration(bundle: Bundle, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backend": "tensorrt", "device": "cpu"}, "TensorRT runs nowhere else"),
+        ({"backend": "tensorrt", "device": "cpu"}, "the only device of TensorRT"),
         ({"max_batch": 0}, "max_batch: got 0, expected 1 to 1024"),
         ({"streams": 0}, "streams: got 0"),
         ({"instances": 65}, "instances: got 65"),

@@ -17,14 +17,14 @@ from fer_edge.data import load_dataset
 from fer_edge.data.dataset import StillSet
 from fer_edge.data.faces.stills import synthetic_stills
 
-__all__ = ["ChainFrames", "drawn_frames", "generated_frames", "real_frames"]
+__all__ = ["ParityFrames", "drawn_frames", "generated_frames", "real_frames"]
 
 _GENERATED: Final = 128
 _REAL: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ChainFrames:
+class ParityFrames:
     """Frames, uint8 (N, S, S), and what they are in words."""
 
     frames: Uint8
@@ -36,17 +36,17 @@ def drawn_frames(count: int, spec: PreprocessSpec) -> Uint8:
     return prepare_stills(synthetic_stills(count, seed=0)[0], spec)
 
 
-def generated_frames(bundle: Bundle) -> ChainFrames:
+def generated_frames(bundle: Bundle) -> ParityFrames:
     """Draw faces for a comparison, prepared as the bundle's manifest states."""
     count = max(_GENERATED, bundle.manifest.sequence.window)
-    return ChainFrames(
+    return ParityFrames(
         frames=drawn_frames(count, bundle.manifest.preprocess), described=f"{count} drawn faces (seed 0)"
     )
 
 
 def real_frames(
     bundle: Bundle, data: str, *, rows: Path | None = None, progress: Progress | None = None
-) -> ChainFrames:
+) -> ParityFrames:
     """Rows of a data set, prepared as the bundle says.
 
     Args:
@@ -67,7 +67,7 @@ def real_frames(
     else:
         chosen = _listed(dataset.split("train"), rows)
         described = f"the {len(chosen):,} rows of {rows.name} ({dataset.name} {chosen.name})"
-    return ChainFrames(
+    return ParityFrames(
         frames=prepare_stills(np.asarray(chosen.images), bundle.manifest.preprocess), described=described
     )
 

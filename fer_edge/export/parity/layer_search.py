@@ -1,4 +1,4 @@
-"""Where two ways of computing a graph part: the first tensor on which they disagree."""
+"""Search for the first layer at which two ways of computing a graph differ."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from fer_edge.core.errors import SessionError
-from fer_edge.core.types import Array
-from fer_edge.export.backend import Run
+from fer_edge.core.types import Array, Progress
+from fer_edge.export.job import Run
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
     from fer_edge.graph.graph import Graph
 
-__all__ = ["Divergence", "Opener", "first_divergence", "spread_of_difference"]
+__all__ = ["Divergence", "Opener", "first_divergence", "relative_spread"]
 
 Opener: TypeAlias = Callable[[bytes], AbstractContextManager[Run]]
 """Opens an ONNX graph in one engine."""
@@ -26,21 +26,20 @@ Opener: TypeAlias = Callable[[bytes], AbstractContextManager[Run]]
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """A tensor that two ways of computing a graph do not agree on, the first one or the one that differs most.
+    """A tensor on which two ways of computing a graph disagree.
 
     Attributes:
         part: ``"encoder"`` or ``"head"``.
-        node: the node that makes the tensor; its name, or its tensor where it has none.
+        node: the node that computes the tensor; its name, or the tensor's where it has none.
         operator: the node's kind.
         tensor: the tensor's name.
         spread: root mean square of the difference over the standard deviation of the expected values.
         limit: above which a tensor counts as diverged.
-        first: every tensor before this one is within the limit; otherwise none is beyond it, and this one is the
-            furthest off: the difference builds up.
+        first: this is the first tensor beyond the limit; otherwise none is, and this one differs most.
         where: index of the largest difference.
         expected: the value there.
         got: the other value there.
-        tensors: how many were compared.
+        tensors: number of tensors compared.
     """
 
     part: str
@@ -56,7 +55,7 @@ class Divergence:
     tensors: int
 
     def __str__(self) -> str:
-        which = "first diverges at" if self.first else "diverges nowhere by itself; furthest off is"
+        which = "first diverges at" if self.first else "diverges nowhere by itself; the largest difference is at"
         return (
             f"the {self.part} {which} {self.operator} {self.node!r} (tensor {self.tensor!r}): at {list(self.where)} "
             f"expected {self.expected:.6g}, got {self.got:.6g}; spread of the difference {self.spread:.3g}, "
@@ -64,8 +63,8 @@ class Divergence:
         )
 
 
-def spread_of_difference(expected: Array, got: Array) -> float:
-    """Root mean square of the difference over the standard deviation of what was expected."""
+def relative_spread(expected: Array, got: Array) -> float:
+    """Return the root mean square of the difference over the standard deviation of the expected values."""
     difference = np.asarray(got, np.float64) - expected
     return float(np.sqrt(np.mean(difference**2)) / (np.std(np.asarray(expected, np.float64)) + 1e-12))
 
@@ -77,23 +76,23 @@ def first_divergence(
     *,
     part: str,
     limit: float,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Divergence | None:
-    """Compare the float tensors that both graphs have by name, in the order in which they are computed.
+    """Compare the float tensors that both graphs share by name, in the order of computation.
 
-    One tensor at a time becomes a further output, so that an engine goes on fusing everything else; what it computes
-    before an exposed tensor may still differ from what it computes when nothing is exposed.
+    One tensor at a time becomes an extra output, so that an engine still fuses everything else; its values before an
+    exposed tensor may still differ from those when nothing is exposed.
 
     Args:
-        expected: a graph, and what opens it: the way that is trusted.
+        expected: the trusted graph and its opener.
         got: the other graph, or the same one in another engine.
         feeds: the inputs.
-        part: what the graph is, for the report.
+        part: the graph's name, for the report.
         limit: spread above which a tensor counts as diverged.
-        progress: called with (tensors compared, tensors).
+        progress: called with (what, tensors compared, tensors).
 
     Returns:
-        the first tensor beyond the limit, else the one that is furthest off; None where no tensor can be compared.
+        the first tensor beyond the limit, else the one that differs most; None where no tensor can be compared.
     """
     from fer_edge.graph.graph import Graph
 
@@ -102,19 +101,16 @@ def first_divergence(
     shared = [name for name in makers if name in _float_tensors(models[1], feeds)]
     worst: Divergence | None = None
     for number, tensor in enumerate(shared):
+        if progress is not None:
+            progress(f"searching the {part} for the first diverging layer", number, len(shared))
         try:
-            want, have = (
-                _value(model, tensor, opener, feeds)
-                for model, opener in zip(models, (expected[1], got[1]), strict=True)
-            )
-        except SessionError:  # an engine may refuse to show a tensor that it has no place for
+            want = _value(models[0], tensor, expected[1], feeds)
+            have = _value(models[1], tensor, got[1], feeds)
+        except SessionError:  # an engine may refuse to expose a tensor that it fuses away
             continue
-        finally:
-            if progress is not None:
-                progress(number + 1, len(shared))
         if want.shape != have.shape or not want.size:
             continue
-        spread = spread_of_difference(want, have)
+        spread = relative_spread(want, have)
         if worst is None or spread > worst.spread or not np.isfinite(spread):
             where = np.unravel_index(int(np.nanargmax(np.abs(have.astype(np.float64) - want))), want.shape)
             worst = Divergence(
@@ -136,7 +132,7 @@ def first_divergence(
 
 
 def _float_tensors(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, NodeProto]:
-    """Float tensors that depend on the inputs -> the node that makes them, in graph order."""
+    """Map the float tensors that depend on the inputs to their nodes, in graph order."""
     from onnx import TensorProto
 
     live = {id(node) for node in graph.descendants(node for name in feeds for node in graph.consumers(name))}

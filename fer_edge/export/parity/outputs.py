@@ -1,10 +1,9 @@
-"""Do two ways of computing the same graph agree?"""
+"""Comparison of the outputs of two ways of computing the same graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +15,12 @@ __all__ = ["Parity", "compare_outputs", "require_parity"]
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """Largest differences over a number of comparisons, before temperature.
+    """Differences of outputs over several comparisons, before temperature.
 
     Attributes:
         max_abs_diff: largest absolute difference of any output.
         mean_abs_diff: mean absolute difference over all outputs.
-        label_agreement: share of rows with the same highest logit or probability; None where neither was compared.
+        label_agreement: share of rows with the same highest logit or probability; None where there are neither.
         shapes: the input shapes compared.
     """
 
@@ -29,15 +28,6 @@ class Parity:
     mean_abs_diff: float
     label_agreement: float | None
     shapes: tuple[tuple[int, ...], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {
-            "max_abs_diff": self.max_abs_diff,
-            "mean_abs_diff": self.mean_abs_diff,
-            "label_agreement": self.label_agreement,
-            "shapes": [list(shape) for shape in self.shapes],
-        }
 
 
 def compare_outputs(
@@ -77,7 +67,7 @@ def require_parity(parity: Parity, *, tolerance: float, what: str) -> None:
     """Refuse a difference above `tolerance`.
 
     Raises:
-        GateError: saying by how much; nothing was written.
+        GateError: with the difference.
     """
     if not parity.max_abs_diff <= tolerance:
         raise GateError(

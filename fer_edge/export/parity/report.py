@@ -1,4 +1,4 @@
-"""What the parity chain reports: every stage, its figures and limits, and the verdict."""
+"""The report of a parity check: every stage, its figures and limits, and the verdict."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from fer_edge.core.errors import GateError
 from fer_edge.core.json import encode, expect
 from fer_edge.export.parity.layer_search import Divergence
 
-__all__ = ["ChainReport", "ParityLimits", "StageReport"]
+__all__ = ["ParityLimits", "ParityReport", "StageReport"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParityLimits:
-    """What two stages may differ by.
+    """Allowed differences between two stages.
 
     Attributes:
-        float_difference: largest logit difference where both compute the same floats, before temperature.
-        agreement: least share of equal labels where 8-bit numbers are rounded.
+        float_difference: largest logit difference between equal floats, before temperature.
+        agreement: least share of equal labels after rounding to 8 bits.
         spread: there, the root mean square of the logits' difference over their standard deviation.
         layer_float: spread of one tensor's difference, in the search for the first diverging layer, between floats.
         layer_rounded: the same where both sides round to 8 bits at the same places.
@@ -34,32 +34,36 @@ class ParityLimits:
 
     @classmethod
     def for_generated(cls) -> ParityLimits:
-        """Limits for generated faces: no network was trained on them, so more of them lie between two labels."""
+        """Return limits for drawn faces: networks were not trained on them, so more are close to two labels."""
         return cls(agreement=0.9, spread=0.1)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             expect(value >= 0, name, value, "0 or more")
 
+    def layer(self, *, exact: bool) -> float:
+        """Return the limit of one layer in an engine."""
+        return self.layer_float if exact else self.layer_rounded
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageReport:
-    """One step of the chain.
+    """One comparison.
 
     Attributes:
-        variant: whose graphs.
+        variant: the variant compared.
         stage: ``"torch -> ONNX"``, ``"fp32 -> int8"``, ``"int8 in openvino"``.
-        provider: the runtime's provider that is judged; empty for the stages before the engines. `choose_variant` reads
-            it back from the manifest.
-        rows: labels compared; 0 where it did not run.
+        provider: the runtime's provider under test; empty before the engines. `choose_variant` reads it from the
+            manifest.
+        rows: labels compared; 0 where the stage did not run.
         max_abs_diff: largest difference of any logit, before temperature.
         mean_abs_diff: mean difference.
         spread: root mean square of the difference over the logits' standard deviation.
         agreement: share of equal labels.
-        limit: what was asked for, in words.
-        passed: within it; None where the stage did not run.
-        remark: why it did not run, or what went wrong.
-        divergence: where a failed stage parts from the one before.
+        limit: the limit in words.
+        passed: within the limit; None where the stage did not run.
+        remark: why it did not run or failed.
+        divergence: the layer at which a failed stage differs.
     """
 
     variant: str
@@ -77,15 +81,15 @@ class StageReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChainReport:
+class ParityReport:
     """Every stage, and the verdict.
 
     Attributes:
         bundle: its name.
-        frames: what was computed on, in words.
-        created: when.
-        limits: what was allowed.
-        stages: in the order of the chain.
+        frames: the input frames, in words.
+        created: ISO 8601 time.
+        limits: the limits applied.
+        stages: in order.
     """
 
     bundle: str
@@ -96,21 +100,21 @@ class ChainReport:
 
     @property
     def passed(self) -> bool:
-        """No stage that ran is beyond its limit."""
+        """Whether no stage that ran exceeds its limit."""
         return all(stage.passed is not False for stage in self.stages)
 
     def require_passed(self) -> None:
-        """Refuse a broken chain.
+        """Refuse a report with a failed stage.
 
         Raises:
-            GateError: naming each stage that failed and where it parts.
+            GateError: naming each failed stage and the layer at which it differs.
         """
         failed = [stage for stage in self.stages if stage.passed is False]
         if failed:
             raise GateError("parity is broken:\n  " + "\n  ".join(map(_failure, failed)))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name, with the verdict."""
+        """Return the fields by name, with the verdict."""
         return {"passed": self.passed, **encode(self)}
 
 

@@ -1,4 +1,4 @@
-"""The parity chain: torch, ONNX in FP32, Q/DQ, and every engine, each held against the one before it."""
+"""Parity stage by stage: torch, ONNX in FP32, Q/DQ, and every engine, each compared with the stage before it."""
 
 from __future__ import annotations
 
@@ -8,51 +8,49 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, MissingPackageError, SessionError, require
 from fer_edge.core.json import expect
 from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8
-from fer_edge.export.backend import Part, Run
-from fer_edge.export.parity.layer_search import Divergence, Opener, first_divergence, spread_of_difference
-from fer_edge.export.parity.report import ChainReport, ParityLimits, StageReport
+from fer_edge.export.job import Part, Run
+from fer_edge.export.parity.layer_search import Divergence, Opener, first_divergence, relative_spread
+from fer_edge.export.parity.report import ParityLimits, ParityReport, StageReport
 from fer_edge.export.parity.torch_record import RecordedOutputs, pattern_frames, recorded_outputs
 from fer_edge.runtime.inference import suitable_variants
 from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 
-__all__ = ["TargetFiles", "TorchOutputs", "check_chain", "engine_opener", "engines_at_hand", "write_verdict"]
+__all__ = ["TargetFiles", "TorchOutputs", "available_engines", "check_parity", "engine_opener", "write_verdict"]
 
-
-_TRUSTED: Final = "cpu"  # ONNX Runtime computes every operator as ONNX defines it: what the engines are held against
+_REFERENCE: Final = "cpu"  # ONNX Runtime computes every operator as ONNX defines it
 _BATCH: Final = 64
-_SEARCHED: Final = 8  # frames that the search for the first diverging layer looks at
+_SEARCHED: Final = 8  # frames used in the search for the first diverging layer
 
 
 class TorchOutputs(Protocol):
-    """Torch's network, open: given a run, the chain begins with what torch computes now."""
+    """A network in torch, whose live outputs replace the recorded ones."""
 
     def encode(self, frames: Uint8) -> Float32:
-        """Features float32 (N, F) of uint8 (N, S, S)."""
+        """Compute features float32 (N, F) of frames uint8 (N, S, S)."""
 
     def logits(self, features: Float32, length: Int64) -> Float32:
-        """Logits float32 (B, C) of features float32 (B, T, F) and lengths int64 (B,)."""
+        """Compute logits float32 (B, C) of features float32 (B, T, F) and lengths int64 (B,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TargetFiles:
-    """A target's files, written and ready to run.
+    """A target's written files.
 
     Attributes:
         name: the target's.
-        variant: whose graphs it was made from.
-        graphs: these graphs after the target's passes, by part.
+        variant: the source variant.
+        graphs: its graphs after the target's passes, by part.
         open: opens one part's file; None where this machine cannot run it.
         not_run: why `open` is None.
-        frames: rows that the encoder takes at once.
-        windows: windows that the head takes at once.
-        exact: the files compute the variant's own floats: neither rounded further nor in FP16.
+        frames: rows per run of the encoder.
+        windows: windows per run of the head.
+        exact: the files compute the variant's own floats: not rounded further, not in FP16.
     """
 
     name: str
@@ -66,34 +64,29 @@ class TargetFiles:
 
 
 @dataclass(frozen=True, eq=False)
-class _Logits:
-    """What one way of computing makes of the frames: each on its own, and in full windows; and of each its features'
-    mean and standard deviation, which tell whether the encoder or the head is to blame."""
+class _Outputs:
+    """Logits of every frame alone, then of every full window; mean and spread of each frame's features, where known."""
 
     single: Float32
     windows: Float32
-    feature_mean: NDArray[np.float64] | None = None
-    feature_spread: NDArray[np.float64] | None = None
+    features: Array | None = None
 
     @property
-    def all(self) -> Float32:
+    def logits(self) -> Float32:
         return np.concatenate([self.single, self.windows])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Graphs:
-    """A variant's graphs with the engine that runs them."""
+    """Encoder and head with the engine that runs them."""
 
     encoder: bytes
     head: bytes
     opener: Opener
 
-    def parts(self) -> Iterator[tuple[str, bytes]]:
-        yield from (("encoder", self.encoder), ("head", self.head))
-
 
 def engine_opener(provider: str, *, threads: int = 1) -> Opener:
-    """What opens a graph in one of the runtime's engines."""
+    """Return a function that opens a graph in one of the runtime's engines."""
 
     @contextmanager
     def opened(graph: bytes) -> Iterator[Run]:
@@ -103,12 +96,12 @@ def engine_opener(provider: str, *, threads: int = 1) -> Opener:
     return opened
 
 
-def engines_at_hand() -> tuple[dict[str, Opener], dict[str, str]]:
-    """The engines that run graphs here, and those that do not with the reason; without ONNX Runtime on the CPU."""
+def available_engines() -> tuple[dict[str, Opener], dict[str, str]]:
+    """Return the engines that run graphs here, and the others with the reason; without ONNX Runtime on the CPU."""
     found: dict[str, Opener] = {}
     missing: dict[str, str] = {}
     for provider in PROVIDERS:
-        if provider == _TRUSTED:
+        if provider == _REFERENCE:
             continue
         try:
             open_session(IDENTITY_GRAPH, provider=provider).close()
@@ -118,7 +111,7 @@ def engines_at_hand() -> tuple[dict[str, Opener], dict[str, str]]:
     return found, missing
 
 
-def check_chain(
+def check_parity(
     bundle: Bundle,
     frames: Uint8,
     *,
@@ -129,18 +122,18 @@ def check_chain(
     target: TargetFiles | None = None,
     limits: ParityLimits | None = None,
     progress: Progress | None = None,
-) -> ChainReport:
-    """Hold every stage against the one before it.
+) -> ParityReport:
+    """Compare every stage with the one before it.
 
     Args:
-        bundle: an open bundle; its first variant is the one the others descend from.
-        frames: uint8 (N, S, S), prepared as the bundle says; at least a window's length.
-        described: what they are, for the report.
-        variants: names; all where none is given.
-        torch: the network that the bundle was made from; without it the record in the manifest is used.
-        engines: what opens graphs, by name; those at hand, on the variants that suit them, where None.
-        target: a target's files; checked with the variant that they were made from.
-        limits: what may differ; by default what suits real faces.
+        bundle: an open bundle; the other variants descend from its first.
+        frames: uint8 (N, S, S), prepared as the manifest states; at least a window's length.
+        described: the frames in words, for the report.
+        variants: names; all by default.
+        torch: the network that the bundle was made from; by default its recorded outputs are used.
+        engines: openers by name; by default the available ones, on the variants that suit them.
+        target: a target's files, compared with the variant that they were made from.
+        limits: allowed differences; by default those for real faces.
         progress: called with (what, done, total).
 
     Returns:
@@ -150,40 +143,34 @@ def check_chain(
         BundleError: no such variant, or a damaged bundle.
         MissingPackageError: ONNX Runtime or onnx is not installed.
     """
-    require("onnxruntime", needed_by="the parity chain", extra="cpu")
-    require("onnx", needed_by="the parity chain", extra="calibrate")
-    chain = _Chain(bundle, frames, limits or ParityLimits(), progress or (lambda _what, _done, _total: None))
-    chosen = [bundle.variant(name) for name in variants] or list(bundle.manifest.variants)
-    found, missing = engines_at_hand() if engines is None else (dict(engines), {})
+    require("onnxruntime", needed_by="the parity check", extra="cpu")
+    require("onnx", needed_by="the parity check", extra="calibrate")
+    check = _Check(bundle, frames, limits or ParityLimits(), progress or (lambda _what, _done, _total: None))
+    manifest = bundle.manifest
+    found, missing = available_engines() if engines is None else (dict(engines), {})
     stages: list[StageReport] = []
-    for variant in chosen:
-        parent = bundle.manifest.variants[0] if variant.parent is None else bundle.variant(variant.parent)
-        stages.append(chain.from_torch(variant, torch) if variant.parent is None else chain.quantized(parent, variant))
-        for name, opener in found.items():
-            if engines is not None or variant.name in suitable_variants(bundle.manifest, provider=name):
-                stages.append(chain.engine(variant, name, opener))
-        stages += [
-            _skipped(variant, f"{variant.name} in {name}", reason)
-            for name, reason in missing.items()
-            if variant.name in suitable_variants(bundle.manifest, provider=name)
-        ]
+    for variant in [bundle.variant(name) for name in variants] or manifest.variants:
+        suited = [name for name in PROVIDERS if variant.name in suitable_variants(manifest, provider=name)]
+        if variant.parent is None:
+            stages.append(check.from_torch(variant, torch))
+        else:
+            stages.append(check.quantized(bundle.variant(variant.parent), variant))
+        run = [name for name in found if engines is not None or name in suited]
+        stages += [check.engine(variant, name, found[name]) for name in run]
+        stages += [_skipped(variant, f"{variant.name} in {name}", missing[name]) for name in missing if name in suited]
         if target is not None and target.variant == variant.name:
-            stages.append(chain.target(variant, target))
-    return ChainReport(
-        bundle=bundle.manifest.name,
-        frames=described,
-        created=timestamp(),
-        limits=chain.limits,
-        stages=tuple(stages),
+            stages.append(check.target(variant, target))
+    return ParityReport(
+        bundle=manifest.name, frames=described, created=timestamp(), limits=check.limits, stages=tuple(stages)
     )
 
 
-def write_verdict(bundle: Bundle, report: ChainReport) -> Bundle:
-    """Write each variant's stages and verdict into the manifest, under `parity`.
+def write_verdict(bundle: Bundle, report: ParityReport) -> Bundle:
+    """Write each variant's stages and verdict into the manifest, under ``parity.chain``.
 
     Raises:
         BundleError: the bundle changed since it was opened.
-        OutputError: it cannot be written; it is as it was.
+        OutputError: it cannot be written; it is unchanged.
     """
     manifest = bundle.manifest
     for variant in manifest.variants:
@@ -194,26 +181,21 @@ def write_verdict(bundle: Bundle, report: ChainReport) -> Bundle:
     return bundle.updated(manifest)
 
 
-class _Chain:
-    """One run of the chain: frames, limits, and the logits that were computed already."""
+class _Check:
+    """One parity check: frames, limits, and the reference outputs computed so far."""
 
     def __init__(self, bundle: Bundle, frames: Uint8, limits: ParityLimits, progress: Progress) -> None:
-        window = bundle.manifest.sequence.window
-        expect(len(frames) >= window, "frames", len(frames), f"at least {window}, the length of a window")
+        self._window = bundle.manifest.sequence.window
+        expect(len(frames) >= self._window, "frames", len(frames), f"at least {self._window}, the length of a window")
         self.bundle, self.frames, self.limits, self._progress = bundle, frames, limits, progress
-        self._window = window
-        self._own: dict[str, _Logits] = {}
+        self._references: dict[str, _Outputs] = {}
 
     def from_torch(self, variant: Variant, torch: TorchOutputs | None) -> StageReport:
-        """Torch, live or as recorded, against the float graphs in ONNX Runtime."""
+        """Compare torch, live or as recorded, with the float graphs in ONNX Runtime."""
         stage = "torch -> ONNX"
-        trusted = engine_opener(_TRUSTED)
         if torch is not None:
             self._progress("computing in torch", 0, 1)
-            expected = self._logits(torch.encode, torch.logits)
-            return self._blamed(
-                self._judged(variant, stage, expected, self.own(variant), exact=True), expected, self.own(variant)
-            )
+            return self._from_torch(variant, stage, self._outputs(torch.encode, torch.logits), self._reference(variant))
         try:
             record = recorded_outputs(self.bundle.read_provenance(), variant.name)
         except BundleError as error:
@@ -221,90 +203,84 @@ class _Chain:
         if record is None:
             return _skipped(variant, stage, "torch's outputs are not recorded; give the run with --run")
         frames = pattern_frames(record.frames, self.bundle.manifest.preprocess.size)
-        with self._running(self._graphs(variant, trusted)) as (encoder, head):
-            got = self._logits(encoder, head, frames)
-        expected = _recorded(record)
-        return self._blamed(self._judged(variant, stage, expected, got, exact=True), expected, got)
+        return self._from_torch(variant, stage, _recorded(record), self._run(self._graphs(variant), frames=frames))
 
     def quantized(self, parent: Variant, variant: Variant) -> StageReport:
-        """A variant against the one it was made from, both in ONNX Runtime."""
-        trusted = engine_opener(_TRUSTED)
-        pair = self._graphs(parent, trusted), self._graphs(variant, trusted)
-        report = self._judged(variant, f"{parent.name} -> {variant.name}", self.own(parent), self.own(variant))
-        return self._located(report, pair, self.limits.layer_quantized)
+        """Compare a variant with its parent, both in ONNX Runtime."""
+        stage = f"{parent.name} -> {variant.name}"
+        report = self._judged(variant, stage, self._reference(parent), self._reference(variant))
+        return self._located(report, self._graphs(parent), self._graphs(variant), self.limits.layer_quantized)
 
     def engine(self, variant: Variant, name: str, opener: Opener) -> StageReport:
-        """A variant in an engine against the same graphs in ONNX Runtime."""
-        stage = f"{variant.name} in {name}"
-        graphs = self._graphs(variant, opener)
+        """Compare a variant in an engine with the same graphs in ONNX Runtime."""
+        stage, exact = f"{variant.name} in {name}", variant.precision == "fp32"
+        graphs = replace(self._graphs(variant), opener=opener)
         try:
-            with self._running(graphs) as (encoder, head):
-                got = self._logits(encoder, head, what=stage)
+            got = self._run(graphs, what=stage)
         except SessionError as error:
             return replace(_skipped(variant, stage, str(error)), provider=name, passed=False)
-        exact = variant.precision == "fp32"
-        report = replace(self._judged(variant, stage, self.own(variant), got, exact=exact), provider=name)
-        limit = self.limits.layer_float if exact else self.limits.layer_rounded
-        return self._located(report, (self._graphs(variant, engine_opener(_TRUSTED)), graphs), limit)
+        report = replace(self._judged(variant, stage, self._reference(variant), got, exact=exact), provider=name)
+        return self._located(report, self._graphs(variant), graphs, self.limits.layer(exact=exact))
 
     def target(self, variant: Variant, files: TargetFiles) -> StageReport:
-        """A target's files against the variant in ONNX Runtime, over full windows; the graphs' passes are searched."""
+        """Compare a target's files with the variant in ONNX Runtime, over full windows; the passes are searched."""
         stage = f"{variant.name} for {files.name}"
         if files.open is None:
             return _skipped(variant, stage, files.not_run)
         with files.open("encoder") as encoder, files.open("head") as head:
-            features = _in_turns(self.frames, files.frames, lambda part: encoder({"frames": part})["features"])
-            windows = self._windows(features)
-            got = _in_turns(windows, files.windows, lambda part: head(self._full(part))["logits"])
-        own = self.own(variant)
-        report = self._judged(variant, stage, replace(own, single=own.single[:0]), _Logits(got[:0], got), files.exact)
-        trusted = engine_opener(_TRUSTED)
-        passed = _Graphs(encoder=files.graphs["encoder"], head=files.graphs["head"], opener=trusted)
-        limit = self.limits.layer_float if files.exact else self.limits.layer_rounded
-        return self._located(report, (self._graphs(variant, trusted), passed), limit)
+            features = _batched(self.frames, files.frames, lambda part: encoder({"frames": part})["features"])
+            windows = _batched(self._windows(features), files.windows, lambda part: head(self._full(part))["logits"])
+        expected, nothing = self._reference(variant), windows[:0]
+        expected, got = replace(expected, single=nothing), _Outputs(nothing, windows)
+        report = self._judged(variant, stage, expected, got, exact=files.exact)
+        own = self._graphs(variant)
+        passed = replace(own, encoder=files.graphs["encoder"], head=files.graphs["head"])
+        return self._located(report, own, passed, self.limits.layer(exact=files.exact))
 
-    def own(self, variant: Variant) -> _Logits:
-        """A variant's logits in ONNX Runtime."""
-        if variant.name not in self._own:
-            with self._running(self._graphs(variant, engine_opener(_TRUSTED))) as (encoder, head):
-                self._own[variant.name] = self._logits(encoder, head, what=f"{variant.name} in ONNX Runtime")
-        return self._own[variant.name]
+    def _reference(self, variant: Variant) -> _Outputs:
+        if variant.name not in self._references:
+            outputs = self._run(self._graphs(variant), what=f"{variant.name} in ONNX Runtime")
+            self._references[variant.name] = outputs
+        return self._references[variant.name]
 
-    def _graphs(self, variant: Variant, opener: Opener) -> _Graphs:
+    def _graphs(self, variant: Variant) -> _Graphs:
         encoder, head = (self.bundle.read_graph(file) for file in variant.graphs)
-        return _Graphs(encoder=encoder, head=head, opener=opener)
+        return _Graphs(encoder, head, engine_opener(_REFERENCE))
 
-    @contextmanager
-    def _running(self, graphs: _Graphs) -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
+    def _run(self, graphs: _Graphs, *, frames: Uint8 | None = None, what: str = "") -> _Outputs:
         with graphs.opener(graphs.encoder) as encoder, graphs.opener(graphs.head) as head:
-            yield (
-                lambda frames: encoder({"frames": frames})["features"],
+            return self._outputs(
+                lambda part: encoder({"frames": part})["features"],
                 lambda features, length: head({"features": features, "length": length})["logits"],
+                frames=frames,
+                what=what,
             )
 
-    def _logits(
+    def _outputs(
         self,
-        encoder: Callable[[Uint8], Array],
-        head: Callable[[Array, Array], Array],
-        frames: Uint8 | None = None,
+        encode: Callable[[Uint8], Array],
+        logits: Callable[[Array, Array], Array],
         *,
+        frames: Uint8 | None = None,
         what: str = "",
-    ) -> _Logits:
+    ) -> _Outputs:
         frames = self.frames if frames is None else frames
-        features, single = [], []
-        for start in range(0, len(frames), _BATCH):
-            batch = encoder(np.ascontiguousarray(frames[start : start + _BATCH]))
-            features.append(batch)
-            single.append(head(np.ascontiguousarray(batch[:, None]), np.ones(len(batch), np.int64)))
+        done = 0
+
+        def encoded(part: Uint8) -> Array:
+            nonlocal done
+            done += len(part)
             if what:
-                self._progress(what, min(start + _BATCH, len(frames)), len(frames))
-        every = np.concatenate(features)
-        windows = self._windows(every)
-        together = _in_turns(windows, _BATCH, lambda part: head(*self._full(part).values()))
-        return _Logits(np.concatenate(single), together, every.mean(axis=1), every.std(axis=1))
+                self._progress(what, done, len(frames))
+            return encode(part)
+
+        features = _batched(frames, _BATCH, encoded)
+        single = _batched(features, _BATCH, lambda part: logits(part[:, None].copy(), np.ones(len(part), np.int64)))
+        windows = _batched(self._windows(features), _BATCH, lambda part: logits(*self._full(part).values()))
+        return _Outputs(single, windows, np.stack([features.mean(axis=1), features.std(axis=1)]))
 
     def _windows(self, features: Array) -> Array:
-        """Features in full windows, in order: float32 (B, T, F)."""
+        """Cut features into full windows, in order: float32 (B, T, F)."""
         whole = len(features) // self._window
         return features[: whole * self._window].reshape(whole, self._window, -1)
 
@@ -312,14 +288,12 @@ class _Chain:
         return {"features": windows, "length": np.full(len(windows), self._window, np.int64)}
 
     def _judged(
-        self, variant: Variant, stage: str, expected: _Logits, got: _Logits, exact: bool = False
+        self, variant: Variant, stage: str, expected: _Outputs, got: _Outputs, *, exact: bool = False
     ) -> StageReport:
-        want, have = expected.all, got.all
+        want, have, limits = expected.logits, got.logits, self.limits
         difference = np.abs(have.astype(np.float64) - want)
         agreement = float((want.argmax(axis=1) == have.argmax(axis=1)).mean())
-        spread = spread_of_difference(want, have)
-        largest = float(difference.max())
-        limits = self.limits
+        spread, largest = relative_spread(want, have), float(difference.max())
         if exact:
             limit, passed = f"difference <= {limits.float_difference:g}", largest <= limits.float_difference
         else:
@@ -337,42 +311,36 @@ class _Chain:
             passed=passed,
         )
 
-    def _blamed(self, report: StageReport, expected: _Logits, got: _Logits) -> StageReport:
-        """A failed stage against torch with the part that differs: torch's own tensors have no names to search by."""
-        if report.passed is not False:
+    def _from_torch(self, variant: Variant, stage: str, expected: _Outputs, got: _Outputs) -> StageReport:
+        """Judge the stage and name the part that fails: torch's tensors have no names for a search by layer."""
+        report = self._judged(variant, stage, expected, got, exact=True)
+        if report.passed or expected.features is None or got.features is None:
             return report
-        difference = max(
-            float(np.abs(np.asarray(have) - np.asarray(want)).max())
-            for want, have in (
-                (expected.feature_mean, got.feature_mean),
-                (expected.feature_spread, got.feature_spread),
-            )
-        )
+        difference = float(np.abs(got.features - expected.features).max())
         part = "encoder" if difference > self.limits.float_difference else "head"
         remark = f"the {part} is to blame: mean and spread of a face's features differ by up to {difference:.2g}"
         return replace(report, remark=remark)
 
-    def _located(self, report: StageReport, pair: tuple[_Graphs, _Graphs], limit: float) -> StageReport:
-        """A failed stage with the layer at which it parts: in the encoder, else in the head on equal features."""
+    def _located(self, report: StageReport, trusted: _Graphs, other: _Graphs, limit: float) -> StageReport:
+        """Search a failed stage for the first diverging layer: in the encoder, then in the head on equal features."""
         if report.passed is not False:
             return report
-        trusted, other = pair
         frames = np.ascontiguousarray(self.frames[:_SEARCHED])
         with trusted.opener(trusted.encoder) as run:
             features = run({"frames": frames})["features"]
-        feeds: dict[str, dict[str, Array]] = {
-            "encoder": {"frames": frames},
-            "head": {"features": features[:, None].copy(), "length": np.ones(len(features), np.int64)},
-        }
+        searches: tuple[tuple[str, bytes, bytes, dict[str, Array]], ...] = (
+            ("encoder", trusted.encoder, other.encoder, {"frames": frames}),
+            (
+                "head",
+                trusted.head,
+                other.head,
+                {"features": features[:, None].copy(), "length": np.ones(len(features), np.int64)},
+            ),
+        )
         found: Divergence | None = None
-        for (part, own), (_, graph) in zip(trusted.parts(), other.parts(), strict=True):
-
-            def searching(done: int, total: int, part: str = part) -> None:
-                self._progress(f"{report.stage}: looking for the first diverging layer of the {part}", done, total)
-
-            here = first_divergence(
-                (own, trusted.opener), (graph, other.opener), feeds[part], part=part, limit=limit, progress=searching
-            )
+        for part, own, graph, feeds in searches:
+            pair = (own, trusted.opener), (graph, other.opener)
+            here = first_divergence(*pair, feeds, part=part, limit=limit, progress=self._progress)
             if here is not None and (found is None or here.spread > found.spread):
                 found = here
             if found is not None and found.first:
@@ -380,16 +348,15 @@ class _Chain:
         return replace(report, divergence=found)
 
 
-def _recorded(record: RecordedOutputs) -> _Logits:
-    return _Logits(
+def _recorded(record: RecordedOutputs) -> _Outputs:
+    return _Outputs(
         np.array(record.logits, np.float32),
         np.array(record.window_logits, np.float32),
-        np.array(record.feature_mean),
-        np.array(record.feature_spread),
+        np.array([record.feature_mean, record.feature_spread]),
     )
 
 
-def _in_turns(rows: Array, batch: int, compute: Callable[[Array], Array]) -> Array:
+def _batched(rows: Array, batch: int, compute: Callable[[Any], Array]) -> Array:
     parts = [compute(np.ascontiguousarray(rows[start : start + batch])) for start in range(0, len(rows), batch)]
     return np.concatenate(parts)
 

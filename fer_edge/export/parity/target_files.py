@@ -1,4 +1,4 @@
-"""A target's files, written to be looked at by the parity chain and then thrown away."""
+"""A target's files, written to a temporary folder for a parity check."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from pathlib import Path
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.types import Progress
-from fer_edge.export.job import target_job
 from fer_edge.export.parity.stages import TargetFiles
-from fer_edge.export.preflight import require_preflight
-from fer_edge.export.target import WRITERS
+from fer_edge.export.target import plan_target
 
 __all__ = ["written_target"]
 
@@ -26,23 +24,25 @@ def written_target(
     settings: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Iterator[TargetFiles]:
-    """Write a target as `export_target` does, but nothing of it stays.
+    """Write a target as `export_target` does, and remove its files at the end.
 
     Raises:
-        InputError, BundleError, SessionError, MissingPackageError: as `export_target`.
-        GateError: pre-flight refuses a graph.
+        InputError, BundleError, SessionError, MissingPackageError, GateError: as `export_target`.
     """
-    say = progress or (lambda _text, _done, _total: None)
-    job = target_job(bundle, target=target, variant=variant, settings=settings)
-    require_preflight(job)
-    with tempfile.TemporaryDirectory(prefix="fer-edge-") as folder:
-        written = WRITERS[job.recipe.kind]().write(job, Path(folder), say)
+    plan = plan_target(bundle, target=target, variant=variant, settings=settings)
+    if plan.errors:
+        raise plan.errors[0]
+    job, backend = plan.job, plan.backend
+    with tempfile.TemporaryDirectory(prefix="fer-edge-") as name:
+        folder = Path(name)
+        backend.write(folder, progress or (lambda _what, _done, _total: None))
+        runs = backend.parity is None and not backend.not_run
         yield TargetFiles(
             name=job.name,
             variant=job.variant,
             graphs=job.graphs,
-            open=written.open,
-            not_run=written.not_run,
+            open=(lambda part: backend.open(folder, part)) if runs else None,
+            not_run=backend.not_run or "the backend compares the files itself",
             frames=job.shapes["encoder"]["frames"].max[0],
             windows=job.shapes["head"]["features"].max[0],
             exact=job.precision in ("variant", "fp32") and bundle.variant(job.variant).precision == "fp32",
