@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import reprlib
 import types
@@ -16,6 +17,8 @@ from fer_edge.core.errors import FerEdgeError, InputError
 __all__ = ["decode", "encode", "expect"]
 
 T = TypeVar("T")
+
+_type_hints = functools.cache(typing.get_type_hints)
 
 
 def expect(condition: bool, field: str, got: object, expected: str, *, error: type[FerEdgeError] = InputError) -> None:
@@ -46,7 +49,7 @@ def decode(kind: type[T], value: Any, *, where: str = "") -> T:
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(fields)}"
             raise InputError(f"{_join(where, str(key))}: unknown field{hint}")
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     arguments = {}
     for name, field in fields.items():
         if name in value:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,44 +41,14 @@ _FILE_TOLERANCES: Final[Mapping[Precision, float]] = {
 """Largest difference of an output between the written files and the bundle's graphs."""
 
 
-def _ort(job: TargetJob) -> Backend:
-    from fer_edge.export.cpu_backends import OrtBackend
-
-    return OrtBackend(job)
-
-
-def _openvino(job: TargetJob) -> Backend:
-    from fer_edge.export.cpu_backends import OpenVinoBackend
-
-    return OpenVinoBackend(job)
-
-
-def _tensorrt(job: TargetJob) -> Backend:
-    from fer_edge.export.tensorrt_backend import TensorRtBackend
-
-    return TensorRtBackend(job)
-
-
-def _script(job: TargetJob) -> Backend:
-    from fer_edge.export.trtexec_script import ScriptBackend
-
-    return ScriptBackend(job)
-
-
-def _triton(job: TargetJob) -> Backend:
-    from fer_edge.export.triton_repository import TritonBackend
-
-    return TritonBackend(job)
-
-
-BACKENDS: Final[Mapping[str, Callable[[TargetJob], Backend]]] = {
-    "ort": _ort,
-    "openvino": _openvino,
-    "tensorrt": _tensorrt,
-    "script": _script,
-    "triton": _triton,
+BACKENDS: Final[Mapping[str, tuple[str, str]]] = {
+    "ort": ("cpu_backends", "OrtBackend"),
+    "openvino": ("cpu_backends", "OpenVinoBackend"),
+    "tensorrt": ("tensorrt_backend", "TensorRtBackend"),
+    "script": ("trtexec_script", "ScriptBackend"),
+    "triton": ("triton_repository", "TritonBackend"),
 }
-"""Backends by a recipe's kind."""
+"""Module and class of the backend by a recipe's kind; imported on use, since each needs its engine's package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +110,8 @@ class TargetPlan:
 
     def __init__(self, job: TargetJob) -> None:
         self.job = job
-        self.backend = BACKENDS[job.recipe.kind](job)
+        module, name = BACKENDS[job.recipe.kind]
+        self.backend: Backend = getattr(importlib.import_module(f"fer_edge.export.{module}"), name)(job)
         self.files: tuple[PlannedFile, ...] = self.backend.planned()
         self.preflight: Verdict = job_findings(job)
         self.graphs: Parity | None = None

@@ -16,7 +16,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.errors import DataError, GateError, InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
@@ -266,12 +266,12 @@ class TestFrames:
         path.write_text(json.dumps(listed))
         assert len(real_frames(quantized, "synthetic:140", rows=path).frames) == 20
         for change, message in (
-            ({"sha256": "0" * 64}, "are others than the list was made of"),
-            ({"split": "elsewhere"}, "the rows are of 'elsewhere'"),
+            ({"sha256": "0" * 64}, "expected 000000000000"),
+            ({"split": "elsewhere"}, "got rows of 'elsewhere'"),
             ({"rows": "all"}, "expected a sample list"),
         ):
             path.write_text(json.dumps({**listed, **change}))
-            with pytest.raises(InputError, match=message):
+            with pytest.raises(DataError, match=message):
                 real_frames(quantized, "synthetic:140", rows=path)
 
     def test_without_a_list_the_choosing_split_is_taken(self, quantized: Bundle) -> None:

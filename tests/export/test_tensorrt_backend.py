@@ -20,7 +20,7 @@ from fer_edge.core.machine import GpuReport, machine_report
 from fer_edge.export import tensorrt_backend
 from fer_edge.export.job import target_job
 from fer_edge.export.target import export_target
-from fer_edge.export.tensorrt_backend import TensorRtBackend, build_engines, rebuild_engines
+from fer_edge.export.tensorrt_backend import TensorRtBackend, rebuild_engines
 from fer_edge.runtime.engine_files import read_engine
 from fer_edge.runtime.inference import Network
 
@@ -218,12 +218,14 @@ class TestStaleEngines:
     def folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle) -> Path:
         machine = Machine(monkeypatch, "10.3.0")
         self.machine, self.patch = machine, monkeypatch
-        build_engines(target_job(bundle, target=recipe(tmp_path, "10.3")), tmp_path / "engines", progress=_silent)
+        TensorRtBackend(target_job(bundle, target=recipe(tmp_path, "10.3"))).build_missing(
+            tmp_path / "engines", _silent
+        )
         return tmp_path / "engines"
 
     def test_those_that_fit_are_not_built_again(self, folder: Path, tmp_path: Path, bundle: Bundle) -> None:
         count = len(self.machine.module.built)
-        build_engines(target_job(bundle, target=recipe(tmp_path, "10.3")), folder, progress=_silent)
+        TensorRtBackend(target_job(bundle, target=recipe(tmp_path, "10.3"))).build_missing(folder, _silent)
         assert len(self.machine.module.built) == count
 
     def test_an_upgrade_names_them_and_loads_none(self, folder: Path, bundle: Bundle) -> None:
@@ -249,7 +251,7 @@ class TestStaleEngines:
             place.unlink()
         with pytest.raises(SessionError):
             Network.open(bundle, provider="tensorrt", engines=folder)
-        build_engines(target_job(bundle, target=recipe(tmp_path, "10.3")), folder, progress=_silent)
+        TensorRtBackend(target_job(bundle, target=recipe(tmp_path, "10.3"))).build_missing(folder, _silent)
         Network.open(bundle, provider="tensorrt", engines=folder).close()
         assert self.machine.cuda.left_behind() == {}
 
@@ -258,7 +260,7 @@ class TestStaleEngines:
         count, names = len(self.machine.module.built), sorted(folder.iterdir())
         for changes in ({"precision": "fp16"}, {"workspace_mib": 64}):
             job = target_job(bundle, target=recipe(tmp_path, "10.3", **changes), settings=["shapes.frames.max=2"])
-            engines = build_engines(job, folder, progress=_silent)
+            engines = TensorRtBackend(job).build_missing(folder, _silent)
             assert [engine.sidecar.precision for engine in engines] == ["fp32", "fp32"]
         assert (len(self.machine.module.built), sorted(folder.iterdir())) == (count, names)
 

@@ -1,4 +1,4 @@
-"""The frames that the parity chain computes on: generated faces, or rows of a data set."""
+"""Input frames of a parity check: drawn faces, or rows of a data set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import DataError
 from fer_edge.core.files import read_json
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.core.types import Progress, Uint8
@@ -25,7 +25,7 @@ _REAL: Final = 512
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ParityFrames:
-    """Frames, uint8 (N, S, S), and what they are in words."""
+    """Frames, uint8 (N, S, S), and their description."""
 
     frames: Uint8
     described: str
@@ -47,17 +47,17 @@ def generated_frames(bundle: Bundle) -> ParityFrames:
 def real_frames(
     bundle: Bundle, data: str, *, rows: Path | None = None, progress: Progress | None = None
 ) -> ParityFrames:
-    """Rows of a data set, prepared as the bundle says.
+    """Read rows of a data set, prepared as the bundle's manifest states.
 
     Args:
         bundle: an open bundle.
         data: a data spec.
         rows: a sample list, as `fer-edge calibrate --sample-out` writes it: row numbers of a split and their SHA-256.
-            Without it 512 rows are taken, evenly spaced, of the split to choose on; never of the split to report on.
-        progress: called with (rows decoded, rows).
+            By default 512 rows, evenly spaced, of the split to choose on; never of the split to report on.
+        progress: called with (what, rows decoded, rows).
 
     Raises:
-        InputError: the data or the list cannot be used, or the rows are not those that the list names.
+        DataError: the data or the list cannot be read, or the rows are not those that the list names.
     """
     dataset = load_dataset(data, progress=progress)
     if rows is None:
@@ -77,15 +77,15 @@ def _listed(train: StillSet, rows: Path) -> StillSet:
     try:
         split, numbers, sha256 = str(listed["split"]), np.asarray(listed["rows"], np.int64), str(listed["sha256"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
+        raise DataError(
             f"{rows}: expected a sample list with split, rows and sha256, as calibrate --sample-out writes it ({error})"
         ) from error
     if split != train.name:
-        raise InputError(f"{rows}: the rows are of {split!r}, the data's training split is {train.name!r}")
+        raise DataError(f"{rows}: got rows of {split!r}, expected rows of the training split {train.name!r}")
     chosen = train.subset(np.flatnonzero(np.isin(train.rows, numbers)))
     if chosen.sha256 != sha256:
-        raise InputError(
-            f"{rows}: the data's rows of these numbers are others than the list was made of (sha256 "
-            f"{chosen.sha256[:12]}..., expected {sha256[:12]}...); give the data set that it names"
+        raise DataError(
+            f"{rows}: got rows with sha256 {chosen.sha256[:12]}..., expected {sha256[:12]}...; give the data set that "
+            "the list was made from"
         )
     return chosen
