@@ -18,7 +18,10 @@ __all__ = ["decode", "encode", "expect"]
 
 T = TypeVar("T")
 
-_type_hints = functools.cache(typing.get_type_hints)
+
+@functools.cache
+def _type_hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def expect(condition: bool, field: str, got: object, expected: str, *, error: type[FerEdgeError] = InputError) -> None:

@@ -174,34 +174,14 @@ class Variant:
         Raises:
             InputError: a field is missing, unknown, or has a wrong type or range.
         """
-        stored = decode(_StoredVariant, value)
-        expect(len(stored.heads) == 1, "heads", sorted(stored.heads), "one head; more need a newer fer-edge")
-        [head] = stored.heads.values()
-        rest = {name: part for name, part in vars(stored).items() if name != "heads"}
-        return cls(head=head.graph, **{name: getattr(head, name) for name in _OF_A_HEAD}, **rest)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Head:
-    """The fields of a variant that belong to its head, as stored."""
-
-    graph: GraphFile
-    temperature: float = 1.0
-    unknown_threshold: float = 0.0
-    metrics: Mapping[str, AccuracyReport] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _StoredVariant:
-    """A variant as stored."""
-
-    name: str
-    precision: str
-    encoder: GraphFile
-    heads: Mapping[str, _Head]
-    parent: str | None = None
-    how_made: Mapping[str, Any] = field(default_factory=dict)
-    parity: Mapping[str, Any] = field(default_factory=dict)
+        expect(isinstance(value, Mapping), "variant", value, "an object")
+        heads = value.get("heads")
+        expect(isinstance(heads, Mapping) and len(heads) == 1, "heads", heads, "one head; more need a newer fer-edge")
+        [(name, head)] = heads.items()
+        known = isinstance(head, Mapping) and set(head) <= {"graph", *_OF_A_HEAD}
+        expect(known, f"heads.{name}", head, f"an object with graph, {', '.join(_OF_A_HEAD)}")
+        rest = {key: part for key, part in value.items() if key != "heads"}
+        return decode(cls, {**rest, **{"head" if key == "graph" else key: part for key, part in head.items()}})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,12 +84,8 @@ class TargetRecipe:
         opset: newest opset of the graphs; the flavour's limit by default. For TensorRT.
         workspace_mib: memory for the builder's tactics, in MiB; None for the builder's default.
         compute_capabilities: GPUs to build ahead of time for (RTX); empty for the GPU of this machine.
-        dla_core: the deep learning accelerator to use; None for the GPU only.
-        gpu_fallback: layers that the DLA cannot run may run on the GPU.
-        optimization_level: the builder's, 0 to 5.
+        dla_core: the deep learning accelerator to use beside the GPU; None for the GPU only.
         sparse_weights: allow kernels for 2:4 sparse weights, where the manifest states such weights.
-        version_compatible: the engine also loads in later versions of the same major version.
-        hardware_compatible: the engine also loads on other GPUs of Ampere or later.
         triton: server settings, for the kind ``"triton"``.
 
     Raises:
@@ -110,11 +106,7 @@ class TargetRecipe:
     workspace_mib: int | None = None
     compute_capabilities: tuple[int, ...] = ()
     dla_core: int | None = None
-    gpu_fallback: bool = True
-    optimization_level: int = 3
     sparse_weights: bool = True
-    version_compatible: bool = False
-    hardware_compatible: bool = False
     triton: TritonOptions = field(default_factory=TritonOptions)
 
     def __post_init__(self) -> None:
@@ -133,7 +125,6 @@ class TargetRecipe:
         self._check(self.opset is None or 9 <= self.opset <= 25, "opset", "9 to 25")
         mib = self.workspace_mib
         self._check(mib is None or 1 <= mib <= 65536, "workspace_mib", "1 to 65536 MiB")
-        self._check(0 <= self.optimization_level <= 5, "optimization_level", "0 to 5")
         served = self.kind == "triton" or self.triton == TritonOptions()
         self._check(served, "triton", f"no such table: {kind} is not a server")
         batches = self.kind != "triton" or self.shapes.dynamic
@@ -154,12 +145,6 @@ class TargetRecipe:
         if self.dla_core is not None:
             self._check(row is not None and row.dla, "dla_core", f"none: {title} has no accelerator")
             self._check(0 <= self.dla_core <= 1, "dla_core", "0 or 1")
-        possible = {
-            "version_compatible": row is not None and row.version_compatible,
-            "hardware_compatible": row is not None and "AMPERE_PLUS" in row.hardware_levels,
-        }
-        for option, able in possible.items():
-            self._check(able or not getattr(self, option), option, f"false: {title} builds no such engine")
         scripted = self.kind != "script" or (row is not None and row.package == "tensorrt")
         self._check(scripted, "flavour", "a TensorRT with trtexec; TensorRT-RTX has another tool")
 

@@ -34,12 +34,8 @@ class BuildOptions:
         keep_float32: nodes that stay FP32 in builders with precision flags.
         workspace_bytes: memory for tactics; None for the builder's default.
         compute_capabilities: GPUs to build ahead of time for; empty for the GPU of this machine.
-        dla_core: the deep learning accelerator to use.
-        gpu_fallback: layers that the DLA cannot run may run on the GPU.
-        optimization_level: 0 to 5.
+        dla_core: the deep learning accelerator to use, with the GPU for layers that it cannot run.
         sparse_weights: allow kernels for 2:4 sparse weights.
-        version_compatible: the engine also loads in later versions.
-        hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for the GPU of this machine.
         timing_cache: of an earlier build; the same cache gives the same choice of kernels.
     """
 
@@ -50,11 +46,7 @@ class BuildOptions:
     workspace_bytes: int | None = None
     compute_capabilities: tuple[int, ...] = ()
     dla_core: int | None = None
-    gpu_fallback: bool = True
-    optimization_level: int = 3
     sparse_weights: bool = False
-    version_compatible: bool = False
-    hardware_level: str = ""
     timing_cache: bytes = b""
 
 
@@ -90,11 +82,6 @@ def check_options(library: TensorRtLibrary, options: BuildOptions) -> tuple[str,
             faults.append(f"{title} does not build for SM{capability}; it builds for {listed}")
         elif capability in row.fp16_only and not options.float16:
             faults.append(f"{title} multiplies no FP32 matrices on SM{capability}; take an FP16 precision")
-    if options.hardware_level and options.hardware_level not in row.hardware_levels:
-        listed = ", ".join(row.hardware_levels) or "none"
-        faults.append(f"{title} has no hardware compatibility {options.hardware_level}; it has {listed}")
-    if options.version_compatible and not row.version_compatible:
-        faults.append(f"{title} builds no version-compatible engines; set version_compatible = false")
     if options.dla_core is not None and not row.dla:
         faults.append(f"{title} supports no deep learning accelerator; leave dla_core out")
     return tuple(faults)
@@ -205,8 +192,6 @@ def _configure(library: TensorRtLibrary, config: Any, network: Any, options: Bui
     trt, row = library.module, library.flavour
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if row.optimization_level:
-        config.builder_optimization_level = options.optimization_level
     if options.sparse_weights:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if options.compute_capabilities:
@@ -214,15 +199,10 @@ def _configure(library: TensorRtLibrary, config: Any, network: Any, options: Bui
         for index, capability in enumerate(options.compute_capabilities):
             if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), index):
                 raise SessionError(f"{library.title} refuses to build for SM{capability}")
-    if options.hardware_level:
-        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, options.hardware_level)
-    if options.version_compatible:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.dla_core is not None:
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
-        if options.gpu_fallback:
-            config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if row.precision_flags and not row.strong_typing:
         _set_precision(trt, config, network, options)
 

@@ -40,15 +40,8 @@ def trtexec_flags(job: TargetJob, part: Part) -> tuple[str, ...]:
             flags.append(f"--{edge}Shapes={','.join(sizes)}")
     if recipe.workspace_mib is not None:
         flags.append(f"--memPoolSize=workspace:{recipe.workspace_mib}")
-    if row.optimization_level:
-        flags.append(f"--builderOptimizationLevel={recipe.optimization_level}")
-    if recipe.version_compatible:
-        flags.append("--versionCompatible")
-    if recipe.hardware_compatible:
-        flags.append("--hardwareCompatibilityLevel=ampere+")
     if recipe.dla_core is not None:
-        flags.append(f"--useDLACore={recipe.dla_core}")
-        flags += ["--allowGPUFallback"] if recipe.gpu_fallback else []
+        flags += [f"--useDLACore={recipe.dla_core}", "--allowGPUFallback"]
     return tuple(flags)
 
 

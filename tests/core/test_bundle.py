@@ -225,10 +225,10 @@ class TestDamage:
             (
                 ["variants", 0, "heads", "default", "metrics"],
                 {"t": {"n": 1}},
-                r".*heads\.default\.metrics\.t",
+                r"variants\[0\]\.metrics\.t",
             ),
-            (["variants", 0, "heads", "second"], None, r"variants\[0\]\.heads\.second: got None, expected an object"),
-            (["variants", 0, "heads"], {}, r"variants\[0\]\.heads: got \[\], expected one head"),
+            (["variants", 0, "heads", "second"], None, r"variants\[0\]\.heads: got .*, expected one head"),
+            (["variants", 0, "heads"], {}, r"variants\[0\]\.heads: got \{\}, expected one head"),
             (["data"], [{"dataset": "x", "rows": 3}], r"data\[0\]\.rows: unknown field"),
             (["provenance"], {"sha256": "0" * 64, "size_bytes": 0}, "provenance.size_bytes: got 0"),
         ],

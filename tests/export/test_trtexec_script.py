@@ -115,7 +115,7 @@ class TestScript:
     def test_precisions_stand_in_the_graph_where_the_builder_takes_them_from_there(
         self, bundle: Bundle, tmp_path: Path, flavour: str, fitting: str, other: str
     ) -> None:
-        settings = [f"flavour='{flavour}'", "precision='fp16'", "version_compatible=true", "hardware_compatible=true"]
+        settings = [f"flavour='{flavour}'", "precision='fp16'"]
         export_target(bundle, target="jetpack5", settings=settings, out=tmp_path / "out")
         encoder = onnx.load(tmp_path / "out" / "encoder.onnx")
         casts = [each for node in encoder.graph.node if node.op_type == "Cast" for each in node.attribute]
@@ -124,14 +124,11 @@ class TestScript:
         assert code == 0, said
         assert ("--stronglyTyped" in flags.split()) is (flavour != "11")
         assert not {"--fp16", "--int8", "--precisionConstraints=obey"} & set(flags.split())
-        for flag in ("--builderOptimizationLevel=3", "--versionCompatible", "--hardwareCompatibilityLevel=ampere+"):
-            assert flag in flags.split()
         assert self.run_script(tmp_path / "out", tmp_path / "again", version=other)[0] == 1
 
-    @pytest.mark.parametrize("setting", ["version_compatible=true", "hardware_compatible=true", "flavour='rtx'"])
-    def test_what_trtexec_of_that_version_cannot_is_refused(self, bundle: Bundle, setting: str) -> None:
-        with pytest.raises(InputError, match=setting.split("=")[0]):
-            target_job(bundle, target="jetpack5", settings=[setting])
+    def test_rtx_has_no_trtexec(self, bundle: Bundle) -> None:
+        with pytest.raises(InputError, match="flavour"):
+            target_job(bundle, target="jetpack5", settings=["flavour='rtx'"])
 
     def test_fp32_asks_for_no_other_precision(self, bundle: Bundle, tmp_path: Path) -> None:
         export_target(bundle, target="jetpack5", settings=["precision='fp32'"], out=tmp_path / "fp32")
