@@ -12,7 +12,7 @@ from fer_edge.core.types import Progress
 from fer_edge.export.job import Part, PlannedFile, Run, TargetJob
 from fer_edge.export.parity.outputs import Parity
 
-__all__ = ["Backend", "engine_refuses"]
+__all__ = ["Backend", "engine_refuses", "fill_script"]
 
 
 class Backend(ABC):
@@ -77,3 +77,11 @@ def engine_refuses(engine: str, part: str, error: Exception, *, path: Path, grap
     write_atomic(path, graph)
     path.unlink()
     return SessionError(f"{engine} refuses {part}: {' '.join(str(error).split())}")
+
+
+def fill_script(name: str, **values: str) -> str:
+    """Return a shell script of the folder `scripts`, with each ``@key@`` replaced by its value."""
+    text = (Path(__file__).parent / "scripts" / name).read_text("utf-8")
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", value)
+    return text

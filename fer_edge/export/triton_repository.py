@@ -22,7 +22,7 @@ from fer_edge.core.files import write_atomic
 from fer_edge.core.manifest import Manifest
 from fer_edge.core.metrics import softmax
 from fer_edge.core.types import Array, Float32, Progress
-from fer_edge.export.backend import Backend
+from fer_edge.export.backend import Backend, fill_script
 from fer_edge.export.job import Part, PlannedFile, TargetJob
 from fer_edge.export.parity.frames import drawn_frames
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
@@ -151,42 +151,11 @@ def _build_script(manifest: Manifest, options: TritonOptions) -> str:
     for model, shapes in inputs.items():
         profile = " ".join(f"--{end}Shapes={_trtexec_shapes(shapes, batch)}" for end, batch in batches.items())
         lines.append(f"build {manifest.name}_{model} {profile}\n")
-    return _SCRIPT_TEXT.format(builds="".join(lines))
+    return fill_script(_SCRIPT, builds="".join(lines))
 
 
 def _trtexec_shapes(shapes: Mapping[str, tuple[int, ...]], batch: int) -> str:
     return ",".join(f"{name}:{'x'.join(map(str, (batch, *dims)))}" for name, dims in shapes.items())
-
-
-_SCRIPT_TEXT: Final = """#!/usr/bin/env bash
-# Builds the TensorRT plans of this repository. A plan holds for one GPU model and one TensorRT version: run this on the
-# server's GPU, in the server's own container release, for example
-#   docker run --rm --gpus all -v "$PWD:/work" -w /work nvcr.io/nvidia/tensorrt:25.08-py3 ./build-plans.sh
-set -euo pipefail
-cd "$(dirname "$0")"
-
-command -v trtexec >/dev/null || PATH=$PATH:/usr/src/tensorrt/bin
-if ! command -v trtexec >/dev/null; then
-    echo "build-plans.sh: there is no trtexec here; run it in the tensorrt container of the server's release" >&2
-    exit 1
-fi
-# Precisions are those of the graph. TensorRT 11 knows no other way and has no flag for it.
-typed=()
-if trtexec --help | grep -q -- --stronglyTyped; then
-    typed=(--stronglyTyped)
-fi
-
-# build MODEL PROFILE...: onnx/MODEL.onnx to models/MODEL/1/model.plan, which appears when it is whole.
-build() {{
-    local model=$1 plan=models/$1/1/model.plan
-    shift
-    mkdir -p "models/$model/1"
-    trtexec --onnx="onnx/$model.onnx" --saveEngine="$plan.part" "${{typed[@]}}" --skipInference "$@"
-    mv "$plan.part" "$plan"
-    echo "built $plan"
-}}
-
-{builds}"""
 
 
 def _parity(job: TargetJob, graphs: Mapping[str, bytes]) -> tuple[Parity, str]:

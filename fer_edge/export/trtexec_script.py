@@ -10,7 +10,7 @@ from typing import Final
 from fer_edge.core.files import write_atomic
 from fer_edge.core.tensorrt_flavours import FLAVOURS, TensorRtFlavour
 from fer_edge.core.types import Progress
-from fer_edge.export.backend import Backend
+from fer_edge.export.backend import Backend, fill_script
 from fer_edge.export.job import Part, PlannedFile, TargetJob
 
 __all__ = ["SCRIPT_FILE", "ScriptBackend", "build_script", "trtexec_flags"]
@@ -52,7 +52,8 @@ def build_script(job: TargetJob) -> str:
         f"build {part} \\\n    " + " \\\n    ".join(shlex.quote(flag) for flag in trtexec_flags(job, part))
         for part in job.graphs
     )
-    return _SCRIPT.format(
+    return fill_script(
+        SCRIPT_FILE,
         target=job.name,
         bundle=job.bundle.manifest.name,
         bundle_sha256=job.bundle.sha256,
@@ -60,8 +61,8 @@ def build_script(job: TargetJob) -> str:
         precision=job.precision,
         title=row.title,
         found_in=row.found_in,
-        since=_number(row.version),
-        before=_number(_next_version(row)),
+        since=str(_number(row.version)),
+        before=str(_number(_next_version(row))),
         typed="--stronglyTyped" if row.strong_typing else "",
         calls=calls,
     )
@@ -108,54 +109,3 @@ class ScriptBackend(Backend):
         write_atomic(script, build_script(self.job).encode())
         script.chmod(script.stat().st_mode | 0o111)
         return _row(self.job).title
-
-
-_SCRIPT: Final = """\
-#!/usr/bin/env bash
-# Builds the engines of {bundle}'s {variant} in {precision} for {title} ({found_in}).
-# Written by fer-edge for the target {target}; bundle {bundle_sha256}.
-#
-# Run it on the device, beside the graphs. An engine that is there is kept; remove it to build it again.
-set -euo pipefail
-cd -- "$(dirname -- "${{BASH_SOURCE[0]}}")"
-
-trtexec=$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)
-if [[ ! -x $trtexec ]]; then
-    echo "build-engines.sh: there is no trtexec here; on a Jetson: sudo apt-get install libnvinfer-bin" >&2
-    exit 1
-fi
-
-help=$("$trtexec" --help 2>&1 || true)
-if [[ $help =~ TensorRT\\ v([0-9]+) || $help =~ TensorRT\\.trtexec\\ \\[TensorRT\\ v([0-9]+)\\] ]]; then
-    found=${{BASH_REMATCH[1]}}
-    if (( found < {since} || found >= {before} )); then
-        echo "build-engines.sh: these graphs are made for {title}, trtexec is TensorRT v$found;" \\
-            "export for the target of that version" >&2
-        exit 1
-    fi
-fi
-# Up to 8.5 the flag that builds without timing the engine had another name.
-only_build=--buildOnly
-[[ $help != *--skipInference* ]] || only_build=--skipInference
-# The precisions are the graph's own. TensorRT 11 knows no other way and has no flag for it.
-typed={typed}
-[[ $help == *--stronglyTyped* ]] || typed=
-
-unfinished=
-trap '[[ -z $unfinished ]] || rm -f -- "$unfinished"' EXIT
-
-build() {{
-    local part=$1
-    shift
-    if [[ -e $part.engine ]]; then
-        echo "$part.engine is there already"
-        return
-    fi
-    unfinished=$part.engine.part
-    "$trtexec" --onnx="$part.onnx" --saveEngine="$unfinished" "$only_build" ${{typed:+"$typed"}} "$@"
-    mv -- "$unfinished" "$part.engine"
-    unfinished=
-}}
-
-{calls}
-"""
