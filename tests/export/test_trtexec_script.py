@@ -96,7 +96,7 @@ class TestScript:
         self.run_script(script_folder, tmp_path / "device")
         code, said, calls = self.run_script(script_folder, tmp_path / "device")
         assert (code, len(calls)) == (0, 2)
-        assert "encoder.engine is there already" in said
+        assert "encoder.engine exists already" in said
 
     def test_a_build_that_fails_leaves_no_engine(self, script_folder: Path, tmp_path: Path) -> None:
         code, _, calls = self.run_script(script_folder, tmp_path / "device", status=1)
