@@ -52,7 +52,7 @@ def decode(kind: type[T], value: Any, *, where: str = "") -> T:
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(fields)}"
             raise InputError(f"{_join(where, str(key))}: unknown field{hint}")
-    hints = _type_hints(kind)
+    hints = _type_hints(typing.cast("Any", kind))
     arguments = {}
     for name, field in fields.items():
         if name in value:

@@ -15,7 +15,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError, OutputError
 from fer_edge.core.files import output_folder, sha256_file, write_json, writing
 from fer_edge.core.json import encode
-from fer_edge.core.types import Progress
+from fer_edge.core.types import Progress, no_progress
 from fer_edge.export.backend import Backend
 from fer_edge.export.graph_passes import bundle_graphs
 from fer_edge.export.job import Part, PlannedFile, Run, TargetJob, target_job
@@ -260,7 +260,7 @@ def export_target(
             differ from the bundle's graphs; nothing is written.
         OutputError: the folder cannot be written, or holds something other than a target.
     """
-    say = progress or (lambda _what, _done, _total: None)
+    say = progress or no_progress
     _expect_target_folder(out)
     say("preparing graphs", 0, 1)
     plan = plan_target(bundle, target=target, variant=variant, settings=settings, clip=clip)

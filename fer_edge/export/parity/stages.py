@@ -13,7 +13,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, MissingPackageError, SessionError, require
 from fer_edge.core.json import expect
 from fer_edge.core.manifest import Variant, timestamp
-from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8
+from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8, no_progress
 from fer_edge.export.job import Part, Run
 from fer_edge.export.parity.layer_search import Divergence, Opener, first_divergence, relative_spread
 from fer_edge.export.parity.report import ParityLimits, ParityReport, StageReport
@@ -145,7 +145,7 @@ def check_parity(
     """
     require("onnxruntime", needed_by="the parity check", extra="cpu")
     require("onnx", needed_by="the parity check", extra="calibrate")
-    check = _Check(bundle, frames, limits or ParityLimits(), progress or (lambda _what, _done, _total: None))
+    check = _Check(bundle, frames, limits or ParityLimits(), progress or no_progress)
     manifest = bundle.manifest
     found, missing = available_engines() if engines is None else (dict(engines), {})
     stages: list[StageReport] = []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.types import Progress
+from fer_edge.core.types import Progress, no_progress
 from fer_edge.export.parity.stages import TargetFiles
 from fer_edge.export.target import plan_target
 
@@ -35,7 +35,7 @@ def written_target(
     job, backend = plan.job, plan.backend
     with tempfile.TemporaryDirectory(prefix="fer-edge-") as name:
         folder = Path(name)
-        backend.write(folder, progress or (lambda _what, _done, _total: None))
+        backend.write(folder, progress or no_progress)
         runs = backend.parity is None and not backend.not_run
         yield TargetFiles(
             name=job.name,
