@@ -28,6 +28,7 @@ from fer_edge.export.job import target_job
 from fer_edge.export.preflight import ROWS, check_bundle
 from fer_edge.export.selection import choose_target
 from fer_edge.export.target import TargetPlan, export_target, plan_target
+from fer_edge.graph.graph import Graph
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 
@@ -103,17 +104,19 @@ class TestPrepared:
     def test_a_pass_that_changes_what_is_computed_is_caught(
         self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        honest = graph_passes._rewritten
+        honest = graph_passes._rewrite
 
-        def wrong(model: onnx.ModelProto, *rest: object, **named: object) -> tuple[onnx.ModelProto, list[str]]:
-            made, said = honest(model, *rest, **named)  # type: ignore[arg-type]
-            for tensor in made.graph.initializer:
+        def wrong(graph: Graph, *rest: object, **named: object) -> list[str]:
+            done = honest(graph, *rest, **named)  # type: ignore[arg-type]
+            model = graph.to_model()
+            for tensor in model.graph.initializer:
                 if "input_bias" in tensor.name:
                     values = onnx.numpy_helper.to_array(tensor)
                     tensor.CopyFrom(onnx.numpy_helper.from_array(values + np.ones_like(values), tensor.name))
-            return made, said
+            graph.reset(model)
+            return done
 
-        monkeypatch.setattr(graph_passes, "_rewritten", wrong)
+        monkeypatch.setattr(graph_passes, "_rewrite", wrong)
         with pytest.raises(GateError, match=r"the graphs of fp32 after .*LSTM unrolled.*nothing was written"):
             export_target(bundle, target="jetpack5", variant="fp32", settings=SMALL, out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
