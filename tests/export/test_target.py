@@ -134,14 +134,14 @@ class TestRefusals:
         assert (code, "has no variant 'int8-trt'" in said) == (1, True)
 
     def test_uint8_is_stopped_before_tensorrt_sees_it(self, tmp_path: Path) -> None:
-        with pytest.raises(GateError, match=r"would not take int8: encoder QuantizeLinear.*saturate.*fer-edge check"):
+        with pytest.raises(GateError, match=r"would refuse int8: encoder QuantizeLinear.*saturate.*fer-edge check"):
             export_target(Bundle.open("base"), target="jetpack5", variant="int8", out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_that_holds_something(self, bundle: Bundle, tmp_path: Path) -> None:
         (tmp_path / "mine").write_text("kept")
         for overwrite in (False, True):
-            with pytest.raises(OutputError, match=r"no target.json, so it is no target's folder"):
+            with pytest.raises(OutputError, match=r"no target.json, expected a target's folder"):
                 export_target(bundle, target="cpu-x86", out=tmp_path, overwrite=overwrite)
             with pytest.raises(OutputError, match=r"no target's folder"):
                 export_target(bundle, target="cpu-x86", out=bundle.path, overwrite=overwrite)
