@@ -19,21 +19,13 @@ from fer_edge.core.files import default_cache_folder, sha256_bytes, write_atomic
 from fer_edge.core.machine import machine_report
 from fer_edge.core.types import Progress
 from fer_edge.export.backend import Backend
+from fer_edge.export.engine_writer import engine_name, gpu_slug, read_layers, write_engine, write_sidecar
 from fer_edge.export.job import Part, PlannedFile, Run, TargetJob, target_job
 from fer_edge.export.recipe import load_target
 from fer_edge.export.selection import target_names
 from fer_edge.export.tensorrt_builder import BuildOptions, BuiltPlan, build_plan, check_options
 from fer_edge.runtime.device_session import open_device
-from fer_edge.runtime.engine_files import (
-    EngineFile,
-    EngineSidecar,
-    EngineTensor,
-    engine_name,
-    fitting_engines,
-    gpu_slug,
-    write_engine,
-    write_sidecar,
-)
+from fer_edge.runtime.engine_files import EngineFile, EngineSidecar, EngineTensor, fitting_engines, sidecar_path
 from fer_edge.runtime.inference import choose_variant
 from fer_edge.runtime.providers import ENGINE_PROVIDERS
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
@@ -161,7 +153,7 @@ class TensorRtBackend(Backend):
             except SessionError:
                 with writing(engine.path):
                     engine.path.unlink(missing_ok=True)
-                    engine.sidecar_path.unlink(missing_ok=True)
+                    sidecar_path(engine.path).unlink(missing_ok=True)
             else:
                 return engine
         return None
@@ -205,7 +197,7 @@ class TensorRtBackend(Backend):
             loaded = session.engine
             assert isinstance(loaded, TensorRtEngine)
             with session.device.current():
-                layers = loaded.layers()
+                layers = read_layers(loaded.inspect())
             feeds = {tensor.name: np.ones(tensor.opt, tensor.dtype) for tensor in engine.sidecar.inputs}
             for _ in range(3):  # direct, captured, launched
                 outputs = session.run(feeds)
