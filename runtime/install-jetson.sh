@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs fer-edge on a Jetson beside JetPack's own OpenCV, TensorRT and NumPy, which it uses and never replaces.
+# Installs fer-edge on a Jetson. Uses JetPack's own OpenCV, TensorRT and NumPy and never replaces them.
 #
 #   runtime/install-jetson.sh [--check] [--venv DIR] [--wheel FILE] [--jetpack 6|7] [--without-camera]
 #
-#   --check            look at the machine and say what is missing; install nothing
-#   --venv DIR         the virtual environment to make or to renew (default: /opt/fer-edge)
+#   --check            report what is missing; install nothing
+#   --venv DIR         the virtual environment to create or update (default: /opt/fer-edge)
 #   --wheel FILE       the fer-edge wheel (default: the newest in dist/)
-#   --jetpack 6|7      do not ask the machine which JetPack it has; for containers, which do not know
-#   --without-camera   an OpenCV without GStreamer will do: no camera pipeline is to be read
+#   --jetpack 6|7      JetPack version, for containers, which cannot detect it
+#   --without-camera   accept an OpenCV without GStreamer, which reads no camera pipeline
 #
-# Nothing outside DIR is written and no system package is touched. Running it again brings DIR up to date.
+# Writes nothing outside DIR and changes no system package. Run it again to update DIR.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -84,7 +84,7 @@ find_jetpack() {
     good "Jetson Linux $major.$minor: JetPack $jetpack"
 }
 
-# What a Python imports, one "name=value" a line; a module that is missing has no line. Away from the working folder.
+# Prints what a Python imports, one "name=value" per line, none for a missing module. Runs outside the working folder.
 probe() { # PYTHON
     (cd / && "$1" - <<'PYTHON') || fail "$1 cannot run"
 import importlib, re, sys
@@ -181,7 +181,7 @@ choose_wheel() {
     [[ -f $wheel ]] || fail "no wheel at $wheel"
 }
 
-# The environment's own pip.conf: what is installed into it later cannot replace JetPack's packages either.
+# Writes the environment's pip.conf, so that later installations cannot replace JetPack's packages either.
 protect() {
     local constraints=$venv/jetpack-constraints.txt name
     {
@@ -235,7 +235,7 @@ install() {
     fi
     rm -f "$venv/pip.conf" # its constraints have no hashes; `protect` writes it again
     say now "installing the locked requirements of JetPack $jetpack into $venv"
-    # By hash, and nothing that is not on the list: no resolver gets to think of another NumPy or OpenCV.
+    # By hash and without dependencies, so that pip never resolves another NumPy or OpenCV.
     "${pip[@]}" --require-hashes --no-deps --only-binary :all: --requirement "$lock" ||
         return_fault "the locked requirements cannot be installed"
     say now "installing $(basename "$wheel")"

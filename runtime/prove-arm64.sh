@@ -7,7 +7,7 @@
 #
 # Needs, on Debian or Ubuntu: apt-get install debootstrap qemu-user-static binfmt-support python3-venv
 # Takes some ten minutes of processor time and 3 GB in DIR; a second run uses what the first one fetched. With --clip a
-# video of one's own is run too, whole. DIR/root is the root file system.
+# video of yours is run too, in full. DIR/root is the root file system.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -54,7 +54,7 @@ binfmt=/proc/sys/fs/binfmt_misc
 root=$work/root
 mkdir -p "$work/wheels" "$work/x86" "$work/arm64"
 
-# A folder that stands is whole: debootstrap works beside it and it is renamed at the end.
+# An existing folder is complete: debootstrap works beside it and the result is renamed at the end.
 if [[ ! -d $root ]]; then
     say "making a Debian $suite arm64 root file system (about 3 minutes)"
     rm -rf "$root.part"
@@ -64,7 +64,7 @@ if [[ ! -d $root ]]; then
 fi
 arm() { chroot "$root" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH=/usr/bin:/bin OMP_NUM_THREADS=1 "$@"; }
 [[ $(arm uname -m) == aarch64 ]] || fail "$root does not run as aarch64; is qemu-aarch64 registered with flag F?"
-# No /sys: it tells of this machine's x86 processors, and ONNX Runtime 1.32 crashes when it reads that on arm64.
+# No /sys: it lists this machine's x86 processors, on which ONNX Runtime 1.32 for arm64 crashes.
 for place in proc dev; do
     mountpoint -q "$root/$place" || mount --bind "/$place" "$root/$place"
 done

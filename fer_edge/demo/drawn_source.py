@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from fer_edge.core.labels import EXPRESSIONS, canonical_expression
-from fer_edge.data.faces import synthetic_frames
 from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
 
 __all__ = ["drawn_source", "open_any_source"]
@@ -33,6 +32,8 @@ def drawn_source(expression: str = "") -> VideoSource:
         InputError: an unknown expression.
         MissingPackageError: OpenCV is not installed.
     """
+    from fer_edge.data.faces import synthetic_frames  # a camera's run needs no drawing
+
     shown = (canonical_expression(expression),) if expression else EXPRESSIONS
     count = len(shown) * _FRAMES
     drawn = synthetic_frames(shown, frames=count, frame_rate=_RATE, seed=0, size=_SIZE)

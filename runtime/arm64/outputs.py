@@ -1,4 +1,4 @@
-"""What a bundle computes on one machine, and whether two machines agree; prove-arm64.sh runs it on both.
+"""Records a bundle's outputs on one machine and compares those of two machines; prove-arm64.sh runs it on both.
 
 python outputs.py draw FACES.npz CLIP.avi
 python outputs.py record BUNDLE FACES.npz OUTPUTS.npz
@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-FRAMES = 4  # an emulated float network takes seconds a frame
+FRAMES = 4  # an emulated float network takes seconds per frame
 CLIP_FRAMES = 3
 PACKAGES = ("fer-edge", "numpy", "opencv-python-headless", "onnxruntime")
 
 
 def draw(faces: str, clip: str) -> None:
-    """Generated faces and a video of one, drawn once, so that both machines start from the same pixels."""
+    """Draw faces and a video once, so that both machines start from the same pixels."""
     import cv2
 
     from fer_edge.data.faces import synthetic_frames
@@ -38,7 +38,7 @@ def draw(faces: str, clip: str) -> None:
 
 
 def record(bundle: str, faces: str, outputs: str) -> None:
-    """Prepared faces, features and logits of every variant, with what they were computed by."""
+    """Record prepared faces, and features and logits of every variant, with the versions that computed them."""
     from fer_edge.core.bundle import Bundle
     from fer_edge.core.preprocess import prepare_stills
     from fer_edge.runtime.inference import Network
@@ -52,7 +52,7 @@ def record(bundle: str, faces: str, outputs: str) -> None:
         with Network.open(opened, variant=variant.name, provider="cpu") as network:
             provider = network.info.provider_version
             features = network.encode(prepared)
-            # Full windows of the few features that there are, each beginning at another one.
+            # Full windows of these few features, each starting at another one.
             windows = features[(np.arange(FRAMES)[:, None] + np.arange(window)) % FRAMES]
             found[f"{variant.name}/features"] = features
             found[f"{variant.name}/still_logits"] = network.logits(features[:, None], np.ones(len(features), np.int64))
@@ -69,7 +69,7 @@ def record(bundle: str, faces: str, outputs: str) -> None:
 
 
 def compare(x86_folder: str, arm64_folder: str, result: str) -> None:
-    """Differences of outputs and of what `fer-edge run` said, as JSON; exits 1 where labels part."""
+    """Compare outputs and the records of `fer-edge run`, write JSON, and exit with 1 where labels differ."""
     x86, arm64 = Path(x86_folder), Path(arm64_folder)
     ours, theirs = np.load(x86 / "outputs.npz"), np.load(arm64 / "outputs.npz")
     names = sorted({name.partition("/")[0] for name in ours.files if "/" in name})
@@ -90,7 +90,7 @@ def compare(x86_folder: str, arm64_folder: str, result: str) -> None:
     print(json.dumps({key: report[key] for key in ("verify", "variants", "runs")}, indent=2))
     agreed = [entry["label_agreement"] for group in ("variants", "runs") for entry in report[group].values()]
     if not report["verify"] or min(agreed) < 1:
-        sys.exit("the two machines do not agree, or the bundle is not sound there")
+        sys.exit("labels differ between the two machines, or the bundle does not verify there")
 
 
 def _outputs(ours: Any, theirs: Any, variant: str) -> dict[str, float | int]:
@@ -106,7 +106,7 @@ def _outputs(ours: Any, theirs: Any, variant: str) -> dict[str, float | int]:
 
 
 def _runs(mine: Path, other: Path) -> dict[str, float | int]:
-    """Two runs of `fer-edge run --json`, frame by frame."""
+    """Compare two runs of `fer-edge run --json`, frame by frame."""
     rows = [[json.loads(line) for line in path.read_text("utf-8").splitlines()] for path in (mine, other)]
     frames = [[row for row in run if row["record"] == "frame"] for run in rows]
     if len(frames[0]) != len(frames[1]):

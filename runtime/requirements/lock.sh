@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renews the locked requirements for aarch64, with hashes: what the .in files name and all that it needs, but NumPy, which
+# Updates the locked requirements for aarch64, with hashes: the .in files' packages and dependencies, except NumPy, which
 # is JetPack's. Needs uv (pip install uv).
 set -euo pipefail
 cd "$(dirname "$0")"
