@@ -1,4 +1,4 @@
-"""Quantization calibration: a hashed sample of the training split, post-training quantization, the accuracy gate."""
+"""Calibration: post-training quantization on a hashed sample of the training split, judged by an accuracy gate."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["require_packages"]
 
 
 def require_packages(*, needed_by: str) -> None:
-    """Import what calibration stands on, with nobody's telemetry, or say what installs it.
+    """Import the packages of calibration, without telemetry.
 
     Raises:
-        MissingPackageError: naming the package and the command.
+        MissingPackageError: names the package and the command that installs it.
     """
     with without_telemetry():
         require("nncf", needed_by=needed_by, extra="calibrate")

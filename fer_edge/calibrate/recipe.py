@@ -1,4 +1,4 @@
-"""What a calibration is told: one frozen record, read from a TOML recipe and written into the bundle."""
+"""The calibration recipe: a frozen record, read from TOML and stored with the bundle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import InputError, RecipeError
 from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.json import expect
 from fer_edge.core.recipes import override
@@ -51,17 +51,15 @@ class PtqRecipe:
         activation_range: the range with the least error on a histogram of the values, the mean or the extremes of
             the batches' ranges, or the mean of their 0.01st and 99.99th percentiles.
         batch: faces a batch.
-        bias_correction: shift biases by the mean error that quantization brings (NNCF's fast algorithm).
-        smooth_quant: SmoothQuant's alpha for convolutions (0 to 1), which adds a Mul before some of them; none leaves
-            it out.
+        bias_correction: shift biases by the mean quantization error (NNCF's fast algorithm).
+        smooth_quant: SmoothQuant's alpha for convolutions (0 to 1), which adds a Mul before some of them; None: off.
         float_types: operator types that stay float.
         float_nodes: further nodes that stay float: by name, by layer (``cnn.3``, ``cnn.3.0``), or by a regular
             expression after ``re:``.
-        lstm: what becomes of the encoder's LSTM: weights stored as int8 and computed in float; float altogether; or
-            its input's product for all steps hoisted out of the loop and quantized like a convolution, the recurrent
-            part float.
-        round_map: the map that the regions' means are taken of is rounded to 8 bits, so that the convolution or sum
-            which makes it is computed in 8 bits to its end; the means stay float.
+        lstm: treatment of the encoder's LSTM: ``"weights"`` stores them as int8 and computes in float; ``"float"``
+            keeps it float; ``"projection"`` hoists the input's product out of the loop and quantizes it.
+        round_map: round the last map to 8 bits before the regions' means are taken, so that the operator that makes it
+            computes in INT8; the means stay float.
     """
 
     preset: Literal["performance", "mixed"] = "performance"
@@ -84,11 +82,11 @@ class PtqRecipe:
 class OverflowFixes:
     """Whether weights use half of the 8-bit range, so that two products fit into 16 bits; by form.
 
-    x86 processors without VNNI multiply 8-bit numbers pairwise into 16 bits and saturate there.
+    x86 processors without VNNI add two 8-bit products in 16 bits and saturate there.
 
     Attributes:
         int8: for ONNX Runtime and OpenVINO.
-        int8_trt: for TensorRT, whose tensor cores add up in 32 bits.
+        int8_trt: for TensorRT, whose tensor cores add in 32 bits.
     """
 
     int8: HalfRange = "enable"
@@ -101,15 +99,15 @@ class OverflowFixes:
 
 @dataclass(frozen=True, kw_only=True)
 class GateLimits:
-    """What an INT8 form may lose against its parent; rates are fractions.
+    """Limits of the accuracy gate, against the parent; rates are fractions.
 
     Attributes:
         max_top1_drop: on the choosing split without leaked rows.
-        max_flip_rate: labels that change there, right or wrong.
-        max_ece_rise: of the calibration error there, after each side's own temperature.
-        min_agreement: of labels on training rows outside the calibration sample.
-        agreement_rows: how many of those.
-        agreement_seed: of their draw.
+        max_flip_rate: share of labels that change there, correct or not.
+        max_ece_rise: of the calibration error there, each side after its own temperature.
+        min_agreement: share of equal labels on training rows outside the calibration sample.
+        agreement_rows: number of those rows.
+        agreement_seed: seed of their draw.
     """
 
     max_top1_drop: float = 0.005
@@ -129,11 +127,11 @@ class GateLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityRecipe:
-    """How the cost of each layer alone is measured.
+    """Rows of a sensitivity measurement.
 
     Attributes:
-        rows: of the choosing split without leaked rows; all of them where it holds no more.
-        seed: of their draw.
+        rows: number of rows of the choosing split without leaked ones; all where it holds fewer.
+        seed: seed of their draw.
     """
 
     rows: int = 1500
@@ -146,13 +144,12 @@ class SensitivityRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class MixedRecipe:
-    """What is tried where a form does not pass the gate: float layers, chosen by what they cost.
+    """Mixed precision for a form that fails the gate.
 
     Attributes:
-        method: ``"none"`` leaves the failure a failure. ``"sensitivity"`` leaves float the layer that costs most when
-            quantized alone, then the two that do, and so on. ``"accuracy-control"`` is NNCF's own search, which takes
-            out of the quantized graph what gains most.
-        max_layers: at most so many are left float (with accuracy control: so many groups of layers).
+        method: ``"none"``: off. ``"sensitivity"`` leaves the most sensitive layer float, then the two most sensitive
+            ones, and so on. ``"accuracy-control"`` is NNCF's own search.
+        max_layers: most layers that are left float (with accuracy control: groups of layers).
     """
 
     method: Literal["none", "sensitivity", "accuracy-control"] = "none"
@@ -167,8 +164,8 @@ class Candidate:
     """One of several ways to quantize.
 
     Attributes:
-        name: what tables call it.
-        set: what it changes in the recipe, as ``--set`` takes it: ``"ptq.bias_correction=true"``.
+        name: its name in tables.
+        set: its changes to the recipe, in the form of ``--set``: ``"ptq.bias_correction=true"``.
     """
 
     name: str
@@ -177,15 +174,13 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceRecipe:
-    """By what rule one of the candidates is shipped, form by form. Everything is measured on the choosing split.
+    """The rule that selects a candidate for each form, on the choosing split.
 
     Attributes:
-        rule: what is best, among the candidates that pass the gate. Of equal ones the one with fewer flips is taken,
-            then the earlier one.
-        max_ece_rise: how much worse than the parent's a candidate's calibration error may be, each after its own
-            temperature; 0: not at all.
-        agreement_rows: training rows for the comparison's agreement. The candidate that is chosen goes through the
-            whole gate afterwards, and if it fails there, the next.
+        rule: order of the candidates that pass the gate; among equal ones fewer flips, then the earlier one.
+        max_ece_rise: largest rise of the calibration error over the parent's, each after its own temperature.
+        agreement_rows: training rows of the comparison. The selected candidate then takes the whole gate; if it fails,
+            the next one does.
     """
 
     rule: ChoiceRule = "fewest-flips-within-gate"
@@ -199,22 +194,22 @@ class ChoiceRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRecipe:
-    """Everything a calibration is told.
+    """All settings of a calibration.
 
     Attributes:
         forms: INT8 variants to make.
-        parent: the float variant they are made from and measured against.
-        method: ``"ptq"`` quantizes the parent; ``"qat"`` takes the graphs that ``fer-edge export`` made of a run of
-            quantization-aware training; ``"auto"`` takes those where the bundle holds them, and quantizes where not.
-            A candidate takes them for ``"qat"`` alone.
+        parent: the float variant to quantize and compare with.
+        method: ``"ptq"`` quantizes the parent; ``"qat"`` takes the graphs that ``fer-edge export`` made of
+            quantization-aware training; ``"auto"`` takes those where the bundle has them, else quantizes. A candidate
+            takes them for ``"qat"`` only.
         sample: the calibration sample.
-        ptq: how the encoder is quantized.
+        ptq: post-training quantization.
         overflow_fix: half-range weights, by form.
-        gate: what may be lost.
-        sensitivity: how layers are measured alone.
-        mixed: what is tried where the gate is not passed.
-        choice: by what rule one of the candidates is taken.
-        candidates: ways to quantize, compared; without any, the recipe is the one way.
+        gate: limits of the gate.
+        sensitivity: rows of a sensitivity measurement.
+        mixed: mixed precision after a failed gate.
+        choice: rule that selects a candidate.
+        candidates: ways to quantize, compared; without any, the recipe itself is the one way.
     """
 
     forms: tuple[Form, ...] = FORMS
@@ -234,9 +229,9 @@ class CalibrationRecipe:
         expect(len(set(self.forms)) == len(self.forms), "forms", self.forms, "each form once")
         expect(self.parent not in FORMS, "parent", self.parent, "a float variant")
         if "int8-trt" in self.forms and self.ptq.preset == "mixed":
-            raise InputError(
-                'ptq.preset: got "mixed", which gives activations a zero point; expected "performance" for the form '
-                '"int8-trt", since TensorRT takes symmetric INT8 only'
+            raise RecipeError(
+                'ptq.preset: got "mixed" (activations with a zero point), expected "performance" for "int8-trt"; '
+                "TensorRT takes symmetric INT8 only"
             )
         names = [candidate.name for candidate in self.candidates]
         expect(len(set(names)) == len(names), "candidates", names, "each name once")
@@ -244,14 +239,14 @@ class CalibrationRecipe:
             try:
                 changed = self.of_candidate(candidate)
             except InputError as error:
-                raise InputError(f"candidates[{place}].set: {candidate.name}: {error}") from error
+                raise RecipeError(f"candidates[{place}].set: {candidate.name}: {error}") from error
             searched = changed.mixed.method
             expect(searched == "none", "mixed.method", searched, '"none" beside candidates; name float layers in one')
 
     def of_candidate(self, candidate: Candidate) -> CalibrationRecipe:
-        """This recipe with what the candidate changes, and without candidates.
+        """Apply a candidate's changes; the result has no candidates.
 
         Raises:
-            InputError: a setting that does not fit.
+            RecipeError: an invalid setting.
         """
         return override(dataclasses.replace(self, candidates=()), candidate.set)

@@ -1,14 +1,13 @@
-"""LSTM nodes written out: the input's product for all steps at once, then a loop over the steps or no loop at all.
+"""LSTM forms: the node of ONNX, hoisted input product, unrolled steps.
 
-The node of ONNX becomes a loop in TensorRT with the input's product inside it, one small product a step. Two other
-forms of the same arithmetic:
+TensorRT runs the node as a loop with the input's product inside, one small product a step. Two other forms of the same
+arithmetic:
 
-- ``"hoisted"``: X·W + b of all steps and both directions is one matrix product; a Scan does the rest, a step at a time.
-- ``"unrolled"``: the same, and the steps stand in the graph one after the other. It needs a fixed number of steps; an
-  engine then has no loop to run, and can record one run as a CUDA graph.
+- ``"hoisted"``: X·W + b of all steps and both directions is one matrix product; a Scan computes the rest step by step.
+- ``"unrolled"``: the same, with the steps one after the other in the graph. It needs a fixed number of steps; an
+  engine has no loop and can record one run as a CUDA graph.
 
-Both directions go through each step together, stacked, so a bidirectional layer of T steps has T small products, not
-2 T.
+Both directions are stacked in each step, so a bidirectional layer of T steps has T small products, not 2 T.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ __all__ = ["CELL", "PRODUCT", "LstmForm", "rewrite_lstm", "unusual_lstm"]
 LstmForm = Literal["loop", "hoisted", "unrolled"]
 
 CELL: Final = "/cell/"
-"""Part of the name of every node of a written-out LSTM's cell: what follows the two matrix products of a step."""
+"""Part of the names of a rewritten LSTM's cell nodes: everything after the two matrix products of a step."""
 
 PRODUCT: Final = "/product"
 """End of the name of the matrix product of all steps' input."""
@@ -116,7 +115,7 @@ class _Weights:
 
 
 class _Writer:
-    """Writes one LSTM out, node by node."""
+    """Writes one LSTM in elementary nodes."""
 
     def __init__(self, node: NodeProto, graph: Graph) -> None:
         self.nodes: list[NodeProto] = []
@@ -167,7 +166,7 @@ class _Writer:
         self._finish(stacked, last, final)
 
     def constants_of_body(self) -> list[TensorProto]:
-        """What the cell reads, moved into the Scan's body so that it stands on its own."""
+        """Move the constants that the cell reads into the Scan's body."""
         names = {name for node in self.nodes for name in node.input}
         inside = [tensor for tensor in self.constants if tensor.name in names]
         self.constants = [tensor for tensor in self.constants if tensor.name not in names]
@@ -179,7 +178,7 @@ class _Writer:
             return None if not name else self._graph.stored_constant(name)
 
         weight, recurrent, bias = read(1), read(2), read(3)
-        assert weight is not None  # unusual_lstm has looked
+        assert weight is not None  # unusual_lstm checks it
         assert recurrent is not None
         size = 4 * self._hidden
         both = np.zeros((self._directions, size)) if bias is None else bias[:, :size] + bias[:, size:]
@@ -236,9 +235,9 @@ class _Writer:
         return "" if not name or self._graph.is_zero(name) else name
 
     def _zero_state(self, gates: str) -> str:
-        """Zeros (D, B, H) for a Scan, which wants a state to begin with: a slice of the gates, times zero.
+        """Zeros (D, B, H), the initial state of a Scan: a slice of the gates times zero.
 
-        The batch size comes along without a Shape of a tensor that an engine would have to bring back to the host.
+        It has the batch size without a Shape, which an engine would copy to the host.
         """
         first = self._add("Gather", [gates, self._ints("first", 0)], "first_gate", axis=0)
         bounds = [self._ints("zero", [0]), self._ints("hidden", [self._hidden]), self._ints("last_axis", [2])]
@@ -269,7 +268,7 @@ class _Writer:
         return self._add("Mul", [leave, self._add("Tanh", [after], f"{at}shown")], f"{at}hidden"), after
 
     def _finish(self, stacked: str, hidden: str, cell: str) -> None:
-        """Give the three outputs their old names: Y (T, D, B, H), Y_h and Y_c (D, B, H)."""
+        """Name the three outputs as the node does: Y (T, D, B, H), Y_h and Y_c (D, B, H)."""
         everything, last, final = self._outputs
         if everything:
             self._rename(self._turned(stacked, "states"), everything)

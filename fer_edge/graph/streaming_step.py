@@ -1,7 +1,7 @@
-"""The sequence head as one step of a stream: the window comes in as state and goes out as the next state.
+"""The sequence head as one step of a stream, with the window as input and output state.
 
-A server that keeps state between requests (Triton's sequence batcher, for one) then needs no code of its own: the graph
-shifts the window, counts its frames and turns logits into probabilities, and is itself stateless.
+A server that keeps state between requests (Triton's sequence batcher) needs no code of its own: the graph shifts the
+window, counts its frames and computes probabilities.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ STEP_STATES: Final = (("length", "next_length"), ("window", "next_window"))
 names in its configuration (triton-inference-server/server #8586)."""
 
 STEP_CONTROLS: Final = ("ready", "start")
-"""Inputs that the server fills in, not the client."""
+"""Inputs that the server sets, not the client."""
 
 _HEAD: Final = "head/"
 _OLDEST_OPSET: Final = 13  # Squeeze and Unsqueeze take their axes as an input from here on
 
 
 def step_graph(head: Graph, *, window: int, temperature: float) -> Graph:
-    """One frame's feature and the window so far, to the next window and the probabilities.
+    """Build the graph from one frame's feature and the current window to the next window and the probabilities.
 
-    The window is that of `fer_edge.runtime.feature_window` for frames at the model's own rate: the newest feature is
-    last, the oldest of `window` is dropped, and a window that is not full repeats its oldest feature in front.
+    The window is that of `fer_edge.runtime.feature_window` for frames at the model's rate: the newest feature is last,
+    the oldest of a full window is dropped, and a window that is not full repeats its oldest feature in front.
 
     Args:
         head: `features` float32 (B, T, F), `length` int64 (B,) -> `logits` float32 (B, C), ...; not changed.
@@ -50,10 +50,10 @@ def step_graph(head: Graph, *, window: int, temperature: float) -> Graph:
         InputError: not such a head, or a window or temperature out of range.
     """
     if window < 1 or not (math.isfinite(temperature) and temperature > 0):
-        raise InputError(f"got a window of {window} and a temperature of {temperature}, expected both above 0")
+        raise InputError(f"window, temperature: got {window} and {temperature}, expected both above 0")
     width, classes = _sizes(head)
     inside = compose.add_prefix(head.to_model(), _HEAD)
-    # Engines name layers after tensors: the head's own inputs become the step's, without an Identity in between.
+    # The head's tensors take the step's names, without an Identity in between: engines name layers after tensors.
     names = {f"{_HEAD}features": "features", f"{_HEAD}length": "lengths", f"{_HEAD}logits": "logits"}
     for node in inside.graph.node:
         for tensors in (node.input, node.output):
@@ -85,12 +85,12 @@ def _state_nodes() -> list[NodeProto]:
         _node("Concat", ["window", "step/newest"], "step/longer", axis=1),
         _node("Slice", ["step/longer", "step/second", "step/end", "step/axis_1"], "step/shifted"),
         _node("Expand", ["step/newest", "step/repeats"], "step/repeated"),
-        # There is no state yet where a sequence starts, or where the server gives the zeros that stand for none.
+        # No state yet: a sequence starts, or the server gives zeros.
         _node("Cast", ["start"], "step/started", to=TensorProto.BOOL),
         _node("Less", ["length", "step/one"], "step/empty"),
         _node("Or", ["step/started", "step/empty"], "step/fresh"),
         _node("Unsqueeze", ["step/fresh", "step/axis_2"], "step/fresh_window"),
-        # Where, and not a product with 0: a state that was never written may hold NaN.
+        # Where, not a product with 0: an unwritten state may hold NaN.
         _node("Where", ["step/fresh_window", "step/repeated", "step/shifted"], "features"),
         _node("Where", ["step/fresh", "step/zero", "length"], "step/before"),
         _node("Add", ["step/before", "step/one"], "step/after"),
