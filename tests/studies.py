@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fer_edge.paper.analysis import summarise_study
+from fer_edge.paper.report import Protocol, StudyReport
 from fer_edge.paper.results import RunResult, SplitPredictions
-from fer_edge.paper.statistics import summarise_study
-from fer_edge.paper.summary import Protocol, StudyReport
 from fer_edge.paper.systems import SYSTEMS
 
 ROWS = {"PublicTest": 420, "PrivateTest": 700}

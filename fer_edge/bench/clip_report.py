@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_edge.bench.report import DataRead
 from fer_edge.bench.temporal_methods import AVERAGED, METHODS, SEQUENCE, SINGLE, SMOOTHED
-from fer_edge.core.comparison import BootstrapReport
+from fer_edge.core.bootstrap import BootstrapReport
 from fer_edge.core.json_report import JsonReport
 from fer_edge.core.plots import GREY, PALETTE, draw_intervals, draw_lines, new_figure, write_plot
 from fer_edge.core.tables import Column, Table, percent, points

@@ -26,8 +26,8 @@ from fer_edge.bench.temporal_methods import (
     smooth,
     streamed,
 )
+from fer_edge.core.bootstrap import paired_bootstrap
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.comparison import paired_bootstrap
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import encode, expect
 from fer_edge.core.machine import machine_report

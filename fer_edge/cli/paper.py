@@ -16,8 +16,8 @@ from fer_edge.core.tables import Column, Table
 
 if TYPE_CHECKING:
     from fer_edge.core.types import Progress
+    from fer_edge.paper.report import StudyReport
     from fer_edge.paper.results import RunResult
-    from fer_edge.paper.summary import StudyReport
 
 __all__ = ["command"]
 
@@ -36,7 +36,8 @@ class _StudyView:
     def planned(self, *, finished: int, total: int) -> None:
         console.print(f"{total} trainings, {finished} of them finished already")
 
-    def step(self, run: str, stage: str, done: int, total: int) -> None:
+    def step(self, what: str, done: int, total: int) -> None:
+        run, _, stage = what.rpartition(": ")
         self._bar(f"{run}: {_STAGES.get(stage, stage)}", done, total)
 
     def finished(self, run: str, result: RunResult) -> None:
@@ -86,10 +87,10 @@ def command(
     require_training("fer-edge paper", "scipy")
     require("matplotlib", needed_by="fer-edge paper", extra="report")
     from fer_edge.core.files import writing
-    from fer_edge.paper.ckplus import CKPLUS_SYSTEMS, load_ckplus, run_ckplus
+    from fer_edge.paper.ckplus import CkPlusStudy, load_ckplus
     from fer_edge.paper.publish import measure_trained, publish_study
     from fer_edge.paper.recipe import StudyRecipe
-    from fer_edge.paper.study import plan_runs, read_runs, run_study
+    from fer_edge.paper.study import StudyOptions, plan_runs, read_runs, run_study
     from fer_edge.paper.systems import SYSTEMS, chosen_systems
 
     protocol = read_recipe(StudyRecipe, recipe, settings, room="paper")
@@ -99,9 +100,10 @@ def command(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     dataset = read_dataset(spec)
+    posed_sets = []
     for each in posed:
         with progress(f"reading {each}") as bar:
-            load_ckplus(each, progress=bar)
+            posed_sets.append(load_ckplus(each, progress=bar))
     # The tables hold all runs of --out, whatever --only names: a foreign run is refused before training.
     read_runs(out, plan_runs(chosen_systems(SYSTEMS), protocol), protocol, dataset)
 
@@ -110,27 +112,20 @@ def command(
 
     with note_resume(f"to continue, repeat the command; the study is in {out}"), progress("study") as bar:
         view = _StudyView(bar, publish)
-        results = run_study(
-            plan,
-            protocol,
-            spec,
-            out,
-            jobs=jobs,
-            budget_s=None if budget is None else 60 * budget,
-            device=device,
-            private_log=private_log,
-            progress=view,
-        )
-        for each in posed:
-            run_ckplus(
-                protocol,
-                each,
-                out,
-                systems=tuple(system for system in CKPLUS_SYSTEMS if system in chosen),
-                budget_s=None if budget is None else max(0.0, 60 * budget - (time.monotonic() - started)),
+        budget_s = None if budget is None else 60 * budget
+        study = StudyOptions(jobs=jobs, budget_s=budget_s, device=device, private_log=private_log)
+        results = run_study(plan, protocol, spec, out, study, progress=view)
+        for stills, sequences in posed_sets:
+            left_s = None if budget_s is None else max(0.0, budget_s - (time.monotonic() - started))
+            ckplus = CkPlusStudy(
+                recipe=protocol,
+                stills=stills,
+                sequences=sequences,
+                out=out,
+                systems=tuple(system.name for system in chosen if {1, 2} & set(system.tables)),
                 device=device,
-                progress=view,
             )
+            ckplus.run(budget_s=left_s, progress=view)
         measure_trained(out, protocol, dataset, private_log=private_log, progress=bar)
         bar("tables and plots", 0, 0)
         report = publish()

@@ -1,8 +1,7 @@
-"""Accuracy, calibration error, paired comparison and rank tests: the one implementation of each, on numpy alone."""
+"""Accuracy, calibration error and paired comparison: the one implementation of each, on numpy alone."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,15 +17,11 @@ from fer_edge.core.types import Array, Int64
 __all__ = [
     "ECE_BINS",
     "AccuracyReport",
-    "FriedmanReport",
     "PairedReport",
     "accuracy_report",
-    "chi_squared_tail",
     "confusion_matrix",
     "expected_calibration_error",
     "fit_temperature",
-    "friedman_test",
-    "holm",
     "mcnemar_p",
     "paired_report",
     "softmax",
@@ -60,16 +55,6 @@ class PairedReport:
             raise InputError(f"a paired report needs at least one row, got n = {self.n}")
         for name in ("flip_rate", "agreement", "mcnemar_p"):
             expect_fraction(name, getattr(self, name))
-
-
-@dataclass(frozen=True, kw_only=True)
-class FriedmanReport:
-    """Friedman's rank test over methods; `mean_ranks` has one rank a method, 1 is best."""
-
-    statistic: float
-    p: float
-    mean_ranks: tuple[float, ...]
-    blocks: int
 
 
 def accuracy_report(
@@ -246,70 +231,6 @@ def mcnemar_p(only_first_right: int, only_second_right: int) -> float:
         term = term * (discordant - k + 1) // k
         tail += term
     return float(min(1.0, 2 * tail / 2**discordant))
-
-
-def chi_squared_tail(statistic: float, *, degrees: int) -> float:
-    """P(X >= statistic) for a chi-squared X; the finite sum for whole degrees of freedom (Abramowitz, Stegun 26.4.4-5).
-
-    Raises:
-        InputError: the statistic is negative or not finite, or there is no degree of freedom.
-    """
-    if degrees < 1 or not (math.isfinite(statistic) and statistic >= 0):
-        raise InputError(f"expected a statistic >= 0 and degrees >= 1, got {statistic} and {degrees}")
-    half = statistic / 2
-    if degrees % 2 == 0:
-        power, total, first = 0.0, 0.0, 1.0
-    else:
-        power, total, first = 0.5, math.erfc(math.sqrt(half)), math.sqrt(half) / math.gamma(1.5)
-    term = first * math.exp(-half)
-    while power < degrees / 2 - 0.25:
-        total += term
-        power += 1
-        term *= half / power
-    return min(1.0, total)
-
-
-def friedman_test(scores: ArrayLike) -> FriedmanReport:
-    """Do the methods differ, judged by their ranks within each block? With the correction for ties.
-
-    Args:
-        scores: float (blocks, methods), higher is better.
-
-    Raises:
-        InputError: fewer than two blocks or two methods, or a score is not finite.
-    """
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
-        raise InputError(f"scores must be finite (blocks >= 2, methods >= 2), got shape {table.shape}")
-    blocks, methods = table.shape
-    # Midranks: methods that beat this one, plus half of those that equal it.
-    beaten = (table[:, None, :] > table[:, :, None]).sum(axis=2)
-    equal = (table[:, None, :] == table[:, :, None]).sum(axis=2)
-    ranks = beaten + (equal + 1) / 2
-    spread = float(((ranks - (methods + 1) / 2) ** 2).sum())
-    mean_ranks = ranks.mean(axis=0)
-    if spread == 0:
-        return FriedmanReport(statistic=0.0, p=1.0, mean_ranks=tuple(mean_ranks.tolist()), blocks=blocks)
-    between = float(((mean_ranks - (methods + 1) / 2) ** 2).sum())
-    statistic = (methods - 1) * blocks**2 * between / spread
-    p = chi_squared_tail(statistic, degrees=methods - 1)
-    return FriedmanReport(statistic=statistic, p=p, mean_ranks=tuple(mean_ranks.tolist()), blocks=blocks)
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return p-values adjusted by Holm's step-down correction, in the order given.
-
-    Raises:
-        InputError: a value is outside [0, 1].
-    """
-    for index, p in enumerate(p_values):
-        expect_fraction(f"p_values[{index}]", p)
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for step, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - step) * p_values[index]))
-        adjusted[index] = highest
-    return tuple(adjusted)
 
 
 def _per_class_rates(matrix: Int64) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -4,78 +4,64 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-import torch
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.files import sha256_file
-from fer_edge.core.json import encode
+from fer_edge.core.files import read_json, sha256_file, write_json
+from fer_edge.core.json import decode, encode
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.ckplus import LABELS, SequenceSet, load_sequences, split_by_subject
 from fer_edge.data.specs import DataSpec
-from fer_edge.paper import ckplus_table
-from fer_edge.paper.ckplus_sequences import PEAK_MEAN, SEQUENCE, peak_mean, train_on_sequences
-from fer_edge.paper.ckplus_table import STARTS, CkPlusRun, Start, ckplus_report, write_ckplus
+from fer_edge.paper.analysis import CKPLUS_SYSTEMS, STARTS, ckplus_report
+from fer_edge.paper.ckplus_sequences import SequenceTraining, peak_mean
 from fer_edge.paper.recipe import StudyRecipe
-from fer_edge.paper.results import RunResult, run_path
-from fer_edge.paper.study import StudyProgress, weights_path
-from fer_edge.paper.systems import SYSTEMS, System
+from fer_edge.paper.report import CkPlusReport, Start
+from fer_edge.paper.results import RunResult, StudyProgress, run_path, weights_path
+from fer_edge.paper.systems import COMPLETE, PEAK_MEAN, SEQUENCE, SYSTEMS
 from fer_edge.paper.training import TrainedSystem, system_recipe, train_system
 from fer_edge.train.distributed import compute_device
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["CKPLUS_SYSTEMS", "CkPlusRun", "ckplus_folder", "load_ckplus", "plan_ckplus", "run_ckplus"]
+__all__ = ["CkPlusStudy", "load_ckplus", "plan_ckplus", "read_ckplus"]
 
-CKPLUS_SYSTEMS: Final = tuple(SYSTEMS[name] for name in ckplus_table.CKPLUS_SYSTEMS)
-"""The systems of the paper's Tables 1 and 2."""
+_REPORTS: Final = ("ckplus.json", "ckplus-official.json")
 
-_COMPLETE: Final = "complete"
-Results: TypeAlias = "dict[CkPlusRun, RunResult]"
+Run = tuple[str, Start, int]
+"""A system (or the complete one on sequences), its start, and the fold."""
 
 
-def plan_ckplus(recipe: StudyRecipe, *, systems: tuple[System, ...] = CKPLUS_SYSTEMS, whole: bool) -> list[CkPlusRun]:
-    """What to train, in order, fold by fold.
+def plan_ckplus(recipe: StudyRecipe, *, systems: tuple[str, ...] = CKPLUS_SYSTEMS, whole: bool) -> list[Run]:
+    """Plan the runs, fold by fold.
 
     Args:
-        recipe: says how many folds.
-        systems: of Tables 1 and 2.
+        recipe: with the number of folds.
+        systems: of Tables 1 and 2, by name.
         whole: the data hold whole sequences (the authors' tree); CK+48 does not.
     """
-    names = [system.name for system in systems]
-    if whole and _COMPLETE in names:
-        names += [SEQUENCE, PEAK_MEAN]
-    return [
-        CkPlusRun(system=name, start=start, fold=fold)
-        for fold in range(recipe.ckplus.folds)
-        for start in STARTS
-        for name in names
-    ]
-
-
-def ckplus_folder(out: Path, dataset: Dataset) -> Path:
-    """Where a study keeps its CK+ runs: another folder for each set of labels."""
-    return out / ("ckplus-official" if "contempt" in dataset.expressions else "ckplus")
+    names = [*systems, *((SEQUENCE, PEAK_MEAN) if whole and COMPLETE in systems else ())]
+    return [(name, start, fold) for fold in range(recipe.ckplus.folds) for start in STARTS for name in names]
 
 
 def load_ckplus(data: str, *, progress: Progress | None = None) -> tuple[Dataset, SequenceSet | None]:
-    """The stills, and the whole sequences where the data hold them; quick from the second time on.
+    """Load the stills, and the whole sequences where the data hold them; both are cached.
 
     Args:
         data: the spec, ``ckplus:PATH`` or ``ckplus:PATH?labels=official``.
-        progress: called with (done, total) while decoding.
+        progress: called while decoding.
 
     Raises:
-        InputError: another spec, or data that cannot be read.
+        InputError: another spec.
+        DataError: data that cannot be read.
     """
     spec = DataSpec.parse(data)
     if spec.kind != "ckplus" or "fold" in spec.options:
-        raise InputError(f"data spec {data!r}: expected ckplus:PATH without ?fold=, for every fold is run")
+        raise InputError(f"--data: got {data!r}, expected ckplus:PATH without ?fold=, because every fold is run")
     whole = load_dataset(data, progress=progress)
     if whole.layout != "cohn-kanade":
         return whole, None
@@ -83,158 +69,156 @@ def load_ckplus(data: str, *, progress: Progress | None = None) -> tuple[Dataset
     return whole, load_sequences(Path(spec.where), size=size, expressions=expressions, progress=progress)
 
 
-def run_ckplus(
-    recipe: StudyRecipe,
-    data: str,
-    out: Path,
-    *,
-    systems: tuple[System, ...] = CKPLUS_SYSTEMS,
-    budget_s: float | None = None,
-    device: str = "auto",
-    progress: StudyProgress,
-) -> Results:
-    """Train what of the protocol is not on disk yet; the rows so far are kept for the study's report after every run.
-
-    Args:
-        recipe: the study's; its FER2013 runs must be in `out` already, for their weights are one of the two starts.
-        data: the spec, ``ckplus:PATH`` or ``ckplus:PATH?labels=official``.
-        out: the study's folder.
-        systems: of Tables 1 and 2.
-        budget_s: after this time no run is begun.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        progress: told of everything.
-
-    Returns:
-        the finished runs, earlier ones included.
+def read_ckplus(folder: Path) -> tuple[CkPlusReport, ...]:
+    """Read the reports on CK+ of a study's folder, one for each set of labels.
 
     Raises:
-        InputError: data that cannot be read, FER2013 weights that are missing, or runs of another protocol in `out`.
-        OutputError: the folder cannot be written.
-
+        InputError: a damaged file.
     """
-    whole, sequences = load_ckplus(data)
-    protocol = _Protocol(
-        recipe=recipe, whole=whole, sequences=sequences, out=out, device=compute_device(device), systems=systems
-    )
-    plan = plan_ckplus(recipe, systems=systems, whole=sequences is not None)
-    results = {run: found for run in plan if (found := protocol.read(run)) is not None}
-    waiting = [run for run in plan if run not in results]
-    if waiting:
-        protocol.check_weights()
-    progress.planned(finished=len(results), total=len(plan))
-
-    def keep() -> None:
-        names = [system.name for system in systems]
-        held = ckplus_report(results, folds=recipe.ckplus.folds, systems=names, whole=sequences is not None)
-        write_ckplus(held, out)
-
-    if results:
-        keep()
-    begun = time.monotonic()
-    for run in waiting:
-        if budget_s is not None and time.monotonic() - begun >= budget_s:
-            break
-        results[run] = protocol.train(run, progress)
-        progress.finished(run.name, results[run])
-        keep()
-    return results
+    found = []
+    for path in (folder / name for name in _REPORTS):
+        if path.exists():
+            try:
+                found.append(decode(CkPlusReport, read_json(path)))
+            except InputError as error:
+                raise InputError(f"{path}: {error}; remove it, and the study writes it again") from error
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Protocol:
+class CkPlusStudy:
+    """The protocol on CK+ for one set of labels.
+
+    Attributes:
+        recipe: the study's.
+        stills: of all subjects.
+        sequences: whole ones; None where the data hold none.
+        out: the study's folder, with the FER2013 weights, which are one of the two starts.
+        systems: of Tables 1 and 2, by name.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    """
+
     recipe: StudyRecipe
-    whole: Dataset
+    stills: Dataset
     sequences: SequenceSet | None
     out: Path
-    device: torch.device
-    systems: tuple[System, ...]
+    systems: tuple[str, ...] = CKPLUS_SYSTEMS
+    device: str = "auto"
 
-    def path(self, run: CkPlusRun) -> Path:
-        folder = ckplus_folder(self.out, self.whole) / f"{run.start}-fold{run.fold}"
-        return run_path(folder, system=run.system, seed=self.recipe.ckplus.seed)
+    def run(self, *, budget_s: float | None = None, progress: StudyProgress) -> dict[Run, RunResult]:
+        """Train the missing runs; the report in the folder is updated after each.
 
-    def read(self, run: CkPlusRun) -> RunResult | None:
-        """A finished run.
+        Args:
+            budget_s: no run starts after this time.
+            progress: called during everything.
+
+        Returns:
+            the finished runs, earlier ones included.
 
         Raises:
-            InputError: it is damaged, or was made with another recipe, other data or other FER2013 weights.
+            InputError: FER2013 weights are missing, or the folder holds runs of another protocol.
+            OutputError: the folder cannot be written.
         """
-        path = self.path(run)
+        plan = plan_ckplus(self.recipe, systems=self.systems, whole=self.sequences is not None)
+        results = {run: found for run in plan if (found := self._read(run)) is not None}
+        waiting = [run for run in plan if run not in results]
+        if waiting:
+            self._check_weights()
+        progress.planned(finished=len(results), total=len(plan))
+        if results:
+            self._write_report(results)
+        begun = time.monotonic()
+        for run in waiting:
+            if budget_s is not None and time.monotonic() - begun >= budget_s:
+                break
+            name = f"{run[0]} {run[1]} fold {run[2]}"
+            results[run] = self._train(run, name, progress)
+            progress.finished(name, results[run])
+            self._write_report(results)
+        return results
+
+    def _path(self, run: Run) -> Path:
+        system, start, fold = run
+        folder = "ckplus-official" if "contempt" in self.stills.expressions else "ckplus"
+        return run_path(self.out / folder / f"{start}-fold{fold}", system=system, seed=self.recipe.ckplus.seed)
+
+    def _read(self, run: Run) -> RunResult | None:
+        path = self._path(run)
         if not path.exists():
             return None
         result = RunResult.read(path)
         if result.settings.get("ckplus") != self._identity(run):
             raise InputError(
-                f"{path} was made with another recipe, other data or other FER2013 weights; a study has one protocol: "
-                "choose another --out, or remove that file"
+                f"{path}: got a run of another recipe, other data or other FER2013 weights; choose another --out, or "
+                "remove that file"
             )
         return result
 
-    def check_weights(self) -> None:
-        """Say before any training which FER2013 weights are missing.
+    def _write_report(self, results: Mapping[Run, RunResult]) -> None:
+        whole, folds = self.sequences is not None, self.recipe.ckplus.folds
+        report = ckplus_report(results, folds=folds, systems=self.systems, whole=whole)
+        write_json(self.out / _REPORTS["contempt" in self.stills.expressions], encode(report))
 
-        Raises:
-            InputError: some are.
-        """
+    def _check_weights(self) -> None:
+        """Refuse before any training if FER2013 weights are missing."""
         for system in self.systems:
-            path = self._start_weights(system.name)
+            path = self._fer2013_weights(system)
             if not path.is_file():
                 raise InputError(
-                    f"{path} is missing: on CK+ every system also starts from its FER2013 weights; "
-                    f"let the study finish its FER2013 runs first (--data fer2013:PATH, --only {system.name})"
+                    f"{path}: missing, but every system on CK+ also starts from its FER2013 weights; run the study on "
+                    f"FER2013 first (--data fer2013:PATH, --only {system})"
                 )
 
-    def train(self, run: CkPlusRun, progress: StudyProgress) -> RunResult:
-        """Train one run and write it."""
-        parted = split_by_subject(self.whole, fold=run.fold, folds=self.recipe.ckplus.folds)
-        base, reporter = self._base(run.start), _Steps(run.name, progress.step)
-        weights = self.path(run).with_suffix(".safetensors")
-        if run.system in (SEQUENCE, PEAK_MEAN):
-            result = self._on_sequences(run, base, reporter.step)
+    def _train(self, run: Run, name: str, progress: StudyProgress) -> RunResult:
+        system, start, fold = run
+
+        def step(stage: str, done: int, total: int) -> None:
+            progress.step(f"{name}: {stage}", done, total)
+
+        base = self._base(start)
+        if system in (SEQUENCE, PEAK_MEAN):
+            result = self._on_sequences(run, base, step)
         else:
-            system = SYSTEMS[run.system]
             init = None
-            if run.start == "fer2013":
-                init = TrainedSystem.load(self._start_weights(system.name), system, self.recipe.train)
+            if start == "fer2013":
+                init = TrainedSystem.load(self._fer2013_weights(system), SYSTEMS[system], self.recipe.train)
             result = train_system(
-                system,
-                self.recipe.ckplus.seed,
-                base,
-                parted,
-                device=self.device,
-                weights=weights,
+                system_recipe(SYSTEMS[system], base, self.recipe.ckplus.seed),
+                SYSTEMS[system],
+                split_by_subject(self.stills, fold=fold, folds=self.recipe.ckplus.folds),
+                device=compute_device(self.device),
+                weights=self._path(run).with_suffix(".safetensors"),
                 init=init,
-                report=reporter.step,
+                progress=step,
             )
         result = dataclasses.replace(result, settings={**result.settings, "ckplus": self._identity(run)})
-        result.write(self.path(run))
+        result.write(self._path(run))
         return result
 
-    def _on_sequences(self, run: CkPlusRun, base: TrainRecipe, reporter: Progress) -> RunResult:
-        assert self.sequences is not None  # such runs are planned for whole sequences alone
-        stills = dataclasses.replace(run, system=_COMPLETE)
-        found = self.read(stills)
-        assert found is not None  # the plan's order
-        system, spec = SYSTEMS[_COMPLETE], self.recipe.ckplus
-        trained = TrainedSystem.load(self.path(stills).with_suffix(".safetensors"), system, base)
-        rows = self.sequences.fold(run.fold, folds=spec.folds)
-        if run.system == PEAK_MEAN:
+    def _on_sequences(self, run: Run, base: TrainRecipe, progress: Progress) -> RunResult:
+        assert self.sequences is not None  # such runs are planned for whole sequences only
+        stills = (COMPLETE, *run[1:])
+        found, spec = self._read(stills), self.recipe.ckplus
+        assert found is not None  # by the order of the plan
+        trained = TrainedSystem.load(self._path(stills).with_suffix(".safetensors"), SYSTEMS[COMPLETE], base)
+        trained.network.to(compute_device(self.device))
+        rows = self.sequences.fold(run[2], folds=spec.folds)
+        if run[0] == PEAK_MEAN:
             return peak_mean(trained, found, self.sequences, rows)
-        adapted = system_recipe(system, base, spec.seed)
-        return train_on_sequences(
-            trained, system, self.sequences, rows, adapted, spec, device=self.device, report=reporter
-        )
+        recipe = system_recipe(SYSTEMS[COMPLETE], base, spec.seed)
+        return SequenceTraining(
+            trained=trained, sequences=self.sequences, rows=rows, recipe=recipe, spec=spec, progress=progress
+        ).run()
 
     def _base(self, start: Start) -> TrainRecipe:
-        """The study's recipe as CK+ has it, with fewer discriminants where fewer expressions occur."""
+        """Return the study's recipe for CK+, with fewer discriminants where fewer expressions occur."""
         spec, train = self.recipe.ckplus, self.recipe.train
-        (stills,) = self.whole.splits.values()
+        (stills,) = self.stills.splits.values()
+        discriminants = min(train.model.discriminants, len(np.unique(stills.labels)) - 1)
         return dataclasses.replace(
             train,
             optimiser=spec.scratch if start == "scratch" else spec.transfer,
-            model=dataclasses.replace(
-                train.model, discriminants=min(train.model.discriminants, len(np.unique(stills.labels)) - 1)
-            ),
+            model=dataclasses.replace(train.model, discriminants=discriminants),
             sequence=dataclasses.replace(
                 train.sequence,
                 copies=spec.copies,
@@ -243,37 +227,25 @@ class _Protocol:
             ),
         )
 
-    def _identity(self, run: CkPlusRun) -> dict[str, Any]:
-        """What a run depends on, as plain JSON values."""
-        on_sequences = run.system in (SEQUENCE, PEAK_MEAN)
-        weights = self._start_weights(_COMPLETE if on_sequences else run.system)
+    def _identity(self, run: Run) -> dict[str, Any]:
+        """Return everything that a run depends on, as plain JSON values."""
+        system, start, fold = run
+        on_sequences = system in (SEQUENCE, PEAK_MEAN)
+        weights = self._fer2013_weights(COMPLETE if on_sequences else system)
         found: dict[str, Any] = encode(
             {
-                "start": run.start,
-                "fold": run.fold,
+                "start": start,
+                "fold": fold,
                 "spec": self.recipe.ckplus,
-                "train": self._base(run.start),
-                "data_sha256": self.whole.sha256,
-                "labels": self.whole.expressions,
-                "init_sha256": sha256_file(weights) if run.start == "fer2013" and weights.is_file() else None,
+                "train": self._base(start),
+                "data_sha256": self.stills.sha256,
+                "labels": self.stills.expressions,
+                "init_sha256": sha256_file(weights) if start == "fer2013" and weights.is_file() else None,
             }
         )
         if on_sequences and self.sequences is not None:
             found["sequences_sha256"] = self.sequences.sha256
         return found
 
-    def _start_weights(self, system: str) -> Path:
+    def _fer2013_weights(self, system: str) -> Path:
         return weights_path(self.out, system=system, seed=self.recipe.seeds[0])
-
-
-class _Steps:
-    """A training's reporter that names the run."""
-
-    def __init__(self, run: str, send: Callable[[str, str, int, int], None]) -> None:
-        self._run, self._send = run, send
-
-    def step(self, stage: str, done: int, total: int) -> None:
-        self._send(self._run, stage, done, total)
-
-    def epoch(self, stage: str, figures: Mapping[str, float]) -> None:
-        """An epoch alone is no news here."""

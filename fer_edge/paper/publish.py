@@ -1,14 +1,14 @@
-"""From a study's folder to its report: preprocessing measured on the finished networks, tables, drawings."""
+"""From a study's folder to its report: preprocessing measured on the trained networks; JSON, tables, plots."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
@@ -17,10 +17,10 @@ from fer_edge.core.json import decode, encode
 from fer_edge.core.machine import machine_report, repository_commit
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.types import Progress, Uint8
-from fer_edge.data import Dataset
-from fer_edge.data.dataset import Role
+from fer_edge.data import Dataset, Role
 from fer_edge.model.layers import PixelNormalisation
-from fer_edge.paper.ckplus_table import read_ckplus
+from fer_edge.paper.analysis import summarise_study
+from fer_edge.paper.ckplus import read_ckplus
 from fer_edge.paper.preprocessing_study import (
     MEASURED,
     PreprocessingCost,
@@ -29,39 +29,33 @@ from fer_edge.paper.preprocessing_study import (
     measure_preprocessing,
 )
 from fer_edge.paper.recipe import StudyRecipe
-from fer_edge.paper.report import write_study
-from fer_edge.paper.results import run_path
-from fer_edge.paper.statistics import COMPLETE, summarise_study
-from fer_edge.paper.study import plan_runs, read_runs, weights_path
-from fer_edge.paper.summary import Protocol, StudyReport
-from fer_edge.paper.systems import SYSTEMS
+from fer_edge.paper.report import Protocol, StudyReport
+from fer_edge.paper.report_page import write_study
+from fer_edge.paper.results import run_path, weights_path
+from fer_edge.paper.study import plan_runs, read_runs
+from fer_edge.paper.systems import COMPLETE, SYSTEMS
 from fer_edge.paper.training import TrainedSystem
+from fer_edge.train.loop import no_progress
 from fer_edge.train.run_folder import data_facts
 
-__all__ = ["PREPROCESSING_NAME", "measure_trained", "publish_study", "read_preprocessing", "study_protocol"]
+__all__ = ["PREPROCESSING_NAME", "measure_trained", "publish_study", "read_preprocessing"]
 
 PREPROCESSING_NAME: Final = "preprocessing.json"
-"""The measurement's file in a study's folder."""
+"""The preprocessing study's file in a study's folder."""
 
 
 def publish_study(
-    folder: Path,
-    recipe: StudyRecipe,
-    dataset: Dataset,
-    target: Path,
-    *,
-    recipe_name: str,
-    command: str | None = None,
+    folder: Path, recipe: StudyRecipe, dataset: Dataset, target: Path, *, recipe_name: str, command: str | None = None
 ) -> StudyReport:
-    """Sum up all that is finished in a study's folder and write JSON, Markdown and drawings, over an earlier report.
+    """Summarise everything that is finished and write JSON, Markdown and plots, over an earlier report.
 
     Args:
-        folder: the study's; it may be unfinished, and rows without a training say so.
+        folder: the study's; it may be unfinished.
         recipe: the study's.
         dataset: the study's.
-        target: the folder to write into, for example ``bench/results/paper``.
+        target: folder to write to, for example ``bench/results/paper``.
         recipe_name: the recipe's name or path.
-        command: what was run.
+        command: the command line.
 
     Raises:
         InputError: runs of another recipe or other data, or a damaged file.
@@ -69,22 +63,7 @@ def publish_study(
         MissingPackageError: matplotlib is not installed.
     """
     plan = plan_runs(tuple(SYSTEMS.values()), recipe)
-    report = summarise_study(
-        read_runs(folder, plan, recipe, dataset).values(),
-        protocol=study_protocol(recipe, recipe_name, dataset),
-        device=machine_report().to_json(),
-        created=timestamp(),
-        command=command,
-        preprocessing=read_preprocessing(folder),
-        ckplus=read_ckplus(folder),
-    )
-    write_study(report, target)
-    return report
-
-
-def study_protocol(recipe: StudyRecipe, recipe_name: str, dataset: Dataset) -> Protocol:
-    """What all rows of a study share."""
-    return Protocol(
+    protocol = Protocol(
         recipe=encode(recipe),
         recipe_name=recipe_name,
         epochs=recipe.train.optimiser.epochs,
@@ -95,6 +74,17 @@ def study_protocol(recipe: StudyRecipe, recipe_name: str, dataset: Dataset) -> P
         report=dataset.split("report").name if "report" in dataset.roles else None,
         data=data_facts(dataset),
     )
+    report = summarise_study(
+        read_runs(folder, plan, recipe, dataset).values(),
+        protocol=protocol,
+        device=machine_report().to_json(),
+        created=timestamp(),
+        command=command,
+        preprocessing=read_preprocessing(folder),
+        ckplus=read_ckplus(folder),
+    )
+    write_study(report, target)
+    return report
 
 
 def measure_trained(
@@ -103,25 +93,25 @@ def measure_trained(
     dataset: Dataset,
     *,
     private_log: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> PreprocessingReport | None:
-    """Measure the preprocessing on the networks that a study has left in its folder, and keep the result there.
+    """Run the preprocessing study on the trained networks of a folder, and write the result there.
 
-    A measurement of the same weights that lies there already is taken as it is. It is taken on the split for reporting,
-    and a look at PrivateTest goes on record; on the split for choosing where there is no other.
+    An earlier result of the same weights is reused. Faces come from the split for reporting (evaluations of PrivateTest
+    are logged), or from the split for choosing where there is no other.
 
     Args:
         folder: the study's.
         recipe: the study's.
         dataset: the study's.
-        private_log: where looks at PrivateTest go on record; the repository's log by default.
-        progress: called with (networks evaluated, networks) over all conditions.
+        private_log: log of PrivateTest evaluations; the repository's by default.
+        progress: called after every network and condition.
 
     Returns:
-        the report; None while the complete system, or all of the others, have no finished weights.
+        the report; None while the complete system, or all of the others, have no weights.
 
     Raises:
-        InputError: damaged weights, or no place for the record.
+        InputError: damaged weights, or no place for the log.
         OutputError: the folder or the log cannot be written.
     """
     found = _weights(folder, recipe)
@@ -138,25 +128,19 @@ def measure_trained(
         name: {seed: TrainedSystem.load(path, SYSTEMS[name], recipe.train) for seed, path in paths.items()}
         for name, paths in found.items()
     }
-    faces = np.asarray(split.images)
     report = measure_preprocessing(
-        networks,
-        faces,
-        split.labels,
-        split=split.name,
-        dataset=dataset.name,
-        weights=hashes,
-        cost=_cost(next(iter(networks[COMPLETE].values())), faces),
-        progress=progress,
+        networks, split.images, split.labels, split=split.name, dataset=dataset.name, progress=progress
     )
+    cost = _cost(next(iter(networks[COMPLETE].values())), split.images[0])
+    report = dataclasses.replace(report, weights=hashes, cost=cost)
     if log is not None:
-        _log_look(log, report, split.sha256)
+        _log_evaluation(log, report, split.sha256)
     write_json(folder / PREPROCESSING_NAME, encode(report))
     return report
 
 
 def read_preprocessing(folder: Path) -> PreprocessingReport | None:
-    """The measurement that lies in a study's folder; None where there is none.
+    """Read the preprocessing study of a folder; None where there is none.
 
     Raises:
         InputError: the file is damaged.
@@ -166,35 +150,30 @@ def read_preprocessing(folder: Path) -> PreprocessingReport | None:
 
 
 def _weights(folder: Path, recipe: StudyRecipe) -> dict[str, dict[int, Path]]:
-    """Finished weights of the measured systems, by name and seed."""
+    """Return the weights of finished runs, by system and seed."""
     found: dict[str, dict[int, Path]] = {}
     for name in MEASURED:
         for seed in recipe.seeds if SYSTEMS[name].group == "tables" else recipe.extra_seeds:
             path = weights_path(folder, system=name, seed=seed)
-            # A run is finished when its predictions are there, which are written after its weights.
+            # Predictions are written after the weights.
             if path.exists() and run_path(folder, system=name, seed=seed).exists():
                 found.setdefault(name, {})[seed] = path
     return found
 
 
-def _cost(complete: TrainedSystem, faces: Uint8) -> PreprocessingCost:
+def _cost(complete: TrainedSystem, face: Uint8) -> PreprocessingCost:
     alone = PixelNormalisation("gcn")
-
-    def normalisation(prepared: Uint8) -> object:
-        with torch.inference_mode():
-            return alone(torch.from_numpy(prepared))
-
-    with _one_thread():
+    with torch.inference_mode(), _one_thread():
         return measure_cost(
-            faces,
+            face,
             spec=complete.preprocess,
             encode=lambda prepared: complete.predict_prepared(torch.from_numpy(prepared)),
             encoder="the complete system in PyTorch, FP32",
-            normalisation=normalisation,
+            normalisation=lambda prepared: alone(torch.from_numpy(prepared)),
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -204,17 +183,19 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _log_look(log: Path, report: PreprocessingReport, split_sha256: str) -> None:
+def _log_evaluation(log: Path, report: PreprocessingReport, split_sha256: str) -> None:
     top1: dict[str, dict[str, Any]] = {name: {} for name in report.seeds}
     for each in report.conditions:
         condition = "clean" if each.corruption is None else f"{each.corruption} {each.level}"
         top1[each.system][condition] = list(each.top1.by_seed)
-    entry: Mapping[str, Any] = {
-        "date": timestamp(),
-        "commit": repository_commit(log.parent),
-        "study": "paper, preprocessing",
-        "seeds": encode(report.seeds),
-        "data_sha256": split_sha256,
-        "result": {"split": report.split, "n": report.n, "top1": top1},
-    }
-    append_private(log, entry)
+    append_private(
+        log,
+        {
+            "date": timestamp(),
+            "commit": repository_commit(log.parent),
+            "study": "paper, preprocessing",
+            "seeds": encode(report.seeds),
+            "data_sha256": split_sha256,
+            "result": {"split": report.split, "n": report.n, "top1": top1},
+        },
+    )

@@ -1,4 +1,4 @@
-"""What a study is told: seeds, and the one training recipe that all of its systems share."""
+"""The recipe of a study: seeds, and the one training recipe that all of its systems share."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ __all__ = ["CkPlusSpec", "StudyRecipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class CkPlusSpec:
-    """The protocol on CK+, fixed before anyone has trained on it: shape, augmentation and losses are the study's own.
+    """The protocol on CK+, fixed before any training on it; shape, augmentation and losses are the study's.
 
     Attributes:
         seed: of weights, order and augmentation.
-        folds: by subject; each is reported on once, the next one is held out to choose on, the rest are trained on.
-        scratch: optimiser of the stills' first stage from random weights.
-        transfer: of the same from the weights that the study left for FER2013.
-        window: frames that a sequence is brought to.
-        copies: augmented copies of every training still, and of every training sequence, on whose features what stands
-            behind them is trained.
-        classifier_epochs: passes over these to train what stands behind the LDA, at the study's rate.
-        classifier_batch: rows a step in that.
+        folds: by subject; each is reported on once, the next one is held out to choose on, the others are trained on.
+        scratch: optimiser of the first stage on stills from random weights.
+        transfer: optimiser of the first stage on stills from the study's FER2013 weights.
+        window: frames of a sequence after resampling.
+        copies: augmented copies of every training still and sequence, whose features train the later layers.
+        classifier_epochs: passes over these to train what follows the LDA, at the study's learning rate.
+        classifier_batch: rows per step in that.
         sequence: optimiser of the sequence head's context, in front of a linear classifier.
     """
 
@@ -31,12 +30,12 @@ class CkPlusSpec:
     folds: int = 10
     scratch: OptimiserSpec = field(
         default_factory=lambda: OptimiserSpec(
-            epochs=60, batch_size=64, learning_rate=2e-3, warmup_epochs=3.0, weight_decay=0.02
+            epochs=60, batch_size=64, learning_rate=2e-3, warmup_epochs=3.0, weight_decay=0.02, ema_decay=0.98
         )
     )
     transfer: OptimiserSpec = field(
         default_factory=lambda: OptimiserSpec(
-            epochs=20, batch_size=64, learning_rate=5e-4, warmup_epochs=1.0, weight_decay=0.02
+            epochs=20, batch_size=64, learning_rate=5e-4, warmup_epochs=1.0, weight_decay=0.02, ema_decay=0.95
         )
     )
     window: int = 16
@@ -65,11 +64,11 @@ class StudyRecipe:
     """The protocol of a study.
 
     Attributes:
-        seeds: the systems of Tables 1 to 3 are trained once with each.
-        extra_seeds: and these are the seeds of everything beyond those tables.
-        train: shape, augmentation, optimiser and losses of every system, but for what a system itself changes. Of
-            `sequence` the number of copies and what concerns the classifier apply: stills need no windows.
-        ckplus: what changes on CK+, where the study is given it.
+        seeds: of the systems of Tables 1 to 3.
+        extra_seeds: of everything beyond those tables.
+        train: shape, augmentation, optimiser and losses of every system, except for its own changes. Of `sequence` only
+            the number of copies and the classifier's settings apply: stills need no windows.
+        ckplus: the protocol on CK+.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)

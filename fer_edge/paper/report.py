@@ -1,229 +1,252 @@
-"""The study as Markdown, and the one function that writes its JSON, Markdown and drawings."""
+"""The study's report: `study.json`, from which tables, plots and page are drawn.
+
+Rates are fractions; a difference is the system minus its reference; a spread is over the seeds.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
 
-from fer_edge.core.errors import OutputError
-from fer_edge.core.files import write_atomic
-from fer_edge.core.tables import Table
-from fer_edge.paper.ckplus_table import ckplus_table
-from fer_edge.paper.published import PAPER, WHY_THEY_DIFFER
-from fer_edge.paper.report_plots import DRAWINGS, draw_study
-from fer_edge.paper.report_tables import (
-    ablation_table,
-    comparison_table,
-    cost_table,
-    expression_table,
-    gain_table,
-    lstm_table,
-    probability,
-    rank_table,
-    robustness_table,
-    size_table,
-)
-from fer_edge.paper.statistics import ALPHA
-from fer_edge.paper.summary import PairSummary, StudyReport
+from fer_edge.core.bootstrap import BootstrapReport
+from fer_edge.core.json import expect
+from fer_edge.core.json_report import JsonReport
+from fer_edge.paper.preprocessing_study import PreprocessingReport
+from fer_edge.paper.statistics import Spread
+from fer_edge.paper.systems import PaperFigure
 
-__all__ = ["JSON_NAME", "MARKDOWN_NAME", "render_study", "verdict", "write_study"]
+__all__ = [
+    "CkPlusReport",
+    "CkPlusRow",
+    "NotRun",
+    "PairSummary",
+    "Protocol",
+    "RankSummary",
+    "SplitSummary",
+    "Start",
+    "StudyReport",
+    "SystemSummary",
+]
 
-JSON_NAME: Final = "study.json"
-MARKDOWN_NAME: Final = "README.md"
+Start: TypeAlias = Literal["scratch", "fer2013"]
+"""Initial weights of a training on CK+."""
 
-# What a system lacks, as a sentence names it.
-_PARTS: Final[Mapping[str, str]] = {
-    "no-features": "Feature extraction",
-    "no-attention": "Attention",
-    "no-reconstruction": "Reconstruction (the DenseNet block)",
-    "no-lda": "LDA",
-    "no-centre-loss": "The centre loss",
-    "no-median": "The median filter",
-    "no-gcn": "Contrast normalisation",
-    "no-preprocessing": "Preprocessing (median filter and normalisation)",
-}
-
-_CAPTIONS: Final[Mapping[str, str]] = {
-    "critical-differences.png": "Mean ranks with the critical difference",
-    "confusion-matrices.png": "Confusion matrices: rows are labels, columns predictions, per cent of the row",
-    "expressions.png": "Recognition rate of each expression",
-    "differences.png": "Differences from the complete system with their intervals",
-    "lstm-parameters.png": "Settings of the LSTM against the complete system's",
-    "preprocessing.png": "Accuracy under noise and in poor light",
-}
+_STUDY_SCHEMA: Final = 1
 
 
-def write_study(report: StudyReport, folder: str | os.PathLike[str], *, drawings: bool = True) -> None:
-    """Write ``study.json``, ``README.md`` and the drawings into a folder, over an earlier study's.
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """One system on one split.
 
-    Everything is rendered before the first file is written, each file is written atomically, and the JSON comes last.
-    Other files in the folder stay as they are, but for drawings that this study has no figures for.
-
-    Raises:
-        OutputError: the folder cannot be written.
-        MissingPackageError: matplotlib is not installed.
+    Attributes:
+        n_without_leaked: rows whose pixels are not in the training split; `top1_without_leaked` is on them.
+        macro_precision, macro_recall, macro_f1: means over the expressions.
+        ece: expected calibration error.
+        per_expression: recall of each expression.
+        confusion: counts summed over the seeds; the row is the label, the column the prediction.
     """
-    place = Path(folder)
-    drawn = draw_study(report) if drawings else {}
-    page = render_study(report, drawn)
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    for name, data in drawn.items():
-        write_atomic(place / name, data)
-    for name in DRAWINGS.keys() - drawn.keys():
-        try:
-            (place / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot remove the outdated {place / name}: {error.strerror or error}") from error
-    write_atomic(place / MARKDOWN_NAME, page.encode())
-    write_atomic(place / JSON_NAME, text.encode())
+
+    dataset: str
+    split: str
+    n: int
+    n_without_leaked: int
+    top1: Spread
+    top1_without_leaked: Spread
+    macro_precision: Spread
+    macro_recall: Spread
+    macro_f1: Spread
+    ece: Spread
+    per_expression: Mapping[str, Spread]
+    confusion: tuple[tuple[int, ...], ...]
 
 
-def render_study(report: StudyReport, drawn: Iterable[str] = ()) -> str:
-    """The study's page in Markdown.
+@dataclass(frozen=True, kw_only=True)
+class SystemSummary:
+    """One row: a system trained with some seeds.
 
-    Args:
-        report: the study.
-        drawn: names of the drawings that lie beside the page.
+    Attributes:
+        group: its part of the study; `tables` are the paper's tables that contain it.
+        seeds: that are finished, of `planned_seeds`.
+        parameters: of the layers that predict; the mean over seeds where it depends on them (support vectors).
+        macs: multiply-accumulates for one face; None where unknown.
+        seconds: of one training.
+        choose: on the split for choosing.
+        report: on the split for reporting; None where there is none.
+        paper: the figures that the paper gives.
     """
-    pictures = set(drawn)
-    sections = [
-        "# The paper's tables, measured",
-        _introduction(report),
-        "## Table 1: what each part brings",
-        _verdicts(report, "tables", ablations=True),
-        ablation_table(report, group="tables").to_markdown(),
-        "### Beyond the paper",
-        _verdicts(report, "beyond", ablations=True),
-        ablation_table(report, group="beyond").to_markdown(),
-        *_picture("differences.png", pictures),
-        "## Tables 2 and 3: the systems",
-        _verdicts(report, "tables", ablations=False),
-        comparison_table(report).to_markdown(),
-        *_optional("### Ranks", rank_table(report)),
-        *_picture("critical-differences.png", pictures),
-        "## The role of LSTM parameters",
-        lstm_table(report).to_markdown(),
-        *_picture("lstm-parameters.png", pictures),
-        "## The paper's input size",
-        size_table(report).to_markdown(),
-        "## Recognition rates by expression",
-        expression_table(report).to_markdown(),
-        *_picture("expressions.png", pictures),
-        *_picture("confusion-matrices.png", pictures),
-        *_preprocessing(report, pictures),
-        "## CK+",
-        *(ckplus_table(each).to_markdown() for each in report.ckplus),
-        "## Why our figures differ from the paper's",
-        WHY_THEY_DIFFER,
-    ]
-    return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+
+    name: str
+    title: str
+    group: str
+    tables: tuple[int, ...]
+    seeds: tuple[int, ...]
+    planned_seeds: tuple[int, ...]
+    epochs: int
+    parameters: int
+    macs: int | None
+    seconds: Spread
+    choose: SplitSummary
+    report: SplitSummary | None
+    paper: tuple[PaperFigure, ...]
+
+    @property
+    def best_split(self) -> SplitSummary:
+        """The split to print: the one for reporting, or else the other."""
+        return self.report or self.choose
 
 
-def verdict(pair: PairSummary, *, title: str) -> str:
-    """One sentence: does the part that a system lacks help, or does the complete system beat another, and how sure?
+@dataclass(frozen=True, kw_only=True)
+class NotRun:
+    """A row without a finished training: why, and the figures that the paper gives."""
 
-    A part helps where the complete system is better with its whole interval above 0 and p below 0.05 after Holm's
-    correction. Anything else is said plainly.
+    name: str
+    title: str
+    group: str
+    tables: tuple[int, ...]
+    why: str
+    paper: tuple[PaperFigure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSummary:
+    """Two systems on the same images of one split, by the seeds that both have, averaged image by image.
+
+    Attributes:
+        family: the pairs that Holm's correction covers.
+        report: difference of top-1, `system` minus `against`, with interval and p by resampling images.
+        p_holm: corrected over the family.
     """
-    difference, low, high = (0.0 - end for end in (pair.report.difference, pair.report.high, pair.report.low))
-    part = _PARTS.get(pair.system)
-    subject = part or "The complete system"
-    better, worse, even = ("helps", "harms", "does not help") if part else (
-        f"beats {title}", f"is beaten by {title}", f"does not beat {title}"
-    )  # fmt: skip
-    if low > 0 and pair.p_holm < ALPHA:
-        said = better
-    elif low > 0:
-        said = f"{even} for certain: the interval alone leaves 0 out, but not after Holm's correction"
-    elif high < 0:
-        said = f"{worse}, by these images" + ("" if pair.p_holm < ALPHA else ", though not after Holm's correction")
-    else:
-        said = f"{even} measurably: the interval holds 0"
-    figures = (
-        f"{100 * difference:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}], p {probability(pair.p_holm)}, "
-        f"n = {pair.report.n:,}, {_seeds(pair)}"
-    )
-    return f"**{subject}** {said} ({figures})."
+
+    family: str
+    system: str
+    against: str
+    split: str
+    seeds: tuple[int, ...]
+    report: BootstrapReport
+    p_holm: float
 
 
-def _seeds(pair: PairSummary) -> str:
-    if len(pair.seeds) == 1:
-        return "one seed"
-    by_seed = pair.report.by_seed
-    disagree = by_seed and min(by_seed) < 0 < max(by_seed)
-    return f"{len(pair.seeds)} seeds" + (", which disagree in the sign" if disagree else "")
+@dataclass(frozen=True, kw_only=True)
+class RankSummary:
+    """Friedman's test over methods x stratified parts of one split, and Nemenyi's critical difference.
+
+    Attributes:
+        parts: blocks of the test.
+        seeds: averaged, the same for every method; empty where no seed is common, and each method has its own.
+        systems: the methods, best first; `mean_ranks` in that order, 1 is best.
+        statistic: Friedman's chi-squared, corrected for ties, with its `p`.
+        critical_difference: methods whose mean ranks are further apart differ at level `alpha`.
+    """
+
+    split: str
+    parts: int
+    seeds: tuple[int, ...]
+    systems: tuple[str, ...]
+    mean_ranks: tuple[float, ...]
+    statistic: float
+    p: float
+    alpha: float
+    critical_difference: float
 
 
-def _verdicts(report: StudyReport, family: str, *, ablations: bool) -> str:
-    titles = {row.name: row.title for row in report.systems}
-    pairs = [pair for pair in report.pairs if pair.family == family and (pair.system in _PARTS) == ablations]
-    return "\n".join(f"- {verdict(pair, title=titles[pair.system])}" for pair in pairs)
+@dataclass(frozen=True, kw_only=True)
+class CkPlusRow:
+    """One system from one start on CK+, over all folds; every figure is None where nothing was run.
+
+    Attributes:
+        inputs: what one prediction is made from.
+        folds: that are finished; `n` predictions together, each subject is reported on once.
+        top1, macro_precision, macro_recall, macro_f1: over these predictions; `recalls` by expression.
+        fold_top1_std: standard deviation of the top-1 over the folds.
+        missing: why there is no figure; None where there is one.
+        paper: the figures that the paper gives for CK+, whose protocol it does not state.
+    """
+
+    system: str
+    title: str
+    inputs: str
+    start: Start
+    folds: int = 0
+    n: int = 0
+    top1: float | None = None
+    macro_precision: float | None = None
+    macro_recall: float | None = None
+    macro_f1: float | None = None
+    fold_top1_std: float | None = None
+    recalls: Mapping[str, float] | None = None
+    missing: str | None = None
+    paper: tuple[PaperFigure, ...] = ()
 
 
-def _introduction(report: StudyReport) -> str:
-    protocol, device = report.protocol, report.device
-    splits: Mapping[str, Any] = protocol.data.get("splits", {})
-    held = ", ".join(f"{name} {facts['rows']:,}" for name, facts in splits.items())
-    if protocol.report is None:
-        used = f"Rows are reported on {protocol.choose}: there is no other split."
-    else:
-        used = (
-            f"Rows are reported on {protocol.report}, which nothing was chosen on; what was chosen was chosen on "
-            f"{protocol.choose}."
-        )
-    made = "" if report.command is None else f" Made by `{report.command}`."
-    points = [
-        f"**Same for all rows:** recipe `{protocol.recipe_name}` ({protocol.epochs} epochs, "
-        f"{protocol.input_size}x{protocol.input_size} pixels but where a row says otherwise); seeds "
-        f"{_list(protocol.seeds)} for Tables 1 to 3, {_list(protocol.extra_seeds)} beyond them.",
-        f"**Data:** {held} faces. {used}",
-        "**How sure:** intervals come from resampling images (paired, seeds averaged), so they speak of other images "
-        "for these trained networks. Of other trainings only the sd over seeds speaks; of one seed, nothing does.",
-        f"**Where:** {device.get('cpu', 'unknown processor')}, {device.get('cores', '?')} cores, "
-        f"{report.created[:10]}.",
-        *_unfinished(report),
-    ]
-    return (
-        f"Every system of the tables of {PAPER}, trained and evaluated under one protocol; `{JSON_NAME}` holds every "
-        f"figure on this page and more.{made}\n\n" + "\n".join(f"- {point}" for point in points)
-    )
+@dataclass(frozen=True, kw_only=True)
+class CkPlusReport:
+    """CK+ in the study, one row per system and start.
+
+    Attributes:
+        status: ``"run"``, ``"partly run"``, or why nothing was run.
+        folds: by subject.
+        labels, data_sha256: classes and hash of the stills; None where nothing was run.
+    """
+
+    status: str
+    folds: int
+    labels: tuple[str, ...] | None
+    data_sha256: str | None
+    rows: tuple[CkPlusRow, ...]
 
 
-def _unfinished(report: StudyReport) -> list[str]:
-    waiting = [row.title for row in report.not_run]
-    short = [row.title for row in report.systems if set(row.planned_seeds) - set(row.seeds)]
-    said = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (("not one training yet", waiting), ("seeds to come", short))
-        if names
-    ]
-    return [f"**Unfinished:** {'; '.join(said)}."] if said else []
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What all rows share.
+
+    Attributes:
+        recipe: the study's recipe, as JSON; `recipe_name` is a shipped recipe's name or a path.
+        epochs, input_size: of every system, except where a row says otherwise; pixels.
+        seeds, extra_seeds: of the systems of Tables 1 to 3, and of the others.
+        choose, report: names of the splits; None where there is none for reporting.
+        data: source, layout, hash, and each split's rows and hash.
+    """
+
+    recipe: Mapping[str, Any]
+    recipe_name: str
+    epochs: int
+    input_size: int
+    seeds: tuple[int, ...]
+    extra_seeds: tuple[int, ...]
+    choose: str
+    report: str | None
+    data: Mapping[str, Any]
 
 
-def _preprocessing(report: StudyReport, pictures: set[str]) -> list[str]:
-    measured = report.preprocessing
-    heading = "## Preprocessing under noise and in poor light"
-    if measured is None:
-        return [heading, "Not measured yet."]
-    return [
-        heading,
-        robustness_table(measured).to_markdown(),
-        *_picture("preprocessing.png", pictures),
-        *_optional("### What each part brings", gain_table(measured) if measured.gains else None),
-        *_optional("### What it costs", cost_table(measured)),
-    ]
+@dataclass(frozen=True, kw_only=True)
+class StudyReport(JsonReport):
+    """A whole study, finished or not.
 
+    Attributes:
+        created: ISO 8601 time.
+        command: the command line; None for a library call.
+        device: machine, packages and load at the start.
+        protocol: what all rows share.
+        systems: rows with a finished training, in the order of the tables.
+        not_run: rows without one.
+        ckplus: one report for each set of labels.
+        pairs: comparisons by paired bootstrap.
+        ranks: rank test over the systems of Tables 1 to 3; None for fewer than three.
+        preprocessing: None where it was not measured.
+    """
 
-def _optional(heading: str, table: Table | None) -> list[str]:
-    return [] if table is None else [heading, table.to_markdown()]
+    schema: int = _STUDY_SCHEMA
+    created: str
+    command: str | None
+    device: Mapping[str, Any]
+    protocol: Protocol
+    systems: tuple[SystemSummary, ...]
+    not_run: tuple[NotRun, ...]
+    ckplus: tuple[CkPlusReport, ...]
+    pairs: tuple[PairSummary, ...]
+    ranks: RankSummary | None
+    preprocessing: PreprocessingReport | None = None
 
-
-def _picture(name: str, pictures: set[str]) -> list[str]:
-    return [f"![{_CAPTIONS[name]}]({name})"] if name in pictures else []
-
-
-def _list(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))
+    def __post_init__(self) -> None:
+        expect(self.schema == _STUDY_SCHEMA, "schema", self.schema, str(_STUDY_SCHEMA))

@@ -1,6 +1,6 @@
-"""One finished training of the paper study, as a file.
+"""One finished training of the study with its predictions, as an .npz file.
 
-A run keeps its predictions, so that every figure, interval and test can be computed again without training anything.
+Every figure, interval and test of the study is computed from these files, without another training.
 """
 
 from __future__ import annotations
@@ -12,39 +12,37 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import write_atomic
-from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.json import encode, expect
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Array, Float32, Int64
 
-__all__ = ["RUN_SCHEMA", "RunResult", "SplitPredictions", "run_path"]
+__all__ = ["RunResult", "SplitPredictions", "StudyProgress", "run_path", "weights_path"]
 
-RUN_SCHEMA: Final = 1
-"""The one schema of a run's file that this version writes and reads."""
+_RUN_SCHEMA: Final = 2
+"""Runs of schema 1 were trained without the moving average of the weights."""
 
-_PARTS: Final = ("choose", "report")
+_SPLITS: Final = ("choose", "report")
 _ARRAYS: Final = ("labels", "probabilities", "leaked")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplitPredictions:
-    """What one trained system said about every row of one split, in the split's own order.
+    """Predictions of one trained system for every row of one split, in the split's order.
 
     Attributes:
         split: the split's name, for example ``"PublicTest"``.
-        labels: int64 (N,), index into `classes`.
-        probabilities: float32 (N, C), rows sum to 1.
-        leaked: bool (N,), True where the same pixels also stand in the training split.
+        labels: int64 (N,), index into `classes`; other integer types are converted.
+        probabilities: float32 (N, C), rows sum to 1; other float types are converted.
+        leaked: bool (N,), True where the same pixels are in the training split.
         dataset: the data set's name.
         classes: class names in output order.
-
-    Other integer and float types are converted.
     """
 
     split: str
@@ -89,14 +87,14 @@ class RunResult:
     Attributes:
         system: the system's name in the study.
         seed: of weights, order and augmentation.
-        epochs: trained for.
-        best_epoch: the epoch whose weights were kept, chosen on `choose`; None where nothing was chosen.
-        seconds: the training took.
-        parameters: of what predicts.
-        macs: multiply-accumulates for one face; None where they were not counted.
-        choose: the predictions on the split that everything is chosen on.
-        report: those on the split for reporting only; None where it was not looked at.
-        settings: what else this run is to be known by (recipe, input size, versions, hashes): plain JSON values.
+        epochs: of the training.
+        best_epoch: the epoch chosen on `choose`; None where the last one counts.
+        seconds: duration of the training.
+        parameters: of the layers that predict.
+        macs: multiply-accumulates for one face; None where unknown.
+        choose: predictions on the split for choosing.
+        report: predictions on the split for reporting; None where there is none.
+        settings: recipe, data hashes, versions: plain JSON values.
     """
 
     system: str
@@ -112,27 +110,28 @@ class RunResult:
 
     def __post_init__(self) -> None:
         expect(bool(self.system), "system", self.system, "a name")
-        for name in ("seed", "epochs", "parameters"):
+        for name in ("seed", "epochs", "parameters", "seconds"):
             expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        expect(self.seconds >= 0, "seconds", self.seconds, "0 or more")
+
+    @property
+    def reported(self) -> SplitPredictions:
+        """The predictions that systems are compared by: those on `report`, or else on `choose`."""
+        return self.report or self.choose
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the run as one compressed ``.npz``: arrays, and the rest as JSON; atomically.
+        """Write one compressed ``.npz`` of arrays, with everything else as JSON in it; atomically.
 
         Raises:
-            OutputError: it cannot be written; what stood there is untouched.
+            OutputError: it cannot be written; an earlier file is unchanged.
         """
-        facts: dict[str, Any] = {"schema": RUN_SCHEMA}
+        facts: dict[str, Any] = {"schema": _RUN_SCHEMA}
         arrays: dict[str, Array] = {}
         for name in self.__dataclass_fields__:
-            if name not in _PARTS:
-                facts[name] = encode(getattr(self, name))
-        for part in _PARTS:
-            split: SplitPredictions | None = getattr(self, part)
-            facts[part] = None
-            if split is not None:
-                facts[part] = {"split": split.split, "dataset": split.dataset, "classes": list(split.classes)}
-                arrays.update({f"{part}_{name}": getattr(split, name) for name in _ARRAYS})
+            value = getattr(self, name)
+            if isinstance(value, SplitPredictions):
+                arrays.update({f"{name}_{each}": getattr(value, each) for each in _ARRAYS})
+                value = {"split": value.split, "dataset": value.dataset, "classes": value.classes}
+            facts[name] = encode(value)
         text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
         arrays["facts"] = np.frombuffer(text.encode(), dtype=np.uint8)
         held = io.BytesIO()
@@ -141,65 +140,49 @@ class RunResult:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunResult:
-        """Read a run's file. Nothing in it is executed (no pickle).
+        """Read a run's file; pickled objects are refused.
 
         Raises:
-            InputError: the file is missing, broken, of another schema, or holds no run.
+            InputError: the file is missing, damaged, of another schema, or no run.
         """
         try:
             with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as held:
                 arrays = {name: held[name] for name in held.files}
             facts = json.loads(arrays.pop("facts").tobytes().decode())
-            return _run(facts, arrays)
+            schema = facts.pop("schema")
+            expect(schema == _RUN_SCHEMA, "schema", schema, str(_RUN_SCHEMA))
+            for name in _SPLITS:
+                if facts[name] is not None:
+                    held_arrays = {each: arrays[f"{name}_{each}"] for each in _ARRAYS}
+                    facts[name] = SplitPredictions(**facts[name], **held_arrays)
+            return cls(**facts)
         except OSError as error:
             raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
         except (InputError, KeyError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{os.fspath(path)} is no run of the paper study: {error}. Remove it, and the study trains it again."
+                f"{os.fspath(path)}: not a run of this version's study ({error}); remove it, and the study trains it "
+                "again"
             ) from error
 
 
 def run_path(folder: Path, *, system: str, seed: int) -> Path:
-    """Where the run of one system and seed lies in a study's folder: ``SYSTEM-seedN.npz``."""
+    """Return the file of a run in a study's folder: ``SYSTEM-seedN.npz``."""
     return folder / f"{system}-seed{seed}.npz"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _SplitFacts:
-    split: str
-    dataset: str
-    classes: tuple[str, ...]
+def weights_path(folder: Path, *, system: str, seed: int) -> Path:
+    """Return the file of a run's weights, beside its predictions."""
+    return run_path(folder, system=system, seed=seed).with_suffix(".safetensors")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _RunFacts:
-    schema: int
-    system: str
-    seed: int
-    epochs: int
-    best_epoch: int | None
-    seconds: float
-    parameters: int
-    macs: int | None
-    choose: _SplitFacts
-    report: _SplitFacts | None
-    settings: Mapping[str, Any]
+class StudyProgress(Protocol):
+    """Receives the progress of a study."""
 
-    def __post_init__(self) -> None:
-        expect(self.schema == RUN_SCHEMA, "schema", self.schema, str(RUN_SCHEMA))
+    def planned(self, *, finished: int, total: int) -> None:
+        """Called once: so many runs of the plan are on disk."""
 
+    def step(self, what: str, done: int, total: int) -> None:
+        """Called during trainings; `what` is ``"RUN: STAGE"``."""
 
-def _run(facts: Any, arrays: Mapping[str, Array]) -> RunResult:
-    known = decode(_RunFacts, facts)
-    choose = _split("choose", known.choose, arrays)
-    report = None if known.report is None else _split("report", known.report, arrays)
-    return RunResult(
-        choose=choose,
-        report=report,
-        **{name: getattr(known, name) for name in known.__dataclass_fields__ if name not in (*_PARTS, "schema")},
-    )
-
-
-def _split(part: str, facts: _SplitFacts, arrays: Mapping[str, Array]) -> SplitPredictions:
-    held = {name: arrays[f"{part}_{name}"] for name in _ARRAYS}
-    return SplitPredictions(split=facts.split, dataset=facts.dataset, classes=facts.classes, **held)
+    def finished(self, run: str, result: RunResult) -> None:
+        """Called when a run has ended and is on disk."""

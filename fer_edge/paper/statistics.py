@@ -1,266 +1,154 @@
-"""From finished trainings to the study's report: spreads over seeds, paired comparisons, ranks."""
+"""Statistics of the study: spreads over seeds, Holm's correction, rank tests over several systems."""
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
-from fer_edge.core.comparison import (
-    PARTS,
-    Spread,
-    compare_pairs,
-    friedman_over_parts,
-    nemenyi_critical_difference,
-)
-from fer_edge.core.errors import InputError
-from fer_edge.core.metrics import AccuracyReport, accuracy_report, confusion_matrix
-from fer_edge.paper.ckplus_table import CkPlusReport, ckplus_not_run
-from fer_edge.paper.preprocessing_study import PreprocessingReport
-from fer_edge.paper.published import published
-from fer_edge.paper.results import RunResult, SplitPredictions
-from fer_edge.paper.summary import (
-    NotRun,
-    PairSummary,
-    Protocol,
-    RankSummary,
-    SplitSummary,
-    StudyReport,
-    SystemSummary,
-)
-from fer_edge.paper.systems import SYSTEMS, System
+from fer_edge.core.errors import require
+from fer_edge.core.json import expect
+from fer_edge.core.types import Int64
 
-__all__ = ["ALPHA", "COMPLETE", "FAMILIES", "summarise_study"]
+__all__ = [
+    "PARTS",
+    "FriedmanReport",
+    "Spread",
+    "friedman_over_parts",
+    "holm",
+    "nemenyi_critical_difference",
+    "rank_groups",
+    "stratified_parts",
+]
 
-ALPHA: Final = 0.05
-"""Level of the critical difference; intervals hold 1 - ALPHA."""
-
-COMPLETE: Final = "complete"
-"""The system that all others are compared with."""
-
-FAMILIES: Final[Mapping[str, str]] = {
-    "tables": "Tables 1 to 3",
-    "beyond": "beyond the paper",
-    "lstm": "LSTM parameters",
-    "size": "the paper's input size",
-}
-"""Pairs of one part of the study are corrected together."""
-
-_NOT_YET: Final = "not run yet"
+PARTS: Final = 10
+"""Stratified parts of a split, the blocks of Friedman's test."""
 
 
-def summarise_study(
-    runs: Iterable[RunResult],
-    *,
-    protocol: Protocol,
-    device: Mapping[str, Any],
-    created: str,
-    command: str | None = None,
-    systems: Sequence[System] = tuple(SYSTEMS.values()),
-    why_not: Mapping[str, str] | None = None,
-    preprocessing: PreprocessingReport | None = None,
-    ckplus: Sequence[CkPlusReport] = (),
-) -> StudyReport:
-    """Sum up what there is, however much that is.
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over the seeds: mean, sample standard deviation (None for one seed), and each value."""
 
-    Systems are compared on the split for reporting, all rows, by the seeds that both have; on the split for choosing
-    where a run has no other.
+    mean: float
+    sd: float | None
+    by_seed: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Compute the spread of at least one value.
+
+        Raises:
+            InputError: there is none.
+        """
+        expect(len(values) >= 1, "values", len(values), "at least one")
+        sd = statistics.stdev(values) if len(values) > 1 else None
+        return cls(mean=statistics.fmean(values), sd=sd, by_seed=tuple(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FriedmanReport:
+    """Result of Friedman's rank test; `mean_ranks` has one rank per method, 1 is best."""
+
+    statistic: float
+    p: float
+    mean_ranks: tuple[float, ...]
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Apply Holm's step-down correction; adjusted p-values in the order given."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(p.size, 0, -1)))
+    adjusted = np.empty_like(p)
+    adjusted[order] = stepped
+    return tuple(adjusted.tolist())
+
+
+def stratified_parts(labels: ArrayLike, *, parts: int = PARTS) -> Int64:
+    """Deal the rows of a split into parts, class by class, so that each class is spread to within one row.
 
     Args:
-        runs: finished trainings, of any system and seed, in any order.
-        protocol: what they share.
-        device: the machine, as `machine_report` gives it.
-        created: ISO 8601 time.
-        command: what was run.
-        systems: the rows that the study asks for.
-        why_not: by system, why it has no training yet; ``"not run yet"`` by default.
-        preprocessing: as measured on the finished networks.
-        ckplus: what was run on CK+; none says that it was not at hand.
+        labels: int (N,); the parts depend on nothing else.
+        parts: number of parts.
+
+    Returns:
+        int64 (N,): the part of each row, 0..parts - 1.
 
     Raises:
-        InputError: two runs of one system and seed, a run of an unknown system, or runs on different rows.
+        InputError: fewer rows than parts.
     """
-    found = _by_system(runs, systems)
-    _check_rows(found)
-    present = [system for system in systems if system.name in found]
-    absent = [system for system in systems if system.name not in found]
-    return StudyReport(
-        created=created,
-        command=command,
-        device=device,
-        protocol=protocol,
-        systems=tuple(_summary(system, found[system.name], protocol) for system in present),
-        not_run=tuple(_not_run(system, why_not or {}) for system in absent),
-        ckplus=tuple(ckplus) or (ckplus_not_run(),),
-        pairs=_pairs(found, present),
-        ranks=_ranks(found, [system for system in present if system.group == "tables"]),
-        preprocessing=preprocessing,
-    )
+    truth = np.asarray(labels)
+    expect(2 <= parts <= truth.size, "parts", parts, f"2 to {truth.size}, the number of rows")
+    dealt = np.empty(truth.size, dtype=np.int64)
+    dealt[np.argsort(truth, kind="stable")] = np.arange(truth.size) % parts
+    return dealt
 
 
-_Runs = Mapping[str, Mapping[int, RunResult]]
+def friedman_over_parts(scores: Mapping[str, ArrayLike], labels: ArrayLike, *, parts: int = PARTS) -> FriedmanReport:
+    """Test methods x stratified parts of one split, seeds averaged; ranks in the order of `scores`.
 
+    Args:
+        scores: by method, bool or float (seeds, N), at least three methods.
+        labels: int (N,), for the parts.
+        parts: blocks of the test.
 
-def _by_system(runs: Iterable[RunResult], systems: Sequence[System]) -> dict[str, dict[int, RunResult]]:
-    known = {system.name for system in systems}
-    found: dict[str, dict[int, RunResult]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
-        if run.system not in known:
-            raise InputError(f"a run of the system {run.system!r}, expected one of {', '.join(sorted(known))}")
-        if run.seed in found.setdefault(run.system, {}):
-            raise InputError(f"two runs of {run.system} with seed {run.seed}; keep one")
-        found[run.system][run.seed] = run
-    return found
-
-
-def _reported(run: RunResult) -> SplitPredictions:
-    return run.report or run.choose
-
-
-def _check_rows(found: _Runs) -> None:
-    splits = [(run, _reported(run)) for runs in found.values() for run in runs.values()]
-    for run, split in splits[1:]:
-        first_run, first = splits[0]
-        if split.split != first.split or not np.array_equal(split.labels, first.labels):
-            raise InputError(
-                f"{run.system} (seed {run.seed}) was evaluated on {split.split} ({split.labels.size:,} rows), "
-                f"{first_run.system} (seed {first_run.seed}) on {first.split} ({first.labels.size:,} rows): "
-                "systems are compared on the same images only; train the odd one again"
-            )
-
-
-def _summary(system: System, runs: Mapping[int, RunResult], protocol: Protocol) -> SystemSummary:
-    held = list(runs.values())
-    reports = [run.report for run in held if run.report is not None]
-    return SystemSummary(
-        name=system.name,
-        title=system.title,
-        group=system.group,
-        tables=system.tables,
-        seeds=tuple(runs),
-        planned_seeds=protocol.seeds if system.group == "tables" else protocol.extra_seeds,
-        epochs=held[0].epochs,
-        parameters=round(statistics.fmean(run.parameters for run in held)),
-        macs=held[0].macs,
-        seconds=Spread.of([run.seconds for run in held]),
-        choose=_split([run.choose for run in held]),
-        report=_split(reports) if len(reports) == len(held) else None,
-        paper=published(system.name),
-    )
-
-
-def _split(seeds: Sequence[SplitPredictions]) -> SplitSummary:
-    first = seeds[0]
-    reports = [
-        accuracy_report(
-            each.probabilities,
-            each.labels,
-            dataset=each.dataset,
-            split=each.split,
-            leaked=each.leaked,
-            classes=each.classes,
-        )
-        for each in seeds
+    Raises:
+        InputError: fewer than three methods, or as `stratified_parts`.
+        MissingPackageError: scipy is not installed.
+    """
+    expect(len(scores) >= 3, "scores", len(scores), "three methods or more")
+    stats: Any = require("scipy.stats", needed_by="Friedman's test", extra="train")
+    dealt = stratified_parts(labels, parts=parts)
+    # Rounded, so that equal accuracies tie whatever the order of the sums.
+    columns = [
+        np.round(np.bincount(dealt, weights=np.asarray(given).mean(axis=0)) / np.bincount(dealt), 12)
+        for given in scores.values()
     ]
-    confusion = sum(confusion_matrix(each.predicted, each.labels, classes=len(each.classes)) for each in seeds)
-
-    def spread(name: str) -> Spread:
-        return Spread.of([getattr(report, name) for report in reports])
-
-    return SplitSummary(
-        dataset=first.dataset,
-        split=first.split,
-        n=reports[0].n,
-        n_without_leaked=int(np.count_nonzero(~first.leaked)),
-        top1=spread("top1"),
-        top1_without_leaked=spread("top1_without_leaked"),
-        macro_precision=spread("macro_precision"),
-        macro_recall=spread("macro_recall"),
-        macro_f1=spread("macro_f1"),
-        ece=spread("ece"),
-        per_expression=_per_expression(reports),
-        confusion=tuple(tuple(int(count) for count in row) for row in np.asarray(confusion)),
-    )
+    ranks = stats.rankdata(-np.stack(columns, axis=1), axis=1).mean(axis=0)
+    if all(np.array_equal(column, columns[0]) for column in columns):
+        statistic, p = 0.0, 1.0  # scipy divides by zero
+    else:
+        statistic, p = stats.friedmanchisquare(*columns)
+    return FriedmanReport(statistic=float(statistic), p=float(p), mean_ranks=tuple(ranks.tolist()))
 
 
-def _per_expression(reports: Sequence[AccuracyReport]) -> dict[str, Spread]:
-    return {label: Spread.of([report.per_class[label] for report in reports]) for label in reports[0].per_class}
+def nemenyi_critical_difference(methods: int, blocks: int, *, alpha: float = 0.05) -> float:
+    """Return the difference of mean ranks above which methods differ (Nemenyi 1963; Demšar 2006, section 3.2.2).
+
+    Args:
+        methods: ranked in each block.
+        blocks: over which ranks were averaged.
+        alpha: level of the test over all pairs.
+
+    Raises:
+        InputError: fewer than two methods or blocks, or `alpha` is not between 0 and 1.
+        MissingPackageError: scipy is not installed.
+    """
+    expect(methods >= 2 and blocks >= 2, "methods, blocks", (methods, blocks), "two or more of each")
+    expect(0 < alpha < 1, "alpha", alpha, "between 0 and 1")
+    stats: Any = require("scipy.stats", needed_by="the critical difference", extra="train")
+    quantile = float(stats.studentized_range.ppf(1 - alpha, methods, math.inf)) / math.sqrt(2)
+    return quantile * math.sqrt(methods * (methods + 1) / (6 * blocks))
 
 
-def _pairs(found: _Runs, present: Sequence[System]) -> tuple[PairSummary, ...]:
-    """Every system against the complete one, family by family."""
-    pairs: list[PairSummary] = []
-    for family in FAMILIES:
-        by_seeds: dict[str, tuple[int, ...]] = {}
-        for system in present:
-            if system.group == family and system.name != COMPLETE:
-                seeds = tuple(seed for seed in found.get(COMPLETE, {}) if seed in found[system.name])
-                if seeds:
-                    by_seeds[system.name] = seeds
-        if by_seeds:
-            pairs += _family(family, by_seeds, found)
-    return tuple(pairs)
+def rank_groups(mean_ranks: Sequence[float], critical_difference: float) -> tuple[tuple[int, ...], ...]:
+    """Return the largest groups of methods (by index, best first) whose mean ranks are within the critical difference.
 
-
-def _family(family: str, by_seeds: Mapping[str, tuple[int, ...]], found: _Runs) -> list[PairSummary]:
-    scores: dict[str, NDArray[np.bool_]] = {}
-    asked: list[tuple[str, str]] = []
-    for name, seeds in by_seeds.items():
-        # The complete system by the seeds of this pair: its name says which.
-        against = f"{COMPLETE} {seeds}"
-        scores[name], scores[against] = _right(found[name], seeds), _right(found[COMPLETE], seeds)
-        asked.append((name, against))
-    split = _reported(next(iter(found[COMPLETE].values()))).split
-    return [
-        PairSummary(
-            family=family,
-            system=pair.system,
-            against=COMPLETE,
-            split=split,
-            seeds=by_seeds[pair.system],
-            report=pair.report,
-            p_holm=pair.p_holm,
-        )
-        for pair in compare_pairs(scores, asked, level=1 - ALPHA)
-    ]
-
-
-def _right(runs: Mapping[int, RunResult], seeds: Iterable[int]) -> NDArray[np.bool_]:
-    """bool (seeds, N)."""
-    return np.stack([_reported(runs[seed]).right for seed in seeds])
-
-
-def _ranks(found: _Runs, methods: Sequence[System]) -> RankSummary | None:
-    if len(methods) < 2:
-        return None
-    split = _reported(next(iter(found[methods[0].name].values())))
-    # An average over more seeds ranks better by that alone, so every method counts with the same ones where it can.
-    common = [seed for seed in found[methods[0].name] if all(seed in found[system.name] for system in methods)]
-    scores = {system.name: _right(found[system.name], common or found[system.name]) for system in methods}
-    test = friedman_over_parts(scores, split.labels)
-    order = sorted(range(len(methods)), key=lambda index: test.mean_ranks[index])
-    return RankSummary(
-        split=split.split,
-        parts=PARTS,
-        seeds=tuple(common),
-        systems=tuple(methods[index].name for index in order),
-        mean_ranks=tuple(test.mean_ranks[index] for index in order),
-        statistic=test.statistic,
-        p=test.p,
-        alpha=ALPHA,
-        critical_difference=nemenyi_critical_difference(len(methods), PARTS, alpha=ALPHA),
-    )
-
-
-def _not_run(system: System, why_not: Mapping[str, str]) -> NotRun:
-    return NotRun(
-        name=system.name,
-        title=system.title,
-        group=system.group,
-        tables=system.tables,
-        why=why_not.get(system.name, _NOT_YET),
-        paper=published(system.name),
-    )
+    Groups of one method and groups inside another are omitted; the rest are the bars of the diagram.
+    """
+    order = sorted(range(len(mean_ranks)), key=lambda index: mean_ranks[index])
+    groups: list[tuple[int, ...]] = []
+    reached = 0
+    for start, first in enumerate(order):
+        end = start
+        while end < len(order) and mean_ranks[order[end]] - mean_ranks[first] <= critical_difference:
+            end += 1
+        if end > reached and end - start > 1:
+            groups.append(tuple(order[start:end]))
+        reached = max(reached, end)
+    return tuple(groups)

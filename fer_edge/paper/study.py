@@ -1,16 +1,15 @@
-"""A whole study: every system with every seed, several at a time, resumable run by run, within a time budget."""
+"""The study's trainings: every system with every seed, several at a time, resumable run by run, in a time budget."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import functools
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,16 +19,17 @@ from fer_edge.core.json import decode
 from fer_edge.core.machine import repository_commit
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import accuracy_report
+from fer_edge.core.types import Progress
 from fer_edge.core.workers import open_workers
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.paper.recipe import StudyRecipe
-from fer_edge.paper.results import RunResult, run_path
-from fer_edge.paper.systems import SYSTEMS, System
+from fer_edge.paper.results import RunResult, StudyProgress, run_path, weights_path
+from fer_edge.paper.systems import System
 from fer_edge.paper.training import system_recipe, train_system
 from fer_edge.train.distributed import compute_device
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["PlannedRun", "StudyProgress", "plan_runs", "read_runs", "run_study", "weights_path"]
+__all__ = ["PlannedRun", "StudyOptions", "plan_runs", "read_runs", "run_study"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,25 +41,33 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """As progress and files call it."""
+        """In progress and file names."""
         return f"{self.system.name}-seed{self.seed}"
 
 
-class StudyProgress(Protocol):
-    """Receives a study's progress; the CLI draws it."""
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """How a study runs.
 
-    def planned(self, *, finished: int, total: int) -> None:
-        """So many runs of the plan are on disk already."""
+    Attributes:
+        jobs: trainings at a time, each with its share of the CPUs.
+        budget_s: no training starts after this time; those under way end.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        private_log: log of PrivateTest evaluations; the repository's by default.
+    """
 
-    def step(self, run: str, stage: str, done: int, total: int) -> None:
-        """A run moved on."""
+    jobs: int = 1
+    budget_s: float | None = None
+    device: str = "auto"
+    private_log: Path | None = None
 
-    def finished(self, run: str, result: RunResult) -> None:
-        """A run ended and is on disk."""
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise InputError(f"jobs: got {self.jobs}, expected 1 or more")
 
 
 def plan_runs(systems: Sequence[System], recipe: StudyRecipe) -> tuple[PlannedRun, ...]:
-    """What to train, in order: Tables 1 to 3 seed by seed, then everything beyond them."""
+    """Plan the trainings in order: Tables 1 to 3 seed by seed, then everything beyond them."""
     return tuple(
         PlannedRun(system=system, seed=seed)
         for groups, seeds in ((("tables",), recipe.seeds), (("beyond", "lstm", "size"), recipe.extra_seeds))
@@ -69,16 +77,11 @@ def plan_runs(systems: Sequence[System], recipe: StudyRecipe) -> tuple[PlannedRu
     )
 
 
-def weights_path(folder: Path, *, system: str, seed: int) -> Path:
-    """Where a run's weights lie, beside its predictions."""
-    return run_path(folder, system=system, seed=seed).with_suffix(".safetensors")
-
-
 def read_runs(folder: Path, plan: Sequence[PlannedRun], recipe: StudyRecipe, dataset: Dataset) -> dict[str, RunResult]:
-    """The plan's finished runs by name.
+    """Read the plan's finished runs by name.
 
     Raises:
-        InputError: a run is damaged, or was made with another recipe or other data.
+        InputError: a run is damaged, or was trained with another recipe or other data.
     """
     found = {}
     for run in plan:
@@ -89,19 +92,11 @@ def read_runs(folder: Path, plan: Sequence[PlannedRun], recipe: StudyRecipe, dat
         same_recipe = _recipe_of(result) == system_recipe(run.system, recipe.train, run.seed)
         if not same_recipe or result.settings.get("data", {}).get("sha256") != dataset.sha256:
             raise InputError(
-                f"{path} was made with another recipe or other data; a study has one protocol: "
-                "choose another --out, or remove that file"
+                f"{path}: got a run of another recipe or other data, expected this study's; choose another --out, or "
+                "remove that file"
             )
         found[run.name] = result
     return found
-
-
-def _recipe_of(result: RunResult) -> TrainRecipe | None:
-    """What a run was trained by; settings that are younger than the run have their defaults. None where none fits."""
-    try:
-        return decode(TrainRecipe, result.settings.get("recipe"))
-    except InputError:
-        return None
 
 
 def run_study(
@@ -109,79 +104,88 @@ def run_study(
     recipe: StudyRecipe,
     data: str,
     out: Path,
+    options: StudyOptions,
     *,
-    jobs: int = 1,
-    budget_s: float | None = None,
-    device: str = "auto",
-    private_log: Path | None = None,
     progress: StudyProgress,
 ) -> dict[str, RunResult]:
-    """Train what of the plan is not on disk yet.
+    """Train what is missing of the plan.
 
     Args:
         plan: the runs, in order.
         recipe: the protocol.
         data: the data set's spec.
-        out: the study's folder: one ``.npz`` of predictions and one ``.safetensors`` of weights a run.
-        jobs: trainings at the same time, each with its share of the processor's cores.
-        budget_s: after this time no run is begun; those under way end.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        private_log: where looks at PrivateTest go on record; the repository's log by default.
-        progress: told of everything.
+        out: the study's folder: one ``.npz`` of predictions and one ``.safetensors`` of weights for each run.
+        options: how it runs.
+        progress: called during everything.
 
     Returns:
         the finished runs by name, earlier ones included; fewer than planned where the budget ran out.
 
     Raises:
-        InputError: the folder holds runs of another study, or a split is missing.
+        InputError: the folder holds runs of another study.
+        DataError: a split is missing.
         OutputError: the folder or the log cannot be written.
     """
-    if jobs < 1:
-        raise InputError(f"jobs: got {jobs}, expected 1 or more")
     dataset = load_dataset(data)
     results = read_runs(out, plan, recipe, dataset)
     waiting = [run for run in plan if run.name not in results]
     progress.planned(finished=len(results), total=len(plan))
-    looks = dataset.roles.get("report") == PRIVATE_SPLIT and bool(waiting)
-    log = writable_log(private_log) if looks else None
-    place = compute_device(device)
+    private = dataset.roles.get("report") == PRIVATE_SPLIT and bool(waiting)
+    log = writable_log(options.private_log) if private else None
     begun = time.monotonic()
 
-    def take(result: RunResult) -> None:
+    def keep(result: RunResult) -> None:
         if log is not None:
-            _log_look(log, result, dataset)
+            _log_evaluation(log, result, dataset)
         result.write(run_path(out, system=result.system, seed=result.seed))
         name = f"{result.system}-seed{result.seed}"
         results[name] = result
         progress.finished(name, result)
 
     def next_run() -> PlannedRun | None:
-        spent = budget_s is not None and time.monotonic() - begun >= budget_s
+        spent = options.budget_s is not None and time.monotonic() - begun >= options.budget_s
         return waiting.pop(0) if waiting and not spent else None
 
-    if jobs == 1:
+    device = compute_device(options.device)
+    if options.jobs == 1:
         while (run := next_run()) is not None:
-            reporter = _Steps(run.name, progress.step)
-            weights = weights_path(out, system=run.system.name, seed=run.seed)
-            take(
-                train_system(
-                    run.system, run.seed, recipe.train, dataset, device=place, weights=weights, report=reporter.step
-                )
-            )
+            keep(_train(run, recipe, dataset, device, out, progress.step))
         return results
-    with _workers(jobs, data, recipe, str(place), progress) as submit:
+    task = _Task(recipe=recipe, data=data, device=str(device), out=out)
+    with open_workers(options.jobs, lambda event: progress.step(*event)) as workers:
         running: set[concurrent.futures.Future[RunResult]] = set()
         while True:
-            while len(running) < jobs and (run := next_run()) is not None:
-                running.add(submit(run, weights_path(out, system=run.system.name, seed=run.seed)))
+            while len(running) < options.jobs and (run := next_run()) is not None:
+                running.add(workers.pool.submit(_work, task, run, workers.threads, workers.events))
             if not running:
                 return results
             ended, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in ended:
-                take(future.result())
+                keep(future.result())
 
 
-def _log_look(log: Path, result: RunResult, dataset: Dataset) -> None:
+def _train(
+    run: PlannedRun, recipe: StudyRecipe, dataset: Dataset, device: torch.device, out: Path, progress: Progress
+) -> RunResult:
+    return train_system(
+        system_recipe(run.system, recipe.train, run.seed),
+        run.system,
+        dataset,
+        device=device,
+        weights=weights_path(out, system=run.system.name, seed=run.seed),
+        progress=lambda stage, done, total: progress(f"{run.name}: {stage}", done, total),
+    )
+
+
+def _recipe_of(result: RunResult) -> TrainRecipe | None:
+    """Return the recipe of a run; settings newer than the run take their defaults. None where none fits."""
+    try:
+        return decode(TrainRecipe, result.settings.get("recipe"))
+    except InputError:
+        return None
+
+
+def _log_evaluation(log: Path, result: RunResult, dataset: Dataset) -> None:
     found = result.report
     assert found is not None
     summary = accuracy_report(
@@ -202,63 +206,28 @@ def _log_look(log: Path, result: RunResult, dataset: Dataset) -> None:
     )
 
 
-class _Steps:
-    """A training's reporter that names the run."""
-
-    def __init__(self, run: str, send: Callable[[str, str, int, int], None], *, every_s: float = 0.0) -> None:
-        self._run, self._send, self._every_s = run, send, every_s
-        self._last = 0.0
-
-    def step(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == total or now - self._last >= self._every_s:
-            self._last = now
-            self._send(self._run, stage, done, total)
-
-    def epoch(self, stage: str, figures: Any) -> None:
-        """An epoch alone is no news here."""
-
-
-@contextlib.contextmanager
-def _workers(
-    jobs: int, data: str, recipe: StudyRecipe, device: str, progress: StudyProgress
-) -> Iterator[Callable[[PlannedRun, Path], concurrent.futures.Future[RunResult]]]:
-    """A pool of training processes; one that is interrupted is ended, not waited for."""
-    with open_workers(
-        jobs, lambda step: progress.step(*step), begin=_begin_worker, given=(data, recipe, device)
-    ) as workers:
-        yield lambda run, weights: workers.pool.submit(_work, run.system.name, run.seed, weights)
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Worker:
+class _Task:
     recipe: StudyRecipe
-    dataset: Dataset
-    device: torch.device
-    steps: Any
+    data: str
+    device: str
+    out: Path
 
 
-@functools.cache
-def _worker_state() -> list[_Worker]:
-    return []
+_loaded = functools.cache(load_dataset)
 
 
-def _begin_worker(data: str, recipe: StudyRecipe, device: str, threads: int, steps: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+def _work(task: _Task, run: PlannedRun, threads: int, events: Any) -> RunResult:
+    """Train one run in one of several processes; the parent answers Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    state = _Worker(recipe=recipe, dataset=load_dataset(data), device=torch.device(device), steps=steps)
-    _worker_state().append(state)
+    last_s = 0.0
 
+    def send(what: str, done: int, total: int) -> None:
+        nonlocal last_s
+        now = time.monotonic()
+        if done == total or now - last_s >= 1:
+            last_s = now
+            events.put((what, done, total))
 
-def _work(system: str, seed: int, weights: Path) -> RunResult:
-    (state,) = _worker_state()
-    reporter = _Steps(f"{system}-seed{seed}", lambda *step: state.steps.put(step), every_s=1.0)
-    return train_system(
-        SYSTEMS[system],
-        seed,
-        state.recipe.train,
-        state.dataset,
-        device=state.device,
-        weights=weights,
-        report=reporter.step,
-    )
+    return _train(run, task.recipe, _loaded(task.data), torch.device(task.device), task.out, send)

@@ -1,7 +1,7 @@
-"""The systems that the study trains: what each one is made of, and which of the paper's tables it stands in.
+"""The systems that the study trains, and the figures that the paper gives for them.
 
 The complete system is the deployed network on one still, whose sequence is the region tokens of the face. An ablation
-is that network with one part taken out; a baseline is built from the same convolutions, tokens and recurrent widths.
+is that network without one of its parts; a baseline has the same convolutions, tokens and recurrent widths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,28 @@ from typing import Final, Literal
 
 from fer_edge.core.errors import InputError
 
-__all__ = ["SYSTEMS", "Group", "System", "chosen_systems"]
+__all__ = [
+    "COMPLETE",
+    "PAPER",
+    "PEAK_MEAN",
+    "SEQUENCE",
+    "SYSTEMS",
+    "WHY_THEY_DIFFER",
+    "Group",
+    "PaperFigure",
+    "System",
+    "chosen_systems",
+    "published",
+]
+
+COMPLETE: Final = "complete"
+"""The system that all others are compared with."""
+
+SEQUENCE: Final = "complete-sequence"
+"""The complete system with its sequence head, on CK+ sequences from neutral to peak."""
+
+PEAK_MEAN: Final = "complete-peak-mean"
+"""The complete system on stills of CK+, its probabilities averaged over the last three frames."""
 
 Group = Literal["tables", "beyond", "lstm", "size"]
 """Tables 1 to 3; ablations beyond the paper; the role of LSTM parameters; the paper's input size."""
@@ -24,20 +45,20 @@ class System:
     """One row of a table.
 
     Attributes:
-        name: of the row, in files and on the command line.
-        title: as a table prints it.
-        group: which part of the study it belongs to.
-        tables: the paper's tables that hold it.
-        features: what makes the region tokens: plain convolutions, depthwise separable ones (DSCNN), or the raw
-            pixels of each region (no feature extraction).
+        name: in files and on the command line.
+        title: in tables.
+        group: its part of the study.
+        tables: the paper's tables that contain it.
+        features: source of the region tokens: plain convolutions, depthwise separable ones (DSCNN), or the raw pixels
+            of each region (no feature extraction).
         recurrence: over the tokens; ``"none"`` averages them (CNN-SVM).
         layers: recurrent layers.
-        attention: point multiplication over the recurrent states (``"states"``), over the tokens in front of the
+        attention: point multiplication over the recurrent states (``"states"``), over the tokens before the
             recurrence (``"tokens"``, the attention CNN), or none.
-        reduction: LDA behind the context.
-        reconstruction: the DenseNet block behind it.
+        reduction: LDA after the context.
+        reconstruction: the DenseNet block after it.
         classifier: softmax, or a support vector machine on the context.
-        centre_loss: whether the centre loss is part of the training.
+        centre_loss: train with the centre loss.
         median: aperture of the median filter; 0 for none.
         normalisation: ``"gcn"``, or ``"scale"`` for none.
         hidden: recurrent width per direction; None for the recipe's.
@@ -65,7 +86,7 @@ class System:
 
     @property
     def two_stages(self) -> bool:
-        """Whether a second stage trains what stands behind the context, which then stands still."""
+        """Whether a second stage trains layers after the context, which is then fixed."""
         return self.reduction or self.reconstruction
 
 
@@ -112,16 +133,86 @@ SYSTEMS: Final[Mapping[str, System]] = {system.name: system for system in _ALL}
 
 
 def chosen_systems(names: Iterable[str]) -> tuple[System, ...]:
-    """The systems that `names` mean: systems' own names, or those of groups (``"tables"``, ``"lstm"``).
+    """Return systems by name or by group (``"tables"``, ``"lstm"``), in the order of the tables.
 
     Raises:
-        InputError: a name that is neither.
+        InputError: an unknown name.
     """
     wanted: dict[str, System] = {}
     for name in names:
         found = [system for system in _ALL if name in (system.name, system.group)]
         if not found:
             groups = dict.fromkeys(system.group for system in _ALL)
-            raise InputError(f"no system {name!r}; expected one of {', '.join(SYSTEMS)}, or {', '.join(groups)}")
+            raise InputError(f"system: got {name!r}, expected one of {', '.join(SYSTEMS)}, or {', '.join(groups)}")
         wanted.update({system.name: system for system in found})
     return tuple(system for system in _ALL if system.name in wanted)
+
+
+PAPER: Final = (
+    "Singh, Kumar, Khan, Jayanthiladevi, Agarwal 2025, An Attention-Based Model for Recognition of Facial Expressions "
+    "Using CNN-BiLSTM, Polytechnic Journal 15(1), doi 10.59341/2707-7799.1849"
+)
+
+WHY_THEY_DIFFER: Final = (
+    "FER2013's labels are noisy (people agree with them on about 65 of 100 images: Goodfellow et al. 2013, arXiv "
+    "1307.0414), so no protocol with separate test images reaches the paper's 97 %. "
+    "The paper states neither its splits nor its protocol, and its own accuracies of one and the same complete network "
+    "on FER2013 contradict each other: 81.42 % in Table 1, 97.34 % in Table 2, 97.76 % in Table 3."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperFigure:
+    """One row of one of the paper's tables; fractions, None where the table has no such column.
+
+    Tables 1 and 3 name FER2013; Table 2 is headed "FER dataset", which the paper uses for FER2013.
+    """
+
+    table: int
+    dataset: str
+    accuracy: float
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+
+
+# By system: accuracy on FER2013 and on CK+, per cent.
+_TABLE_1: Final = {
+    "no-features": (61.20, 73.50),
+    "no-attention": (72.85, 76.94),
+    "no-reconstruction": (75.34, 81.23),
+    "complete": (81.42, 99.21),
+}
+# By table and system: accuracy, precision, F1, recall, per cent, in the paper's order.
+_TABLES_2_AND_3: Final[Mapping[int, Mapping[str, tuple[float, float, float, float]]]] = {
+    2: {
+        "cnn-lstm": (93.14, 93.52, 93.34, 93.21),
+        "dscnn-lstm": (93.67, 93.98, 93.82, 94.12),
+        "cnn-bilstm": (95.22, 95.35, 95.40, 95.58),
+        "acnn-lstm": (92.98, 92.64, 92.82, 92.55),
+        "complete": (97.34, 96.84, 96.96, 97.21),
+    },
+    3: {
+        "cnn-lstm": (92.47, 91.84, 93.12, 92.68),
+        "cnn-svm": (91.95, 92.16, 90.78, 91.22),
+        "cnn-bilstm": (94.73, 94.89, 95.02, 94.68),
+        "acnn-lstm": (90.81, 90.54, 90.14, 90.32),
+        "complete": (97.76, 98.42, 98.64, 97.94),
+    },
+}
+
+
+def published(system: str, *, dataset: str = "fer2013") -> tuple[PaperFigure, ...]:
+    """Return every figure that the paper gives for a system on ``"fer2013"`` or ``"ckplus"``."""
+    found = []
+    if system in _TABLE_1:
+        rate = _TABLE_1[system][dataset == "ckplus"]
+        found.append(PaperFigure(table=1, dataset=dataset, accuracy=round(rate / 100, 4)))
+    for table, rows in _TABLES_2_AND_3.items():
+        if system in rows and dataset == "fer2013":
+            accuracy, precision, f1, recall = (round(rate / 100, 4) for rate in rows[system])
+            figure = PaperFigure(
+                table=table, dataset=dataset, accuracy=accuracy, precision=precision, recall=recall, f1=f1
+            )
+            found.append(figure)
+    return tuple(found)

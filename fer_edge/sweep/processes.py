@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_edge.bench.peers import PeerTable
+from fer_edge.core.json import expect
 from fer_edge.core.types import Progress
 from fer_edge.core.workers import open_workers
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.sweep.build import Builder, SweepFolder, calibration_recipe
+from fer_edge.data.dataset import Role
+from fer_edge.sweep.build import Builder, SweepFolder
 from fer_edge.sweep.grid import Unit, plan_units
 from fer_edge.sweep.queue import build_queued, enqueue, open_queue, running
 from fer_edge.sweep.recipe import SweepRecipe
@@ -21,31 +24,59 @@ from fer_edge.sweep.recipe import SweepRecipe
 if TYPE_CHECKING:
     from fer_edge.train.loop import EpochReport
 
-__all__ = ["BuildTask", "Built", "build_networks"]
+__all__ = ["Built", "SweepOptions", "SweepTask", "build_networks"]
 
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildTask:
+class SweepOptions:
+    """How a sweep runs.
+
+    Attributes:
+        recipe_name: the recipe's name or path, for the record.
+        jobs: processes to start; each takes its share of the CPUs.
+        budget_s: no training starts after this time; finished networks are measured.
+        remeasure: ignore measurements that are in the folder.
+        device: of the trainings: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        split: to measure on; the search never sees ``"report"``.
+        peers: models of others, for the plot.
+        storage: database URL of the search; the folder's ``study.db`` by default.
+        private_log: log of PrivateTest evaluations; the repository's by default.
+        command: for the record.
+    """
+
+    recipe_name: str
+    jobs: int = 1
+    budget_s: float | None = None
+    remeasure: bool = False
+    device: str = "auto"
+    split: Role = "choose"
+    peers: PeerTable | None = None
+    storage: str | None = None
+    private_log: Path | None = None
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.jobs >= 1, "jobs", self.jobs, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepTask:
     """What every process of a sweep is given.
 
     Attributes:
         recipe: the sweep's.
-        recipe_name: its name or path.
         data: the data set's spec.
         out: the sweep's folder.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        storage: database URL of the search; None for the folder's own.
+        options: how it runs.
         deadline_s: `time.time()` after which no training starts.
     """
 
     recipe: SweepRecipe
-    recipe_name: str
     data: str
     out: Path
-    device: str
-    storage: str | None
+    options: SweepOptions
     deadline_s: float | None
 
 
@@ -64,16 +95,13 @@ class Built:
     running: tuple[str, ...] = ()
 
 
-def build_networks(
-    task: BuildTask, dataset: Dataset, folder: SweepFolder, *, jobs: int, progress: Progress, note: Note
-) -> Built:
+def build_networks(task: SweepTask, dataset: Dataset, folder: SweepFolder, *, progress: Progress, note: Note) -> Built:
     """Build the grid, run the search, and build the search's best networks, as far as the deadline allows.
 
     Args:
         task: the sweep.
         dataset: the sweep's.
         folder: the sweep's.
-        jobs: processes to use, each with its share of the cores.
         progress: called during trainings, export and calibration.
         note: called with a line when something has ended.
 
@@ -81,7 +109,7 @@ def build_networks(
         InputError: the folder holds networks of other settings, or the storage cannot be used.
         OutputError: the folder cannot be written.
     """
-    recipe, units = task.recipe, plan_units(task.recipe)
+    recipe, units, jobs = task.recipe, plan_units(task.recipe), task.options.jobs
     queue = open_queue(folder)
     enqueue(queue, [unit.name for unit in units if folder.is_unbuilt(unit, recipe)])
     if jobs == 1:
@@ -97,7 +125,7 @@ def build_networks(
         return Built(units=units, running=tuple(busy))
     from fer_edge.sweep.search import best_units, open_search
 
-    study = open_search(folder, recipe, dataset, task.storage)
+    study = open_search(folder, recipe, dataset, task.options.storage)
     if busy := running(study):
         return Built(units=units, running=tuple(busy))
     best, notes = best_units(study, folder, recipe)
@@ -109,7 +137,7 @@ def build_networks(
     return Built(units=(*units, *best), notes=tuple(notes), running=tuple(running(queue)))
 
 
-def _work(task: BuildTask, dataset: Dataset, folder: SweepFolder, progress: Progress, note: Note) -> None:
+def _work(task: SweepTask, dataset: Dataset, folder: SweepFolder, progress: Progress, note: Note) -> None:
     recipe = task.recipe
     builder = _builder(task, dataset, folder, progress, note)
     units = {unit.name: unit for unit in plan_units(recipe)}
@@ -118,19 +146,12 @@ def _work(task: BuildTask, dataset: Dataset, folder: SweepFolder, progress: Prog
         from fer_edge.sweep.search import Search, open_search
         from fer_edge.sweep.shape_latency import ShapeLatency
 
-        latency = ShapeLatency(
-            dataset=dataset,
-            precision=recipe.search.precision,
-            provider=recipe.providers[0],
-            threads=recipe.threads,
-            timing=recipe.timing,
-            calibration=calibration_recipe(recipe),
-        )
-        study = open_search(folder, recipe, dataset, task.storage)
+        latency = ShapeLatency(recipe=recipe, dataset=dataset)
+        study = open_search(folder, recipe, dataset, task.options.storage)
         Search(study=study, builder=builder, latency=latency).run(deadline_s=task.deadline_s)
 
 
-def _work_in_process(task: BuildTask, threads: int, events: Any) -> None:
+def _work_in_process(task: SweepTask, threads: int, events: Any) -> None:
     """Work in one of several processes; the first one answers Ctrl-C and terminates the others."""
     import torch
 
@@ -138,11 +159,11 @@ def _work_in_process(task: BuildTask, threads: int, events: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a trial under way is queued again
     torch.set_num_threads(threads)
     dataset = load_dataset(task.data)
-    folder = SweepFolder.open(task.out, task.recipe, recipe_name=task.recipe_name, dataset=dataset)
+    folder = SweepFolder.open(task.out, task.recipe, recipe_name=task.options.recipe_name, dataset=dataset)
     _work(task, dataset, folder, _Sender(events), lambda text: events.put((text,)))
 
 
-def _builder(task: BuildTask, dataset: Dataset, folder: SweepFolder, progress: Progress, note: Note) -> Builder:
+def _builder(task: SweepTask, dataset: Dataset, folder: SweepFolder, progress: Progress, note: Note) -> Builder:
     from fer_edge.train.run_folder import RunOptions
 
     def options(work: str) -> RunOptions:
@@ -153,7 +174,7 @@ def _builder(task: BuildTask, dataset: Dataset, folder: SweepFolder, progress: P
         def steps(stage: str, done: int, total: int) -> None:
             progress(f"{work}: {stage}", done, total)
 
-        return RunOptions(resume=True, device=task.device, progress=steps, on_epoch=on_epoch)
+        return RunOptions(resume=True, device=task.options.device, progress=steps, on_epoch=on_epoch)
 
     return Builder(
         folder=folder,

@@ -41,22 +41,14 @@ class SweepPoint:
     """One network in one precision on one provider; rates are fractions.
 
     Attributes:
-        network: the bundle's name.
-        sha256: of the bundle's manifest.
-        variant: the bundle's variant.
-        precision: of its graphs.
-        provider: the runtime provider.
-        provider_version: its name with the version.
+        network: the bundle's name; `sha256` is of its manifest.
         axes: the network's coordinates in the grid.
         x: encoder + head at T = 1 over the reference CNN, from the interleaved run of its provider.
         x_quartiles: of x, over the rounds.
         x_of_minima: the fastest call over the reference's fastest; far from x on a busy machine.
-        ms_p50: encoder + head at T = 1.
-        graph_bytes: encoder + head.
-        parameters: encoder + head.
+        ms_p50, graph_bytes, parameters: of encoder + head at T = 1.
         macs: encoder for one frame and head for one window; None where unknown.
-        top1: on all rows of the split.
-        top1_without_leaked: without rows that are also in the training split.
+        top1: on all rows of the split; `top1_without_leaked` without rows that are also in the training split.
         ece: expected calibration error, after temperature.
         front: whether no other point is at least as accurate and as fast, and better in one of both.
     """
@@ -91,12 +83,8 @@ class PeerPoint:
     """A model of others, measured elsewhere.
 
     Attributes:
-        name: of the model.
-        source: its author or repository.
         x: its latency over the reference CNN's, on another machine.
         top1: on the split of the points, a fraction.
-        parameters: count.
-        note: a remark for the table.
         beaten_by: the most accurate point that is at least as fast and as accurate; None where there is none.
     """
 
@@ -111,16 +99,7 @@ class PeerPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The interleaved timing run of one provider.
-
-    Attributes:
-        provider: the provider.
-        created: ISO 8601 time.
-        reference_ms_p50: the reference CNN's latency.
-        rounds: timing rounds per point.
-        per_round: samples in each.
-        load_at_start: the machine's load average.
-    """
+    """The interleaved timing run of one provider."""
 
     provider: str
     created: str
@@ -135,20 +114,11 @@ class SweepReport(JsonReport):
     """A whole sweep.
 
     Attributes:
-        created: ISO 8601 time.
         command: the command line; None for a library call.
-        recipe_name: the recipe's name or path.
-        recipe: its content.
-        device: the machine.
-        measurements: one per provider.
+        device: the machine; one of `measurements` per provider.
         role: of the split: ``"choose"`` or ``"report"``.
-        dataset: the data set's name.
-        split: the split's name.
-        split_sha256: of the split.
-        n: its rows.
-        threads: of every session.
-        points: sorted by x.
-        peers: sorted by x; empty where excluded, or scored on another data set.
+        n: rows of the split.
+        points, peers: sorted by x; peers are empty where excluded, or scored on another data set.
         missing: networks and variants of the recipe that are not among the points, with the reason.
     """
 

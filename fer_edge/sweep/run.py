@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from fer_edge.bench import BenchOptions, run_bench
-from fer_edge.bench.peers import PeerTable
 from fer_edge.bench.reference_cnn import reference_graph
 from fer_edge.bench.report import BenchReport
 from fer_edge.core.bundle import Bundle
@@ -22,10 +21,10 @@ from fer_edge.core.manifest import timestamp
 from fer_edge.core.recipes import load_recipe
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
-from fer_edge.data.dataset import Role
 from fer_edge.runtime.providers import open_session
 from fer_edge.sweep.build import SweepFolder, calibration_recipe
 from fer_edge.sweep.grid import Axes, Unit, plan_units
+from fer_edge.sweep.processes import SweepOptions, SweepTask, build_networks
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.report import (
     PLOT_NAME,
@@ -40,39 +39,6 @@ from fer_edge.sweep.report import (
 __all__ = ["SweepOptions", "load_sweep", "run_sweep", "write_sweep"]
 
 _PEERS_DATA: Final = "fer2013"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepOptions:
-    """How a sweep runs.
-
-    Attributes:
-        recipe_name: the recipe's name or path, for the record.
-        jobs: processes to start; each takes its share of the cores.
-        budget_s: no training starts after this time; finished networks are measured.
-        remeasure: ignore measurements that are in the folder.
-        device: of the trainings: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        split: to measure on; the search never sees ``"report"``.
-        peers: models of others, for the plot.
-        storage: database URL of the search.
-        private_log: log of PrivateTest evaluations; the repository's by default.
-        command: for the record.
-    """
-
-    recipe_name: str
-    jobs: int = 1
-    budget_s: float | None = None
-    remeasure: bool = False
-    device: str = "auto"
-    split: Role = "choose"
-    peers: PeerTable | None = None
-    storage: str | None = None
-    private_log: Path | None = None
-    command: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise InputError(f"jobs: got {self.jobs}, expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,19 +100,10 @@ def run_sweep(
     note(f"{len(units)} networks or trainings, {len(units) - waiting} of them finished already")
     notes: tuple[str, ...] = ()
     if waiting or recipe.search is not None:
-        from fer_edge.sweep.processes import BuildTask, build_networks
         from fer_edge.sweep.queue import STALE_AFTER_S
 
-        task = BuildTask(
-            recipe=recipe,
-            recipe_name=options.recipe_name,
-            data=data,
-            out=out,
-            device=options.device,
-            storage=options.storage,
-            deadline_s=deadline_s,
-        )
-        built = build_networks(task, dataset, folder, jobs=options.jobs, progress=progress, note=note)
+        task = SweepTask(recipe=recipe, data=data, out=out, options=options, deadline_s=deadline_s)
+        built = build_networks(task, dataset, folder, progress=progress, note=note)
         if built.running:
             note(
                 f"not measured yet: another process is working on {', '.join(built.running)}, and the last one to "

@@ -2,114 +2,91 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import functools
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from fer_edge.bench import BenchOptions, run_bench
-from fer_edge.bench.report import Timing
-from fer_edge.calibrate.recipe import CalibrationRecipe
-from fer_edge.core.bundle import Bundle
-from fer_edge.core.files import sha256_bytes
-from fer_edge.core.manifest import Manifest, SequenceSpec, Variant, timestamp
+import numpy as np
+
+from fer_edge.bench.latency import Probe, measure_interleaved, ratio_over_rounds
+from fer_edge.bench.reference_cnn import reference_graph, reference_input
+from fer_edge.bench.workload import camera_face
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Array
 from fer_edge.data import Dataset
 from fer_edge.data.sampling import draw_sample
-from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import Graph
 from fer_edge.model.config import ModelConfig
-from fer_edge.sweep.recipe import FLOAT
+from fer_edge.runtime.providers import open_session
+from fer_edge.sweep.build import calibration_recipe
+from fer_edge.sweep.recipe import FLOAT, SweepRecipe
 from fer_edge.train.recipe import TrainRecipe
 
-__all__ = ["ShapeLatency", "shape_bundle"]
+__all__ = ["ShapeLatency"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeLatency:
-    """Measures the x of shapes, each once.
+    """Measures the x of shapes, each once, in the search's precision on the sweep's first provider.
 
     Attributes:
+        recipe: the sweep's.
         dataset: its training faces calibrate an INT8 graph.
-        precision: ``"fp32"`` or ``"int8"``.
-        provider: the runtime provider.
-        threads: of both sessions, the shape's and the reference CNN's.
-        timing: rounds and samples.
-        calibration: the INT8 recipe.
     """
 
+    recipe: SweepRecipe
     dataset: Dataset
-    precision: str
-    provider: str
-    threads: int
-    timing: Timing
-    calibration: CalibrationRecipe
-    known: dict[ModelConfig, float] = field(default_factory=dict)
+    _known: dict[ModelConfig, float] = field(default_factory=dict, init=False)
 
     def x(self, recipe: TrainRecipe) -> float:
         """Return encoder + head on one frame over the reference CNN, the median over interleaved rounds.
 
         Raises:
-            InputError: a shape that cannot be quantized.
+            InputError: a shape that cannot be quantized, or too few training faces for the calibration sample.
             SessionError: the provider failed.
         """
-        if recipe.model not in self.known:
-            with tempfile.TemporaryDirectory(prefix="fer-edge-") as folder:
-                bundle = shape_bundle(
-                    recipe, self.dataset, Path(folder) / "shape", precision=self.precision, calibration=self.calibration
+        if recipe.model not in self._known:
+            self._known[recipe.model] = self._measure(recipe)
+        return self._known[recipe.model]
+
+    def _measure(self, recipe: TrainRecipe) -> float:
+        graphs, timing, width = self._graphs(recipe), self.recipe.timing, recipe.model.feature_size
+        feeds: dict[str, dict[str, Array]] = {
+            "encoder": {"frames": camera_face(recipe.preprocess)[None]},
+            "head": {
+                "features": np.zeros((1, 1, width), np.float32),
+                "length": np.ones(1, np.int64),
+            },
+            "reference": {"faces": reference_input()},
+        }
+        with contextlib.ExitStack() as stack:
+            sessions = {
+                name: stack.enter_context(
+                    open_session(graph, provider=self.recipe.providers[0], threads=self.recipe.threads)
                 )
-                report = run_bench(
-                    [bundle],
-                    options=BenchOptions(
-                        providers=(self.provider,),
-                        threads=self.threads,
-                        timing=replace(self.timing, cold_starts=0, idle_s=None, batch=1),
-                    ),
-                )
-            self.known[recipe.model] = report.variants[0].x
-        return self.known[recipe.model]
+                for name, graph in {**graphs, "reference": reference_graph()}.items()
+            }
+            stages = {name: functools.partial(session.run, feeds[name]) for name, session in sessions.items()}
+            probes = [
+                Probe(name="shape", stages={name: stages[name] for name in graphs}, per_round=timing.per_round),
+                Probe(name="reference", stages={"reference": stages["reference"]}, per_round=timing.per_round),
+            ]
+            times = measure_interleaved(probes, rounds=timing.rounds, warm_up=timing.warm_up)
+        return ratio_over_rounds(times["shape"].total(), times["reference"].total()).median
 
+    def _graphs(self, recipe: TrainRecipe) -> dict[str, bytes]:
+        """Return encoder and head with random weights, quantized where the search asks for it."""
+        from fer_edge.export.from_torch.run import untrained_graphs
 
-def shape_bundle(
-    recipe: TrainRecipe, dataset: Dataset, out: Path, *, precision: str, calibration: CalibrationRecipe
-) -> Bundle:
-    """Write a bundle of the recipe's shape with random weights; only its latency means anything.
+        graphs = untrained_graphs(recipe)
+        assert self.recipe.search is not None
+        if self.recipe.search.precision == FLOAT:
+            return graphs
+        from fer_edge.calibrate.int8_variants import quantized_graphs
 
-    Raises:
-        InputError: the shape cannot be quantized, or there are fewer training faces than the calibration sample needs.
-        OutputError: it cannot be written.
-    """
-    from fer_edge.export.from_torch.run import untrained_graphs
-
-    graphs = untrained_graphs(recipe)
-    if precision != FLOAT:
-        graphs = _quantized(graphs, recipe, dataset, calibration)
-    window, width = recipe.sequence.window, recipe.model.feature_size
-    variant = Variant(
-        name=precision,
-        precision=precision,
-        encoder=graph_file(graphs["encoder"], dimensions={"N": 1}, name="the encoder"),
-        head=graph_file(graphs["head"], dimensions={"B": 1, "T": window}, name="the head"),
-    )
-    manifest = Manifest(
-        name="shape",
-        created=timestamp(),
-        labels=dataset.expressions,
-        preprocess=recipe.preprocess,
-        sequence=SequenceSpec(window=window, feature_size=width, frame_rate=recipe.sequence.frame_rate),
-        variants=(variant,),
-        licence="random weights",
-        intended_use="measuring the latency of a shape",
-    )
-    return Bundle.create(out, manifest, {sha256_bytes(graph): graph for graph in graphs.values()})
-
-
-def _quantized(
-    graphs: dict[str, bytes], recipe: TrainRecipe, dataset: Dataset, calibration: CalibrationRecipe
-) -> dict[str, bytes]:
-    from fer_edge.calibrate.int8_variants import quantized_graphs
-
-    sample = draw_sample(dataset, size=calibration.sample.size, seed=calibration.sample.seed)
-    encoder, head = (Graph.read(graphs[part], name=f"the {part}") for part in ("encoder", "head"))
-    frames = prepare_stills(sample.stills.images, recipe.preprocess)
-    (form,) = quantized_graphs(encoder, head, frames, recipe=replace(calibration, forms=("int8",)))
-    return {"encoder": form.encoder, "head": form.head}
+        calibration = calibration_recipe(self.recipe)
+        sample = draw_sample(self.dataset, size=calibration.sample.size, seed=calibration.sample.seed)
+        encoder, head = (Graph.read(graphs[part], name=f"the {part}") for part in ("encoder", "head"))
+        frames = prepare_stills(sample.stills.images, recipe.preprocess)
+        (form,) = quantized_graphs(encoder, head, frames, recipe=replace(calibration, forms=("int8",)))
+        return {"encoder": form.encoder, "head": form.head}

@@ -13,9 +13,9 @@ from fer_edge.bench.clip_report import ClipReport, render_markdown
 from fer_edge.bench.private_log import find_private_log
 from fer_edge.bench.reference_cnn import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
 from fer_edge.core.files import read_json, sha256_bytes
-from fer_edge.paper.report import JSON_NAME, MARKDOWN_NAME, render_study
-from fer_edge.paper.report_plots import DRAWINGS
-from fer_edge.paper.summary import StudyReport
+from fer_edge.paper.report import StudyReport
+from fer_edge.paper.report_page import JSON_NAME, MARKDOWN_NAME, render_study
+from fer_edge.paper.report_plots import PLOTS
 from fer_edge.sweep.report import SweepReport, render_page
 
 if sys.version_info >= (3, 11):
@@ -93,7 +93,7 @@ def test_the_papers_tables_are_what_their_json_says() -> None:
     if not (folder / JSON_NAME).exists():
         pytest.skip("no study has been published to bench/results/paper")
     report = StudyReport.read(folder / JSON_NAME)
-    drawn = [name for name in DRAWINGS if (folder / name).exists()]
+    drawn = [name for name in PLOTS if (folder / name).exists()]
     assert (folder / MARKDOWN_NAME).read_text("utf-8") == render_study(report, drawn), (
         "the page is of an older version; from Python: write_study(StudyReport.read(folder / JSON_NAME), folder)"
     )

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fer_edge.cli import main
-from fer_edge.paper.summary import StudyReport
+from fer_edge.paper.report import StudyReport
 
 pytest.importorskip("torch")
 
@@ -58,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is tested with the report; here it would only take its seconds again and again."""
-    monkeypatch.setattr("fer_edge.paper.report.draw_study", lambda report: {})
+    monkeypatch.setattr("fer_edge.paper.report_page.draw_study", lambda report: {})
 
 
 def paper(place: Path, *arguments: str, data: str = "synthetic:200@3") -> Result:
@@ -111,7 +111,7 @@ class TestRefusals:
 
     def test_an_unknown_system(self, place: Path) -> None:
         result = paper(place, "--only", "transformer")
-        assert (result.exit_code, "no system 'transformer'" in result.stderr) == (1, True)
+        assert (result.exit_code, "system: got 'transformer'" in result.stderr) == (1, True)
 
     def test_a_report_folder_that_is_a_file(self, place: Path, tmp_path: Path) -> None:
         (tmp_path / "taken").write_text("")

@@ -13,12 +13,9 @@ from fer_edge.core.metrics import (
     AccuracyReport,
     PairedReport,
     accuracy_report,
-    chi_squared_tail,
     confusion_matrix,
     expected_calibration_error,
     fit_temperature,
-    friedman_test,
-    holm,
     mcnemar_p,
     paired_report,
     softmax,
@@ -173,35 +170,3 @@ def test_mcnemar_equals_the_binomial_test(first: int, second: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     expected = 1.0 if first + second == 0 else stats.binomtest(first, first + second, 0.5).pvalue
     assert mcnemar_p(first, second) == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 14])
-@pytest.mark.parametrize("statistic", [0.0, 0.1, 1.0, 7.5, 40.0])
-def test_chi_squared_tail(degrees: int, statistic: float) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    assert chi_squared_tail(statistic, degrees=degrees) == pytest.approx(stats.chi2.sf(statistic, degrees), rel=1e-9)
-
-
-@pytest.mark.parametrize("rounding", [2, 1])
-def test_friedman_equals_scipy_with_and_without_ties(rounding: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    scores = np.random.default_rng(5).normal(size=(10, 6)).round(rounding)
-    expected = stats.friedmanchisquare(*scores.T)
-    report = friedman_test(scores)
-    assert report.statistic == pytest.approx(expected.statistic)
-    assert report.p == pytest.approx(expected.pvalue)
-    np.testing.assert_allclose(report.mean_ranks, stats.rankdata(-scores, axis=1).mean(axis=0))
-
-
-def test_friedman_of_equals_finds_nothing() -> None:
-    report = friedman_test(np.ones((3, 4)))
-    assert (report.statistic, report.p, report.mean_ranks) == (0.0, 1.0, (2.5,) * 4)
-    with pytest.raises(InputError, match="blocks >= 2"):
-        friedman_test(np.ones((1, 4)))
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
-    assert holm([]) == ()
-    with pytest.raises(InputError, match=r"p_values\[1\]"):
-        holm([0.5, 1.5])

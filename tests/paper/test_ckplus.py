@@ -17,24 +17,18 @@ from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS  # noqa: E402
 from fer_edge.core.recipes import load_recipe  # noqa: E402
 from fer_edge.data import load_dataset  # noqa: E402
 from fer_edge.data.ckplus import split_by_subject  # noqa: E402
-from fer_edge.paper.ckplus import plan_ckplus, run_ckplus  # noqa: E402
-from fer_edge.paper.ckplus_table import (  # noqa: E402
-    NOT_RUN,
-    ckplus_not_run,
-    ckplus_report,
-    ckplus_table,
-    read_ckplus,
-)
+from fer_edge.paper.analysis import CKPLUS_SYSTEMS, NOT_RUN, ckplus_report  # noqa: E402
+from fer_edge.paper.ckplus import CkPlusStudy, load_ckplus, plan_ckplus, read_ckplus  # noqa: E402
 from fer_edge.paper.recipe import CkPlusSpec, StudyRecipe  # noqa: E402
-from fer_edge.paper.results import RunResult  # noqa: E402
-from fer_edge.paper.study import weights_path  # noqa: E402
+from fer_edge.paper.report_tables import ckplus_table  # noqa: E402
+from fer_edge.paper.results import RunResult, weights_path  # noqa: E402
 from fer_edge.paper.systems import SYSTEMS  # noqa: E402
-from fer_edge.paper.training import train_system  # noqa: E402
+from fer_edge.paper.training import system_recipe, train_system  # noqa: E402
 from fer_edge.train.recipe import OptimiserSpec  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-COMPLETE = (SYSTEMS["complete"],)
+COMPLETE = ("complete",)
 FOLDS = 3
 
 
@@ -49,7 +43,7 @@ class Progress:
     def planned(self, *, finished: int, total: int) -> None:
         self.plans.append((finished, total))
 
-    def step(self, run: str, stage: str, done: int, total: int) -> None:
+    def step(self, what: str, done: int, total: int) -> None:
         assert done <= total
 
     def finished(self, run: str, result: RunResult) -> None:
@@ -77,14 +71,21 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     weights = weights_path(folder, system="complete", seed=0)
     train_system(
-        COMPLETE[0],
-        0,
-        recipe().train,
+        system_recipe(SYSTEMS["complete"], recipe().train, 0),
+        SYSTEMS["complete"],
         load_dataset("synthetic:70@3?size=24"),
         device=torch.device("cpu"),
         weights=weights,
     )
     return folder
+
+
+def run(out: Path, data: str, progress: Progress, *, budget_s: float | None = None, **changed: Any) -> Any:
+    stills, sequences = load_ckplus(data)
+    study = CkPlusStudy(
+        recipe=recipe(**changed), stills=stills, sequences=sequences, out=out, systems=COMPLETE, device="cpu"
+    )
+    return study.run(budget_s=budget_s, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +98,9 @@ def results(out: Path, tree: Path) -> Any:
     """Run in two goes: broken off after four runs, then finished."""
     progress = Progress(stop_after=4)
     with pytest.raises(KeyboardInterrupt):
-        run_ckplus(recipe(), f"ckplus:{tree}", out, systems=COMPLETE, device="cpu", progress=progress)
+        run(out, f"ckplus:{tree}", progress)
     resumed = Progress()
-    found = run_ckplus(recipe(), f"ckplus:{tree}", out, systems=COMPLETE, device="cpu", progress=resumed)
+    found = run(out, f"ckplus:{tree}", resumed)
     assert progress.plans == [(0, 18)]
     assert resumed.plans == [(4, 18)]
     assert len(resumed.runs) == 14
@@ -107,25 +108,25 @@ def results(out: Path, tree: Path) -> Any:
 
 
 def test_every_fold_start_and_input_is_there(results: Any, tree: Path) -> None:
-    assert {run.name for run in results} == {run.name for run in plan_ckplus(recipe(), systems=COMPLETE, whole=True)}
+    assert set(results) == set(plan_ckplus(recipe(), systems=COMPLETE, whole=True))
     whole = load_dataset(f"ckplus:{tree}")
-    for run, result in results.items():
-        fold = split_by_subject(whole, fold=run.fold, folds=FOLDS)
-        sequences = run.system != "complete"
+    for (system, start, number), result in results.items():
+        fold = split_by_subject(whole, fold=number, folds=FOLDS)
+        sequences = system != "complete"
         assert result.report is not None
         assert len(result.report.labels) == (6 if sequences else len(fold.split("report")))
         assert result.report.classes == EXPRESSIONS
-        assert result.settings["ckplus"]["start"] == run.start
-        assert (result.settings["ckplus"]["init_sha256"] is None) == (run.start == "scratch")
+        assert result.settings["ckplus"]["start"] == start
+        assert (result.settings["ckplus"]["init_sha256"] is None) == (start == "scratch")
 
 
 def test_nothing_is_trained_twice_and_nothing_is_mixed(results: Any, out: Path, tree: Path) -> None:
     again = Progress()
-    run_ckplus(recipe(), f"ckplus:{tree}", out, systems=COMPLETE, device="cpu", progress=again)
+    run(out, f"ckplus:{tree}", again)
     assert again.plans == [(18, 18)]
     assert again.runs == []
-    with pytest.raises(InputError, match="was made with another recipe, other data or other FER2013 weights"):
-        run_ckplus(recipe(copies=4), f"ckplus:{tree}", out, systems=COMPLETE, device="cpu", progress=again)
+    with pytest.raises(InputError, match="got a run of another recipe, other data or other FER2013 weights"):
+        run(out, f"ckplus:{tree}", again, copies=4)
 
 
 def test_the_table_counts_every_subject_once(results: Any, out: Path) -> None:
@@ -135,8 +136,7 @@ def test_the_table_counts_every_subject_once(results: Any, out: Path) -> None:
     stills, sequences = rows["complete", "fer2013"], rows["complete-sequence", "fer2013"]
     assert (stills.n, stills.folds) == (3 * 6 * 4, FOLDS)
     assert (sequences.n, sequences.folds) == (18, FOLDS)
-    right = sum(int(result.report.right.sum()) for run, result in results.items() if run.start == "fer2013"
-                and run.system == "complete")  # fmt: skip
+    right = sum(int(each.report.right.sum()) for key, each in results.items() if key[:2] == ("complete", "fer2013"))
     assert stills.top1 == pytest.approx(right / stills.n)
     assert read_ckplus(out) == (report,)
     text = ckplus_table(report).to_markdown()
@@ -151,7 +151,7 @@ def test_a_damaged_report_is_named(tmp_path: Path) -> None:
 
 
 def test_without_the_data_every_row_says_so() -> None:
-    report = ckplus_not_run()
+    report = ckplus_report({}, folds=10, systems=CKPLUS_SYSTEMS)
     assert report.status == NOT_RUN
     assert all(row.top1 is None and row.missing == NOT_RUN for row in report.rows)
     table = ckplus_table(report)
@@ -165,11 +165,11 @@ def test_ck48_with_contempt_and_a_budget(out: Path, tmp_path: Path) -> None:
         tmp_path, {f"S{10 + person:03}_{1 + place:03}": name for person in range(3) for place, name in enumerate(names)}
     )
     spec, progress = f"ckplus:{tree}?labels=official", Progress(stop_after=2)
-    assert run_ckplus(recipe(), spec, out, systems=COMPLETE, budget_s=0, device="cpu", progress=progress) == {}
+    assert run(out, spec, progress, budget_s=0) == {}
     with pytest.raises(KeyboardInterrupt):
-        run_ckplus(recipe(), spec, out, systems=COMPLETE, device="cpu", progress=progress)
-    found = run_ckplus(recipe(), spec, out, systems=COMPLETE, budget_s=0, device="cpu", progress=progress)
-    assert [(run.start, run.fold) for run in found] == [("scratch", 0), ("fer2013", 0)]
+        run(out, spec, progress)
+    found = run(out, spec, progress, budget_s=0)
+    assert list(found) == [("complete", "scratch", 0), ("complete", "fer2013", 0)]
     assert all(result.choose.classes == CKPLUS_EMOTIONS for result in found.values())
     report = ckplus_report(found, folds=FOLDS, systems=["complete"], whole=False)
     assert report.status == "partly run"
@@ -188,17 +188,17 @@ def test_ck48_without_contempt_has_six_expressions(out: Path, tmp_path: Path) ->
     weights = weights_path(out, system="complete", seed=0)
     weights_path(other, system="complete", seed=0).write_bytes(weights.read_bytes())
     with pytest.raises(KeyboardInterrupt):
-        run_ckplus(recipe(), f"ckplus:{tree}", other, systems=COMPLETE, device="cpu", progress=Progress(stop_after=2))
+        run(other, f"ckplus:{tree}", Progress(stop_after=2))
 
 
 def test_what_cannot_be_run_is_said_before_anything_is(out: Path, tree: Path, tmp_path: Path) -> None:
     progress = Progress()
-    with pytest.raises(InputError, match=r"complete-seed0.safetensors is missing: .* --only complete"):
-        run_ckplus(recipe(), f"ckplus:{tree}", tmp_path, systems=COMPLETE, device="cpu", progress=progress)
+    with pytest.raises(InputError, match=r"complete-seed0.safetensors: missing, .* --only complete"):
+        run(tmp_path, f"ckplus:{tree}", progress)
     with pytest.raises(InputError, match="every fold is run"):
-        run_ckplus(recipe(), f"ckplus:{tree}?fold=1", out, systems=COMPLETE, progress=progress)
+        run(out, f"ckplus:{tree}?fold=1", progress)
     with pytest.raises(InputError, match=r"expected ckplus:PATH"):
-        run_ckplus(recipe(), "synthetic:70", out, systems=COMPLETE, progress=progress)
+        run(out, "synthetic:70", progress)
     assert progress.runs == []
 
 
@@ -207,4 +207,4 @@ def test_the_shipped_protocol_covers_tables_1_and_2() -> None:
     plan = plan_ckplus(shipped, whole=True)
     assert shipped.ckplus.folds == 10
     assert len(plan) == 10 * 2 * (8 + 2)
-    assert {run.system for run in plan} >= {"complete", "no-features", "cnn-lstm", "dscnn-lstm", "acnn-lstm"}
+    assert {system for system, _, _ in plan} >= {"complete", "no-features", "cnn-lstm", "dscnn-lstm", "acnn-lstm"}

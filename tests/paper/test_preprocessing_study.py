@@ -13,7 +13,7 @@ from studies import made_up_run, summarised
 from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.paper.preprocessing_study import CONDITIONS, PreprocessingReport, measure_cost, measure_preprocessing
-from fer_edge.paper.report import render_study
+from fer_edge.paper.report_page import render_study
 from fer_edge.paper.report_plots import draw_study
 
 SIZE = 24
@@ -111,23 +111,21 @@ class TestMeasurePreprocessing:
 
 class TestCost:
     def test_shares_are_of_the_whole(self) -> None:
-        pictures, _ = faces(1)
         work = np.zeros((300, 300))
         cost = measure_cost(
-            pictures,
+            faces(1)[0][0],
             spec=PreprocessSpec(size=SIZE, median=3),
             encode=lambda prepared: work @ work,
             encoder="a matrix product",
             rounds=5,
-            per_round=4,
         )
         assert set(cost.latency_ms) == {"prepare", "encoder", "median", "normalisation"}
         assert 0 < cost.median_share.median < 1
-        assert cost.latency_ms["median"].n == 20
+        assert cost.latency_ms["median"].n == 50
 
     def test_a_system_without_a_filter(self) -> None:
         with pytest.raises(InputError, match="median"):
-            measure_cost(faces(1)[0], spec=PreprocessSpec(size=SIZE), encode=len, encoder="nothing")
+            measure_cost(faces(1)[0][0], spec=PreprocessSpec(size=SIZE), encode=len, encoder="nothing")
 
 
 class TestInTheReport:

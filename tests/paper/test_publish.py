@@ -15,11 +15,10 @@ torch = pytest.importorskip("torch")
 
 from fer_edge.paper.publish import PREPROCESSING_NAME, measure_trained, publish_study, read_preprocessing  # noqa: E402
 from fer_edge.paper.recipe import StudyRecipe  # noqa: E402
-from fer_edge.paper.results import RunResult, run_path  # noqa: E402
-from fer_edge.paper.study import weights_path  # noqa: E402
-from fer_edge.paper.summary import StudyReport  # noqa: E402
+from fer_edge.paper.report import StudyReport  # noqa: E402
+from fer_edge.paper.results import RunResult, run_path, weights_path  # noqa: E402
 from fer_edge.paper.systems import SYSTEMS  # noqa: E402
-from fer_edge.paper.training import train_system  # noqa: E402
+from fer_edge.paper.training import system_recipe, train_system  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -32,9 +31,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     for name in ("complete", "no-attention", "no-median", "no-gcn"):
         result = train_system(
+            system_recipe(SYSTEMS[name], RECIPE.train, 0),
             SYSTEMS[name],
-            0,
-            RECIPE.train,
             small_dataset(),
             device=torch.device("cpu"),
             weights=weights_path(folder, system=name, seed=0),
@@ -67,18 +65,18 @@ class TestMeasureTrained:
 
     def test_is_kept_until_weights_change(self, study: Path) -> None:
         first = measure_trained(study, RECIPE, small_dataset())
-        told: list[int] = []
-        again = measure_trained(study, RECIPE, small_dataset(), progress=lambda what, done, total: told.append(done))
-        assert (again, told) == (first, [])
+        steps: list[int] = []
+        again = measure_trained(study, RECIPE, small_dataset(), progress=lambda what, done, total: steps.append(done))
+        assert (again, steps) == (first, [])
         path = study / PREPROCESSING_NAME
         kept = json.loads(path.read_text("utf-8"))
         kept["weights"]["complete-seed0.safetensors"] = "another"
         path.write_text(json.dumps(kept))
-        renewed = measure_trained(study, RECIPE, small_dataset(), progress=lambda what, done, total: told.append(done))
+        renewed = measure_trained(study, RECIPE, small_dataset(), progress=lambda what, done, total: steps.append(done))
         assert renewed is not None
         assert first is not None
         assert dataclasses.replace(renewed, cost=None) == dataclasses.replace(first, cost=None)
-        assert told[-1] == 21
+        assert steps[-1] == 21
 
     def test_nothing_to_measure_yet(self, tmp_path: Path) -> None:
         assert measure_trained(tmp_path, RECIPE, small_dataset()) is None

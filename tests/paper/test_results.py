@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,23 @@ class TestRunFile:
     def test_a_torn_file_says_what_to_do(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "run.npz"
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"run\.npz is no run.*Remove it"):
+        with pytest.raises(InputError, match=r"run\.npz: not a run.*remove it"):
+            RunResult.read(path)
+
+    def test_runs_without_moving_average_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.npz"
+        run().write(path)
+        with np.load(path) as held:
+            arrays = {name: held[name] for name in held.files}
+        facts = json.loads(arrays["facts"].tobytes()) | {"schema": 1}
+        arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+        np.savez(path, **arrays)
+        with pytest.raises(InputError, match="schema: got 1, expected 2"):
             RunResult.read(path)
 
     def test_pickles_are_refused(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "run.npz", facts=np.array([{"schema": 1}], dtype=object))
-        with pytest.raises(InputError, match="no run"):
+        with pytest.raises(InputError, match="not a run"):
             RunResult.read(tmp_path / "run.npz")
 
     def test_a_missing_file(self, tmp_path: Path) -> None:

@@ -1,98 +1,79 @@
-"""From runs to the report: seeds that match, families of their own, rows that must be the same."""
+"""Rank tests against scipy and tables in print, Holm's correction by hand."""
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-
+import numpy as np
 import pytest
-from studies import ROWS, all_runs, made_up_run, made_up_split, summarised
+from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.metrics import holm
-from fer_edge.paper.summary import StudyReport
+from fer_edge.paper.statistics import (
+    friedman_over_parts,
+    holm,
+    nemenyi_critical_difference,
+    rank_groups,
+    stratified_parts,
+)
+
+pytest.importorskip("scipy.stats")
 
 
-class TestSummarise:
-    def test_pairs_are_compared_by_the_seeds_that_both_have(self) -> None:
-        runs = [made_up_run("complete", seed, 0.6) for seed in (0, 1, 2)] + [made_up_run("no-lda", 1, 0.5)]
-        (pair,) = summarised(runs).pairs
-        assert pair.seeds == (1,)
-        expected = runs[3].report.right.mean() - runs[1].report.right.mean()  # type: ignore[union-attr]
-        assert pair.report.difference == pytest.approx(expected)
-
-    def test_seeds_in_any_order(self) -> None:
-        runs = [
-            made_up_run(name, seed, rate) for name, rate in (("complete", 0.6), ("cnn-lstm", 0.5)) for seed in (0, 1)
-        ]
-        assert summarised(runs) == summarised(runs[::-1])
-
-    def test_holm_runs_over_each_part_of_the_study_by_itself(self) -> None:
-        report = summarised(all_runs())
-        for family in ("tables", "beyond", "lstm", "size"):
-            pairs = [pair for pair in report.pairs if pair.family == family]
-            assert len(pairs) == {"tables": 8, "beyond": 5, "lstm": 8, "size": 1}[family]
-            assert [pair.p_holm for pair in pairs] == list(holm([pair.report.p for pair in pairs]))
-
-    def test_ranks_are_of_the_systems_of_tables_1_to_3(self) -> None:
-        ranks = summarised(all_runs()).ranks
-        assert ranks is not None
-        assert (ranks.systems[0], ranks.systems[-1]) == ("complete", "no-features")
-        assert len(ranks.systems) == 9
-        assert sum(ranks.mean_ranks) == pytest.approx(45)
-
-    def test_methods_are_ranked_by_the_seeds_that_all_have(self) -> None:
-        runs = [made_up_run("complete", seed, 0.6) for seed in (0, 1)] + [made_up_run("cnn-lstm", 1, 0.5)]
-        both, alone = summarised(runs).ranks, summarised(runs[1:]).ranks
-        assert both is not None
-        assert both.seeds == (1,)
-        assert both == alone
-        apart = summarised([runs[0], runs[2]]).ranks
-        assert apart is not None
-        assert apart.seeds == ()
-
-    def test_without_a_reporting_split_the_other_one_counts(self) -> None:
-        runs = [made_up_run(name, 0, 0.6, report=None) for name in ("complete", "cnn-lstm")]
-        report = summarised(runs)
-        assert report.systems[0].report is None
-        assert (report.pairs[0].split, report.pairs[0].report.n) == ("PublicTest", ROWS["PublicTest"])
-
-    def test_seconds_and_leaked_rows(self) -> None:
-        row = summarised([made_up_run("complete", seed, 0.6) for seed in (0, 1, 2)]).systems[0]
-        assert (row.seconds.mean, row.seconds.sd) == (101.0, 1.0)
-        assert row.best_split.n_without_leaked == 700 - 14
-
-    def test_two_runs_of_one_system_and_seed(self) -> None:
-        with pytest.raises(InputError, match="two runs of complete with seed 0"):
-            summarised([made_up_run("complete", 0, 0.5), made_up_run("complete", 0, 0.6)])
-
-    def test_an_unknown_system(self) -> None:
-        with pytest.raises(InputError, match="'transformer'"):
-            summarised([made_up_run("transformer", 0, 0.5)])
-
-    def test_other_rows(self) -> None:
-        odd = made_up_run("cnn-lstm", 0, 0.5)
-        odd = dataclasses.replace(odd, report=made_up_split("AnotherTest", 0.5, seed=0))
-        with pytest.raises(InputError, match="same images only"):
-            summarised([made_up_run("complete", 0, 0.5), odd])
+def right(rate: float, *, seeds: int = 3, rows: int = 600, seed: int = 0) -> NDArray[np.bool_]:
+    return np.random.default_rng(seed).random((seeds, rows)) < rate
 
 
-class TestCkPlus:
-    def test_nobody_had_the_data(self) -> None:
-        (held,) = summarised([made_up_run("complete", 0, 0.6)]).ckplus
-        assert held.status == "not run: data not at hand"
-        complete = [row for row in held.rows if row.system == "complete"]
-        assert [row.top1 for row in complete] == [None, None]
-        assert [figure.accuracy for figure in complete[0].paper] == [0.9921]
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert holm([0.6, 0.7]) == (1.0, 1.0)
+    assert holm([]) == ()
 
 
-class TestStudyFile:
-    def test_goes_there_and_back(self, tmp_path: Path) -> None:
-        report = summarised(all_runs()[:6])
-        report.write(tmp_path / "study.json")
-        assert StudyReport.read(tmp_path / "study.json") == report
+class TestParts:
+    def test_every_class_and_the_whole_are_spread_to_within_one(self) -> None:
+        labels = np.random.default_rng(0).choice(7, size=3589, p=[0.14, 0.01, 0.15, 0.25, 0.17, 0.11, 0.17])
+        dealt = stratified_parts(labels)
+        counts = np.stack([np.bincount(dealt[labels == label], minlength=10) for label in range(7)])
+        assert np.ptp(counts, axis=1).max() <= 1
+        assert np.ptp(counts.sum(axis=0)) <= 1
 
-    def test_another_schema(self, tmp_path: Path) -> None:
-        (tmp_path / "study.json").write_text('{"schema": 2}')
-        with pytest.raises(InputError, match=r"study\.json: "):
-            StudyReport.read(tmp_path / "study.json")
+    def test_rows_of_a_class_are_dealt_in_their_order(self) -> None:
+        assert stratified_parts(np.array([1, 0, 1, 0, 1]), parts=2).tolist() == [0, 0, 1, 1, 0]
+
+    def test_more_parts_than_rows(self) -> None:
+        with pytest.raises(InputError, match="parts"):
+            stratified_parts(np.zeros(5, dtype=int))
+
+    def test_friedman_is_scipys_over_the_parts_accuracies(self) -> None:
+        stats = pytest.importorskip("scipy.stats")
+        labels = np.random.default_rng(0).integers(0, 7, 600)
+        scores = {"a": right(0.6, seed=1), "b": right(0.63, seed=2), "c": right(0.7, seed=3)}
+        ours = friedman_over_parts(scores, labels)
+        dealt = stratified_parts(labels)
+        by_part = [[round(each[:, dealt == part].mean(), 12) for part in range(10)] for each in scores.values()]
+        theirs = stats.friedmanchisquare(*by_part)
+        assert (ours.statistic, ours.p) == pytest.approx((theirs.statistic, theirs.pvalue))
+        assert ours.mean_ranks[2] == min(ours.mean_ranks)
+
+    def test_equal_methods_do_not_differ(self) -> None:
+        scores = dict.fromkeys(("a", "b", "c"), right(0.6))
+        found = friedman_over_parts(scores, np.arange(600) % 7)
+        assert (found.statistic, found.p, found.mean_ranks) == (0.0, 1.0, (2.0, 2.0, 2.0))
+
+    def test_two_methods_are_refused(self) -> None:
+        with pytest.raises(InputError, match="three methods"):
+            friedman_over_parts({"a": right(0.6), "b": right(0.5)}, np.arange(600) % 7)
+
+
+class TestCriticalDifference:
+    # Demšar 2006, table 5(a): q at 0.05 for 2 to 10 classifiers.
+    @pytest.mark.parametrize(("methods", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (6, 2.850), (10, 3.164)])
+    def test_is_the_one_in_print(self, methods: int, q: float) -> None:
+        pytest.importorskip("scipy.stats")
+        expected = q * np.sqrt(methods * (methods + 1) / (6 * 14))
+        assert nemenyi_critical_difference(methods, 14) == pytest.approx(expected, abs=5e-4)
+
+    def test_groups_are_the_largest_ones(self) -> None:
+        ranks = [3.9, 1.0, 1.5, 2.2, 4.0]
+        assert rank_groups(ranks, 1.0) == ((1, 2), (2, 3), (0, 4))
+        assert rank_groups(ranks, 0.05) == ()
+        assert rank_groups(ranks, 9.0) == ((1, 2, 3, 0, 4),)

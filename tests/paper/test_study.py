@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from training import small_config, small_dataset, small_recipe
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.recipes import load_recipe
+from fer_edge.data import Dataset
 from fer_edge.paper.recipe import StudyRecipe
-from fer_edge.paper.results import RunResult
-from fer_edge.paper.study import plan_runs, read_runs, run_study, weights_path
+from fer_edge.paper.results import RunResult, weights_path
+from fer_edge.paper.study import StudyOptions, plan_runs, read_runs, run_study
 from fer_edge.paper.systems import SYSTEMS, chosen_systems
-from fer_edge.paper.training import TrainedSystem, train_system
-from fer_edge.train.recipe import AugmentSpec, OptimiserSpec
+from fer_edge.paper.training import TrainedSystem, system_recipe, train_system
+from fer_edge.train.recipe import AugmentSpec, OptimiserSpec, TrainRecipe
 
 pytestmark = pytest.mark.train
 
@@ -42,8 +44,8 @@ class Watch:
     def planned(self, *, finished: int, total: int) -> None:
         self.plan = (finished, total)
 
-    def step(self, run: str, stage: str, done: int, total: int) -> None:
-        self.stages.add(stage)
+    def step(self, what: str, done: int, total: int) -> None:
+        self.stages.add(what.rpartition(": ")[2])
         if self._stop_after is not None and len(self.ended) >= self._stop_after:
             raise KeyboardInterrupt
 
@@ -51,11 +53,16 @@ class Watch:
         self.ended.append(f"{result.system}-seed{result.seed}")
 
 
+def train(name: str, seed: int, base: TrainRecipe, dataset: Dataset, *, weights: Path | None = None) -> RunResult:
+    system = SYSTEMS[name]
+    return train_system(system_recipe(system, base, seed), system, dataset, device=CPU, weights=weights)
+
+
 class TestRun:
     @pytest.mark.parametrize("name", ["complete", "no-lda", "cnn-svm", "cnn-lstm"])
     def test_predicts_both_splits_and_keeps_what_predicts(self, name: str, tmp_path: Path) -> None:
         system, dataset, weights = SYSTEMS[name], small_dataset(), tmp_path / "weights.safetensors"
-        result = train_system(system, 0, small_recipe(), dataset, device=CPU, weights=weights)
+        result = train(name, 0, small_recipe(), dataset, weights=weights)
         assert len(result.choose.labels) == len(dataset.split("choose"))
         assert result.report is not None
         assert result.report.split == dataset.split("report").name
@@ -76,20 +83,29 @@ class TestRun:
         plan = dataclasses.replace(
             plan, augment=still, sequence=dataclasses.replace(plan.sequence, classifier_epochs=20)
         )
-        assert train_system(SYSTEMS["complete"], 0, plan, shown, device=CPU).choose.right.mean() > 0.5
+        assert train("complete", 0, plan, shown).choose.right.mean() > 0.5
 
     def test_a_seed_gives_the_same_run_and_another_gives_another(self) -> None:
         dataset = small_dataset()
-        first, second, other = (
-            train_system(SYSTEMS["cnn-bilstm"], seed, small_recipe(epochs=1), dataset, device=CPU) for seed in (0, 0, 1)
-        )
+        first, second, other = (train("cnn-bilstm", seed, small_recipe(epochs=1), dataset) for seed in (0, 0, 1))
         np.testing.assert_array_equal(first.choose.probabilities, second.choose.probabilities)
         assert np.abs(first.choose.probabilities - other.choose.probabilities).max() > 1e-3
 
+    def test_weights_are_the_moving_average(self) -> None:
+        dataset, base = small_dataset(), small_recipe(epochs=2)
+
+        def probabilities(ema_decay: float) -> Any:
+            optimiser = dataclasses.replace(base.optimiser, ema_decay=ema_decay)
+            return train("cnn-lstm", 0, dataclasses.replace(base, optimiser=optimiser), dataset).choose.probabilities
+
+        last, averaged = probabilities(0.0), probabilities(0.9)
+        assert np.abs(last - averaged).max() > 1e-3
+        np.testing.assert_allclose(probabilities(1e-9), last, atol=1e-5)
+
     def test_another_systems_weights_are_refused(self, tmp_path: Path) -> None:
         weights = tmp_path / "weights.safetensors"
-        train_system(SYSTEMS["cnn-lstm"], 0, small_recipe(epochs=1), small_dataset(), device=CPU, weights=weights)
-        with pytest.raises(InputError, match="holds another network than complete"):
+        train("cnn-lstm", 0, small_recipe(epochs=1), small_dataset(), weights=weights)
+        with pytest.raises(InputError, match="got another network, expected complete"):
             TrainedSystem.load(weights, SYSTEMS["complete"], small_recipe())
 
 
@@ -102,10 +118,10 @@ class TestStudy:
     def test_goes_on_where_it_was_broken_off(self, tmp_path: Path) -> None:
         plan = plan_runs(chosen_systems(["cnn-lstm", "cnn-bilstm"]), recipe())
         with pytest.raises(KeyboardInterrupt):
-            run_study(plan, recipe(), DATA, tmp_path, progress=Watch(stop_after=1))
+            run_study(plan, recipe(), DATA, tmp_path, StudyOptions(), progress=Watch(stop_after=1))
         assert {path.name for path in tmp_path.glob("*.npz")} == {"cnn-lstm-seed0.npz"}
         watch = Watch()
-        results = run_study(plan, recipe(), DATA, tmp_path, progress=watch)
+        results = run_study(plan, recipe(), DATA, tmp_path, StudyOptions(), progress=watch)
         assert watch.plan == (1, 4)
         assert watch.ended == ["cnn-bilstm-seed0", "cnn-lstm-seed1", "cnn-bilstm-seed1"]
         assert set(results) == {run.name for run in plan}
@@ -114,8 +130,8 @@ class TestStudy:
     def test_two_at_a_time_give_what_one_gives(self, tmp_path: Path) -> None:
         plan = plan_runs(chosen_systems(["cnn-lstm", "no-reconstruction"]), dataclasses.replace(recipe(), seeds=(0,)))
         watch = Watch()
-        together = run_study(plan, recipe(), DATA, tmp_path / "two", jobs=2, progress=watch)
-        alone = run_study(plan, recipe(), DATA, tmp_path / "one", progress=Watch())
+        together = run_study(plan, recipe(), DATA, tmp_path / "two", StudyOptions(jobs=2), progress=watch)
+        alone = run_study(plan, recipe(), DATA, tmp_path / "one", StudyOptions(), progress=Watch())
         assert sorted(watch.ended) == sorted(together)
         assert "frames" in watch.stages
         for name, result in alone.items():
@@ -124,17 +140,17 @@ class TestStudy:
 
     def test_a_spent_budget_begins_nothing_more(self, tmp_path: Path) -> None:
         plan = plan_runs(chosen_systems(["cnn-lstm"]), recipe())
-        assert run_study(plan, recipe(), DATA, tmp_path, budget_s=0.0, progress=Watch()) == {}
+        assert run_study(plan, recipe(), DATA, tmp_path, StudyOptions(budget_s=0.0), progress=Watch()) == {}
 
     def test_another_protocols_runs_are_refused(self, tmp_path: Path) -> None:
         plan = plan_runs(chosen_systems(["cnn-lstm"]), dataclasses.replace(recipe(), seeds=(0,)))
-        run_study(plan, recipe(), DATA, tmp_path, progress=Watch())
-        with pytest.raises(InputError, match="made with another recipe or other data"):
+        run_study(plan, recipe(), DATA, tmp_path, StudyOptions(), progress=Watch())
+        with pytest.raises(InputError, match="got a run of another recipe or other data"):
             read_runs(tmp_path, plan, recipe(epochs=2), small_dataset())
 
     def test_a_setting_younger_than_a_run_does_not_make_it_another_protocol(self, tmp_path: Path) -> None:
         plan = plan_runs(chosen_systems(["cnn-lstm"]), dataclasses.replace(recipe(), seeds=(0,)))
-        run_study(plan, recipe(), DATA, tmp_path, progress=Watch())
+        run_study(plan, recipe(), DATA, tmp_path, StudyOptions(), progress=Watch())
         path = tmp_path / "cnn-lstm-seed0.npz"
         run = RunResult.read(path)
         older = copy.deepcopy(dict(run.settings))
@@ -146,12 +162,19 @@ class TestStudy:
 
     def test_a_damaged_run_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "cnn-lstm-seed0.npz").write_bytes(b"PK\x03\x04 cut off")
-        with pytest.raises(InputError, match=r"cnn-lstm-seed0\.npz is no run of the paper study"):
-            run_study(plan_runs(chosen_systems(["cnn-lstm"]), recipe()), recipe(), DATA, tmp_path, progress=Watch())
+        with pytest.raises(InputError, match=r"cnn-lstm-seed0\.npz: not a run"):
+            run_study(
+                plan_runs(chosen_systems(["cnn-lstm"]), recipe()),
+                recipe(),
+                DATA,
+                tmp_path,
+                StudyOptions(),
+                progress=Watch(),
+            )
 
     def test_no_jobs_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="jobs: got 0"):
-            run_study((), recipe(), DATA, tmp_path, jobs=0, progress=Watch())
+            StudyOptions(jobs=0)
 
 
 def test_the_shipped_protocol_fits_every_system() -> None:

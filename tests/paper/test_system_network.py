@@ -48,7 +48,7 @@ class TestSystems:
         assert "no-lda" in chosen
 
     def test_an_unknown_name_is_refused_with_the_known_ones(self) -> None:
-        with pytest.raises(InputError, match=r"no system 'cnn-gru'; expected one of complete, .*, or tables"):
+        with pytest.raises(InputError, match=r"system: got 'cnn-gru', expected one of complete, .*, or tables"):
             chosen_systems(["cnn-gru"])
 
 
