@@ -238,7 +238,7 @@ class CalibrationRecipe:
         for place, candidate in enumerate(self.candidates):
             try:
                 changed = self.of_candidate(candidate)
-            except InputError as error:
+            except (InputError, RecipeError) as error:
                 raise RecipeError(f"candidates[{place}].set: {candidate.name}: {error}") from error
             searched = changed.mixed.method
             expect(searched == "none", "mixed.method", searched, '"none" beside candidates; name float layers in one')
