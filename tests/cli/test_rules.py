@@ -208,6 +208,11 @@ class TestEnds:
         assert list(tmp_path.iterdir()) == []
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
+    def test_json_nested_beyond_the_stack_is_one_line(self, tmp_path: Path) -> None:
+        (tmp_path / "deep.json").write_text("[" * 100_000)
+        result = CliRunner().invoke(main, ["pareto", str(tmp_path / "deep.json"), "--out", str(tmp_path / "new")])
+        assert (result.exit_code, "is not valid JSON" in result.stderr) == (1, True)
+
     def test_a_fault_of_the_program_keeps_its_traceback(self, doing: Callable[..., Result]) -> None:
         assert isinstance(doing("verify", raised(ZeroDivisionError())).exception, ZeroDivisionError)
 
