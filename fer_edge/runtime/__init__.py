@@ -18,8 +18,9 @@ from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.inference import Network, NetworkInfo
 from fer_edge.runtime.pipeline import RunSummary, run_source
 from fer_edge.runtime.providers import ENGINE_PROVIDERS, PROVIDERS, open_session
-from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions
+from fer_edge.runtime.recognizer import ExpressionStream, Recognizer
 from fer_edge.runtime.session import Session, TensorSpec
+from fer_edge.runtime.streaming import StreamOptions
 from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import FrameResult, VideoRecognizer
 from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,59 +16,14 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError, SessionError
 from fer_edge.core.manifest import Manifest
 from fer_edge.core.preprocess import prepare_face
-from fer_edge.core.types import Array, Float32, Uint8
-from fer_edge.runtime.arguments import check_type, number
+from fer_edge.core.types import Array, Uint8
+from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate, failed_estimate
 from fer_edge.runtime.feature_window import FeatureWindow, WindowView
 from fer_edge.runtime.inference import BundleSource, Network, NetworkInfo, PathLike, open_bundle
+from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 
-__all__ = ["ExpressionStream", "Recognizer", "StreamOptions", "StreamOutputs"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamOptions:
-    """When a stream empties its window, and when it marks an estimate DEGRADED.
-
-    Attributes:
-        max_gap_s: a longer pause between two frames empties the window.
-        max_age_ms: an estimate delivered later than this after its frame is DEGRADED.
-        max_stretch: an estimate is DEGRADED whose frames are further apart than this many frame periods of the model.
-
-    Raises:
-        InputError: a value that is not a positive number.
-
-    Example:
-        >>> from fer_edge.runtime import StreamOptions
-        >>> StreamOptions(max_age_ms=200).max_gap_s
-        1.0
-    """
-
-    max_gap_s: float = 1.0
-    max_age_ms: float = 500.0
-    max_stretch: float = 2.5
-
-    def __post_init__(self) -> None:
-        for name in ("max_gap_s", "max_age_ms", "max_stretch"):
-            number(name, getattr(self, name))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StreamOutputs:
-    """What the network computed for the faces of one frame, for an observer of `Recognizer.update_streams`.
-
-    Attributes:
-        faces: uint8 (N, S, S), the prepared faces.
-        region_attention: float32 (N, tokens), weights of the encoder's region tokens.
-        views: the window of each stream.
-        frame_attention: float32 (N, T), weights of the windows' frames.
-        probabilities: float32 (N, C).
-    """
-
-    faces: Uint8
-    region_attention: Float32
-    views: tuple[WindowView, ...]
-    frame_attention: Float32
-    probabilities: Float32
+__all__ = ["ExpressionStream", "Recognizer"]
 
 
 class Recognizer:

@@ -15,7 +15,8 @@ from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.detector import FaceDetector, FaceFinder, FoundFaces
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate, failed_estimate
-from fer_edge.runtime.recognizer import ExpressionStream, Recognizer, StreamOptions, StreamOutputs
+from fer_edge.runtime.recognizer import ExpressionStream, Recognizer
+from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 from fer_edge.runtime.tracker import FaceTrack, FaceTracker, TrackerOptions, prominence
 
 __all__ = ["FrameResult", "TrackObserver", "VideoRecognizer"]

@@ -18,7 +18,8 @@ from fer_edge.core.errors import FerEdgeError, FrameError, InputError
 from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face, prepare_stills
 from fer_edge.runtime.detector import CropGeometry, FaceFinder, HaarDetector
 from fer_edge.runtime.providers import IDENTITY_GRAPH, open_session
-from fer_edge.runtime.recognizer import Recognizer, StreamOptions
+from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.streaming import StreamOptions
 from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import VideoRecognizer
 from fer_edge.runtime.video_source import open_source

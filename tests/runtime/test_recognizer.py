@@ -18,7 +18,8 @@ from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.preprocess import prepare_face
 from fer_edge.runtime.estimate import ExpressionEstimate
 from fer_edge.runtime.inference import Network
-from fer_edge.runtime.recognizer import Recognizer, StreamOptions
+from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.streaming import StreamOptions
 
 
 @pytest.fixture

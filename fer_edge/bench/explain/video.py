@@ -13,7 +13,8 @@ from fer_edge.core.preprocess import cut_face, prepare_face
 from fer_edge.core.types import Float32, Uint8
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.estimate import BoxXyxy
-from fer_edge.runtime.recognizer import Recognizer, StreamOutputs
+from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.streaming import StreamOutputs
 from fer_edge.runtime.tracker import FaceTrack, prominence
 from fer_edge.runtime.video_recognizer import VideoRecognizer
 
