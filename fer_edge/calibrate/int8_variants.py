@@ -92,8 +92,13 @@ def quantized_graphs(
     for form in recipe.forms:
         overflow_fix = recipe.overflow_fix.of(form)
         if overflow_fix not in quantized:
+
+            def report(_: str, done: int, total: int, form: Form = form) -> None:
+                if progress is not None:
+                    progress(f"quantizing {form}", done, total)
+
             quantized[overflow_fix] = quantize_encoder(
-                encoder, frames, recipe=recipe.ptq, overflow_fix=overflow_fix, progress=progress
+                encoder, frames, recipe=recipe.ptq, overflow_fix=overflow_fix, progress=report
             )
         made.append(finished_graphs(form, quantized[overflow_fix], head, recipe=recipe))
     return tuple(made)

@@ -188,6 +188,8 @@ class Bundle:
         try:
             return Provenance.from_bytes(_read_entry(self.path, path, entry))
         except BundleError as error:
+            if Bundle.open_manifest(self.path).sha256 != self.sha256:
+                raise BundleError(f"{self.path} was changed since it was opened; open it again") from error
             raise BundleError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
     def sign(self, private_key: Path) -> None:
