@@ -187,7 +187,7 @@ def test_ctrl_c_in_the_middle_of_export_leaves_nothing(run: TrainRun, tmp_path: 
         assert process.stdout.readline() == "here\n"
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=30) == 130
         said = process.stderr.read()
     assert "interrupted" in said
     assert "Traceback" not in said
