@@ -11,7 +11,16 @@ from typing import Any, Final
 from fer_edge.bench.report import BenchReport, VariantResult
 from fer_edge.bench.tables import cost_table, verdict_table
 from fer_edge.core.files import write_atomic
-from fer_edge.core.plots import GREY, PALETTE, draw_bar_groups, draw_labels, new_figure, plot_bytes, series_colours
+from fer_edge.core.plots import (
+    GREY,
+    PALETTE,
+    draw_bar_groups,
+    draw_labels,
+    new_figure,
+    plot_bytes,
+    series_colours,
+    set_log_x,
+)
 from fer_edge.core.tables import Table, megabytes, percent, points
 
 __all__ = ["html_page", "render_page", "write_page"]
@@ -200,9 +209,10 @@ def _accuracy_plot(report: BenchReport) -> str:
         axes = figure.add_subplot()
         for result, top1 in found.values():
             axes.plot([result.x], [top1], "o", color=colours[result.name])
-        axes.set_xlabel("x: time over the reference CNN's (left is faster)")
+        set_log_x(axes, [result.x for result, _ in found.values()])
+        axes.set_xlabel("x: time over the reference CNN's, log scale (left is faster)")
         axes.set_ylabel("top-1 %")
-        axes.margins(x=0.25, y=0.25)
+        axes.margins(y=0.25)
         draw_labels(axes, [(name, result.x, top1, colours[result.name]) for name, (result, top1) in found.items()])
         return plot_bytes(figure, "svg").decode()
 

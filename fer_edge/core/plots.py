@@ -32,6 +32,7 @@ __all__ = [
     "new_figure",
     "plot_bytes",
     "series_colours",
+    "set_log_x",
     "write_plot",
 ]
 
@@ -221,6 +222,17 @@ def draw_heat_map(
         ink = "white" if cells[row, column] > 0.55 * top else "#222222"
         axes.text(x, y, f"{100 * cells[row, column]:.0f}", ha="center", va="center", fontsize=7, color=ink)
     return shown
+
+
+def set_log_x(axes: Axes, xs: Sequence[float]) -> None:
+    """Scale x logarithmically around `xs`, with ticks at 1, 2 and 5."""
+    low, high = min(xs) / 1.8, max(xs) * 2.2
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    ticks = (digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5))
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
 
 
 def draw_labels(
