@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
         self.depthwise = _depthwise(width) if separable else nn.Identity()
         self.reduce = _convolution(width, channels, kernel=kernel)
         self.relu = nn.ReLU(inplace=True)
-        nn.init.zeros_(self.reduce.get_parameter("1.weight"))  # the block begins as its shortcut (arXiv 1706.02677)
+        nn.init.zeros_(self.reduce.get_parameter("1.weight"))  # the block starts as the identity (arXiv 1706.02677)
 
     @property
     def width(self) -> int:
@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
         return int(self.expand.get_parameter("0.weight").shape[0])
 
     def branch(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut: (N, C, H, W) -> (N, C, H, W)."""
+        """Compute the residual: (N, C, H, W) -> (N, C, H, W)."""
         refined: Tensor = self.reduce(self.depthwise(self.relu(self.expand(x))))
         return refined
 
@@ -72,4 +72,4 @@ class FrameCNN(nn.Sequential):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                module.weight.data.mul_(module.groups**0.5)  # which fan_out does not know of
+                module.weight.data.mul_(module.groups**0.5)  # fan_out ignores groups

@@ -1,18 +1,18 @@
-"""The shape of a model, down to the last width: what a run, a pruned run and a bundle's manifest record."""
+"""The shape of a model: every width, as runs and bundles record it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
 
 __all__ = ["ModelConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Widths and choices of the attention CNN-BiLSTM.
+    """Shape of the attention CNN-BiLSTM.
 
     The frame encoder has four convolution stages and three down-samplings; each stage is a convolution and any number
     of residual blocks (none gives the paper's plain four convolutions).
@@ -21,11 +21,11 @@ class ModelConfig:
         input_size: side of the square grey face crop, pixels.
         channels: output channels of the four stages.
         blocks: for every stage, the inner width of each of its residual blocks.
-        convolution: ``"dense"`` 3x3 convolutions, or ``"separable"``: all but the first look at places and channels in
-            turn, by a depthwise 3x3 and a pointwise 1x1 convolution, for a ninth of the weights.
+        convolution: ``"dense"`` 3x3 convolutions, or ``"separable"``: all but the first are a depthwise 3x3 and a
+            pointwise 1x1 convolution, with a ninth of the weights.
         stem_kernel: kernel side of the first convolution.
         stem: ``"pooled"`` keeps the first convolution at full size and down-samples by max pooling, as every other
-            stage does; ``"strided"`` lets the first convolution do the first down-sampling itself.
+            stage does; ``"strided"`` gives the first convolution a stride of two.
         token_grid: the feature map is averaged to a grid of this side; its cells are the region tokens, row by row.
         spatial_hidden: hidden width of the spatial BiLSTM, per direction; a frame's feature is twice as wide.
         attention_size: width of queries and keys in both attentions.
@@ -53,28 +53,27 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if len(self.channels) != 4 or len(self.blocks) != 4:
-            raise InputError(
-                f"the frame encoder has four stages; got {len(self.channels)} channels and {len(self.blocks)} blocks"
+            raise RecipeError(
+                f"channels, blocks: got {len(self.channels)} and {len(self.blocks)} stages, expected four"
             )
         widths = (*self.channels, *(width for stage in self.blocks for width in stage))
         sizes = (self.spatial_hidden, self.attention_size, self.temporal_hidden, self.dense_growth, self.token_grid)
         if min((*widths, *sizes)) < 1:
-            raise InputError(f"every width must be at least 1; got {widths + sizes}")
+            raise RecipeError(f"widths: got {widths + sizes}, expected 1 or more")
         if self.input_size % 8 or self.map_size % self.token_grid:
-            raise InputError(
-                f"input_size must be a multiple of 8 whose eighth is a multiple of token_grid; got input_size "
-                f"{self.input_size}, token_grid {self.token_grid}"
+            raise RecipeError(
+                f"input_size: got {self.input_size}, expected a multiple of 8 x token_grid, {8 * self.token_grid}"
             )
         if not 1 <= self.discriminants < self.classes:
-            raise InputError(
-                f"LDA of {self.classes} classes has at most {self.classes - 1} discriminants; got {self.discriminants}"
+            raise RecipeError(
+                f"discriminants: got {self.discriminants}, expected 1 to {self.classes - 1} for {self.classes} classes"
             )
         if self.dense_layers < 3:
-            raise InputError(f"the DenseNet block has at least three layers; got {self.dense_layers}")
+            raise RecipeError(f"dense_layers: got {self.dense_layers}, expected three or more")
         if self.temporal_hidden != self.spatial_hidden:
-            raise InputError(
-                "the temporal BiLSTM refines the frame features, so temporal_hidden must equal spatial_hidden; got "
-                f"{self.temporal_hidden} and {self.spatial_hidden}"
+            raise RecipeError(
+                f"temporal_hidden: got {self.temporal_hidden}, expected spatial_hidden, {self.spatial_hidden}: the "
+                "temporal BiLSTM refines the frame features"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Multiply-accumulates and parameters of a model, from its configuration alone."""
+"""Multiply-accumulates and parameters of a model, from its configuration."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["encoder_macs", "head_macs", "parameter_count"]
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """Parameters of encoder and head together, as a bundle's manifest counts them."""
+    """Count the parameters of encoder and head together, as a bundle's manifest does."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in AttentionCnnBiLstm(config).parameters())
 
 
 def encoder_macs(config: ModelConfig) -> int:
-    """Multiply-accumulates of one frame's encoding: convolutions, recurrences and matrix products, as exported."""
+    """Count the multiply-accumulates of one frame: convolutions, recurrences and matrix products, as exported."""
     side, inputs, total = config.input_size, 1, 0
     for index, (channels, widths) in enumerate(zip(config.channels, config.blocks, strict=True)):
         strided = index == 0 and config.stem == "strided"
@@ -39,7 +39,7 @@ def encoder_macs(config: ModelConfig) -> int:
 
 
 def head_macs(config: ModelConfig, steps: int) -> int:
-    """Multiply-accumulates of the head on a window of `steps` frames, as exported."""
+    """Count the multiply-accumulates of the head on a window of `steps` frames, as exported."""
     width = config.feature_size
     total = steps * _bilstm_macs(width, config.temporal_hidden) + _attention_macs(width, steps)
     return total + sum(inputs * outputs for inputs, outputs in tail_sizes(config))

@@ -1,4 +1,4 @@
-"""The network on a CUDA GPU beside the same network on the CPU."""
+"""Compare the network on a CUDA GPU with the same network on the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["cuda_difference", "cuda_fault"]
 
 
 def cuda_fault() -> str | None:
-    """Why torch cannot compute on a CUDA GPU here; None where it can."""
+    """Return why torch cannot compute on a CUDA GPU here, or None where it can."""
     if torch.cuda.is_available():
         return None
     if torch.version.cuda is None:
@@ -24,7 +24,7 @@ def cuda_fault() -> str | None:
 
 
 def cuda_difference(*, clips: int = 4, steps: int = 16, seed: int = 0) -> float:
-    """Largest difference of any logit between the GPU and the CPU, of a network with seeded weights.
+    """Return the largest difference of any logit between GPU and CPU, for a network with seeded weights.
 
     Both compute in FP32, without TF32, on frames uint8 (clips, steps, S, S) of noise.
 

@@ -1,6 +1,6 @@
-"""What a trained network computes in fewer steps: arithmetic that weights can take over, taken over before an export.
+"""Deployment form of a trained network: batch normalisations folded and layers fused, for fewer graph nodes.
 
-On a small network every node of the graph is a share of its time. `fer_edge.train.bundle_weights` takes all of it back.
+`fer_edge.train.bundle_weights` splits the fused weights again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ __all__ = ["deployed_encoder", "deployed_head", "fold_batch_norm", "folded"]
 
 @torch.no_grad()
 def deployed_encoder(encoder: FrameEncoder, config: ModelConfig) -> FrameEncoder:
-    """A copy that computes the same in evaluation mode.
+    """Copy an encoder in its deployment form, with the same function in evaluation mode.
 
-    - The means over the regions are one matrix product: for its pooling ONNX Runtime reorders a float feature map, and
-      back again.
-    - The shortcut has no bias. The weights over the regions sum to one, so the output's normalisation may add it to the
-      feature instead; all products of the attention move together without it, which the softmax does not notice; and
-      the query's own bias makes up for what the query loses.
-    - The attention's keys are the values themselves: the query takes their weights over, and the scale.
+    - The means over the regions are one matrix product: ONNX Runtime reorders a float feature map for pooling.
+    - The shortcut's bias moves into the output's normalisation, since the attention weights sum to one. It shifts all
+      products of the attention alike, which the softmax ignores; the query's bias compensates for the query's part.
+    - Query, key and scale of the attention are one query.
 
     Args:
         encoder: not changed. One whose CNN rounds (`fer_edge.model.fake_quantization`) keeps its rounding.
@@ -35,7 +33,7 @@ def deployed_encoder(encoder: FrameEncoder, config: ModelConfig) -> FrameEncoder
     """
     result = copy.deepcopy(encoder).eval()
     shortcut, mean = encoder.shortcut, result.output.running_mean
-    assert mean is not None  # it counts its statistics
+    assert mean is not None
     result.add_module("regions", _RegionMeans(config.map_size, config.token_grid))
     result.shortcut = nn.Linear(shortcut.in_features, shortcut.out_features, bias=False)
     result.shortcut.weight.copy_(shortcut.weight)
@@ -46,9 +44,9 @@ def deployed_encoder(encoder: FrameEncoder, config: ModelConfig) -> FrameEncoder
 
 @torch.no_grad()
 def deployed_head(head: SequenceHead, config: ModelConfig) -> SequenceHead:
-    """A copy that computes the same in evaluation mode.
+    """Copy a head in its deployment form, with the same function in evaluation mode.
 
-    - The attention's keys are the values themselves, as in the encoder.
+    - Query, key and scale of the attention are one query, as in the encoder.
     - LDA, DenseNet block and classifier are linear layers with a ReLU between any two (`fer_edge.model.weight_fusion`).
 
     Args:
@@ -65,7 +63,7 @@ def deployed_head(head: SequenceHead, config: ModelConfig) -> SequenceHead:
 
 
 class _KeylessAttention(nn.Module):
-    """`PointMultiplicationAttention` whose keys are the values themselves."""
+    """`PointMultiplicationAttention` with a fused query."""
 
     def __init__(self, query: Affine) -> None:
         super().__init__()
@@ -120,7 +118,7 @@ def _linear(affine: Affine) -> nn.Linear:
 
 
 def fold_batch_norm(encoder: FrameEncoder) -> FrameEncoder:
-    """A copy whose convolutions hold the batch normalisation behind them; the same function, in evaluation mode."""
+    """Copy an encoder with its batch normalisations folded into the convolutions before them, in evaluation mode."""
     folded = copy.deepcopy(encoder).eval()
     for module in list(folded.modules()):
         if isinstance(module, nn.Sequential):
@@ -133,9 +131,9 @@ def fold_batch_norm(encoder: FrameEncoder) -> FrameEncoder:
 
 
 def folded(encoder: FrameEncoder) -> FrameEncoder:
-    """A copy for inference alone: normalisations folded into convolutions, channels last.
+    """Copy an encoder for inference: batch normalisations folded, channels last.
 
-    On a CPU with native bf16 that is two to three times as fast as the module that is trained.
+    On a CPU with native bf16 it is two to three times as fast as the trained module.
     """
     channels_last: FrameEncoder = fold_batch_norm(encoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return channels_last

@@ -1,9 +1,8 @@
-"""The frame encoder as INT8 computes it, in torch: rounding that gradients pass through, with ranges that are learnt.
+"""Fake quantization of the frame encoder: INT8 rounding in torch with learnt ranges and straight-through gradients.
 
-Rounded is what `fer_edge.calibrate` quantizes in the ONNX graph: what goes into every convolution and every residual
-addition, and the convolutions' weights, one range a filter. Normalisation, LSTM and attention stay float. Batch
-normalisations are folded into their convolutions first, as the exported graph has them: otherwise the rounded weights
-would not be those that the engine multiplies by.
+The tensors that `fer_edge.calibrate` quantizes in the ONNX graph are rounded: inputs of convolutions and of residual
+additions, and the convolutions' weights, one range a filter. Normalisation, LSTM and attention stay float. Batch
+normalisations are folded first, as in the exported graph, so that the rounded weights are the engine's.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from fer_edge.core.int8_forms import HALF_RANGE_WEIGHTS, Form
 from fer_edge.model.cnn import ResidualBlock
 from fer_edge.model.deploy import fold_batch_norm
 from fer_edge.model.network import FrameEncoder
+from fer_edge.model.weight_fusion import neutral_batch_norm
 
 __all__ = [
     "QuantisedConvolution",
@@ -32,20 +32,20 @@ __all__ = [
 ]
 
 _SMALLEST: Final = 1e-4
-"""Of any range: a filter of zeros has none."""
+"""Smallest range, for filters of zeros."""
 
 
 class Quantiser(nn.Module):
     """Rounds to 8-bit steps; the range is learnt along with the weights (LSQ: Esser et al. 2020, arXiv 1902.08153).
 
-    The range is kept as its logarithm, so that a step of the optimiser changes it by a share of itself.
+    The logarithm of the range is the parameter, so that optimiser steps are relative.
     """
 
     log_range: nn.Parameter
     zero: Tensor
 
     def __init__(self, channels: int | None = None, *, signed: bool) -> None:
-        """`channels`: one range for each index of the first axis; one for all without it."""
+        """Create one range for each index of the first axis, or one for all without `channels`."""
         super().__init__()
         self.channels = channels
         self.signed = signed
@@ -55,12 +55,12 @@ class Quantiser(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """Size of a step: float32 (1,) or (channels,)."""
+        """Step size: float32 (1,) or (channels,)."""
         return self.log_range.exp() / self.high
 
     @torch.no_grad()
     def set_range(self, largest: Tensor) -> None:
-        """Take a range over: the largest absolute value, one number or one a channel."""
+        """Set the range to the largest absolute value, one number or one a channel."""
         self.log_range.copy_(largest.detach().reshape(-1).abs().clamp(min=_SMALLEST).log())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Quantiser(nn.Module):
 
 
 class QuantisedConvolution(nn.Conv2d):
-    """A convolution whose weights are rounded."""
+    """A convolution with rounded weights."""
 
     def __init__(self, plain: nn.Conv2d) -> None:
         assert plain.bias is not None  # folded
@@ -107,7 +107,7 @@ class _QuantisedReLU(nn.Module):
 
 
 class _QuantisedBlock(nn.Module):
-    """A residual block, both of whose summands are rounded."""
+    """A residual block with rounded summands."""
 
     def __init__(self, plain: ResidualBlock) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class _QuantisedBlock(nn.Module):
         self.relu = _QuantisedReLU()
         self.depthwise = _quantised_layer(plain.depthwise)
         self.reduce = _quantised_layers(plain.reduce)
-        self.reduce[1] = Quantiser(signed=True)  # in the place of the batch normalisation, which is folded
+        self.reduce[1] = Quantiser(signed=True)  # replaces the folded batch normalisation
         self.output = _QuantisedReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,16 +125,16 @@ class _QuantisedBlock(nn.Module):
 
 
 def quantised(encoder: FrameEncoder, *, form: Form) -> FrameEncoder:
-    """A copy that computes as INT8 does. Weights have their ranges; those of activations are yet to be set.
+    """Copy an encoder with INT8 rounding; the ranges of activations are not set yet.
 
-    Every module keeps its place, so that the names of weights are the encoder's own.
+    The names of weights are the encoder's own.
 
     Args:
         encoder: trained; not changed.
-        form: how many steps there are on each side of zero.
+        form: number of steps on each side of zero.
 
     Raises:
-        InputError: the encoder has a layer that this does not know how to round.
+        InputError: the encoder has a layer that cannot be rounded.
     """
     result = fold_batch_norm(encoder)
     signed = result.normalise.contrast  # without contrast normalisation pixels are 0 to 1
@@ -165,21 +165,21 @@ def _quantised_layer(layer: nn.Module) -> nn.Module:
 
 def _unknown(layer: nn.Module) -> InputError:
     return InputError(
-        f"quantization-aware training does not know the layer {type(layer).__name__} of this network; calibrate the "
-        "bundle instead (fer-edge calibrate), or teach fer_edge.model.fake_quantization where to round"
+        f"quantization-aware training: got a layer {type(layer).__name__}, expected convolutions, ReLU, pooling and "
+        "residual blocks; calibrate the bundle instead (fer-edge calibrate)"
     )
 
 
 def quantisers(encoder: FrameEncoder) -> dict[str, Quantiser]:
-    """Every quantizer of a `quantised` encoder, by the name of its module, in the order of computation."""
+    """Return the quantizers of a `quantised` encoder by module name, in the order of computation."""
     return {name: module for name, module in encoder.named_modules() if isinstance(module, Quantiser)}
 
 
 def set_form(encoder: FrameEncoder, form: Form) -> None:
-    """Let a `quantised` encoder round as one of the forms does; ranges stay as they are.
+    """Set the INT8 form of a `quantised` encoder; ranges stay.
 
-    The forms differ in their steps: ``"int8"`` has 63 on either side of zero for weights and 255 for what is never
-    negative, ``"int8-trt"`` 127 for both.
+    The forms differ in their steps: ``"int8"`` has 63 on each side of zero for weights and 255 for unsigned
+    activations, ``"int8-trt"`` 127 for both.
     """
     for name, quantiser in quantisers(encoder).items():
         if quantiser.channels is not None:
@@ -191,7 +191,7 @@ def set_form(encoder: FrameEncoder, form: Form) -> None:
 
 
 class _Fixed(nn.Module):
-    """A quantizer for the exporter, which wants numbers and one of two intervals."""
+    """A quantizer with constant ranges for the ONNX exporter."""
 
     def __init__(self, quantiser: Quantiser) -> None:
         super().__init__()
@@ -208,9 +208,9 @@ class _Fixed(nn.Module):
 
 @torch.no_grad()
 def fixed(encoder: FrameEncoder) -> FrameEncoder:
-    """A copy of a `quantised` encoder that the ONNX exporter turns into QuantizeLinear and DequantizeLinear.
+    """Copy a `quantised` encoder for the ONNX exporter, which makes QuantizeLinear and DequantizeLinear of it.
 
-    Weights are rounded once here, since a quantizer in ONNX knows no interval but its type's.
+    Weights are rounded here, since ONNX quantizers have the full interval of their type.
     """
     result = copy.deepcopy(encoder).eval().cpu()
     for module in result.modules():
@@ -223,7 +223,7 @@ def fixed(encoder: FrameEncoder) -> FrameEncoder:
 
 
 def plain_state(encoder: FrameEncoder) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a `quantised` encoder for a plain `FrameEncoder`: before rounding, batch normalisations that add.
+    """Return the unrounded weights of a `quantised` encoder for a plain one, with neutral batch normalisations.
 
     Yields:
         names and tensors of the plain encoder's state.
@@ -238,14 +238,4 @@ def plain_state(encoder: FrameEncoder) -> Iterator[tuple[str, Tensor]]:
             yield key, value
         else:
             parent, _, place = owner.rpartition(".")
-            yield from _adding(f"{parent}.{int(place) + 1}", value)
-
-
-def _adding(name: str, bias: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """A batch normalisation that adds `bias` and does nothing else."""
-    ones = torch.ones_like(bias)
-    yield f"{name}.weight", ones
-    yield f"{name}.bias", bias
-    yield f"{name}.running_mean", torch.zeros_like(bias)
-    yield f"{name}.running_var", ones - 1e-5  # nn.BatchNorm2d adds its epsilon
-    yield f"{name}.num_batches_tracked", torch.zeros((), dtype=torch.int64, device=bias.device)
+            yield from neutral_batch_norm(f"{parent}.{int(place) + 1}", torch.ones_like(value), value)

@@ -66,7 +66,7 @@ class SequenceHead(nn.Module):
         self.classifier = nn.Linear(self.reconstruction.output_size, config.classes)
 
     def context(self, features: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """What the window says, before LDA.
+        """Compute the context of a window, before LDA.
 
         Args:
             features: (B, T, F), oldest first; a window that is not full repeats its oldest feature in front.

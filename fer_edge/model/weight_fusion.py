@@ -1,7 +1,7 @@
-"""Weights of several layers merged into fewer, and split again: the attention's, and those behind the context.
+"""Fuse the weights of several layers into fewer, and split them again: attention, and the layers behind the context.
 
-A bundle's graphs hold merged weights (`fer_edge.model.deploy`). Other weights may merge to the same ones, so what
-`split_attention` and `split_tail` give computes the same in evaluation mode and need not be what was trained.
+The graphs of a bundle hold fused weights (`fer_edge.model.deploy`). Splitting is not unique: the split weights compute
+the same function in evaluation mode, but need not be those that were trained.
 """
 
 from __future__ import annotations
@@ -16,22 +16,39 @@ from fer_edge.model.config import ModelConfig
 from fer_edge.model.layers import PointMultiplicationAttention
 from fer_edge.model.network import SequenceHead
 
-__all__ = ["Affine", "merged_attention", "merged_tail", "split_attention", "split_tail", "tail_sizes"]
+__all__ = [
+    "Affine",
+    "merged_attention",
+    "merged_tail",
+    "neutral_batch_norm",
+    "split_attention",
+    "split_tail",
+    "tail_sizes",
+]
 
 Affine = tuple[Tensor, Tensor]
 """Weight (outputs, inputs) and bias (outputs,) of a linear layer."""
 
 _NOISE: Final = 1e-6
-"""Singular values below this share of the largest are what FP32 left of zeros."""
+"""Singular values below this share of the largest are zeros with FP32 rounding."""
+
+
+def neutral_batch_norm(name: str, weight: Tensor, bias: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Iterate over the state of a batch normalisation that computes ``weight * x + bias``."""
+    yield f"{name}.weight", weight
+    yield f"{name}.bias", bias
+    yield f"{name}.running_mean", torch.zeros_like(bias)
+    yield f"{name}.running_var", torch.full_like(bias, 1 - 1e-5)  # the layer adds its epsilon
+    yield f"{name}.num_batches_tracked", torch.zeros((), dtype=torch.int64, device=bias.device)
 
 
 def merged_attention(attention: PointMultiplicationAttention, *, moved_by: Tensor | None = None) -> Affine:
-    """A query whose products with the values themselves are those of query and keys, scale and all.
+    """Fuse query, key and scale into one query, whose products with the values themselves are the same.
 
     Args:
         attention: not changed.
-        moved_by: (W,), what has been taken from query and values alike. All products move together without it, which
-            the softmax does not notice; the bias makes up for what the query loses.
+        moved_by: (W,), an offset removed from query and values. It shifts all products alike, which the softmax
+            ignores, and the bias compensates for the query's part.
     """
     query, keys = attention.query, attention.key.weight.double().T * attention.scale
     bias = query.bias if moved_by is None else query.bias + query.weight @ moved_by
@@ -39,7 +56,7 @@ def merged_attention(attention: PointMultiplicationAttention, *, moved_by: Tenso
 
 
 def split_attention(merged: Affine, size: int) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a `PointMultiplicationAttention` whose queries and keys are `size` wide."""
+    """Split a fused query into the tensors of a `PointMultiplicationAttention` of width `size`."""
     weight, bias = merged
     keys, query = _factors(torch.cat((weight, bias.unsqueeze(1)), dim=1).double() * size**0.5, size)
     yield "query.weight", query[:, :-1]
@@ -48,26 +65,29 @@ def split_attention(merged: Affine, size: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def merged_tail(head: SequenceHead, config: ModelConfig) -> tuple[list[Affine], Affine]:
-    """LDA, DenseNet block and classifier as linear layers with a ReLU between any two: the steps, and the classifier.
+    """Fuse LDA, DenseNet block and classifier into linear layers with a ReLU after each but the last.
 
-    A layer of the block normalises what the LDA and the layers before it gave, cuts it off at zero and weighs it. What
-    they give is linear, so each gives it at once as every layer behind it looks at it, scaled and moved. A ReLU lets
-    pass again what it has let pass before, and a signed number as two halves, the positive and the negative: so the
-    discriminants pass from the first step to the second, and from there on the logits, as far as they are known.
+    Every layer of the block normalises, rectifies and weighs the outputs of the LDA and of all layers before it. Since
+    these are linear, each step computes them already scaled and shifted for every later layer. A ReLU passes what an
+    earlier ReLU passed, and signed numbers pass as a positive and a negative half: the discriminants from the first
+    step to the second, the partial logits from there on.
 
     Args:
         head: not changed.
         config: its shape.
+
+    Returns:
+        the steps, and the classifier.
     """
     tail = _Tail(head, config)
     return [tail.step(part) for part in range(config.dense_layers)], tail.logits(config.dense_layers)
 
 
 def split_tail(steps: Sequence[Affine], classifier: Affine, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a `SequenceHead` behind its context: LDA, DenseNet block and classifier.
+    """Split fused layers into the tensors of a `SequenceHead` behind its context: LDA, DenseNet block, classifier.
 
-    What a layer gives is what it is looked at as where that is largest. The batch normalisations scale and move it for
-    the others; their statistics are those of numbers that need neither.
+    A layer's output is taken from the later layer that scales it most; batch normalisations with neutral statistics
+    scale and shift it for the others.
 
     Args:
         steps: as `merged_tail` gives them.
@@ -79,24 +99,20 @@ def split_tail(steps: Sequence[Affine], classifier: Affine, config: ModelConfig)
     linear, trained = _split_logits(rows, given, config)
     projection, bias = given[0]
     yield "lda.projection", projection.T
-    # Of all means that the projection sends to this bias the shortest.
+    # The shortest of all means that the projection maps to this bias.
     yield "lda.mean", -torch.linalg.lstsq(projection, bias, driver="gelsd").solution
     yield "lda.fitted", torch.ones((), dtype=torch.bool)
     for layer, ((scale, offset), (weight, bias)) in enumerate(zip(looks, linear, strict=True)):
-        normalise, weighing = (f"reconstruction.layers.{layer}.{name}" for name in ("normalise", "linear"))
-        yield f"{normalise}.weight", scale
-        yield f"{normalise}.bias", offset
-        yield f"{normalise}.running_mean", torch.zeros_like(scale)
-        yield f"{normalise}.running_var", torch.full_like(scale, 1 - 1e-5)  # to which nn.BatchNorm1d adds its epsilon
-        yield f"{normalise}.num_batches_tracked", torch.zeros((), dtype=torch.int64)
-        yield f"{weighing}.weight", weight
-        yield f"{weighing}.bias", bias
+        prefix = f"reconstruction.layers.{layer}"
+        yield from neutral_batch_norm(f"{prefix}.normalise", scale, offset)
+        yield f"{prefix}.linear.weight", weight
+        yield f"{prefix}.linear.bias", bias
     yield "classifier.weight", trained[0]
     yield "classifier.bias", trained[1]
 
 
 def _split_steps(rows: Sequence[Tensor], config: ModelConfig) -> tuple[list[Affine], list[Tensor]]:
-    """What every part is, over the state before its step; and every layer's scales and offsets (2, inputs)."""
+    """Return each part as a function of the state before its step, and each layer's scales and offsets (2, inputs)."""
     given, looks = [], [torch.zeros(2, _part(config, layer).stop).double() for layer in range(config.dense_layers)]
     for part, step in enumerate(rows):
         state = _State(config, part)
@@ -111,10 +127,10 @@ def _split_steps(rows: Sequence[Tensor], config: ModelConfig) -> tuple[list[Affi
 
 
 def _split_logits(rows: Sequence[Tensor], given: Sequence[Affine], config: ModelConfig) -> tuple[list[Affine], Affine]:
-    """The layers' weights and biases, and the classifier's.
+    """Return the layers' weights and biases, and the classifier's.
 
-    A step adds to the logits the classifier's share of what its layer gives, and a part of the last layer's weights
-    times the share of that. The last layer itself is nowhere by itself: any weights with that product will do.
+    A step adds its layer's share of the logits, and a part of the last layer's weights times that layer's share. Only
+    the product of the last layer's weights and share is known: any factors will do.
     """
     states = [_State(config, part) for part in range(config.dense_layers)]
     known = [*(step[state.positive] for step, state in zip(rows[1:], states[1:], strict=False)), rows[-1]]
@@ -134,22 +150,21 @@ def _split_logits(rows: Sequence[Tensor], given: Sequence[Affine], config: Model
 
 
 def tail_sizes(config: ModelConfig) -> list[tuple[int, int]]:
-    """Inputs and outputs of the layers that `merged_tail` makes, the classifier last."""
+    """Return inputs and outputs of the layers of `merged_tail`, the classifier last."""
     sizes = [_State(config, part).size for part in range(config.dense_layers)]
     return list(zip([config.feature_size, *sizes], [*sizes, config.classes], strict=True))
 
 
 def _part(config: ModelConfig, part: int) -> slice:
-    """Where a part stands in what the block hands on: part 0 is the discriminants, part i what layer i - 1 gives."""
+    """Return the columns of a part in the block's output: 0 is the discriminants, i the output of layer i - 1."""
     end = config.discriminants + part * config.dense_growth
     return slice(end - config.dense_growth if part else 0, end)
 
 
 class _State:
-    """What is known behind a step, number by number: signed numbers in two halves, and what layers look at.
+    """Layout of the values after a step: signed numbers in two halves, and the inputs of later layers.
 
-    The last layer's looks go into the logits one step after they were taken; those of the others are kept for their
-    layer's own step.
+    Inputs of the last layer enter the logits in the next step; those of the others are kept until their layer's step.
     """
 
     def __init__(self, config: ModelConfig, step: int) -> None:
@@ -167,17 +182,17 @@ class _State:
         self.size += of.stop - of.start
 
     def __getitem__(self, look: tuple[int, int]) -> slice:
-        """How a layer looks at a part."""
+        """Return the place of a part as a layer's input."""
         return self.looks[look]
 
     def seen(self, layer: int) -> list[int]:
-        """All that a layer looks at, in the order of its weights."""
+        """Return all inputs of a layer, in the order of its weights."""
         slices = [self.looks[layer, part] for part in range(layer + 1)]
         return [index for some in slices for index in range(some.start, some.stop)]
 
 
 class _Tail:
-    """The weights of a head behind its context, in FP64, as rows over the state before a step."""
+    """Weights of a head behind its context, in FP64, as rows over the state before a step."""
 
     def __init__(self, head: SequenceHead, config: ModelConfig) -> None:
         self._config = config
@@ -190,7 +205,7 @@ class _Tail:
         self._classifier, self._bias = head.classifier.weight.double(), head.classifier.bias.double()
 
     def given(self, part: int) -> Affine:
-        """What a part is, over the state before its step; the discriminants over the context."""
+        """Return a part over the state before its step; the discriminants over the context."""
         if part == 0:
             return self._discriminants
         before, (linear, bias) = self._states[part - 1], self._linear[part - 1]
@@ -199,7 +214,7 @@ class _Tail:
         return weight, bias
 
     def logits(self, part: int) -> Affine:
-        """The logits as far as they are known with that part, over the state before its step."""
+        """Return the partial logits with that part, over the state before its step."""
         config, before = self._config, self._states[part - 1]
         share, (linear, bias) = self._classifier[:, _part(config, config.dense_layers)], self._linear[-1]
         first = part == 1
@@ -214,7 +229,7 @@ class _Tail:
         return weight, constant
 
     def step(self, part: int) -> Affine:
-        """The rows of the state behind a step, over the state before it."""
+        """Return the rows of the state after a step, over the state before it."""
         after, own = self._states[part], self.given(part)
         signed = self.logits(part) if part else own
         weight = torch.zeros(after.size, own[0].shape[1], dtype=torch.float64)
@@ -238,18 +253,18 @@ def _scale_and_offset(norm: nn.BatchNorm1d) -> Affine:
 
 
 def _largest(scaled: Tensor) -> Tensor:
-    """Of several versions (V, outputs, inputs + 1) of weights and biases the one with most weight, row by row."""
+    """Choose the version with the largest weights, row by row, from (V, outputs, inputs + 1)."""
     best = scaled[:, :, :-1].square().sum(dim=2).argmax(dim=0)
     return scaled[best, torch.arange(scaled.shape[1])]
 
 
 def _factors(product: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Two matrices (rows, width) and (width, columns) with that product, of like size; no column or row is zero."""
+    """Factor a product into (rows, width) and (width, columns) of similar size, without zero columns or rows."""
     left, values, right = torch.linalg.svd(product, full_matrices=False)
     rank = min(width, len(values))
     root = values[:rank].sqrt()
     left, right = left[:, :rank] * root, root.unsqueeze(1) * right[:rank]
-    if rank < width:  # spread over all of them, or some could never learn
+    if rank < width:  # spread over the full width, since zero rows have no gradient
         drawn = torch.randn(width, rank, generator=torch.Generator().manual_seed(0), dtype=product.dtype)
         spread = torch.linalg.qr(drawn).Q
         left, right = left @ spread.T, spread @ right

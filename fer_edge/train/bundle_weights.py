@@ -1,9 +1,8 @@
-"""The weights of a bundle's FP32 graphs, back in torch: where no training run is at hand, a bundle begins the next one.
+"""Read the weights of a bundle's FP32 graphs back into torch, to train on from a bundle or to use it as a teacher.
 
-The exporter folded every batch normalisation that follows a convolution into it, so those come back as the identity,
-and gave weights the arithmetic of `fer_edge.model.deploy`, which is taken back: to weights that merge to the same.
-Nothing is taken on trust: the network computes what the graphs compute (onnx's own reference evaluator, no engine), or
-it is refused.
+The exporter folds batch normalisations into convolutions and fuses layers (`fer_edge.model.deploy`). Here batch
+normalisations become neutral, and fused weights are split into weights that fuse to the same. The result is compared
+with the graphs (onnx's reference evaluator) and refused where it differs.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ from fer_edge.core.json import encode as plain
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
-from fer_edge.model.weight_fusion import Affine, split_attention, split_tail
+from fer_edge.model.weight_fusion import Affine, neutral_batch_norm, split_attention, split_tail
 from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["BundleWeights"]
 
 _TOLERANCE: Final = 1e-3
-"""Largest difference between torch and the graphs: the sums are the same, their order is not."""
+"""Largest allowed difference between torch and the graphs, which sum in another order."""
 
 _GATES: Final = (0, 2, 3, 1)
-"""ONNX keeps an LSTM's gates in the order i, o, f, c; torch in the order i, f, c, o."""
+"""Torch orders the gates of an LSTM i, f, c, o; ONNX i, o, f, c."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundleWeights:
-    """A bundle as the beginning of a training run, or as its teacher."""
+    """A bundle to start from, or to use as a teacher."""
 
     bundle: Bundle
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run records of it: its hashes, and how it was itself trained."""
+        """What a run records of it: its hashes and its training."""
         variant = self.bundle.variant("fp32")
         return {
             "bundle": self.bundle.manifest.name,
@@ -56,23 +55,23 @@ class BundleWeights:
 
     @property
     def sparsity(self) -> str | None:
-        """The pattern of zeros that its weights were pruned to, ``"2:4"``; None where they are dense."""
+        """The sparsity pattern of the weights, ``"2:4"``; None for dense ones."""
         pruned: dict[str, str] = self.bundle.manifest.model.get("sparsity", {})
         return pruned.get("pattern")
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Its folder."""
         return self.bundle.path
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What its outputs mean, in their order."""
+        """Labels in output order."""
         return self.bundle.manifest.labels
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        """How its faces are prepared."""
+        """How faces are prepared."""
         return self.bundle.manifest.preprocess
 
     @cached_property
@@ -86,31 +85,30 @@ class BundleWeights:
             return decode(ModelConfig, plain(self.bundle.manifest.model["config"]))
         except (KeyError, InputError) as error:
             raise InputError(
-                f"{self.bundle.path} does not say that it holds an attention CNN-BiLSTM of this version ({error}); "
-                "begin from a training run"
+                f"{self.bundle.path}: got no model of this version ({error}), expected an attention CNN-BiLSTM; start "
+                "from a training run"
             ) from error
 
     @cached_property
     def recipe(self) -> TrainRecipe:
-        """How the network was trained, as the manifest records it.
+        """The recorded training recipe.
 
         Raises:
-            InputError: the manifest does not say, or holds another architecture.
+            InputError: none is recorded, or one of another architecture.
         """
         try:
-            told = decode(TrainRecipe, plain(self.bundle.read_provenance().training["recipe"]))
+            recorded = decode(TrainRecipe, plain(self.bundle.read_provenance().training["recipe"]))
         except (KeyError, InputError) as error:
             raise InputError(
-                f"{self.bundle.path} does not say how it was trained in terms of this version ({error}); begin from a "
-                "training run"
+                f"{self.bundle.path}: got no training recipe of this version ({error}); start from a training run"
             ) from error
-        return replace(told, model=self.config, preprocess=self.preprocess)
+        return replace(recorded, model=self.config, preprocess=self.preprocess)
 
     def load_model(self) -> AttentionCnnBiLstm:
-        """The network of the bundle's ``fp32`` variant, in evaluation mode.
+        """Load the network of the bundle's ``fp32`` variant, in evaluation mode.
 
         Raises:
-            InputError: another architecture, or torch does not compute what the graphs do.
+            InputError: another architecture, or torch and graphs disagree.
             BundleError: the bundle has no ``fp32``, or is damaged.
             MissingPackageError: onnx is not installed.
         """
@@ -129,17 +127,16 @@ class BundleWeights:
             try:
                 module.load_state_dict(dict(_weights(module, graph, self.config)))
             except (KeyError, RuntimeError) as error:
-                reason = str(error).splitlines()[-1].strip()  # torch lists every tensor that does not fit, a line each
+                reason = str(error).splitlines()[-1].strip()  # torch lists every tensor that does not fit
                 raise InputError(
-                    f"{self.bundle.path}: the {part}'s weights are not laid out as this version reads them ({reason}); "
-                    "begin from a training run"
+                    f"{self.bundle.path}: the {part} graph is of another version ({reason}); start from a training run"
                 ) from error
             _require_parity(module, graph, feeds[part], what=f"{self.bundle.path}: the {part}")
         return model
 
 
 class _Graph:
-    """Constants of an ONNX graph, by their own names and by the node that reads them."""
+    """Constants of an ONNX graph, by name and by the node that reads them."""
 
     def __init__(self, data: bytes) -> None:
         self._onnx = require("onnx", needed_by="weights of a bundle in torch", extra="train")
@@ -150,11 +147,11 @@ class _Graph:
 
     @property
     def deployed(self) -> bool:
-        """Whether weights have taken arithmetic over (`fer_edge.model.deploy`); the first bundles' have not."""
+        """Whether layers are fused (`fer_edge.model.deploy`); those of the first bundles are not."""
         return not {"shortcut.bias", "lda.mean"} & self.constants.keys()
 
     def affine(self, name: str) -> Affine:
-        """Weight and bias of a linear layer.
+        """Return weight and bias of a linear layer.
 
         Raises:
             KeyError: there is none of that name.
@@ -163,7 +160,7 @@ class _Graph:
         return weight, bias
 
     def read_by(self, node_name: str) -> list[Tensor]:
-        """The float constants among a node's inputs, in order."""
+        """Return the float constants among a node's inputs, in order."""
         for node in self.model.graph.node:
             if node.name == node_name:
                 found = [self.constants[name] for name in node.input if name in self.constants]
@@ -171,7 +168,7 @@ class _Graph:
         raise KeyError(f"there is no node {node_name}")
 
     def convolutions(self) -> list[list[Tensor]]:
-        """Weight and bias of every convolution, in the order of computation."""
+        """Return weight and bias of every convolution, in the order of computation."""
         return [self.read_by(node.name) for node in self.model.graph.node if node.op_type == "Conv"]
 
     def run(self, feed: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
@@ -181,7 +178,7 @@ class _Graph:
 
 
 def _weights(module: nn.Module, graph: _Graph, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """The module's state, name by name.
+    """Iterate over the module's state.
 
     Raises:
         KeyError: the graph lacks a weight.
@@ -198,24 +195,13 @@ def _weights(module: nn.Module, graph: _Graph, config: ModelConfig) -> Iterator[
                 raise KeyError(f"there is no convolution for {name}")
             yield f"{name}.weight", weight
             normalisation = f"{name.rpartition('.')[0]}.{int(name.rpartition('.')[2]) + 1}"
-            yield from _identity(normalisation, state, bias)
+            yield from neutral_batch_norm(normalisation, torch.ones_like(bias), bias)
         elif isinstance(part, nn.LSTM):
             yield from _lstm(name, graph)
         elif isinstance(part, nn.BatchNorm2d):
             continue  # folded into the convolution before it
         else:
             yield from ((key, _named(key, value, graph)) for key, value in own.items())
-
-
-def _identity(name: str, state: Mapping[str, Tensor], bias: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """A batch normalisation that adds `bias` and does nothing else."""
-    epsilon = 1e-5  # nn.BatchNorm2d's own, which the variance makes up for
-    ones = torch.ones_like(bias)
-    yield f"{name}.weight", ones
-    yield f"{name}.bias", bias
-    yield f"{name}.running_mean", torch.zeros_like(bias)
-    yield f"{name}.running_var", ones - epsilon
-    yield f"{name}.num_batches_tracked", state[f"{name}.num_batches_tracked"]
 
 
 def _lstm(name: str, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
@@ -230,7 +216,7 @@ def _lstm(name: str, graph: _Graph) -> Iterator[tuple[str, Tensor]]:
 
 
 def _split(graph: _Graph, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """What several layers' weights have become, taken apart: the attention, and in a head all behind it."""
+    """Split fused weights: the attention, and in a head all layers behind it."""
     attention = split_attention(graph.affine("attention.query"), config.attention_size)
     yield from ((f"attention.{name}", tensor) for name, tensor in attention)
     if "classifier.weight" in graph.constants:
@@ -239,13 +225,13 @@ def _split(graph: _Graph, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
 
 
 def _named(key: str, value: Tensor, graph: _Graph) -> Tensor:
-    """A weight under its own name, or transposed into the matrix product that the exporter made of a linear layer."""
+    """Return a weight by its own name, or from the matrix product that the exporter makes of a linear layer."""
     if key.endswith("num_batches_tracked"):
         return value
     if key.endswith("lda.fitted"):
         return torch.ones_like(value)
     if key == "shortcut.bias" and graph.deployed:
-        return torch.zeros_like(value)  # the output's normalisation adds it
+        return torch.zeros_like(value)  # moved into the output's normalisation
     if key in graph.constants:
         return torch.from_numpy(graph.constants[key].copy())
     owner, _, name = key.rpartition(".")
@@ -261,6 +247,6 @@ def _require_parity(module: nn.Module, graph: _Graph, feed: Mapping[str, np.ndar
         difference = float(np.abs(expected - got.numpy()).max())
         if not difference <= _TOLERANCE:
             raise InputError(
-                f"{what} gives outputs in torch that differ from the graph's by {difference:.3g}, more than "
-                f"{_TOLERANCE:g}; the bundle was made by another version: begin from a training run"
+                f"{what}: torch's outputs differ from the graph's by {difference:.3g}, expected at most "
+                f"{_TOLERANCE:g}; the bundle is of another version, start from a training run"
             )

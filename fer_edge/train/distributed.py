@@ -33,7 +33,7 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes and prints."""
+        """Whether this process writes and prints: process 0."""
         return self.rank == 0
 
     def barrier(self) -> None:
@@ -42,7 +42,7 @@ class Processes:
             torch.distributed.barrier()
 
     def part(self, batch: int) -> slice:
-        """This process's rows of a global batch; sizes differ by one at most."""
+        """Return this process's rows of a global batch; sizes differ by one at most."""
         return slice(self.rank * batch // self.world, (self.rank + 1) * batch // self.world)
 
 
@@ -76,7 +76,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
 
 
 def compute_device(name: str) -> torch.device:
-    """The device called `name`; ``"auto"`` is CUDA where there is a GPU, else the CPU.
+    """Return the device called `name`; ``"auto"`` is CUDA where there is a GPU, else the CPU.
 
     Raises:
         InputError: no such device, or none here.
@@ -88,7 +88,7 @@ def compute_device(name: str) -> torch.device:
         raise InputError(f"device: got {name!r}, expected auto, cpu or cuda")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if int(number or 0) >= count:
-        raise InputError(f"device: got {name!r}, and torch finds {count} CUDA GPUs here; take auto or cpu")
+        raise InputError(f"device: got {name!r}, expected one of the {count} CUDA GPUs of torch; use auto or cpu")
     return torch.device(name)
 
 

@@ -39,7 +39,7 @@ _RANGES: Final[dict[ActivationRange, Any]] = {
     "max": RangeEstimatorParametersSet.MINMAX,
 }
 
-# As in the ONNX graph: the normalisation, and everything from the first LSTM or matrix product on.
+# As in the ONNX graph: the normalisation, and everything after the first LSTM or matrix product.
 _FLOAT: Final = (r"normalise/.*", r"(bilstm|shortcut|attention|output)/.*", r"/(flatten|transpose|add|mean)/.*")
 
 
@@ -51,17 +51,17 @@ def calibrate_ranges(
     activation_range: ActivationRange,
     batch: int,
 ) -> None:
-    """Set the ranges of `rounding` to what NNCF finds in `encoder` on the calibration sample.
+    """Set the ranges of `rounding` to those that NNCF calibrates on `encoder`.
 
     Args:
         encoder: trained, plain; not changed.
-        rounding: what `quantised` made of it.
+        rounding: its `quantised` copy.
         frames: uint8 (M, S, S) grey, prepared: the calibration sample.
         activation_range: how NNCF estimates the range of an activation.
         batch: faces a batch.
 
     Raises:
-        InputError: NNCF quantizes in other places than `rounding` does.
+        InputError: NNCF quantizes other tensors than `rounding` does.
     """
     plain = fold_batch_norm(encoder).cpu()
     for module in plain.modules():
@@ -77,7 +77,7 @@ def calibrate_ranges(
             subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(patterns=list(_FLOAT), validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.DISABLE,  # half-range weights are the form's affair
+                overflow_fix=nncf.OverflowFix.DISABLE,  # the INT8 form decides on half-range weights
                 disable_bias_correction=True,
                 activations_quantization_params=QuantizationParameters(per_channel=False),
                 activations_range_estimator_params=_RANGES[activation_range],
@@ -88,16 +88,15 @@ def calibrate_ranges(
     if found.keys() != known.keys():
         alone = sorted(found.keys() - known.keys()), sorted(known.keys() - found.keys())
         raise InputError(
-            f"NNCF {NNCF_VERSION} quantizes {', '.join(alone[0]) or 'nothing'} more and "
-            f"{', '.join(alone[1]) or 'nothing'} less than fer-edge rounds; install the version that the extra "
-            "'calibrate' names"
+            f"NNCF {NNCF_VERSION}: got additional quantizers {', '.join(alone[0]) or 'none'} and missing ones "
+            f"{', '.join(alone[1]) or 'none'}; install the version of the extra 'calibrate'"
         )
     for name, quantiser in known.items():
         quantiser.set_range(found[name].scale)
 
 
 def _module_of(hook: str) -> str:
-    """The module of the `quantised` encoder that stands where NNCF hooked an operator."""
+    """Return the module of the `quantised` encoder at the operator that NNCF hooked."""
     kind, operator, _ = decode_hook_name(hook)
     if operator.startswith("normalise/"):
         return "normalise.1"

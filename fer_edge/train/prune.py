@@ -73,13 +73,7 @@ def prune_run(
         TrainingDiverged: the loss is not finite.
         OutputError: a run cannot be written.
     """
-    shrinks = target != PruneTarget() or recipe.sparsity.pattern != "none"
-    if not shrinks and not recipe.idle_blocks:
-        raise InputError("prune: got no target; give --macs, --parameters, --idle-blocks or --sparsity")
-    if not recipe.fine_tune and shrinks:
-        raise InputError("fine_tune=false: expected --idle-blocks alone; drop it, or the other targets")
-    if not recipe.fine_tune and teachers:
-        raise InputError(f"fine_tune=false: got the teacher {teachers[0].path}, expected none; drop one of them")
+    _expect_target(target, recipe, teachers)
     dataset.expect_expressions(parent.labels, of=str(parent.path))
     expect_teachers(teachers, dataset, parent.recipe)
     target.limits(parent.config)  # refused before anything is read
@@ -97,6 +91,21 @@ def prune_run(
         for step in range(1, recipe.steps):
             pruning.take(step, out / "steps" / str(step))
         return pruning.take(recipe.steps, out)
+
+
+def _expect_target(target: PruneTarget, recipe: PruneRecipe, teachers: tuple[Pretrained, ...]) -> None:
+    """Refuse a pruning without a target, or one that `fine_tune=false` excludes.
+
+    Raises:
+        InputError: it is one.
+    """
+    shrinks = target != PruneTarget() or recipe.sparsity.pattern != "none"
+    if not shrinks and not recipe.idle_blocks:
+        raise InputError("prune: got no target; give --macs, --parameters, --idle-blocks or --sparsity")
+    if not recipe.fine_tune and shrinks:
+        raise InputError("fine_tune=false: expected --idle-blocks alone; drop it, or the other targets")
+    if not recipe.fine_tune and teachers:
+        raise InputError(f"fine_tune=false: got the teacher {teachers[0].path}, expected none; drop one of them")
 
 
 @dataclass(kw_only=True)

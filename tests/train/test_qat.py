@@ -121,7 +121,7 @@ class TestRounding:
     def test_an_unknown_layer_is_named(self, model: AttentionCnnBiLstm) -> None:
         other = trained_like().encoder
         other.cnn[0].append(torch.nn.Sigmoid())  # type: ignore[operator]
-        with pytest.raises(InputError, match="does not know the layer Sigmoid"):
+        with pytest.raises(InputError, match="got a layer Sigmoid"):
             quantised(other, form="int8")
 
 
