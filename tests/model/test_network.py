@@ -8,7 +8,7 @@ import pytest
 import torch
 from training import small_config
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
 from fer_edge.core.preprocess import PreprocessSpec, normalise
 from fer_edge.core.recipes import load_recipe
 from fer_edge.model.config import ModelConfig
@@ -114,15 +114,15 @@ def test_macs_are_what_a_hook_counts(model: AttentionCnnBiLstm) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"channels": (8, 8, 8)}, "four stages"),
+        ({"channels": (8, 8, 8)}, "expected four"),
         ({"input_size": 50}, "multiple of 8"),
         ({"token_grid": 4}, "token_grid"),
-        ({"discriminants": 7}, "at most 6"),
-        ({"dense_layers": 2}, "at least three"),
+        ({"discriminants": 7}, "expected 1 to 6"),
+        ({"dense_layers": 2}, "expected three or more"),
         ({"temporal_hidden": 32}, "temporal_hidden"),
-        ({"channels": (8, 8, 0, 8)}, "at least 1"),
+        ({"channels": (8, 8, 0, 8)}, "expected 1 or more"),
     ],
 )
 def test_impossible_shapes_are_refused(change: dict[str, object], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(RecipeError, match=words):
         ModelConfig(**change)  # type: ignore[arg-type]
