@@ -1,1 +1,1 @@
-"""The paper's tables, run: its systems trained under one protocol, compared, and written beside its own figures."""
+"""The study of the paper's tables: its systems trained under one protocol, compared, and reported beside its own."""

@@ -1,4 +1,4 @@
-"""The networks of the study, put together from the deployed network's own parts."""
+"""The networks of the study's systems, composed of the deployed network's layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Proposed", "SystemNetwork", "Tail", "count_macs", "system_config"]
 
 
 def system_config(system: System, base: ModelConfig) -> ModelConfig:
-    """The shape of a system's network: the recipe's, with what the system changes."""
+    """Return the recipe's network shape with the changes of a system."""
     hidden = system.hidden or base.spatial_hidden
     config = dataclasses.replace(
         base,
@@ -26,7 +26,7 @@ def system_config(system: System, base: ModelConfig) -> ModelConfig:
         spatial_hidden=hidden,
         temporal_hidden=hidden,
     )
-    if system.features == "patches":  # a token is as wide as a region has pixels
+    if system.features == "patches":  # the width of a token is the number of pixels of a region
         return dataclasses.replace(
             config, channels=(*config.channels[:3], (config.input_size // config.token_grid) ** 2)
         )
@@ -34,12 +34,12 @@ def system_config(system: System, base: ModelConfig) -> ModelConfig:
 
 
 class SystemNetwork(nn.Module):
-    """Faces to contexts, and contexts to logits.
+    """A system: faces to contexts, and contexts to logits.
 
     Attributes:
         trunk: uint8 (N, S, S) -> context (N, W).
-        temporary: the classifier of the first stage, and of the systems that have no second.
-        tail: LDA, DenseNet block, classifier; None where the system has none of the first two.
+        temporary: the classifier of the first stage, and of systems without a second.
+        tail: LDA, DenseNet block, classifier; None where the system has neither of the first two.
     """
 
     def __init__(self, system: System, base: ModelConfig, *, dropout: float) -> None:
@@ -55,18 +55,18 @@ class SystemNetwork(nn.Module):
         self.tail = Tail(system, config) if system.two_stages else None
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """The first stage: uint8 (N, S, S) -> logits (N, classes) and context (N, W)."""
+        """Run the first stage: uint8 (N, S, S) -> logits (N, classes) and context (N, W)."""
         context = self.trunk(faces)
         return self.temporary(self.dropout(context)), context
 
     def classify(self, context: Tensor) -> Tensor:
-        """context (N, W) -> logits (N, classes) of the finished system."""
+        """Classify contexts (N, W) with the finished system: logits (N, classes)."""
         logits: Tensor = self.temporary(context) if self.tail is None else self.tail(context)
         return logits
 
 
 class Tail(nn.Module):
-    """What stands behind the context: LDA and DenseNet block, or one of them, and a linear classifier."""
+    """The layers after the context: LDA and DenseNet block, or one of them, and a linear classifier."""
 
     def __init__(self, system: System, config: ModelConfig) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Tail(nn.Module):
 
 
 class Proposed(nn.Module):
-    """The deployed network up to its context, a window of one frame, with parts replaced."""
+    """The deployed network up to its context, for a window of one frame, with some layers replaced."""
 
     def __init__(self, system: System, config: ModelConfig) -> None:
         super().__init__()
@@ -110,13 +110,13 @@ class Proposed(nn.Module):
     def forward(self, faces: Tensor) -> Tensor:
         """uint8 (N, S, S) -> (N, W)."""
         feature = self.encoder(faces)[0]
-        # What the deployed head's context is for a window of one frame: attention over one frame is that frame.
+        # The deployed head's context of one frame: attention over one frame is that frame.
         context: Tensor = feature + self.bilstm(feature.unsqueeze(1)).squeeze(1)
         return context
 
 
 class _Baseline(nn.Module):
-    """CNN, tokens, a recurrence whose last states are the context; an attention CNN weighs the tokens first."""
+    """CNN, tokens, a recurrence whose last states are the context; the attention CNN weights the tokens first."""
 
     def __init__(self, system: System, config: ModelConfig) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class _Recurrence(nn.Module):
         return output
 
     def last(self, sequence: Tensor) -> Tensor:
-        """(N, T, W) -> (N, directions x hidden): the state that each direction of the last layer ends in."""
+        """Return the final state of each direction of the last layer: (N, T, W) -> (N, directions x hidden)."""
         states: Tensor = self.lstm(sequence)[1][0]
         directions = 2 if self.lstm.bidirectional else 1
         return torch.cat(tuple(states[-directions:]), dim=1)
@@ -170,7 +170,7 @@ class _Recurrence(nn.Module):
 
 class _PlainMean(nn.Module):
     def forward(self, query: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """In place of the attention: every token counts alike."""
+        """Weight every token alike, in place of the attention."""
         return values.mean(dim=1), values.new_full(values.shape[:2], 1 / values.shape[1])
 
 
@@ -204,7 +204,7 @@ def _separate(cnn: FrameCNN) -> None:
 
 @torch.no_grad()
 def count_macs(network: SystemNetwork, size: int) -> int:
-    """Multiply-accumulates of one face, counted while one passes: convolutions, linear maps, recurrences, LDA."""
+    """Count the multiply-accumulates of one face by a forward pass: convolutions, linear layers, recurrences, LDA."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:

@@ -1,1 +1,1 @@
-"""Grids and searches over shapes, pruning, precisions and providers, and the front that comes of them."""
+"""Grids and searches over shapes, pruning, precisions and providers, and their Pareto front."""
