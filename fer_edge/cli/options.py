@@ -214,15 +214,10 @@ def option(
         required: refuse the command without it.
         multiple: the option may be repeated; passed as a tuple.
     """
+    # A default of None would satisfy `required` since click 8.3.
+    given = {} if default is None else {"default": default, "show_default": True}
     return click.option(
-        *names.split(),
-        type=kind,
-        help=help,
-        default=default,
-        show_default=default is not None,
-        metavar=metavar,
-        required=required,
-        multiple=multiple,
+        *names.split(), type=kind, help=help, metavar=metavar, required=required, multiple=multiple, **given
     )
 
 

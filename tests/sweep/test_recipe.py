@@ -156,7 +156,7 @@ class TestSearchSpace:
 
     @pytest.mark.parametrize(
         ("key", "message"),
-        [("optimizer.epochs", "did you mean 'optimiser'"), ("tokens", "input_size"), ("loss.dropout", "[0, 0.9]")],
+        [("optimizer.epochs", "did you mean 'optimiser'"), ("tokens", "input_size"), ("loss.dropout", "0 to 0.9")],
     )
     def test_is_tried_before_any_work(self, key: str, message: str) -> None:
         changed = override(load_sweep("search"), [f'search.space={{"{key}" = {{ low = 1, high = 25 }}}}'])
