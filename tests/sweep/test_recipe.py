@@ -101,7 +101,7 @@ def test_what_makes_no_sense_is_refused(text: str, message: str, tmp_path: Path)
     [
         ("[grid]\npresets = ['egde']", "did you mean 'edge'"),
         ("train_settings = ['optimiser.epoch=3']\n[grid]\npresets = ['edge']", "did you mean 'epochs'"),
-        ("[grid]\npresets = ['edge']\ntokens = [16]", "edge-t16: input_size must be"),
+        ("[grid]\npresets = ['edge']\ntokens = [16]", "edge-t16: input_size: got 48"),
         ("[grid]\npresets = ['edge']\nwidths = [0.01, 0.02]", "are one shape"),
         ("runs = ['nowhere']", "is no training run"),
         ("runs = ['.']\nbundles = ['base']", "is no training run"),
