@@ -60,6 +60,34 @@ def costs(path: Path, shown: str | None) -> str:
     return cost_table(_shown(path, shown)).to_markdown()
 
 
+USES = {
+    "full": "the highest accuracy",
+    "base": "best accuracy at low latency",
+    "small": "the default choice on a small board",
+    "nano": "when every kilobyte counts",
+}
+
+
+def shipped(path: Path, shown: str | None) -> str:
+    """Tabulate what a user of the shipped bundles wants to know, one row a bundle."""
+    report = _shown(path, shown)
+    for each in report.variants:
+        if each.accuracy is None or each.against_original is None or each.rss_peak_bytes is None:
+            raise InputError(f"{path}: {each.bundle} has no accuracy, original or cold start; measure it with --data")
+    return Table.of(
+        report.variants,
+        {
+            "model": lambda each: f"`{each.bundle}`",
+            "FER2013 accuracy": lambda each: f"{each.accuracy.report.top1:.1%}",
+            "face in a frame to label": lambda each: f"{each.latency_ms['end_to_end'].p50:.2f} ms",
+            "faster than `full` FP32": lambda each: f"{each.against_original.speedup_p50:.1f}x",
+            "files": lambda each: f"{each.graph_bytes / 1e6:.1f} MB",
+            "memory": lambda each: f"{each.rss_peak_bytes / 1e6:.0f} MB",
+            "choose it for": lambda each: USES[each.bundle],
+        },
+    ).to_markdown()
+
+
 def _shown(path: Path, shown: str | None) -> BenchReport:
     report = BenchReport.read(path)
     if shown is None:
@@ -155,6 +183,7 @@ def candidates(path: Path, _: str | None) -> str:
 KINDS: dict[str, Callable[[Path, str | None], str]] = {
     "bench": bench,
     "costs": costs,
+    "shipped": shipped,
     "qat": qat,
     "pruning": pruning,
     "lstm": lstm_forms,

@@ -33,13 +33,22 @@ def test_its_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_its_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    import numpy as np
+def test_its_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A photo and a video of a drawn driver stand in for the reader's files."""
+    cv2 = pytest.importorskip("cv2")
+    from fer_edge.data.faces import synthetic_frames
 
-    from fer_edge.data.faces import synthetic_stills
-
-    faces = synthetic_stills(3, seed=0)[0]
-    camera = [(index / 10, np.asarray(face)) for index, face in enumerate(faces)]
-    for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
-        exec(block, {"camera": camera})
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    monkeypatch.chdir(tmp_path)
+    images = [
+        frame.image for frame in synthetic_frames(("happy",), frames=20, frame_rate=10.0, seed=0, size=(480, 360))
+    ]
+    cv2.imwrite("photo.jpg", images[0])
+    video = cv2.VideoWriter("clip.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, images[0].shape[1::-1])
+    for image in images:
+        video.write(image)
+    video.release()
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, {})
+    assert len(capsys.readouterr().out.splitlines()) > 2
