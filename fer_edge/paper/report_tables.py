@@ -107,7 +107,7 @@ def expression_table(report: StudyReport) -> Table:
         return _if_run(lambda row: spread(row.best_split.per_expression.get(label), digits=1))
 
     rows = [row for row in _rows(report) if row.group == "tables"]
-    columns: dict[str | Column, Callable[[_Row], Cell]] = {label: recall(label) for label in EXPRESSIONS}
+    columns = {**_WHO, **{label: recall(label) for label in EXPRESSIONS}}
     return Table.of(rows, columns, caption="Recall of each expression, mean ± sample sd over the seeds, per cent.")
 
 

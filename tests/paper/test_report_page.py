@@ -64,6 +64,11 @@ class TestPage:
         svm = next(line for line in table.splitlines() if line.startswith("| CNN-SVM"))
         assert svm.endswith("| – | 91.95 / 92.16 / 91.22 / 90.78 |")
 
+    def test_recalls_name_their_system(self, page: str) -> None:
+        table = section(page, "## Recall by expression").splitlines()
+        assert table[1].startswith("| system | seeds | split | angry |")
+        assert table[3].startswith("| Proposed (complete) | 0, 1, 2 | PrivateTest | ")
+
     def test_why_they_differ_and_what_made_the_page(self, page: str) -> None:
         assert "81.42 % in Table 1, 97.34 % in Table 2, 97.76 % in Table 3" in page
         assert "`fer-edge paper --data fer2013:fer2013 --out study`" in page
