@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fer_edge.core.bundle import Bundle, GraphFile, Manifest, PreprocessSpec, SequenceSpec, Variant
 from fer_edge.core.files import sha256_bytes
-from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.labels import CROWD_LABELS, EXPRESSIONS, FER2013_FREQUENCIES
+from fer_edge.core.variant import CrowdHead
 
 SIZE = 16
 FEATURES = 8
@@ -58,15 +59,15 @@ def tiny_encoder(*, seed: int = 0) -> onnx.ModelProto:
     return _model("encoder", nodes, inputs, outputs, weights)
 
 
-def tiny_head(*, seed: int = 1, gain: float = 4.0) -> onnx.ModelProto:
-    """`features` float32 (B, T, 8), `length` int64 (B,) -> `logits` float32 (B, 7), `attention` float32 (B, T).
+def tiny_head(*, seed: int = 1, gain: float = 4.0, classes: int = len(EXPRESSIONS)) -> onnx.ModelProto:
+    """`features` float32 (B, T, 8), `length` int64 (B,) -> `logits` float32 (B, C), `attention` float32 (B, T).
 
     The attention is a softmax over time, `length` a small offset, so that both inputs show in the logits.
     """
     random = np.random.default_rng(seed)
     weights = {
         "query": random.normal(0, 1, (FEATURES, 1)).astype(np.float32),
-        "classes": (gain * random.normal(0, 1, (FEATURES, len(EXPRESSIONS)))).astype(np.float32),
+        "classes": (gain * random.normal(0, 1, (FEATURES, classes))).astype(np.float32),
         "last": np.array([2], np.int64),
         "middle": np.array([1], np.int64),
         "hundredth": np.float32(0.01),
@@ -89,7 +90,7 @@ def tiny_head(*, seed: int = 1, gain: float = 4.0) -> onnx.ModelProto:
         helper.make_tensor_value_info("length", TensorProto.INT64, ["B"]),
     ]
     outputs = [
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", len(EXPRESSIONS)]),
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", classes]),
         helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["B", "T"]),
     ]
     return _model("head", nodes, inputs, outputs, weights)
@@ -134,6 +135,21 @@ def tiny_bundle(
     ]
     manifest = tiny_manifest(tiny_variant("fp32", *graphs, **changes), preprocess=preprocess)
     return Bundle.create(path, manifest, {sha256_bytes(graph): graph for graph in graphs})
+
+
+def tiny_crowd_bundle(path: Path, *, seed: int = 5, **changes: object) -> Bundle:
+    """Write a bundle whose one variant, `fp32`, has both heads; `changes` are fields of the head `crowd`."""
+    encoder, head = (part.SerializeToString() for part in (tiny_encoder(), tiny_head()))
+    eight = tiny_head(seed=seed, classes=len(CROWD_LABELS)).SerializeToString()
+    crowd = dataclasses.replace(CrowdHead(graph=graph_file(eight)), **changes)  # type: ignore[arg-type]
+    manifest = dataclasses.replace(
+        tiny_manifest(tiny_variant("fp32", encoder, head, crowd=crowd)),
+        class_frequencies={
+            "crowd": dict(zip(EXPRESSIONS, (0.09, 0.01, 0.03, 0.27, 0.13, 0.12, 0.35), strict=True)),
+            "fer2013": dict(FER2013_FREQUENCIES),
+        },
+    )
+    return Bundle.create(path, manifest, {sha256_bytes(graph): graph for graph in (encoder, head, eight)})
 
 
 def tiny_frames(count: int, *, seed: int = 0) -> NDArray[np.uint8]:

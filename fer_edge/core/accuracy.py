@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.types import Array
 
-__all__ = ["AccuracyReport", "expect_fraction", "softmax"]
+__all__ = ["AccuracyReport", "CrowdAccuracy", "Rejections", "expect_fraction", "softmax"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,92 @@ class AccuracyReport:
 
     @classmethod
     def from_json(cls, value: Any) -> AccuracyReport:
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: a key is missing or unknown, or a value is out of range.
+        """
+        return decode(cls, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejections:
+    """Faces and other pictures that a head `crowd` takes for not judgeable; every rate is a fraction in [0, 1].
+
+    Attributes:
+        threshold: a probability of `not judgeable` above it rejects a picture.
+        faces: rate among the rows whose first choice is an expression; these are wrongly rejected.
+        unclear: rate among the rows whose first choice is unknown or not-a-face; None where there are none.
+        n_unclear: number of these rows.
+        negatives: rate among made negatives, by kind.
+        n_negatives: pictures of each kind.
+        untrained: the kinds that no training uses.
+    """
+
+    threshold: float
+    faces: float
+    unclear: float | None
+    n_unclear: int
+    negatives: Mapping[str, float] = field(default_factory=dict)
+    n_negatives: int = 0
+    untrained: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rates = {"threshold": self.threshold, "faces": self.faces, "unclear": self.unclear, **self.negatives}
+        for name, rate in rates.items():
+            expect_fraction(name, 0.0 if rate is None else rate)
+        expect((self.unclear is None) == (self.n_unclear == 0), "unclear", self.unclear, "a rate where there are rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrowdAccuracy:
+    """Agreement of a head `crowd` with the FER+ votes of one split; every rate is a fraction in [0, 1].
+
+    The prediction is the most probable of the seven expressions. A row counts where the first choice of its votes (the
+    column with the most; of equal ones the first in `FERPLUS_VOTES`) is an expression.
+
+    Attributes:
+        first_choice_top1: agreement with the first choice.
+        majority_top1: the same over rows whose first choice has more than half of all votes; None where there are none.
+        n_first_choice: rows of the first.
+        n_majority: rows of the second.
+        cross_entropy_bits: mean cross-entropy of all eight outputs against the shares of the votes, in bits, over the
+            rows with a vote that is not contempt.
+        ece: mean gap, by confidence, between the probability of the predicted expression among the seven and its share
+            of the votes for the seven.
+        per_class: recall by first choice.
+        not_judgeable: what is rejected.
+    """
+
+    first_choice_top1: float
+    majority_top1: float | None
+    n_first_choice: int
+    n_majority: int
+    cross_entropy_bits: float
+    ece: float
+    per_class: Mapping[str, float]
+    not_judgeable: Rejections
+
+    def __post_init__(self) -> None:
+        expect(self.n_first_choice > 0, "n_first_choice", self.n_first_choice, "1 or more")
+        given = (self.majority_top1 is None) == (self.n_majority == 0)
+        expect(given, "majority_top1", self.majority_top1, "a rate where there are rows")
+        bits = self.cross_entropy_bits
+        expect(math.isfinite(bits) and bits >= 0, "cross_entropy_bits", bits, "0 or more")
+        for name, rate in {
+            "first_choice_top1": self.first_choice_top1,
+            "majority_top1": self.majority_top1 or 0.0,
+            "ece": self.ece,
+            **{f"per_class.{label}": recall for label, recall in self.per_class.items()},
+        }.items():
+            expect_fraction(name, rate)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under the field names."""
+        return dict(encode(self))
+
+    @classmethod
+    def from_json(cls, value: Any) -> CrowdAccuracy:
         """Inverse of `to_json`.
 
         Raises:

@@ -46,7 +46,8 @@ _FILE_LIMIT_BYTES: Final = 2 << 30  # protobuf's own limit
 # A named pipe in place of a file must not block the reader.
 _READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
-Part = Literal["encoder", "head"]
+Part = Literal["encoder", "head", "crowd"]
+"""A graph of a variant: the encoder, the head `fer2013`, or the head `crowd`."""
 
 
 def zoo_names() -> tuple[str, ...]:
@@ -162,12 +163,15 @@ class Bundle:
         """Read one graph of a variant; the bytes returned are the bytes whose hash was checked.
 
         Raises:
-            BundleError: no such variant; the file is missing, outside the bundle, or not the one the manifest names.
+            BundleError: no such variant or head; the file is missing, outside the bundle, or not the one the manifest
+                names.
         """
-        if part not in ("encoder", "head"):
-            raise InputError(f"part: got {part!r}, expected 'encoder' or 'head'")
+        if part not in ("encoder", "head", "crowd"):
+            raise InputError(f"part: got {part!r}, expected 'encoder', 'head' or 'crowd'")
         chosen = self.variant(variant)
-        return self.read_graph(chosen.encoder if part == "encoder" else chosen.head)
+        if part == "encoder":
+            return self.read_graph(chosen.encoder)
+        return self.read_graph(chosen.head_graph("crowd" if part == "crowd" else "fer2013"))
 
     def read_graph(self, file: GraphFile) -> bytes:
         """Read a graph by its manifest entry, as `graph_bytes` does."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from fer_edge.core.errors import InputError
 
 __all__ = [
     "CKPLUS_CODES",
     "CKPLUS_EMOTIONS",
+    "CROWD_LABELS",
     "EXPRESSIONS",
+    "FER2013_FREQUENCIES",
     "FER2013_ORDER",
     "FERPLUS_VOTES",
+    "NOT_JUDGEABLE",
+    "READINGS",
+    "Reading",
     "canonical_expression",
     "expression_index",
 ]
@@ -22,6 +27,23 @@ EXPRESSIONS: Final = ("angry", "disgust", "fear", "happy", "sad", "surprise", "n
 
 FER2013_ORDER: Final = EXPRESSIONS
 """FER2013's `emotion` column 0..6 (Goodfellow et al. 2013, arXiv 1307.0414); the same order."""
+
+FER2013_FREQUENCIES: Final[Mapping[str, float]] = {
+    name: count / 28_709
+    for name, count in zip(EXPRESSIONS, (3_995, 436, 4_097, 7_215, 4_830, 3_171, 4_965), strict=True)
+}
+"""Share of each label among FER2013's Training rows."""
+
+NOT_JUDGEABLE: Final = "not judgeable"
+"""Eighth output of the head `crowd`: the face cannot be judged, or there is none."""
+
+CROWD_LABELS: Final = (*EXPRESSIONS, NOT_JUDGEABLE)
+"""Output order of the head `crowd`."""
+
+Reading: TypeAlias = Literal["crowd", "fer2013"]
+"""Whose labels a head predicts: the FER+ crowd's, or FER2013's own."""
+
+READINGS: Final[tuple[Reading, ...]] = ("crowd", "fer2013")
 
 CKPLUS_CODES: Final[Mapping[int, str]] = {
     0: "neutral", 1: "angry", 2: "contempt", 3: "disgust", 4: "fear", 5: "happy", 6: "sad", 7: "surprise",

@@ -2,33 +2,35 @@
 
     {"schema": 2, "name", "created", "labels", "preprocess": {...}, "sequence": {...},
      "variants": [{"name", "precision", "encoder": GRAPH, "parent", "how_made", "parity",
-                   "heads": {HEAD: {"graph": GRAPH, "temperature", "unknown_threshold", "metrics": {SPLIT: {...}}}}}],
+                   "heads": {"fer2013": {"graph": GRAPH, "temperature", "unknown_threshold", "metrics": {SPLIT: ...}},
+                             "crowd": {the same, and "labels", "not_judgeable_threshold"}}}],
+     "class_frequencies": {READING: {LABEL: share}},
      "licence", "intended_use", "data": [{"dataset", "used_for", "sha256", "splits", "licence", "limits"}],
      "model": {...}, "provenance": {"sha256", "size_bytes"}, "extensions": {...}}
 
-This version reads and writes one head per variant. Keys under `extensions` are free and survive an update.
+Both heads read the features of one encoder. A variant without a head `crowd` is valid, and so is the old name `default`
+of the head `fer2013`. Keys under `extensions` are free and survive an update.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final, Literal
 
-from fer_edge.core.accuracy import AccuracyReport
 from fer_edge.core.errors import BundleError, InputError
 from fer_edge.core.json import decode, encode, expect
-from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.labels import EXPRESSIONS, NOT_JUDGEABLE, READINGS
 from fer_edge.core.preprocess import PreprocessSpec
+from fer_edge.core.variant import NAME, CrowdHead, FileEntry, GraphFile, Variant
 
 __all__ = [
     "NOT_STATED",
     "SCHEMA",
+    "CrowdHead",
     "DataFacts",
     "FileEntry",
     "GraphFile",
@@ -46,57 +48,10 @@ SCHEMA: Final = 2
 NOT_STATED: Final = "not stated"
 """The licence of weights whose owner gave none."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_RESERVED: Final = frozenset({"auto"})
-_HEAD: Final = "default"
-_OF_A_HEAD: Final = ("temperature", "unknown_threshold", "metrics")
-
 
 def timestamp() -> str:
     """Return the current UTC time as the manifest writes it: ``"2025-01-31T12:00:00+00:00"``."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileEntry:
-    """A file of the bundle.
-
-    Attributes:
-        sha256: hex digest of its content.
-        size_bytes: its size.
-    """
-
-    sha256: str
-    size_bytes: int
-
-    def __post_init__(self) -> None:
-        expect(bool(_SHA256.fullmatch(self.sha256)), "sha256", self.sha256, "64 lower-case hexadecimal digits")
-        expect(self.size_bytes > 0, "size_bytes", self.size_bytes, "more than 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraphFile(FileEntry):
-    """One ONNX file of a bundle, `graphs/<sha256>.onnx`.
-
-    Attributes:
-        opset: version of the default operator set.
-        ir_version: ONNX IR version.
-        parameters: numbers stored in its weights.
-        macs: multiply-accumulates of one frame (encoder) or of one full window (head).
-    """
-
-    opset: int
-    ir_version: int
-    parameters: int
-    macs: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        expect(self.opset > 0, "opset", self.opset, "more than 0")
-        expect(self.ir_version > 0, "ir_version", self.ir_version, "more than 0")
-        expect(self.parameters >= 0, "parameters", self.parameters, "0 or more")
-        expect(self.macs is None or self.macs >= 0, "macs", self.macs, "0 or more, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,71 +72,6 @@ class SequenceSpec:
         expect(1 <= self.window <= 1024, "window", self.window, "1 to 1024 frames")
         expect(1 <= self.feature_size <= 65536, "feature_size", self.feature_size, "1 to 65536")
         expect(0 < self.frame_rate <= 1000, "frame_rate", self.frame_rate, "above 0, at most 1000 a second")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One precision of the model: an encoder and a head.
-
-    Attributes:
-        name: ``"fp32"``, ``"int8"``, ``"int8-trt"`` and so on; unique in the bundle.
-        precision: numeric precision of the graphs.
-        encoder: frames to features.
-        head: features to logits.
-        parent: the variant that this one was made from.
-        how_made: the method, and the gate's figures; the settings are in `provenance.json`.
-        temperature: logits are divided by it before the softmax.
-        unknown_threshold: below this probability the runtime reports ``unknown``.
-        metrics: accuracy by split.
-        parity: differences to the parent or to torch, before temperature; ``"chain"`` holds the last parity verdict.
-    """
-
-    name: str
-    precision: str
-    encoder: GraphFile
-    head: GraphFile
-    parent: str | None = None
-    how_made: Mapping[str, Any] = field(default_factory=dict)
-    temperature: float = 1.0
-    unknown_threshold: float = 0.0
-    metrics: Mapping[str, AccuracyReport] = field(default_factory=dict)
-    parity: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        expect(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, '.', '_', '-' (at most 64)")
-        expect(self.name not in _RESERVED, "name", self.name, "another name: 'auto' is the runtime's choice")
-        expect(bool(_NAME.fullmatch(self.precision)), "precision", self.precision, "a word such as 'fp32' or 'int8'")
-        expect(self.parent != self.name, "parent", self.parent, "another variant or null")
-        warm = math.isfinite(self.temperature) and self.temperature > 0
-        expect(warm, "temperature", self.temperature, "a finite number above 0")
-        expect(0 <= self.unknown_threshold <= 1, "unknown_threshold", self.unknown_threshold, "0 to 1")
-
-    @property
-    def graphs(self) -> tuple[GraphFile, GraphFile]:
-        """Encoder and head."""
-        return self.encoder, self.head
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON object, with everything that belongs to a head under its name."""
-        value = dict(encode(self))
-        head = {"graph": value.pop("head"), **{name: value.pop(name) for name in _OF_A_HEAD}}
-        return {**value, "heads": {_HEAD: head}}
-
-    @classmethod
-    def from_json(cls, value: Any) -> Variant:
-        """Build a variant from the object that `to_json` returns.
-
-        Raises:
-            InputError: a field is missing, unknown, or has a wrong type or range.
-        """
-        expect(isinstance(value, Mapping), "variant", value, "an object")
-        heads = value.get("heads")
-        expect(isinstance(heads, Mapping) and len(heads) == 1, "heads", heads, "one head; more need a newer fer-edge")
-        [(name, head)] = heads.items()
-        known = isinstance(head, Mapping) and set(head) <= {"graph", *_OF_A_HEAD}
-        expect(known, f"heads.{name}", head, f"an object with graph, {', '.join(_OF_A_HEAD)}")
-        rest = {key: part for key, part in value.items() if key != "heads"}
-        return decode(cls, {**rest, **{"head" if key == "graph" else key: part for key, part in head.items()}})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +106,7 @@ class Manifest:
         labels: the classes in output order.
         preprocess: how a face becomes a frame.
         sequence: window, feature size, frame rate.
+        class_frequencies: share of each label in the training of each head, by reading.
         variants: at least one; the first is the one the others descend from.
         licence: of the weights, apart from the code's; `NOT_STATED` where nobody stated it.
         intended_use: what the weights are for, and what not.
@@ -235,6 +126,7 @@ class Manifest:
     preprocess: PreprocessSpec
     sequence: SequenceSpec
     variants: tuple[Variant, ...]
+    class_frequencies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     licence: str = NOT_STATED
     intended_use: str = NOT_STATED
     data: tuple[DataFacts, ...] = ()
@@ -244,7 +136,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         expect(self.schema == SCHEMA, "schema", self.schema, str(SCHEMA))
-        expect(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, '.', '_', '-' (at most 64)")
+        expect(bool(NAME.fullmatch(self.name)), "name", self.name, "letters, digits, '.', '_', '-' (at most 64)")
         expect(_is_time(self.created), "created", self.created, "an ISO 8601 time")
         distinct = len(set(self.labels)) == len(self.labels) >= 2 and all(self.labels)
         expect(distinct, "labels", self.labels, "at least two different names")
@@ -256,11 +148,19 @@ class Manifest:
         for index, variant in enumerate(self.variants):
             known = variant.parent is None or variant.parent in names
             expect(known, f"variants[{index}].parent", variant.parent, f"null or one of {', '.join(names)}")
+            if variant.crowd is not None:
+                expected = (*self.labels, NOT_JUDGEABLE)
+                where = f"variants[{index}].heads.crowd.labels"
+                expect(variant.crowd.labels == expected, where, variant.crowd.labels, ", ".join(expected))
+        for reading, shares in self.class_frequencies.items():
+            fit = reading in READINGS and set(shares) == set(self.labels) and min(shares.values()) > 0
+            expect(fit, f"class_frequencies.{reading}", shares, "a share above 0 for every label, by reading")
 
     @property
     def graph_files(self) -> dict[str, GraphFile]:
         """Every graph file that the variants name, by sha256."""
-        return {file.sha256: file for variant in self.variants for file in variant.graphs}
+        heads = {each.crowd.graph.sha256: each.crowd.graph for each in self.variants if each.crowd is not None}
+        return {file.sha256: file for variant in self.variants for file in variant.graphs} | heads
 
     def with_variant(self, variant: Variant) -> Manifest:
         """Return a copy in which `variant` replaces the one of its name, or is added after the others."""

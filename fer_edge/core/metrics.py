@@ -19,6 +19,7 @@ __all__ = [
     "AccuracyReport",
     "PairedReport",
     "accuracy_report",
+    "calibration_gap",
     "confusion_matrix",
     "expected_calibration_error",
     "fit_temperature",
@@ -175,32 +176,36 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, b
         InputError: shapes differ, there is no row, or the rows are not probabilities.
     """
     scores, truth = _check_rows(probabilities, labels)
-    confidence = scores.max(axis=1)
-    right = (scores.argmax(axis=1) == truth).astype(np.float64)
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(index, weights=right - confidence, minlength=bins)
-    return float(min(np.abs(gaps).sum() / truth.size, 1.0))
+    return calibration_gap(scores.max(axis=1), scores.argmax(axis=1) == truth, bins=bins)
+
+
+def calibration_gap(confidence: ArrayLike, right: ArrayLike, *, bins: int = ECE_BINS) -> float:
+    """Return the mean gap between two (N,) in [0, 1] over equal-width bins of the first, weighted by their rows."""
+    sure, hits = np.asarray(confidence, dtype=np.float64), np.asarray(right).astype(np.float64)
+    index = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(index, weights=hits - sure, minlength=bins)
+    return float(min(np.abs(gaps).sum() / sure.size, 1.0))
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Find the temperature in [0.05, 20] with the lowest negative log-likelihood (Guo et al. 2017, arXiv 1706.04599).
+    """Find the temperature in [0.05, 20] with the lowest cross-entropy (Guo et al. 2017, arXiv 1706.04599).
 
     It is convex in the inverse temperature, so its slope is bisected.
 
     Args:
         logits: float (N, C), before any temperature.
-        labels: int (N,).
+        labels: int (N,), or distributions float (N, C) whose rows sum to 1.
 
     Raises:
         InputError: shapes differ, there is no row, or a logit is not finite.
     """
     values, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if values.ndim != 2 or truth.shape != values.shape[:1] or truth.size == 0:
+    if values.ndim != 2 or truth.shape not in (values.shape[:1], values.shape) or truth.size == 0:
         raise InputError(f"logits must be (N, C) and labels (N,) with N >= 1, got {values.shape} and {truth.shape}")
     if not np.isfinite(values).all():
         raise InputError("logits hold NaN or infinity")
     centred = values - values.max(axis=1, keepdims=True)
-    target = centred[np.arange(truth.size), truth]
+    target = centred[np.arange(len(truth)), truth] if truth.ndim == 1 else (centred * truth).sum(axis=1)
 
     def slope(inverse: float) -> float:
         weights = softmax(centred, temperature=1.0 / inverse)

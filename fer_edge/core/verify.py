@@ -80,6 +80,8 @@ def verify_bundle(path_or_name: str | os.PathLike[str], *, public_key: Path | No
     for variant in manifest.variants:
         checks.append(_check_graph(bundle, f"{variant.name} encoder", variant.encoder))
         checks.append(_check_graph(bundle, f"{variant.name} head", variant.head))
+        if variant.crowd is not None:
+            checks.append(_check_graph(bundle, f"{variant.name} head crowd", variant.crowd.graph))
     checks.append(_check_provenance(bundle))
     checks += _unnamed_files(bundle)
     checks.append(_check_signature(bundle, public_key))

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_bundle, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
+from tiny import tiny_bundle, tiny_crowd_bundle, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
 import fer_edge.core.bundle
 from fer_edge.core.bundle import Bundle, Manifest, Provenance, timestamp, zoo_names
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import sha256_bytes
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.manifest import FileEntry
 from fer_edge.core.metrics import AccuracyReport
 from fer_edge.core.verify import verify_bundle
 
-_HEAD = ("variants", 0, "heads", "default")
+_HEAD = ("variants", 0, "heads", "fer2013")
 _OPTIMISED = tiny_encoder(seed=7).SerializeToString()
 
 
@@ -217,18 +218,18 @@ class TestDamage:
             (["variants", 0, "parent"], "fp32", r"variants\[0\]\.parent: got 'fp32', expected another"),
             ([*_HEAD, "temperature"], 0, r"variants\[0\]\.temperature: got 0"),
             (
-                ["variants", 0, "heads", "default", "unknown_threshold"],
+                ["variants", 0, "heads", "fer2013", "unknown_threshold"],
                 1.5,
                 r"variants\[0\]\.unknown_threshold: got 1.5",
             ),
             (["variants", 0, "encoder", "size_bytes"], 0, r"variants\[0\]\.encoder\.size_bytes: got 0"),
             (
-                ["variants", 0, "heads", "default", "metrics"],
+                ["variants", 0, "heads", "fer2013", "metrics"],
                 {"t": {"n": 1}},
                 r"variants\[0\]\.metrics\.t",
             ),
-            (["variants", 0, "heads", "second"], None, r"variants\[0\]\.heads: got .*, expected one head"),
-            (["variants", 0, "heads"], {}, r"variants\[0\]\.heads: got \{\}, expected one head"),
+            (["variants", 0, "heads", "second"], None, r"variants\[0\]\.heads: got .*, expected a head 'fer2013'"),
+            (["variants", 0, "heads"], {}, r"variants\[0\]\.heads: got \{\}, expected a head 'fer2013'"),
             (["data"], [{"dataset": "x", "rows": 3}], r"data\[0\]\.rows: unknown field"),
             (["provenance"], {"sha256": "0" * 64, "size_bytes": 0}, "provenance.size_bytes: got 0"),
         ],
@@ -506,3 +507,46 @@ def test_manifest_names_every_graph(bundle: Bundle) -> None:
     assert bundle.manifest.graph_files == {file.sha256: file for file in variant.graphs}
     again = tiny_manifest(variant)
     assert again.with_variant(dataclasses.replace(variant, temperature=3.0)).variants[0].temperature == 3.0
+
+
+class TestTwoHeads:
+    def test_both_heads_are_written_and_read_back(self, tmp_path: Path) -> None:
+        written = tiny_crowd_bundle(tmp_path / "two", not_judgeable_threshold=0.4)
+        opened = Bundle.open(written.path)
+        variant = opened.variant("fp32")
+        assert opened.manifest == written.manifest
+        assert variant.crowd is not None
+        assert variant.crowd.not_judgeable_threshold == 0.4
+        assert variant.readings == ("crowd", "fer2013")
+        assert sha256_bytes(opened.graph_bytes("fp32", "crowd")) == variant.crowd.graph.sha256
+        heads = json.loads((written.path / "manifest.json").read_text())["variants"][0]["heads"]
+        assert heads["crowd"]["labels"] == [*EXPRESSIONS, "not judgeable"]
+        assert set(heads) == {"crowd", "fer2013"}
+
+    def test_a_bundle_with_one_head_has_no_crowd(self, tmp_path: Path) -> None:
+        bundle = tiny_bundle(tmp_path / "one")
+        assert bundle.variant("fp32").readings == ("fer2013",)
+        with pytest.raises(BundleError, match="reading: got 'crowd', expected 'fer2013'"):
+            bundle.graph_bytes("fp32", "crowd")
+
+    def test_the_old_name_of_the_head_is_read(self, tmp_path: Path) -> None:
+        bundle = tiny_bundle(tmp_path / "one", unknown_threshold=0.3)
+        value = bundle.manifest.to_json()
+        heads = value["variants"][0]["heads"]
+        heads["default"] = heads.pop("fer2013")
+        assert Manifest.from_json(value) == bundle.manifest
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"labels": ["happy", "not judgeable"]}, r"heads\.crowd\.labels: got .*, expected angry"),
+            ({"labels": ["happy"]}, r"labels: got .*, expected the last one to be 'not judgeable'"),
+            ({"not_judgeable_threshold": 1.5}, "not_judgeable_threshold: got 1.5"),
+            ({"metrics": {"PublicTest": {}}}, r"metrics\.PublicTest"),
+        ],
+    )
+    def test_a_bad_head_is_named(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+        value = tiny_crowd_bundle(tmp_path / "two").manifest.to_json()
+        value["variants"][0]["heads"]["crowd"].update(change)
+        with pytest.raises(BundleError, match=message):
+            Manifest.from_json(value)
