@@ -17,7 +17,7 @@ from fer_edge.core.errors import DataError
 from fer_edge.core.labels import CKPLUS_CODES, EXPRESSIONS
 from fer_edge.data import load_dataset
 from fer_edge.data.faces import Face, draw_face, random_face, synthetic_stills
-from fer_edge.data.faces.random_source import Draws, random_units
+from fer_edge.data.faces.people import random_units
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 FACE_BOX = (200, 120, 460, 380)
@@ -177,11 +177,11 @@ def write_drawn_ckplus(
     """
     (left, top, right, bottom), (width, height) = FACE_BOX, size
     for place, subject in enumerate(subjects):
-        draws = Draws(place, 77)
-        person = random_face(draws, "neutral", frontal=True)
+        rng = np.random.default_rng((place, 77))
+        person = random_face(rng, "neutral", turn=0.3)
         neutral = _portrait(person, right - left)
         for number, (code, name) in enumerate([item for item in CKPLUS_CODES.items() if item[0]], start=1):
-            units = person.units if name in CKPLUS_UNITS else random_units(draws, name)
+            units = person.units if name in CKPLUS_UNITS else random_units(rng, name)
             units = dataclasses.replace(units, **CKPLUS_UNITS.get(name, {}))
             peak = _portrait(dataclasses.replace(person, units=units), right - left)
             folder = root / "cohn-kanade-images" / subject / f"{number:03}"

@@ -1,15 +1,16 @@
 """Drawn faces with the seven expressions: stills and clips of people who do not exist, reproducible from a seed.
 
-`stills` and `clips` draw; `parameters` describes a face, `random_source` chooses one; `render` paints it by `geometry`,
-`paint`, `hair`, `occlusion` and `scenes` on a `canvas`.
+`people` describes and chooses a face; `geometry` computes its curves, `drawing` draws them, `scenes` what is around
+them; `stills` and `clips` put them together.
 """
 
 from __future__ import annotations
 
 from fer_edge.data.faces.clips import ClipFrame, synthetic_frames
-from fer_edge.data.faces.parameters import Face
-from fer_edge.data.faces.render import draw_face
-from fer_edge.data.faces.stills import contact_sheet, face_in_scene, random_face, synthetic_stills
+from fer_edge.data.faces.drawing import draw_face
+from fer_edge.data.faces.people import Face, random_face
+from fer_edge.data.faces.scenes import face_in_scene
+from fer_edge.data.faces.stills import contact_sheet, synthetic_stills
 
 __all__ = [
     "ClipFrame",

@@ -12,11 +12,8 @@ import numpy as np
 from fer_edge.core.json import expect
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Float32, Uint8
-from fer_edge.data.faces.parameters import ActionUnits, Box, Camera, Face, Pose
-from fer_edge.data.faces.random_source import Draws, random_units
-from fer_edge.data.faces.render import apply_camera, draw_face, face_centre_shift
-from fer_edge.data.faces.scenes import cabin, paint_torso, random_cloth
-from fer_edge.data.faces.stills import random_face
+from fer_edge.data.faces.people import Box, random_face, random_units
+from fer_edge.data.faces.scenes import apply_camera, cabin, face_in_scene, random_cloth
 
 __all__ = ["ClipFrame", "synthetic_frames"]
 
@@ -78,25 +75,37 @@ def synthetic_frames(
 def _frames(
     shown: tuple[str, ...], frames: int, frame_rate: float, seed: int, size: tuple[int, int]
 ) -> Iterator[ClipFrame]:
-    draws = Draws(seed, 2)
-    scene = cabin(*size, draws)
-    person = random_face(draws, "neutral", frontal=True)
-    cloth = random_cloth(draws)
-    apexes = [random_units(draws, name) for name in shown]
-    motion = _Motion(draws, person, size)
-    camera = Camera(blur=0.004, noise=draws.between(1.5, 4.0))
+    rng = np.random.default_rng((seed, 2))
+    scene, cloth = cabin(*size, rng), random_cloth(rng)
+    person = random_face(rng, "neutral", turn=0.0)
+    apexes = [random_units(rng, name) for name in shown]
+    base = 0.175 * min(size[1], 0.8 * size[0]) * rng.uniform(0.95, 1.08)
+    centre = np.array(size) * (rng.uniform(0.48, 0.52), rng.uniform(0.41, 0.45))
+    speeds, phases = rng.uniform(0.08, 0.3, 7), rng.uniform(0, 2 * math.pi, 7)
+    blink_period_s, noise = rng.uniform(2.5, 4.5), rng.uniform(1.5, 4.0)
     segment = np.arange(frames) * len(shown) // frames
     intensities = np.concatenate([_rise_and_fall(int((segment == index).sum())) for index in range(len(shown))])
     for index in range(frames):
-        which, intensity = int(segment[index]), float(intensities[index])
-        face, box, body = motion.at(index / frame_rate, apexes[which].scaled(intensity))
-        side = box[2] - box[0]
-        picture = scene.copy()
-        paint_torso(picture, centre=body, half=side / 2, cloth=cloth, belt=True)
-        picture = draw_face(face, picture, box_xyxy=box)
+        which, intensity, time_s = int(segment[index]), float(intensities[index]), index / frame_rate
+        units = apexes[which].scaled(intensity)
+        blink = max(0.0, 1.0 - abs((time_s + phases[0]) % blink_period_s - 0.1) / 0.1)
+        yaw, pitch, roll, lean, across, light, glow = np.sin(2 * math.pi * speeds * time_s + phases)
+        face = dataclasses.replace(
+            person,
+            units=dataclasses.replace(units, au43=max(units.au43, blink)),
+            yaw_deg=7.0 * yaw,
+            pitch_deg=4.0 * pitch,
+            roll_deg=3.0 * roll,
+            light_deg=person.light_deg + 14.0 * light,
+            brightness=person.brightness * (1.0 + 0.12 * glow),
+        )
+        half = base * (1.0 + 0.03 * lean)
+        x, y = centre + np.array([0.06 * across + 0.07 * yaw, 0.04 * pitch]) * half
+        box = (float(x - half), float(y - half), float(x + half), float(y + half))
+        picture = face_in_scene(face, scene, box_xyxy=box, cloth=cloth, belt=True)
         yield ClipFrame(
-            image=apply_camera(picture, camera, box_side=side, draws=draws),
-            time_s=index / frame_rate,
+            image=apply_camera(picture, rng, blur=0.008 * half, noise=noise),
+            time_s=time_s,
             label=EXPRESSIONS.index(shown[which]) if intensity >= _SHOWN else _NEUTRAL,
             intensity=intensity,
             box_xyxy=box,
@@ -108,58 +117,3 @@ def _rise_and_fall(count: int) -> Float32:
     share = np.linspace(0.0, 1.0, count)
     ramp = np.interp(share, (0.0, 0.12, 0.3, 0.75, 0.92, 1.0), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0))
     return np.asarray(ramp * ramp * (3 - 2 * ramp), dtype=np.float32)
-
-
-class _Wander:
-    """A smooth random motion within -1..1: three sines of random phase."""
-
-    def __init__(self, draws: Draws, *, cycles_per_s: float) -> None:
-        self._parts = [
-            (cycles_per_s * draws.between(0.6, 1.6) * (1 + order), draws.between(0, 2 * math.pi), 0.5 / (1 + order))
-            for order in range(3)
-        ]
-
-    def at(self, time_s: float) -> float:
-        return sum(share * math.sin(2 * math.pi * speed * time_s + phase) for speed, phase, share in self._parts)
-
-
-class _Motion:
-    """Head, eyelids and light of one driver over time."""
-
-    def __init__(self, draws: Draws, person: Face, size: tuple[int, int]) -> None:
-        self._person = person
-        width, height = size
-        self._half = 0.175 * min(height, 0.8 * width) * draws.between(0.95, 1.08)
-        self._neck = (width * draws.between(0.48, 0.52), height * draws.between(0.41, 0.45))
-        self._yaw, self._pitch, self._roll, self._lean, self._sway = (
-            _Wander(draws, cycles_per_s=speed) for speed in (0.13, 0.17, 0.11, 0.08, 0.2)
-        )
-        self._shake = _Wander(draws, cycles_per_s=2.4)
-        self._azimuth, self._brightness = _Wander(draws, cycles_per_s=0.1), _Wander(draws, cycles_per_s=0.15)
-        self._blink_period_s, self._blink_start_s = draws.between(2.5, 4.5), draws.between(0.6, 2.0)
-
-    def at(self, time_s: float, units: ActionUnits) -> tuple[Face, Box, tuple[float, float]]:
-        """Return face, box and the position of the body."""
-        pose = Pose(
-            yaw_deg=7.0 * self._yaw.at(time_s),
-            pitch_deg=4.0 * self._pitch.at(time_s),
-            roll_deg=3.0 * self._roll.at(time_s),
-        )
-        light = dataclasses.replace(
-            self._person.light,
-            azimuth_deg=min(90.0, max(-90.0, self._person.light.azimuth_deg + 14.0 * self._azimuth.at(time_s))),
-            brightness=min(2.0, self._person.light.brightness * (1.0 + 0.12 * self._brightness.at(time_s))),
-        )
-        since_blink = (time_s - self._blink_start_s) % self._blink_period_s
-        closing = max(0.0, 1.0 - abs(since_blink - 0.1) / 0.1)
-        half = self._half * (1.0 + 0.03 * self._lean.at(time_s))
-        shift_x, shift_y = face_centre_shift(pose)
-        body = (
-            self._neck[0] + half * (0.06 * self._sway.at(time_s)),
-            self._neck[1] + half * (0.015 * self._shake.at(time_s)),
-        )
-        x, y = body[0] + shift_x * half, body[1] + shift_y * half
-        face = dataclasses.replace(
-            self._person, units=dataclasses.replace(units, au43=max(units.au43, closing)), pose=pose, light=light
-        )
-        return face, (x - half, y - half, x + half, y + half), body

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fer_edge.data.faces.canvas import Curve, ribbon, smooth_curve
-from fer_edge.data.faces.parameters import Face
+from fer_edge.data.faces.people import Face
 
-__all__ = ["EyeGeometry", "FaceGeometry", "MouthGeometry", "face_geometry", "mirrored", "shifted"]
+__all__ = ["Curve", "EyeGeometry", "FaceGeometry", "MouthGeometry", "face_geometry", "mirrored", "smooth_curve"]
+
+Curve: TypeAlias = NDArray[np.float64]
+"""Points (N, 2) in face units."""
 
 _T = np.linspace(-1.0, 1.0, 25)
 
@@ -19,9 +24,34 @@ def mirrored(points: Curve) -> Curve:
     return np.asarray(points * (-1.0, 1.0))
 
 
-def shifted(points: Curve, right: float, down: float) -> Curve:
-    """Translate a curve."""
-    return np.asarray(points + np.array([right, down]))
+def smooth_curve(points: Sequence[tuple[float, float]] | Curve, *, closed: bool = False, steps: int = 8) -> Curve:
+    """Return the Catmull-Rom curve through `points`: float64 (N, 2)."""
+    knots = np.asarray(points, dtype=np.float64)
+    if closed:
+        padded = np.concatenate([knots[-1:], knots, knots[:2]])
+    else:
+        padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
+    before, start, end, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
+    t = (np.arange(steps) / steps)[None, :, None]
+    before, start, end, after = (part[:, None, :] for part in (before, start, end, after))
+    curve = 0.5 * (
+        2 * start
+        + (end - before) * t
+        + (2 * before - 5 * start + 4 * end - after) * t**2
+        + (3 * start - before - 3 * end + after) * t**3
+    )
+    flat = curve.reshape(-1, 2)
+    return flat if closed else np.concatenate([flat, knots[-1:]])
+
+
+def ribbon(middle: Curve, half_width: Curve) -> Curve:
+    """Return the closed outline of a band around a curve: `middle` (N, 2), `half_width` (N,)."""
+    tangent = np.empty_like(middle)
+    tangent[1:-1] = middle[2:] - middle[:-2]
+    tangent[0], tangent[-1] = middle[1] - middle[0], middle[-1] - middle[-2]
+    tangent /= np.hypot(tangent[:, :1], tangent[:, 1:]) + 1e-9
+    offset = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) * half_width[:, None]
+    return np.concatenate([middle - offset, (middle + offset)[::-1]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +59,6 @@ class EyeGeometry:
     """The eye on the right of the picture; curves run from its inner to its outer corner."""
 
     centre: tuple[float, float]
-    half_width: float
     upper: Curve
     lower: Curve
     fold: Curve  # crease of the upper lid
@@ -59,7 +88,6 @@ class FaceGeometry:
 
     outline: Curve
     chin_y: float
-    jaw_drop: float
     eye: EyeGeometry
     mouth: MouthGeometry
     nose_y: float  # height of the tip
@@ -78,7 +106,6 @@ def face_geometry(face: Face) -> FaceGeometry:
     return FaceGeometry(
         outline=_outline(face, chin_y=chin_y, jaw_drop=jaw_drop),
         chin_y=chin_y,
-        jaw_drop=jaw_drop,
         eye=_eye(face),
         mouth=mouth,
         nose_y=nose_y,
@@ -122,7 +149,6 @@ def _eye(face: Face) -> EyeGeometry:
     )
     return EyeGeometry(
         centre=(centre_x, centre_y - 0.012),
-        half_width=half_width,
         upper=upper,
         lower=lower,
         fold=fold,
