@@ -55,15 +55,15 @@ class InputError(FerEdgeError):
     """A wrong argument or option."""
 
 
-class FrameError(InputError):
+class FrameError(FerEdgeError):
     """One frame that cannot be used, such as a late timestamp; the next call may succeed."""
 
 
-class DataError(InputError):
+class DataError(FerEdgeError):
     """A data set, image or video that cannot be read."""
 
 
-class RecipeError(InputError):
+class RecipeError(FerEdgeError):
     """A recipe file or setting that is unknown, missing or out of range."""
 
 

@@ -161,7 +161,7 @@ def _grid(grid: GridSpec, recipe: SweepRecipe) -> Iterator[Unit]:
                 name = called + (f"-w{width:g}" if width != 1 else "") + (f"-t{tokens}" if tokens else "")
                 try:
                     changed = reshaped(base, width=width, tokens=tokens)
-                except InputError as error:
+                except (InputError, RecipeError) as error:
                     raise RecipeError(f"{name}: {error}") from error
                 if (other := shapes.setdefault(changed, name)) != name:
                     raise RecipeError(

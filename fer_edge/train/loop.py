@@ -12,6 +12,7 @@ unbroken one. Under torchrun each process computes its rows of every batch (`Pro
 
 Example:
     >>> import torch
+    >>> _ = torch.manual_seed(0)
     >>> from fer_edge.train.loop import Loop, Task
     >>> from fer_edge.train.recipe import OptimiserSpec
     >>> class Regression(Task[torch.Tensor]):
