@@ -136,7 +136,7 @@ def test_where_no_candidate_may_ship_the_table_comes_before_the_error(tmp_path: 
     result = calibrate(bundle, recipe, "--set", "gate.max_flip_rate=0.01")
     assert result.exit_code == 1
     assert "candidate" in result.stdout
-    assert "int8: none of 2 candidates is within the gate" in result.stderr
+    assert "int8: got 2 candidates, expected one that passes the gate" in result.stderr
     assert manifest_hash(bundle) == bundle.sha256
 
 

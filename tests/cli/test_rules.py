@@ -222,7 +222,9 @@ class TestEnds:
         out.mkdir()
         arguments = ["run", str(bundle.path), "--source", "synthetic", "--annotate", str(out / "clip.mp4")]
         child = subprocess.Popen(
-            [sys.executable, "-m", "fer_edge", *arguments, "--json", str(out / "clip.jsonl")], stderr=subprocess.PIPE
+            [sys.executable, "-m", "fer_edge", *arguments, "--json", str(out / "clip.jsonl")],
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a test run under nohup ignores SIGHUP
         )
         limit = time.monotonic() + 60
         while not any(out.iterdir()) and child.poll() is None and time.monotonic() < limit:

@@ -143,7 +143,7 @@ class TestRefusals:
         for overwrite in (False, True):
             with pytest.raises(OutputError, match=r"no target.json, expected a target's folder"):
                 export_target(bundle, target="cpu-x86", out=tmp_path, overwrite=overwrite)
-            with pytest.raises(OutputError, match=r"no target's folder"):
+            with pytest.raises(OutputError, match=r"expected a target's folder"):
                 export_target(bundle, target="cpu-x86", out=bundle.path, overwrite=overwrite)
         assert [path.name for path in tmp_path.iterdir()] == ["mine"]
         assert verify_bundle(bundle.path).ok
