@@ -94,7 +94,6 @@ def check_annotation_path(path: Path, *, still: bool) -> None:
     """Refuse a file name whose ending is no format that can be written.
 
     Args:
-        path: the file to write.
         still: write an image, else a video.
 
     Raises:

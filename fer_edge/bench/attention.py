@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +12,7 @@ from fer_edge.bench.accuracy import labelled_rows
 from fer_edge.bench.explain import FaceMaps, entropies, face_maps
 from fer_edge.bench.explain.faces import Map, correlation, plain_map
 from fer_edge.bench.report import DataRead
-from fer_edge.core.files import write_json
-from fer_edge.core.json import encode
+from fer_edge.core.json_report import JsonReport
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Float32, Progress, Uint8
 from fer_edge.data import Dataset
@@ -86,12 +83,11 @@ class Faithfulness:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionReport:
+class AttentionReport(JsonReport):
     """Mean maps of a data set.
 
     Attributes:
         command: that made it, None from Python.
-        info: what ran.
         data: what was read.
         grid: regions along each side.
         even: the weight of a region where all weights are alike.
@@ -114,18 +110,6 @@ class AttentionReport:
     expressions: Mapping[str, ExpressionAttention]
     faithfulness: Faithfulness | None
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
-        return dict(encode(self))
-
-    def write(self, path: Path) -> None:
-        """Write the JSON, atomically.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        write_json(path, self.to_json())
-
 
 def average_attention(
     network: Network,
@@ -138,10 +122,8 @@ def average_attention(
     """Average the spatial attention over the split that serves to choose (FER2013's PublicTest), by true label.
 
     Args:
-        network: an open network.
         dataset: labelled faces.
         occlusion: also cover every region of every face in turn.
-        command: recorded in the report.
         progress: called with (faces done, faces in all).
 
     Raises:

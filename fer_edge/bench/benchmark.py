@@ -57,7 +57,6 @@ class BenchOptions:
         window: T of the streaming step; None takes each bundle's own.
         timing: rounds and samples.
         private_log: the log of PrivateTest evaluations; None finds the repository's.
-        command: recorded in the report.
     """
 
     split: Role = "choose"
@@ -94,10 +93,7 @@ def run_bench(
     """Measure every variant of every bundle on every provider, beside the reference CNN.
 
     Args:
-        bundles: open bundles.
         data: measures accuracy on one of its splits; without it the manifests' recorded accuracies are reported.
-        options: what is measured, and how.
-        progress: called with each step.
 
     Raises:
         InputError: nothing to measure, an original without FP32, data labelled with other expressions than a bundle's,

@@ -54,13 +54,10 @@ class ClipOptions:
     Attributes:
         split: ``"choose"`` for development, ``"report"`` for the final figures; evaluations on PrivateTest are logged.
         variant: of the bundle, or ``"auto"``.
-        provider: the engine.
-        threads: of its sessions.
         clips: stills used, evenly spread over the split; None for all of them.
         smoothing: constant of the exponential smoothing, 0 to 1; None chooses it on these clips, which ``"report"``
             refuses.
         private_log: the log of PrivateTest evaluations; None finds the repository's.
-        command: recorded in the report.
     """
 
     split: Literal["choose", "report"] = "choose"
@@ -88,10 +85,7 @@ def run_clips(
     """Compare the four methods on clips made of a split's stills; rows that are also in training are left out.
 
     Args:
-        bundle: an open bundle.
         dataset: the stills.
-        options: what is compared, and how.
-        progress: called with each step.
 
     Raises:
         InputError: no such split, labels of other expressions than the bundle's, or a window below 2.
@@ -214,10 +208,7 @@ def measure_delay(network: Network, clips: ClipFeatures, labels: Int64, *, name:
     """Measure how soon each method reports the new expression of clips whose expression changes once.
 
     Args:
-        network: an open network.
-        clips: encoded clips.
         labels: int64 (stills,).
-        name: of the condition.
         smoothing: constant of the exponential smoothing.
     """
     window = network.window

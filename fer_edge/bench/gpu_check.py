@@ -104,9 +104,6 @@ def check_gpu(
 
     Args:
         bundle: runs on the paths that run graphs.
-        options: how much is done.
-        command: recorded in the report.
-        progress: called before each path.
 
     Raises:
         SessionError: there is no CUDA GPU here.

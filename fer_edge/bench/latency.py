@@ -118,10 +118,8 @@ def measure_interleaved(
 
     Args:
         probes: what to time; their names differ.
-        rounds: timing rounds.
         warm_up: untimed calls of each probe beforehand.
         clock: returns nanoseconds.
-        progress: called after each round.
 
     Raises:
         InputError: names repeat, or there are no rounds.

@@ -29,7 +29,6 @@ class RunOutputs:
     Attributes:
         annotate: file of the annotated video, or of the annotated image for a photograph.
         records: JSON lines: a path, or an open text stream.
-        overwrite: replace files that exist.
     """
 
     annotate: Path | None = None

@@ -56,7 +56,6 @@ class Condition:
         name: ``"clean"``, a corruption, or ``"mixed"``.
         level: 1 to 3 for a corruption.
         family: whether the head was trained on such clips.
-        plan: the clips.
     """
 
     name: str
@@ -124,11 +123,8 @@ def encode_condition(
     """Make a condition's clips and encode them.
 
     Args:
-        network: an open network.
         images: uint8 (N, H, W) grey stills.
         labels: int64 (N,).
-        condition: what is done to them.
-        progress: called with each block of clips.
 
     Raises:
         InputError: the images cannot be used.

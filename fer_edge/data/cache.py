@@ -33,7 +33,6 @@ class ReadPlan:
     """A source that was inspected and not yet decoded.
 
     Attributes:
-        name: the data set's name.
         root: the file or folder of the source.
         files: every file that decides the result.
         version: the reader's version; raise it when the reader's result changes.

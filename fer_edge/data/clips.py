@@ -112,9 +112,7 @@ def make_clips(
     Args:
         images: uint8 (N, H, W) grey faces; may be memory-mapped.
         labels: int64 (N,), expressions; the two stills of a changing clip differ in it.
-        plan: the options.
         begin: index of the first still, a multiple of `BLOCK`.
-        progress: called after each block.
 
     Raises:
         InputError: images or labels of another type or shape, or changing clips of stills with one label.

@@ -34,7 +34,6 @@ def corrupt(images: Uint8, name: str, *, level: ArrayLike, generator: np.random.
         images: uint8 (N, H, W) grey stills, or (N, T, H, W) grey clips; not modified.
         name: one of `CORRUPTIONS`.
         level: 0 (none) to 3 (heavy); a number, or an array that broadcasts to (N,) for stills and (N, T) for clips.
-        generator: source of randomness.
 
     Returns:
         uint8, of the images' shape.

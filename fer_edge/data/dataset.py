@@ -35,7 +35,6 @@ class StillSet:
         rows: int64 (N,), row numbers in the official file, or running numbers.
         votes: uint8 (N, 10) FER+ votes in the order of `FERPLUS_VOTES`, or None.
         groups: str (N,), the subject of each image, or None.
-        expressions: the label names.
 
     Raises:
         DataError: an array of another dtype, shape or length, or a label outside the expressions.

@@ -57,7 +57,6 @@ def read_stack(
     Args:
         paths: at least one file.
         cure: the end of the message about an image of another size.
-        progress: called as the files are read.
         side: the required width and height; without it, those of the first image.
         resize: resize every image to this width and height instead.
 

@@ -26,8 +26,6 @@ class SampleRecipe:
     """The calibration sample: rows of the training split.
 
     Attributes:
-        size: rows.
-        seed: seed of the sample.
         choice: ``"stratified"`` keeps the class frequencies, ``"balanced"`` gives all classes the same number as far as
             they have rows, ``"random"`` ignores classes, ``"hardest"`` takes, of four times as many stratified rows,
             those with the smallest margin between the float network's two best labels.
@@ -47,9 +45,7 @@ class RowSample:
     """Some rows of the training split.
 
     Attributes:
-        dataset: the data set's name.
         dataset_sha256: hash of the data set.
-        seed: seed of the sample.
         stills: the rows, in the order of the split.
     """
 
@@ -86,8 +82,6 @@ def draw_sample(
 
     Args:
         dataset: a data set with a training split.
-        size: rows.
-        seed: seed of the sample.
         choice: as in `SampleRecipe`.
         margins: computes float (N,), the margin between the network's two best labels; needed for ``"hardest"``.
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.core.json import encode
+from fer_edge.core.json_report import JsonReport
 from fer_edge.core.types import Int64
 from fer_edge.data.dataset import Dataset, Role, StillSet
 
@@ -45,7 +44,7 @@ class SplitReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetReport:
+class DatasetReport(JsonReport):
     """The contents of a data set.
 
     Attributes:
@@ -63,10 +62,6 @@ class DatasetReport:
     contradictory: int
     note: str
     cache: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of this report."""
-        return dict(encode(self))
 
 
 def leaked_rows(dataset: Dataset, split: StillSet) -> NDArray[np.bool_]:

@@ -33,7 +33,6 @@ class ModelConfig:
         discriminants: LDA dimensions, at most six for seven classes.
         dense_layers: layers of the DenseNet block.
         dense_growth: features that each layer of the DenseNet block adds.
-        classes: number of expressions.
     """
 
     input_size: int = 48

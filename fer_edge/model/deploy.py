@@ -29,7 +29,6 @@ def deployed_encoder(encoder: FrameEncoder, config: ModelConfig) -> FrameEncoder
 
     Args:
         encoder: not changed. One whose CNN rounds (`fer_edge.model.fake_quantization`) keeps its rounding.
-        config: its shape.
     """
     result = copy.deepcopy(encoder).eval()
     shortcut, mean = encoder.shortcut, result.output.running_mean
@@ -51,7 +50,6 @@ def deployed_head(head: SequenceHead, config: ModelConfig) -> SequenceHead:
 
     Args:
         head: not changed.
-        config: its shape.
     """
     result = copy.deepcopy(head).eval()
     result.add_module("attention", _KeylessAttention(merged_attention(head.attention)))

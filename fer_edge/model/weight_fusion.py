@@ -74,7 +74,6 @@ def merged_tail(head: SequenceHead, config: ModelConfig) -> tuple[list[Affine], 
 
     Args:
         head: not changed.
-        config: its shape.
 
     Returns:
         the steps, and the classifier.
@@ -92,7 +91,6 @@ def split_tail(steps: Sequence[Affine], classifier: Affine, config: ModelConfig)
     Args:
         steps: as `merged_tail` gives them.
         classifier: as `merged_tail` gives it.
-        config: the head's shape.
     """
     rows = [torch.cat((weight, bias.unsqueeze(1)), dim=1).double() for weight, bias in (*steps, classifier)]
     given, looks = _split_steps(rows[:-1], config)

@@ -68,11 +68,8 @@ def summarise_study(
     the seeds that both have.
 
     Args:
-        runs: the trainings.
-        protocol: what they share.
         device: the machine, as `machine_report` gives it.
         created: ISO 8601 time.
-        command: the command line.
         preprocessing: as measured on the trained networks.
         ckplus: reports on CK+; empty where the data were not given.
 

@@ -53,7 +53,6 @@ def load_ckplus(data: str, *, progress: Progress | None = None) -> tuple[Dataset
 
     Args:
         data: the spec, ``ckplus:PATH`` or ``ckplus:PATH?labels=official``.
-        progress: called while decoding.
 
     Raises:
         InputError: another spec.
@@ -90,7 +89,6 @@ class CkPlusStudy:
     """The protocol on CK+ for one set of labels.
 
     Attributes:
-        recipe: the study's.
         stills: of all subjects.
         sequences: whole ones; None where the data hold none.
         out: the study's folder, with the FER2013 weights, which are one of the two starts.
@@ -110,7 +108,6 @@ class CkPlusStudy:
 
         Args:
             budget_s: no run starts after this time.
-            progress: called during everything.
 
         Returns:
             the finished runs, earlier ones included.

@@ -43,12 +43,10 @@ class SequenceTraining:
     The frame encoder is fixed. Each sequence is encoded a few times, each time with one augmentation for all frames.
 
     Attributes:
-        trained: the complete system of the same fold.
         sequences: neutral to peak.
         rows: sequences to train, choose and report on (`SequenceSet.fold`).
         recipe: of the stills' training.
         spec: window, copies and optimiser.
-        progress: called after every step.
     """
 
     trained: TrainedSystem

@@ -150,9 +150,6 @@ def measure_preprocessing(
         systems: by name, then by seed; ``"complete"`` is required.
         faces: uint8 (N, S, S) grey as in the data set; corruption precedes preprocessing.
         labels: int64 (N,).
-        split: the split's name.
-        dataset: the data set's name.
-        progress: called after every network and condition.
 
     Returns:
         the report without hashes of weights and without cost.

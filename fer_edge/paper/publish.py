@@ -51,11 +51,7 @@ def publish_study(
 
     Args:
         folder: the study's; it may be unfinished.
-        recipe: the study's.
-        dataset: the study's.
         target: folder to write to, for example ``bench/results/paper``.
-        recipe_name: the recipe's name or path.
-        command: the command line.
 
     Raises:
         InputError: runs of another recipe or other data, or a damaged file.
@@ -101,11 +97,7 @@ def measure_trained(
     are logged), or from the split for choosing where there is no other.
 
     Args:
-        folder: the study's.
-        recipe: the study's.
-        dataset: the study's.
         private_log: log of PrivateTest evaluations; the repository's by default.
-        progress: called after every network and condition.
 
     Returns:
         the report; None while the complete system, or all of the others, have no weights.

@@ -70,10 +70,8 @@ class SystemSummary:
         seeds: that are finished, of `planned_seeds`.
         parameters: of the layers that predict; the mean over seeds where it depends on them (support vectors).
         macs: multiply-accumulates for one face; None where unknown.
-        seconds: of one training.
         choose: on the split for choosing.
         report: on the split for reporting; None where there is none.
-        paper: the figures that the paper gives.
     """
 
     name: str
@@ -225,9 +223,6 @@ class StudyReport(JsonReport):
 
     Attributes:
         created: ISO 8601 time.
-        command: the command line; None for a library call.
-        device: machine, packages and load at the start.
-        protocol: what all rows share.
         systems: rows with a finished training, in the order of the tables.
         not_run: rows without one.
         ckplus: one report for each set of labels.

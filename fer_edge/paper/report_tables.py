@@ -107,8 +107,10 @@ def expression_table(report: StudyReport) -> Table:
         return _if_run(lambda row: spread(row.best_split.per_expression.get(label), digits=1))
 
     rows = [row for row in _rows(report) if row.group == "tables"]
-    columns = {**_WHO, **{label: recall(label) for label in EXPRESSIONS}}
-    return Table.of(rows, columns, caption="Recall of each expression, mean ± sample sd over the seeds, per cent.")
+    recalls: _Columns = {label: recall(label) for label in EXPRESSIONS}
+    return Table.of(
+        rows, {**_WHO, **recalls}, caption="Recall of each expression, mean ± sample sd over the seeds, per cent."
+    )
 
 
 def rank_table(report: StudyReport) -> Table | None:

@@ -41,7 +41,6 @@ class SplitPredictions:
         labels: int64 (N,), index into `classes`; other integer types are converted.
         probabilities: float32 (N, C), rows sum to 1; other float types are converted.
         leaked: bool (N,), True where the same pixels are in the training split.
-        dataset: the data set's name.
         classes: class names in output order.
     """
 
@@ -85,11 +84,8 @@ class RunResult:
     """One system trained once.
 
     Attributes:
-        system: the system's name in the study.
         seed: of weights, order and augmentation.
-        epochs: of the training.
         best_epoch: the epoch chosen on `choose`; None where the last one counts.
-        seconds: duration of the training.
         parameters: of the layers that predict.
         macs: multiply-accumulates for one face; None where unknown.
         choose: predictions on the split for choosing.

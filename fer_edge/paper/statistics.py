@@ -74,7 +74,6 @@ def stratified_parts(labels: ArrayLike, *, parts: int = PARTS) -> Int64:
 
     Args:
         labels: int (N,); the parts depend on nothing else.
-        parts: number of parts.
 
     Returns:
         int64 (N,): the part of each row, 0..parts - 1.

@@ -111,12 +111,7 @@ def run_study(
     """Train what is missing of the plan.
 
     Args:
-        plan: the runs, in order.
-        recipe: the protocol.
-        data: the data set's spec.
         out: the study's folder: one ``.npz`` of predictions and one ``.safetensors`` of weights for each run.
-        options: how it runs.
-        progress: called during everything.
 
     Returns:
         the finished runs by name, earlier ones included; fewer than planned where the budget ran out.

@@ -46,7 +46,6 @@ class System:
 
     Attributes:
         name: in files and on the command line.
-        title: in tables.
         group: its part of the study.
         tables: the paper's tables that contain it.
         features: source of the region tokens: plain convolutions, depthwise separable ones (DSCNN), or the raw pixels

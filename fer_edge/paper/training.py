@@ -123,13 +123,11 @@ def train_system(
 
     Args:
         recipe: of this system and seed (`system_recipe`).
-        system: what to train.
         dataset: with the roles train and choose, and report where there is one.
         device: to train on.
         weights: file for the trained weights; None writes none.
         init: a trained system; its weights up to the context are the initialisation, and those of its first classifier
             where both have the same classes.
-        progress: called after every step.
 
     Raises:
         DataError: a split is missing.

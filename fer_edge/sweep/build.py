@@ -65,11 +65,7 @@ class NetworkRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFolder:
-    """The folder of one sweep; any number of processes may work in it.
-
-    Attributes:
-        path: of the folder.
-    """
+    """The folder of one sweep; any number of processes may work in it."""
 
     path: Path
 
@@ -169,11 +165,8 @@ class Builder:
     """Builds units.
 
     Attributes:
-        folder: the sweep's.
-        recipe: the sweep's.
         dataset: its ``train`` split trains and calibrates, its ``choose`` split chooses.
         options: returns how the training of a unit of that name is executed.
-        progress: called during export and calibration.
     """
 
     folder: SweepFolder

@@ -26,11 +26,8 @@ class Axes:
     """A network's coordinates in the grid; None where the recipe does not set that axis.
 
     Attributes:
-        preset: the training recipe.
         width: factor on its widths.
-        tokens: region tokens.
         keep: share of the encoder's multiply-accumulates after pruning.
-        trial: number of the search's trial.
     """
 
     preset: str | None = None

@@ -34,7 +34,6 @@ class SweepOptions:
     """How a sweep runs.
 
     Attributes:
-        recipe_name: the recipe's name or path, for the record.
         jobs: processes to start; each takes its share of the CPUs.
         budget_s: no training starts after this time; finished networks are measured.
         remeasure: ignore measurements that are in the folder.
@@ -43,7 +42,6 @@ class SweepOptions:
         peers: models of others, for the plot.
         storage: database URL of the search; the folder's ``study.db`` by default.
         private_log: log of PrivateTest evaluations; the repository's by default.
-        command: for the record.
     """
 
     recipe_name: str
@@ -66,10 +64,6 @@ class SweepTask:
     """What every process of a sweep is given.
 
     Attributes:
-        recipe: the sweep's.
-        data: the data set's spec.
-        out: the sweep's folder.
-        options: how it runs.
         deadline_s: `time.time()` after which no training starts.
     """
 
@@ -97,13 +91,6 @@ class Built:
 
 def build_networks(task: SweepTask, dataset: Dataset, folder: SweepFolder, *, progress: Progress, note: Note) -> Built:
     """Build the grid, run the search, and build the search's best networks, as far as the deadline allows.
-
-    Args:
-        task: the sweep.
-        dataset: the sweep's.
-        folder: the sweep's.
-        progress: called during trainings, export and calibration.
-        note: called with a line when something has ended.
 
     Raises:
         InputError: the folder holds networks of other settings, or the storage cannot be used.

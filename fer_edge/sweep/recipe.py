@@ -155,7 +155,6 @@ class SweepRecipe:
             1 means unpruned.
         precisions: variants to measure; INT8 variants are calibrated for networks that the sweep exports.
         providers: runtime providers; all points of one provider are timed interleaved.
-        threads: of every session.
         train_settings: changes to the training recipes, written as for ``--set``: ``"optimiser.epochs=20"``.
         prune_settings: the same for pruning.
         calibrate_settings: the same for calibration.

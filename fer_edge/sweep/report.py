@@ -114,7 +114,6 @@ class SweepReport(JsonReport):
     """A whole sweep.
 
     Attributes:
-        command: the command line; None for a library call.
         device: the machine; one of `measurements` per provider.
         role: of the split: ``"choose"`` or ``"report"``.
         n: rows of the split.

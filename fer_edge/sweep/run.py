@@ -74,13 +74,8 @@ def run_sweep(
     this with one folder: they share the work, and the last one to finish measures.
 
     Args:
-        recipe: the sweep.
         data: the data set's spec, which further processes load themselves.
         dataset: the same, loaded.
-        out: the sweep's folder.
-        options: how it runs.
-        progress: called during all work.
-        note: called with a line when something has ended.
 
     Returns:
         the report; None where there is nothing to measure yet, or other processes are working.

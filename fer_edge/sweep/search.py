@@ -32,11 +32,6 @@ __all__ = ["Search", "best_units", "check_space", "open_search", "search_recipe"
 def search_recipe(spec: SearchSpec, settings: tuple[str, ...], values: Mapping[str, Any]) -> TrainRecipe:
     """Return the preset with the sweep's settings and a trial's values.
 
-    Args:
-        spec: the search.
-        settings: of every training of the sweep.
-        values: by key of the space.
-
     Raises:
         RecipeError: an unknown preset or key.
         InputError: values that do not fit each other.
@@ -68,8 +63,6 @@ def open_search(folder: SweepFolder, recipe: SweepRecipe, dataset: Dataset, stor
 
     Args:
         folder: the sweep's; its ``study.db`` is the storage unless `storage` is given.
-        recipe: the sweep's.
-        dataset: the sweep's.
         storage: a database URL, for machines that share no folder.
 
     Raises:
@@ -125,7 +118,6 @@ class Search:
     """One process's part in a search.
 
     Attributes:
-        study: the search.
         builder: trains.
         latency: measures the x of a shape.
     """

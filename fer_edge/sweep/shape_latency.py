@@ -30,7 +30,6 @@ class ShapeLatency:
     """Measures the x of shapes, each once, in the search's precision on the sweep's first provider.
 
     Attributes:
-        recipe: the sweep's.
         dataset: its training faces calibrate an INT8 graph.
     """
 

@@ -22,7 +22,6 @@ def augment_faces(faces: Tensor, spec: AugmentSpec, generator: torch.Generator, 
 
     Args:
         faces: uint8 (B, S, S), the global batch.
-        spec: strengths.
         generator: on the faces' device.
         part: this process's rows of the global batch; all by default.
 
@@ -99,7 +98,6 @@ def mix_faces(faces: Tensor, targets: Tensor, spec: AugmentSpec, generator: torc
     Args:
         faces: uint8 (B, S, S).
         targets: float (B, classes), mixed in the same proportion.
-        spec: strengths.
         generator: on the faces' device.
 
     Returns:

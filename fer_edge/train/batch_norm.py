@@ -38,7 +38,6 @@ def refit_batch_norm(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 51
     Args:
         model: a network read from a bundle.
         faces: uint8 (N, S, S), a sample of the training faces.
-        size: faces a batch.
     """
     norms: list[nn.BatchNorm1d | nn.BatchNorm2d] = [*_behind_convolutions(model.encoder.cnn)]
     norms += [layer.normalise for layer in model.head.reconstruction.each_layer()]

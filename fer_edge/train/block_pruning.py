@@ -48,7 +48,6 @@ def block_activities(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 25
     Args:
         model: in evaluation mode.
         faces: uint8 (N, S, S).
-        size: faces a batch.
     """
     encoder, moments = model.encoder, dict[tuple[int, int], list[Tensor]]()
     for part in torch.split(faces, size):

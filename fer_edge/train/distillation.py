@@ -70,7 +70,6 @@ def combine_teachers(outputs: Sequence[TeacherOutput], temperature: float) -> Te
 
     Args:
         outputs: of each teacher, at least one, for the same faces.
-        temperature: of the softmax.
     """
     parts: dict[str, Tensor] = {"logits": outputs[0]["logits"]}
     if len(outputs) > 1:
@@ -94,8 +93,6 @@ def followed_losses(
     """Compute every row's divergence from the teachers' probabilities, and its loss on their intermediate outputs.
 
     Args:
-        output: of the student.
-        targets: of the teachers.
         labels: int64 (B,).
         spec: form, temperature and weights.
 

@@ -71,7 +71,6 @@ class FeatureExtractor:
         model: its encoder is copied.
         recipe: preprocessing, clips, precision and seed.
         device: to compute on.
-        progress: called while clips are encoded.
     """
 
     def __init__(

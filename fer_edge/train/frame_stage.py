@@ -62,7 +62,6 @@ class FrameTask(Task[Batch]):
         peers: this process.
         teachers: whose outputs the loss follows.
         constrain: called after every step to restore what a step may not change, such as zeros.
-        progress: called while teachers run.
     """
 
     module: FrameClassifier

@@ -116,7 +116,6 @@ def measure_ranking(
         faces: to take gradients on.
         recipe: the training's own, for its precision.
         prune: the measure.
-        progress: called after every batch.
     """
     if prune.importance not in _BY_GRADIENT:
         return Ranking(importance=prune.importance, seed=prune.seed)

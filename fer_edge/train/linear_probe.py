@@ -68,7 +68,6 @@ def fit_probe(contexts: Tensor, labels: Tensor, *, classes: int) -> nn.Linear:
     Args:
         contexts: float (N, F).
         labels: int64 (N,).
-        classes: number of classes.
 
     Raises:
         DataError: a class has no row.

@@ -188,7 +188,6 @@ class Loop:
         precision: as in `TrainRecipe`.
         peers: this process and its device.
         checkpoint: file to resume from and to write after every epoch; None for none.
-        progress: called after every step.
         on_epoch: called after every epoch.
     """
 

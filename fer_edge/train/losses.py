@@ -31,7 +31,6 @@ def soft_targets(labels: Tensor, votes: Tensor | None, spec: LossSpec, classes: 
         labels: int64 (N,).
         votes: uint8 (N, 10) in `FERPLUS_VOTES` order, or None.
         spec: `votes_weight` and `label_smoothing`.
-        classes: number of expressions.
 
     Returns:
         float32 (N, classes), rows sum to one.
@@ -91,7 +90,6 @@ def decoupled_losses(logits: Tensor, teacher: Tensor, labels: Tensor, temperatur
         logits: (B, classes).
         teacher: (B, classes).
         labels: int64 (B,), each row's own class.
-        temperature: of both softmaxes.
         beta: weight of the second part.
 
     Returns:

@@ -58,7 +58,6 @@ def calibrate_ranges(
         rounding: its `quantised` copy.
         frames: uint8 (M, S, S) grey, prepared: the calibration sample.
         activation_range: how NNCF estimates the range of an activation.
-        batch: faces a batch.
 
     Raises:
         InputError: NNCF quantizes other tensors than `rounding` does.

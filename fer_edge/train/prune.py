@@ -61,9 +61,7 @@ def prune_run(
     Args:
         parent: a finished run, or a bundle.
         out: folder of the new run.
-        dataset: as for training.
         target: size; without one the recipe must ask for sparsity or block pruning.
-        recipe: ranking, steps, rounding, sparsity, fine-tuning.
         teachers: of the fine-tuning; the parent without any.
         options: resume, device, callbacks.
 

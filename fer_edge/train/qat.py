@@ -55,7 +55,6 @@ def qat_run(
     Args:
         parent: a finished run or a bundle; its network is also the teacher.
         out: folder of the new run.
-        dataset: as for training.
         recipe: calibration and fine-tuning.
         options: resume, device, callbacks.
 

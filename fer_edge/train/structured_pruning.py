@@ -96,7 +96,6 @@ def prune_model(
 
     Args:
         model: on the CPU; not changed. One within the limits is copied.
-        probe: its linear probe, narrowed too.
         limits: upper limits of the result's cost.
         recipe: rounding, and the BiLSTMs' share.
         ranking: which filters and units to remove first.

@@ -48,7 +48,6 @@ def make_view(images: Tensor, spec: AugmentSpec, number: int) -> Tensor:
     Args:
         images: uint8 (N, S, S).
         spec: strengths; faces are not mixed.
-        number: of the view.
 
     Returns:
         uint8 (N, S, S), before the median filter.

@@ -35,7 +35,6 @@ def transfer(
 
     Args:
         model: trained, its batch normalisations not folded; not changed.
-        probe: its linear probe.
         config: a shape that `can_transfer` from the network's own.
     """
     if can_grow(config, model.config):
@@ -108,7 +107,6 @@ def shrunk(model: AttentionCnnBiLstm, probe: nn.Linear, config: ModelConfig) -> 
 
     Args:
         model: the trained network, its batch normalisations not folded; not changed.
-        probe: its linear probe.
         config: a shape that `can_shrink` from the network's own.
     """
     cnn = FrameCNN(config)
@@ -175,8 +173,6 @@ def narrowed(
     """Return the network around a narrower CNN, with the matching rows and columns of all other tensors.
 
     Args:
-        model: the trained network.
-        probe: its linear probe.
         config: the narrower shape.
         cnn: of that shape, with its weights.
         filters: int64, the kept channels of the model's last feature map.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.json import encode
+from fer_edge.core.json_report import JsonReport
 from fer_edge.core.types import Float32, Uint8
 from fer_edge.runtime.inference import Network
 
@@ -49,7 +49,7 @@ class FaceMaps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceExplanation:
+class FaceExplanation(JsonReport):
     """Label, probabilities and attention of one face.
 
     Attributes:
@@ -68,10 +68,6 @@ class FaceExplanation:
     occlusion_drop: Map | None
     agreement: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return dict(encode(self))
-
 
 def face_maps(
     network: Network,
@@ -83,7 +79,6 @@ def face_maps(
     """Compute the attention of every face by itself.
 
     Args:
-        network: an open network.
         frames: uint8 (N, S, S) grey, prepared (`prepare_stills`).
         occlusion: also cover every region in turn: one more pass per region.
         progress: called with (faces done, N).
@@ -132,7 +127,6 @@ def explain_face(
     Args:
         maps: outputs for some faces.
         index: the face's row.
-        labels: the bundle's labels.
         window: float32 (C,), probabilities over a window that ends at this face, to report in their place.
     """
     row = maps.probabilities[index] if window is None else window

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fer_edge.bench.explain.faces import FaceExplanation, FaceMaps, entropies, explain_face, face_maps, square_maps
 from fer_edge.core.errors import SessionError
-from fer_edge.core.json import encode
+from fer_edge.core.json_report import JsonReport
 from fer_edge.core.preprocess import cut_face, prepare_face
 from fer_edge.core.types import Float32, Uint8
 from fer_edge.runtime.detector import FaceDetector
@@ -46,7 +45,7 @@ class WindowFace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameExplanation:
+class FrameExplanation(JsonReport):
     """One frame of a video, or a photograph.
 
     Attributes:
@@ -65,10 +64,6 @@ class FrameExplanation:
     box_xyxy: BoxXyxy | None
     face: FaceExplanation | None
     window: WindowExplanation | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return dict(encode(self))
 
 
 class VideoExplainer:

@@ -32,7 +32,6 @@ class SequenceSet:
         starts: int64 (N + 1,), sequence i is ``frames[starts[i]:starts[i + 1]]``, from neutral to peak.
         labels: int64 (N,), index into `expressions`.
         subjects: str (N,).
-        expressions: the label names.
         sha256: hash of the whole set.
     """
 
@@ -97,9 +96,7 @@ def load_sequences(
     Args:
         path: the authors' tree; CK+48 holds only peaks.
         size: width and height of the faces, 128 by default.
-        expressions: the label names.
         cache: the folder for decoded arrays; `default_cache_folder()` by default.
-        progress: called while decoding.
 
     Raises:
         DataError: CK+48, or as `ckplus_sequences`, or no face is found.

@@ -81,11 +81,8 @@ def read_frames(
     """Read frames of the sequences that have one of `expressions`.
 
     Args:
-        path: for messages.
         sequences: labelled or not.
         side: width and height of the faces.
-        expressions: the label names.
-        progress: called as sequences are read.
         chosen: the positions to read of a sequence, with their expressions. By default all frames, with the sequence's
             expression, and the sequence's number as the row of each frame.
 

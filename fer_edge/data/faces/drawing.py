@@ -31,7 +31,6 @@ def draw_face(face: Face, background: Uint8, *, box_xyxy: Box) -> Uint8:
     """Draw a head in front of a picture.
 
     Args:
-        face: the face's parameters.
         background: uint8 (H, W, 3) BGR; not modified.
         box_xyxy: square in pixels from the middle of the forehead to the chin, the framing of OpenCV's frontal-face
             cascade and of FER2013; it may exceed the picture.

@@ -124,8 +124,6 @@ class Face:
     """The parameters of `draw_face`.
 
     Attributes:
-        identity: the person.
-        units: the expression.
         yaw_deg, pitch_deg, roll_deg: rotation of the head: to the viewer's right, down, clockwise.
         light_deg: direction of a soft lamp above the face, positive to the viewer's right.
         contrast: share of the lamp in the light, 0..1; the rest is ambient.
@@ -192,7 +190,6 @@ def random_face(
     """Choose a person with an expression.
 
     Args:
-        rng: source of all choices.
         expression: one of the seven.
         identity: the person; a random one by default.
         turn: scale of the rotation: at 1 within 16 degrees of yaw, 9 of pitch, 7 of roll.

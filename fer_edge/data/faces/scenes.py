@@ -64,7 +64,6 @@ def face_in_scene(face: Face, background: Uint8, *, box_xyxy: Box, cloth: Colour
     """Draw a clothed person: uint8 (H, W, 3) BGR, a new array.
 
     Args:
-        face: the face's parameters.
         background: uint8 (H, W, 3) BGR.
         box_xyxy: the square of the face in pixels.
         cloth: colour of the shirt.
@@ -91,7 +90,6 @@ def apply_camera(picture: Uint8, rng: np.random.Generator, *, blur: float, noise
 
     Args:
         picture: uint8 (H, W, 3).
-        rng: source of the noise.
         blur: standard deviation of the Gaussian in pixels.
         noise: standard deviation of the noise in grey levels, the same in all channels.
     """
