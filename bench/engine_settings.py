@@ -320,7 +320,7 @@ def agreement(
                 split.images,
                 bundle.manifest.preprocess,
                 progress=lambda done, total: say(what, done, total),
-            )
+            ).by_window[1]
 
     reference = logits(ORT, "default", "fp32")
     for variant in dict.fromkeys(("fp32", *variants)):

@@ -228,7 +228,7 @@ def _measure(
         rows.images,
         run.bundle.manifest.preprocess,
         progress=lambda done, total: say(what, done, total),
-    )
+    ).by_window[1]
     temperature = run.variant.temperature
     measured = measured_accuracy(logits, rows, temperature=temperature)
     if log is not None and measured is not None and rows.read is not None:

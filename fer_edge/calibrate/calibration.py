@@ -23,7 +23,7 @@ from fer_edge.core.types import Progress
 from fer_edge.data.dataset import Dataset
 from fer_edge.data.sampling import RowSample
 
-__all__ = ["CalibrationOutcome", "calibrate_bundle", "measure_forms", "outcome_of"]
+__all__ = ["CalibrationOutcome", "measure_forms", "outcome_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,38 +104,6 @@ class CalibrationOutcome:
         }
 
 
-def calibrate_bundle(
-    bundle: Bundle,
-    dataset: Dataset,
-    *,
-    recipe: CalibrationRecipe,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> CalibrationOutcome:
-    """Add the recipe's INT8 forms to a bundle, if all of them pass the gate.
-
-    Args:
-        bundle: holds the recipe's parent variant.
-        dataset: calibrates on its training split, measures on its choosing split.
-        recipe: forms, settings and the gate's limits.
-        threads: threads of each run.
-        progress: called with (what, done, total).
-
-    Returns:
-        The forms with their figures; the bundle on disk holds them.
-
-    Raises:
-        GateError: a form lost too much; the bundle is untouched.
-        InputError: a graph that cannot be quantized so.
-        DataError: a split that is missing or too small.
-        BundleError: the bundle has no such parent, is damaged, or changed meanwhile.
-        OutputError: the bundle cannot be written; nothing is changed.
-    """
-    outcome = measure_forms(bundle, dataset, recipe=recipe, threads=threads, progress=progress)
-    outcome.write()
-    return outcome
-
-
 def measure_forms(
     bundle: Bundle,
     dataset: Dataset,
@@ -144,7 +112,21 @@ def measure_forms(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> CalibrationOutcome:
-    """Make and judge the forms as `calibrate_bundle`, without writing; a failed gate does not raise."""
+    """Make a recipe's INT8 forms and judge them by the gate; nothing is written, and a failed gate does not raise.
+
+    Args:
+        bundle: holds the recipe's parent variant.
+        dataset: calibrates on its training split, measures on its choosing split.
+        recipe: forms, settings and the gate's limits.
+        threads: threads of each run.
+        progress: called with (what, done, total).
+
+    Raises:
+        InputError: a graph that cannot be quantized so.
+        RecipeError: the recipe has candidates.
+        DataError: a split that is missing or too small.
+        BundleError: the bundle has no such parent, or is damaged.
+    """
     if recipe.candidates:
         raise RecipeError(f"candidates: got {len(recipe.candidates)}, expected none; compare_candidates measures them")
     source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)

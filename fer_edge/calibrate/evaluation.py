@@ -16,7 +16,7 @@ from fer_edge.calibrate.int8_variants import Int8Graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, LstmStorage
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.evaluate import evaluate_windows
+from fer_edge.core.evaluate import evaluate
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
 from fer_edge.core.metrics import (
@@ -133,7 +133,7 @@ class FloatParent:
         """float32 (N,): the parent's best logit less its second best."""
         with self.network() as network:
             report = self.told(f"{self.variant.name} on rows to choose from")
-            outputs = evaluate_windows(network, stills.images, self.bundle.manifest.preprocess, progress=report)
+            outputs = evaluate(network, stills.images, self.bundle.manifest.preprocess, progress=report)
         best = np.sort(outputs.by_window[1], axis=1)
         return best[:, -1] - best[:, -2]
 
@@ -293,7 +293,7 @@ def _logits(network: Network, source: FloatParent, rows: GateRows) -> VariantLog
 
     def run(images: Uint8, windows: list[int], what: str) -> Mapping[int, Float32]:
         report = source.told(f"{name} on {what}")
-        return evaluate_windows(network, images, manifest.preprocess, windows=windows, progress=report).by_window
+        return evaluate(network, images, manifest.preprocess, windows=windows, progress=report).by_window
 
     by_window = run(rows.images, sorted({1, network.window}), rows.choose)
     outside = run(rows.outside.stills.images, [1], f"{rows.outside.stills.name} outside the sample")[1]

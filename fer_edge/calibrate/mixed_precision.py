@@ -96,7 +96,7 @@ def _by_accuracy_control(evaluation: Evaluation, frames: Uint8, form: Form, reci
         if len(wanted) < items:  # groups are ranked by the noise on the logits of some rows
             rows = np.concatenate([np.arange(len(images))[item * _ITEM : (item + 1) * _ITEM] for item in wanted])
             with source.network(graphs) as network:
-                found = evaluate(network, images[rows], source.bundle.manifest.preprocess)
+                found = evaluate(network, images[rows], source.bundle.manifest.preprocess).by_window[1]
             noise = _noise(found, logits[rows])
             return 1 - float(noise.mean()), _by_item(noise)
         judged.append(evaluation.judge(graphs, recipe))

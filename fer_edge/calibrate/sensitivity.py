@@ -15,7 +15,7 @@ from fer_edge.calibrate.int8_variants import Int8Graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION, float_nodes, prepared_encoder, quantize_encoder
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.evaluate import StillOutputs, evaluate_windows
+from fer_edge.core.evaluate import StillOutputs, evaluate
 from fer_edge.core.files import read_json
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.manifest import timestamp
@@ -283,7 +283,7 @@ def sensitive_first(costs: tuple[LayerCost, ...]) -> tuple[LayerCost, ...]:
 
 
 def _outputs(network: Network, source: FloatParent, stills: StillSet, what: str) -> StillOutputs:
-    return evaluate_windows(network, stills.images, source.bundle.manifest.preprocess, progress=source.told(what))
+    return evaluate(network, stills.images, source.bundle.manifest.preprocess, progress=source.told(what))
 
 
 def _quantizable(graph: Graph) -> list[NodeProto]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, console, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset
 
@@ -19,41 +19,34 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="bench")
-@click.argument("bundles", metavar="[BUNDLE]...", nargs=-1, type=options.TEXT)
-@options.dataset("Measure accuracy on this data, for example fer2013:PATH.", required=False)
-@options.split
-@options.option("--original", options.TEXT, "Compare with the FP32 variant of this bundle.", metavar="BUNDLE")
-@options.option("--variant variants", options.TEXT, "Only this variant; repeatable.", multiple=True)
-@options.option("--provider providers", options.TEXT, "Engine; repeatable.", default=("cpu",), multiple=True)
-@options.threads
-@options.option("--window", options.integer(1, 1024), "Frames of the streaming step.  [default: the bundle's]")
-@options.option("--rounds", options.integer(1, 1_000_000), "Timing rounds per variant.")
-@options.option("--batch", options.integer(1, 4096), "Faces per call for the throughput.")
-@options.option("--after-idle", options.real(0.001, 3600), "Also time steps after this idle time.", metavar="SECONDS")
-@options.flag("--quick", "Quick check (seconds). Do not publish these numbers.")
-@options.option("--against other_file", options.INPUT_PATH, "Also show the ratios in this JSON.", metavar="FILE")
-@options.output("--html html_file", "Write a page with plots here.")
-@options.private_log
-@options.flag("--record", "Write the accuracies into the bundles' manifests.")
-@options.json
+@opt.make_command
 def command(
-    bundles: tuple[str, ...],
-    data: str | None,
-    split: Literal["choose", "report"],
-    original: str | None,
-    variants: tuple[str, ...],
-    providers: tuple[str, ...],
-    threads: int,
-    window: int | None,
-    rounds: int | None,
-    batch: int | None,
-    after_idle: float | None,
-    quick: bool,
-    other_file: Path | None,
-    html_file: Path | None,
-    private_log: Path | None,
-    record: bool,
+    bundles: Annotated[tuple[str, ...], opt.argument(opt.TEXT, metavar="[BUNDLE]...", nargs=-1)],
+    data: Annotated[str | None, opt.dataset("Measure accuracy on this data, for example fer2013:PATH.")],
+    split: opt.Split,
+    original: Annotated[
+        str | None, opt.option(opt.TEXT, "Compare with the FP32 variant of this bundle.", metavar="BUNDLE")
+    ],
+    variants: Annotated[tuple[str, ...], opt.option(opt.TEXT, "Only this variant; repeatable.", name="--variant")],
+    providers: Annotated[
+        tuple[str, ...], opt.option(opt.TEXT, "Engine; repeatable.", name="--provider", default=("cpu",))
+    ],
+    threads: opt.Threads,
+    window: Annotated[
+        int | None, opt.option(opt.integer(1, 1024), "Frames of the streaming step.  [default: the bundle's]")
+    ],
+    rounds: Annotated[int | None, opt.option(opt.integer(1, 1_000_000), "Timing rounds per variant.")],
+    batch: Annotated[int | None, opt.option(opt.integer(1, 4096), "Faces per call for the throughput.")],
+    after_idle: Annotated[
+        float | None, opt.option(opt.real(0.001, 3600), "Also time steps after this idle time.", metavar="SECONDS")
+    ],
+    quick: Annotated[bool, opt.flag("Quick check (seconds). Do not publish these numbers.")],
+    other_file: Annotated[
+        Path | None, opt.option(opt.INPUT_PATH, "Also show the ratios in this JSON.", name="--against", metavar="FILE")
+    ],
+    html_file: Annotated[Path | None, opt.output("Write a page with plots here.", name="--html")],
+    private_log: opt.PrivateLog,
+    record: Annotated[bool, opt.flag("Write the accuracies into the bundles' manifests.")],
     json_out: Path | None,
 ) -> None:
     """Measure every variant of each BUNDLE (a folder or a shipped name; default: all shipped ones).

@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, console, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset, read_recipe
-
-if TYPE_CHECKING:
-    from fer_edge.calibrate.recipe import Form
+from fer_edge.core.int8_forms import Form
 
 __all__ = ["command"]
 
 
-@click.command(name="calibrate")
-@options.bundle
-@options.dataset("Data set to calibrate on, for example fer2013:PATH.")
-@options.recipe("default")
-@options.settings("sample.size=1024")
-@options.option("--form forms", click.Choice(["int8", "int8-trt"]), "Only this form.", multiple=True)
-@options.output("--sample-out sample_file", "Write the calibration rows and their SHA-256 here.")
-@options.threads
-@options.flag("--dry-run", "Quantize and measure, but leave BUNDLE unchanged.")
-@options.json
+@opt.make_command
 def command(
-    bundle: str,
-    data: str,
-    recipe: str,
-    settings: tuple[str, ...],
-    forms: tuple[Form, ...],
-    sample_file: Path | None,
-    threads: int,
-    dry_run: bool,
+    bundle: opt.BundleName,
+    data: Annotated[str, opt.dataset("Data set to calibrate on, for example fer2013:PATH.")],
+    recipe: Annotated[str, opt.recipe("default")],
+    settings: Annotated[tuple[str, ...], opt.settings("sample.size=1024")],
+    forms: Annotated[
+        tuple[Form, ...], opt.option(click.Choice(["int8", "int8-trt"]), "Only this form.", name="--form")
+    ],
+    sample_file: Annotated[
+        Path | None, opt.output("Write the calibration rows and their SHA-256 here.", name="--sample-out")
+    ],
+    threads: opt.Threads,
+    dry_run: Annotated[bool, opt.flag("Quantize and measure, but leave BUNDLE unchanged.")],
     json_out: Path | None,
 ) -> None:
     """Add INT8 variants to BUNDLE: int8 for ONNX Runtime and OpenVINO, int8-trt for TensorRT.

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import note_written, show
 
 __all__ = ["command"]
 
 
-@click.command(name="card")
-@options.bundle
-@options.output("--out", "Write the card here instead of printing it.")
-@options.json
-def command(bundle: str, out: Path | None, json_out: Path | None) -> None:
+@opt.make_command
+def command(
+    bundle: opt.BundleName,
+    out: Annotated[Path | None, opt.output("Write the card here instead of printing it.")],
+    json_out: Path | None,
+) -> None:
     """Print the model card of BUNDLE as Markdown; with --json the manifest it is made from."""
     from fer_edge.core.bundle import Bundle
     from fer_edge.core.files import write_atomic

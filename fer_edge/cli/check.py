@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import progress, show
 from fer_edge.core.tables import Column, Table
 
@@ -18,21 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["command", "findings_table"]
 
 
-@click.command(name="check")
-@options.bundle
-@options.option("--target", options.TEXT, "Only this target: a TensorRT version, dla, a name, or a recipe.")
-@options.option("--variant", options.TEXT, "Only this variant.")
-@options.settings("precision=fp32")
-@options.flag("--clip", "Also check the fused graph of a whole clip.")
-@options.json
-@click.pass_context
+@opt.make_command
 def command(
-    ctx: click.Context,
-    bundle: str,
-    target: str | None,
-    variant: str | None,
-    settings: tuple[str, ...],
-    clip: bool,
+    bundle: opt.BundleName,
+    target: Annotated[
+        str | None, opt.option(opt.TEXT, "Only this target: a TensorRT version, dla, a name, or a recipe.")
+    ],
+    variant: Annotated[str | None, opt.option(opt.TEXT, "Only this variant.")],
+    settings: Annotated[tuple[str, ...], opt.settings("precision=fp32")],
+    clip: Annotated[bool, opt.flag("Also check the fused graph of a whole clip.")],
     json_out: Path | None,
 ) -> None:
     """Check without a GPU whether each TensorRT version accepts the graphs of BUNDLE.
@@ -58,7 +52,7 @@ def command(
     value = {"accepted": accepted, "verdicts": [verdict.to_json() for verdict in verdicts]}
     show(value, json_out, _tables(verdicts))
     if not accepted:
-        ctx.exit(1)
+        click.get_current_context().exit(1)
 
 
 def _tables(verdicts: Sequence[Verdict]) -> Iterator[Table | str]:

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset
 
 __all__ = ["command"]
 
 
-@click.command(name="clips")
-@options.bundle
-@options.dataset("Data set of the stills, for example fer2013:PATH.")
-@options.split
-@options.variant
-@options.provider
-@options.threads
-@options.option("--clips count", options.integer(20, 1_000_000), "Stills used.", default=1000)
-@options.flag("--all everything", "Use every still of the split.")
-@options.option("--smoothing", options.real(0, 0.999), "Constant of the exponential smoothing.  [default: the best]")
-@options.output("--markdown markdown_file", "Write the tables here.")
-@options.output("--png png_file", "Draw the comparison here.")
-@options.private_log
-@options.json
+@opt.make_command
 def command(
-    bundle: str,
-    data: str,
-    split: Literal["choose", "report"],
-    variant: str,
-    provider: str,
-    threads: int,
-    count: int,
-    everything: bool,
-    smoothing: float | None,
-    markdown_file: Path | None,
-    png_file: Path | None,
-    private_log: Path | None,
+    bundle: opt.BundleName,
+    data: Annotated[str, opt.dataset("Data set of the stills, for example fer2013:PATH.")],
+    split: opt.Split,
+    variant: opt.VariantName,
+    provider: opt.Provider,
+    threads: opt.Threads,
+    count: Annotated[int, opt.option(opt.integer(20, 1_000_000), "Stills used.", name="--clips", default=1000)],
+    everything: Annotated[bool, opt.flag("Use every still of the split.", name="--all")],
+    smoothing: Annotated[
+        float | None, opt.option(opt.real(0, 0.999), "Constant of the exponential smoothing.  [default: the best]")
+    ],
+    markdown_file: Annotated[Path | None, opt.output("Write the tables here.", name="--markdown")],
+    png_file: Annotated[Path | None, opt.output("Draw the comparison here.", name="--png")],
+    private_log: opt.PrivateLog,
     json_out: Path | None,
 ) -> None:
     """Compare four ways to read BUNDLE on clips made of a data set's stills.

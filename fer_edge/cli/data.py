@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import show
 from fer_edge.cli.inputs import read_dataset
 from fer_edge.core.tables import Table
@@ -19,13 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="data")
-@click.argument("spec", type=options.DATA_SPEC)
-@options.option(
-    "--cache", options.INPUT_PATH, "Folder for the decoded images.  [default: $FER_EDGE_CACHE]", metavar="FOLDER"
-)
-@options.json
-def command(spec: str, cache: Path | None, json_out: Path | None) -> None:
+@opt.make_command
+def command(
+    spec: Annotated[str, opt.argument(opt.DATA_SPEC)],
+    cache: Annotated[
+        Path | None,
+        opt.option(opt.INPUT_PATH, "Folder for the decoded images.  [default: $FER_EDGE_CACHE]", metavar="FOLDER"),
+    ],
+    json_out: Path | None,
+) -> None:
     """Count the images of a data set by split and expression, and find repeated, contradictory and leaked ones.
 
     \b

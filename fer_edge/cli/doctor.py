@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import show
 from fer_edge.core.tables import Table
 
@@ -19,9 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="doctor")
-@options.json
-def command(json_out: Path | None) -> None:
+@opt.make_command
+def command(
+    json_out: Path | None,
+) -> None:
     """Show what this machine has and what it lacks: processor, GPU, engines, packages and data.
 
     Every engine is tried with a small graph. Nothing is changed; a missing package is not an error.

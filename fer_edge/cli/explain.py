@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, console, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset
 from fer_edge.core.tables import Column, Table
@@ -24,29 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="explain")
-@options.bundle
-@click.argument("source", required=False, metavar="[IMAGE|VIDEO]", type=options.TEXT)
-@options.dataset("Average over the faces of a data set instead, by expression.", required=False)
-@options.output("--out", "Write the picture here: an image, or a video.")
-@options.flag("--occlusion", "Also measure the effect of covering each region.")
-@options.option("--until until_s", options.real(0, 1e6), "End a video here.", metavar="SECONDS")
-@options.variant
-@options.provider
-@options.threads
-@options.whole_frame
-@options.json
+@opt.make_command
 def command(
-    bundle: str,
-    source: str | None,
-    data: str | None,
-    out: Path | None,
-    occlusion: bool,
-    until_s: float | None,
-    variant: str,
-    provider: str,
-    threads: int,
-    whole_frame: bool,
+    bundle: opt.BundleName,
+    source: Annotated[str | None, opt.argument(opt.TEXT, metavar="[IMAGE|VIDEO]")],
+    data: Annotated[str | None, opt.dataset("Average over the faces of a data set instead, by expression.")],
+    out: Annotated[Path | None, opt.output("Write the picture here: an image, or a video.")],
+    occlusion: Annotated[bool, opt.flag("Also measure the effect of covering each region.")],
+    until_s: Annotated[
+        float | None, opt.option(opt.real(0, 1e6), "End a video here.", name="--until", metavar="SECONDS")
+    ],
+    variant: opt.VariantName,
+    provider: opt.Provider,
+    threads: opt.Threads,
+    whole_frame: opt.WholeFrame,
     json_out: Path | None,
 ) -> None:
     """Show where BUNDLE looks in a face, and which frames of a video it weighs.
@@ -78,7 +69,7 @@ def command(
         show(averaged.to_json(), json_out, [_averages_table(averaged)])
     else:
         wanted = ExplainOptions(
-            out=out, occlusion=occlusion, whole_frame=whole_frame, until_s=until_s, overwrite=options.overwriting()
+            out=out, occlusion=occlusion, whole_frame=whole_frame, until_s=until_s, overwrite=opt.overwriting()
         )
         with open_any_source(str(source)) as frames:
             wanted.check(frames)

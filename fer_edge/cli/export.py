@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.check import findings_table
 from fer_edge.cli.console import progress, show
 from fer_edge.core.tables import Table
@@ -21,42 +21,28 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="export")
-@click.argument("source", metavar="RUN|BUNDLE", type=options.TEXT)
-@options.option("--out", options.OUTPUT_FOLDER, "Folder to write.  [--target: NAME-TARGET]", metavar="FOLDER")
-@options.option("--name", options.TEXT, "Name of the bundle.  [default: the name of RUN or BUNDLE]")
-@options.option("--licence", options.TEXT, "Licence of the weights.  [default: that of known data]")
-@options.option("--target", options.TEXT, "Write what this target runs: auto, a name, or a recipe.")
-@options.option("--variant", options.TEXT, "Variant of the target's files.  [default: the recipe's]")
-@options.settings("precision=fp32")
-@options.flag("--clip", "Also write the fused graph of a whole clip.")
-@options.option("--tolerance", options.real(1e-12, 1e6), "Largest difference that passes.")
-@options.flag("--dry-run", "Print what would be written, or why not.")
-@options.json
-@click.pass_context
+@opt.make_command
 def command(
-    ctx: click.Context,
-    source: str,
-    out: Path | None,
-    name: str | None,
-    licence: str | None,
-    target: str | None,
-    variant: str | None,
-    settings: tuple[str, ...],
-    clip: bool,
-    tolerance: float | None,
-    dry_run: bool,
+    source: Annotated[str, opt.argument(opt.TEXT, metavar="RUN|BUNDLE")],
+    out: Annotated[Path | None, opt.option(opt.OUTPUT_FOLDER, "Folder to write.  [--target: NAME-TARGET]")],
+    name: Annotated[str | None, opt.option(opt.TEXT, "Name of the bundle.  [default: the name of RUN or BUNDLE]")],
+    licence: Annotated[str | None, opt.option(opt.TEXT, "Licence of the weights.  [default: that of known data]")],
+    target: Annotated[str | None, opt.option(opt.TEXT, "Write what this target runs: auto, a name, or a recipe.")],
+    variant: Annotated[str | None, opt.option(opt.TEXT, "Variant of the target's files.  [default: the recipe's]")],
+    settings: Annotated[tuple[str, ...], opt.settings("precision=fp32")],
+    clip: Annotated[bool, opt.flag("Also write the fused graph of a whole clip.")],
+    dry_run: Annotated[bool, opt.flag("Print what would be written, or why not.")],
     json_out: Path | None,
 ) -> None:
     """Make a bundle from RUN (needs torch), or with --target the files that a target runs from BUNDLE (does not).
 
     A BUNDLE without --target becomes a bundle of the same weights whose FP32 graphs this version exports again. The
-    result is compared with its source; nothing is written when they differ. --variant, --set, --clip, --tolerance and
-    --dry-run belong to --target.
+    result is compared with its source; nothing is written when they differ. --variant, --set, --clip and --dry-run
+    belong to --target.
     """
     if target is None:
-        if dry_run or variant or settings or clip or tolerance:
-            raise click.UsageError("--variant, --set, --clip, --tolerance and --dry-run need --target")
+        if dry_run or variant or settings or clip:
+            raise click.UsageError("--variant, --set, --clip and --dry-run need --target")
         if out is None:
             raise click.UsageError("give --target for a target's files, or --out for a bundle's folder")
         bundle = _write_bundle(source, out, name=name, licence=licence)
@@ -68,15 +54,17 @@ def command(
     if (Path(source) / "run.json").is_file():
         raise click.UsageError("targets are made from a BUNDLE; export the RUN to a bundle first, without --target")
     from fer_edge.core.bundle import Bundle
+    from fer_edge.core.json import encode
+    from fer_edge.export.job import target_job
     from fer_edge.export.selection import choose_target
-    from fer_edge.export.target import export_target, plan_target
+    from fer_edge.export.target import TargetPlan, export_target
 
     bundle = Bundle.open(source)
     if dry_run:
         with progress(f"planning {target}"):
-            plan = plan_target(bundle, target=target, variant=variant, settings=settings, clip=clip)
+            plan = TargetPlan(target_job(bundle, target=target, variant=variant, settings=settings, clip=clip))
         show(plan.to_json(), json_out, _plan_parts(plan))
-        ctx.exit(1 if plan.refused else 0)
+        click.get_current_context().exit(1 if plan.refused else 0)
     chosen = choose_target(target)
     folder = out or Path(f"{bundle.manifest.name}-{Path(chosen).stem if chosen.endswith('.toml') else chosen}")
     with progress(f"exporting to {chosen}") as bar:
@@ -87,11 +75,10 @@ def command(
             variant=variant,
             settings=settings,
             clip=clip,
-            tolerance=tolerance,
-            overwrite=options.overwriting(),
+            overwrite=opt.overwriting(),
             progress=bar,
         )
-    show({"folder": str(folder), **report.to_json()}, json_out, [_files_table(report, folder)])
+    show({"folder": str(folder), **encode(report)}, json_out, [_files_table(report, folder)])
 
 
 def _write_bundle(source: str, out: Path, *, name: str | None, licence: str | None) -> Bundle:
@@ -107,8 +94,8 @@ def _write_bundle(source: str, out: Path, *, name: str | None, licence: str | No
     with progress(f"exporting {source}"):
         if (Path(source) / "run.json").is_file():
             run = TrainRun.open(Path(source))
-            return export_run(run, out, name=name, licence=licence, overwrite=options.overwriting())
-        return reexport_bundle(Bundle.open(source), out, name=name, licence=licence, overwrite=options.overwriting())
+            return export_run(run, out, name=name, licence=licence, overwrite=opt.overwriting())
+        return reexport_bundle(Bundle.open(source), out, name=name, licence=licence, overwrite=opt.overwriting())
 
 
 def _bundle_table(bundle: Bundle) -> Table:

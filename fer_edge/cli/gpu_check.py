@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, progress, show
 from fer_edge.core.errors import FerEdgeError
 from fer_edge.core.tables import Table
@@ -18,13 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="gpu-check")
-@click.argument("bundle", default="base", type=options.TEXT)
-@options.option("--runs", options.integer(10, 1_000_000), "Timed runs per path.", default=500)
-@options.option("--cycles", options.integer(2, 1_000_000), "Sessions opened and closed to find leaks.", default=1000)
-@options.option("--threads", options.integer(1, 1024), "Threads that share one session.", default=4)
-@options.json
-def command(bundle: str, runs: int, cycles: int, threads: int, json_out: Path | None) -> None:
+@opt.make_command
+def command(
+    bundle: Annotated[str, opt.argument(opt.TEXT, default="base")],
+    runs: Annotated[int, opt.option(opt.integer(10, 1_000_000), "Timed runs per path.", default=500)],
+    cycles: Annotated[
+        int, opt.option(opt.integer(2, 1_000_000), "Sessions opened and closed to find leaks.", default=1000)
+    ],
+    threads: Annotated[int, opt.option(opt.integer(1, 1024), "Threads that share one session.", default=4)],
+    json_out: Path | None,
+) -> None:
     """Run BUNDLE on every GPU path: torch, ONNX Runtime, TensorRT, TensorRT-RTX.
 
     Each path is compared with the CPU and timed; a path that is not available is listed with the reason. Exits 1 where

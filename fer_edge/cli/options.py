@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import click
 
@@ -23,28 +23,29 @@ __all__ = [
     "RUN_FOLDER",
     "STDOUT",
     "TEXT",
+    "Budget",
+    "BundleName",
+    "Device",
+    "Jobs",
     "Number",
-    "budget",
-    "bundle",
+    "PrivateLog",
+    "Provider",
+    "Resume",
+    "Split",
+    "Threads",
+    "VariantName",
+    "WholeFrame",
+    "argument",
     "dataset",
-    "device",
     "flag",
     "integer",
-    "jobs",
-    "json",
+    "make_command",
     "option",
     "output",
     "overwriting",
-    "private_log",
-    "provider",
     "real",
     "recipe",
-    "resume",
     "settings",
-    "split",
-    "threads",
-    "variant",
-    "whole_frame",
 ]
 
 STDOUT: Final = Path("-")
@@ -52,6 +53,8 @@ STDOUT: Final = Path("-")
 
 _OVERWRITE: Final = "fer_edge.overwrite"
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_Parameter = Callable[[str, Any], _Decorator]
+"""Makes the option or argument of a parameter from its name and type."""
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
 else:  # generic since click 8.3
@@ -171,8 +174,12 @@ def overwriting() -> bool:
     return context is not None and bool(context.meta.get(_OVERWRITE))
 
 
-def json(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--json [FILE]``, passed as ``json_out: Path | None`` (`STDOUT` without FILE), and ``--overwrite``."""
+def make_command(function: Callable[..., Any]) -> click.Command:
+    """Make the command of a module, which is named after it, from a function whose annotations hold its options.
+
+    Every command has ``--json [FILE]``, passed as ``json_out: Path | None`` (`STDOUT` without FILE), and
+    ``--overwrite``.
+    """
     overwrite = click.option(
         "--overwrite",
         is_flag=True,
@@ -190,73 +197,95 @@ def json(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="[FILE]",
         help="Print only JSON, or write it to FILE as well.",
     )
-    return as_json(overwrite(command))
+    made = as_json(overwrite(function))
+    for name, hint in reversed(get_type_hints(function, include_extras=True).items()):
+        for make in getattr(hint, "__metadata__", ()):
+            made = make(name, hint.__origin__)(made)
+    return click.command(name=function.__module__.rpartition(".")[2].replace("_", "-"))(made)
 
 
 def option(
-    names: str,
-    kind: _Type,
-    help: str,
-    *,
-    default: Any = None,
-    metavar: str | None = None,
-    required: bool = False,
-    multiple: bool = False,
-) -> _Decorator:
-    """Add an option that takes a value; a default is shown in its help.
+    kind: _Type, help: str, *, name: str = "", default: Any = None, metavar: str | None = None, **more: Any
+) -> _Parameter:
+    """Describe an option that takes a value, in the annotation of a command's parameter.
+
+    It may be repeated where the parameter is a tuple, and is required where that is neither a tuple nor None.
 
     Args:
-        names: ``"--name"``, or ``"--name parameter"`` where the parameter of the function has another name.
         kind: type of the value.
         help: one line.
-        default: the value without the option.
+        name: the option, where it is not ``--`` and the parameter's name.
+        default: the value without the option; shown in the help.
         metavar: the value in the help; the name of its type by default.
-        required: refuse the command without it.
-        multiple: the option may be repeated; passed as a tuple.
+        more: further keywords of `click.option`.
     """
-    # A default of None would satisfy `required` since click 8.3.
-    given = {} if default is None else {"default": default, "show_default": True}
-    return click.option(
-        *names.split(), type=kind, help=help, metavar=metavar, required=required, multiple=multiple, **given
+
+    def make(parameter: str, hint: Any) -> _Decorator:
+        # A default of None would satisfy `required` since click 8.3.
+        given = {"default": default, "show_default": True} if default is not None else {}
+        multiple = get_origin(hint) is tuple
+        required = default is None and not multiple and type(None) not in get_args(hint)
+        known: dict[str, Any] = {
+            "type": kind,
+            "help": help,
+            "metavar": metavar,
+            "multiple": multiple,
+            "required": required,
+        }
+        return click.option(_option_name(parameter, name), parameter, multiple=multiple, **known | given | more)
+
+    return make
+
+
+def flag(help: str, *, name: str = "", **more: Any) -> _Parameter:
+    """Describe an option that takes no value."""
+    return lambda parameter, _: click.option(_option_name(parameter, name), parameter, is_flag=True, help=help, **more)
+
+
+def argument(kind: _Type, **more: Any) -> _Parameter:
+    """Describe an argument; `more` are further keywords of `click.argument`."""
+    return lambda parameter, hint: click.argument(
+        parameter, type=kind, **{"required": type(None) not in get_args(hint) and "nargs" not in more} | more
     )
 
 
-def flag(names: str, help: str) -> _Decorator:
-    """Add an option that takes no value."""
-    return click.option(*names.split(), is_flag=True, help=help)
+def _option_name(parameter: str, name: str) -> str:
+    return name or f"--{parameter.replace('_', '-')}"
 
 
-def output(names: str, help: str) -> _Decorator:
-    """Add an option for a file that the command writes."""
-    return option(names, OUTPUT_FILE, help, metavar="FILE")
+def output(help: str, *, name: str = "") -> _Parameter:
+    """Describe an option for a file that the command writes."""
+    return option(OUTPUT_FILE, help, name=name)
 
 
-def dataset(help: str, *, required: bool = True, multiple: bool = False) -> _Decorator:
-    """Add ``--data SPEC``."""
-    return option("--data", DATA_SPEC, help, metavar="SPEC", required=required, multiple=multiple)
+def dataset(help: str) -> _Parameter:
+    """Describe ``--data SPEC``."""
+    return option(DATA_SPEC, help, name="--data")
 
 
-def recipe(default: str | None, help: str = "A shipped recipe, or a TOML file.") -> _Decorator:
-    """Add ``--recipe NAME|FILE``."""
-    return option("--recipe", TEXT, help, default=default, metavar="NAME|FILE")
+def recipe(default: str | None, help: str = "A shipped recipe, or a TOML file.") -> _Parameter:
+    """Describe ``--recipe NAME|FILE``."""
+    return option(TEXT, help, default=default, metavar="NAME|FILE")
 
 
-def settings(example: str) -> _Decorator:
-    """Add ``--set KEY=VALUE``, passed as ``settings``."""
-    text = f"Change a value of the recipe: {example}."
-    return option("--set settings", TEXT, text, metavar="KEY=VALUE", multiple=True)
+def settings(example: str) -> _Parameter:
+    """Describe ``--set KEY=VALUE``."""
+    return option(TEXT, f"Change a value of the recipe: {example}.", name="--set", metavar="KEY=VALUE")
 
 
-bundle: Final = click.argument("bundle", type=TEXT)
-variant: Final = option("--variant", TEXT, "fp32, int8, ...; auto: int8 if present.", default="auto")
-provider: Final = option("--provider", TEXT, "Engine: cpu, openvino, cuda, tensorrt, ...", default="cpu")
-threads: Final = option("--threads", integer(1, 1024), "Threads per session.", default=1)
-device: Final = option("--device", TEXT, "auto, cpu or cuda.", default="auto")
-jobs: Final = option("--jobs", integer(1, 256), "Trainings at the same time.", default=1)
-budget: Final = option("--budget", real(0, 1e6), "Start no training after this time.", metavar="MINUTES")
-split: Final = option(
-    "--split", click.Choice(["choose", "report"]), "PublicTest, or PrivateTest (logged).", default="choose"
-)
-private_log: Final = option("--private-log", INPUT_PATH, "Log of PrivateTest evaluations.", metavar="FILE")
-resume: Final = click.option("--resume", is_flag=True, is_eager=True, help="Continue the interrupted run in --out.")
-whole_frame: Final = flag("--whole-frame", "The frames are face crops: detect no faces.")
+BundleName: TypeAlias = Annotated[str, argument(TEXT)]
+VariantName: TypeAlias = Annotated[str, option(TEXT, "fp32, int8, ...; auto: int8 if present.", default="auto")]
+Provider: TypeAlias = Annotated[str, option(TEXT, "Engine: cpu, openvino, cuda, tensorrt, ...", default="cpu")]
+Threads: TypeAlias = Annotated[int, option(integer(1, 1024), "Threads per session.", default=1)]
+Device: TypeAlias = Annotated[str, option(TEXT, "auto, cpu or cuda.", default="auto")]
+Jobs: TypeAlias = Annotated[int, option(integer(1, 256), "Trainings at the same time.", default=1)]
+Budget: TypeAlias = Annotated[
+    float | None, option(real(0, 1e6), "Start no training after this time.", metavar="MINUTES")
+]
+Split: TypeAlias = Annotated[
+    Literal["choose", "report"],
+    option(click.Choice(["choose", "report"]), "PublicTest, or PrivateTest (logged).", default="choose"),
+]
+PrivateLog: TypeAlias = Annotated[Path | None, option(INPUT_PATH, "Log of PrivateTest evaluations.", metavar="FILE")]
+Resume: TypeAlias = Annotated[bool, flag("Continue the interrupted run in --out.", is_eager=True)]
+WholeFrame: TypeAlias = Annotated[bool, flag("The frames are face crops: detect no faces.")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, console, note_resume, progress, show
 from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
 from fer_edge.core.tables import Column, Table
@@ -48,29 +48,26 @@ class _StudyView:
             self._published_s = time.monotonic()
 
 
-@click.command(name="paper")
-@options.dataset("fer2013:PATH; repeat for ckplus:PATH.", multiple=True)
-@options.option("--out", options.INPUT_PATH, "Folder of the study.", metavar="FOLDER", required=True)
-@options.option("--report target", options.INPUT_PATH, "Tables and plots.  [default: OUT/report]", metavar="FOLDER")
-@options.recipe("stills")
-@options.settings("train.optimiser.epochs=30")
-@options.option("--only", options.TEXT, "Systems or groups: tables, beyond, lstm, size.", metavar="NAME", multiple=True)
-@options.jobs
-@options.budget
-@options.device
-@options.private_log
-@options.json
+@opt.make_command
 def command(
-    data: tuple[str, ...],
-    out: Path,
-    target: Path | None,
-    recipe: str,
-    settings: tuple[str, ...],
-    only: tuple[str, ...],
-    jobs: int,
-    budget: float | None,
-    device: str,
-    private_log: Path | None,
+    data: Annotated[
+        tuple[str, ...],
+        opt.option(opt.DATA_SPEC, "fer2013:PATH; repeat for ckplus:PATH.", metavar="SPEC", required=True),
+    ],
+    out: Annotated[Path, opt.option(opt.INPUT_PATH, "Folder of the study.", metavar="FOLDER", required=True)],
+    target: Annotated[
+        Path | None,
+        opt.option(opt.INPUT_PATH, "Tables and plots.  [default: OUT/report]", name="--report", metavar="FOLDER"),
+    ],
+    recipe: Annotated[str, opt.recipe("stills")],
+    settings: Annotated[tuple[str, ...], opt.settings("train.optimiser.epochs=30")],
+    only: Annotated[
+        tuple[str, ...], opt.option(opt.TEXT, "Systems or groups: tables, beyond, lstm, size.", metavar="NAME")
+    ],
+    jobs: opt.Jobs,
+    budget: opt.Budget,
+    device: opt.Device,
+    private_log: opt.PrivateLog,
     json_out: Path | None,
 ) -> None:
     """Train and compare the systems of the paper's tables, and systems beyond them.

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.sweep import show_sweep
 
 __all__ = ["command"]
 
 
-@click.command(name="pareto")
-@click.argument("file", metavar="PARETO_JSON", type=options.INPUT_PATH)
-@options.option("--out", options.INPUT_PATH, "Folder for pareto.json, .md and .png.", metavar="FOLDER", required=True)
-@options.flag("--png", "Draw pareto.png as well.")
-@options.json
-def command(file: Path, out: Path, png: bool, json_out: Path | None) -> None:
+@opt.make_command
+def command(
+    file: Annotated[Path, opt.argument(opt.INPUT_PATH, metavar="PARETO_JSON")],
+    out: Annotated[Path, opt.option(opt.INPUT_PATH, "Folder for pareto.json, .md and .png.", metavar="FOLDER")],
+    png: Annotated[bool, opt.flag("Draw pareto.png as well.")],
+    json_out: Path | None,
+) -> None:
     """Draw the page of a sweep from its PARETO_JSON. Nothing is measured."""
     from fer_edge.core.errors import require
     from fer_edge.core.files import expect_new
@@ -27,7 +27,7 @@ def command(file: Path, out: Path, png: bool, json_out: Path | None) -> None:
     if png:
         require("matplotlib", needed_by="fer-edge pareto --png", extra="report")
     for ending in ("json", "md", "png"):
-        expect_new(out / f"pareto.{ending}", overwrite=options.overwriting())
+        expect_new(out / f"pareto.{ending}", overwrite=opt.overwriting())
     report = SweepReport.read(file)
     write_sweep(report, out, plot=png)
     show_sweep(report, out, json_out)

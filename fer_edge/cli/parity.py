@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import console, progress, show
 from fer_edge.core.tables import Column, Table
 
@@ -20,25 +18,22 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="parity")
-@options.bundle
-@options.option("--variant", options.TEXT, "Only this variant.")
-@options.option("--target", options.TEXT, "Also compare the files of this target: auto, a name, or a recipe.")
-@options.settings("precision=fp32")
-@options.dataset("Use faces of this data set instead of generated ones.", required=False)
-@options.option("--rows", options.INPUT_PATH, "Use the rows of this calibration sample list.", metavar="FILE")
-@options.option("--run", options.INPUT_PATH, "Compute torch's outputs with this training run.", metavar="RUN")
-@options.flag("--dry-run", "Leave BUNDLE unchanged.")
-@options.json
+@opt.make_command
 def command(
-    bundle: str,
-    variant: str | None,
-    target: str | None,
-    settings: tuple[str, ...],
-    data: str | None,
-    rows: Path | None,
-    run: Path | None,
-    dry_run: bool,
+    bundle: opt.BundleName,
+    variant: Annotated[str | None, opt.option(opt.TEXT, "Only this variant.")],
+    target: Annotated[
+        str | None, opt.option(opt.TEXT, "Also compare the files of this target: auto, a name, or a recipe.")
+    ],
+    settings: Annotated[tuple[str, ...], opt.settings("precision=fp32")],
+    data: Annotated[str | None, opt.dataset("Use faces of this data set instead of generated ones.")],
+    rows: Annotated[
+        Path | None, opt.option(opt.INPUT_PATH, "Use the rows of this calibration sample list.", metavar="FILE")
+    ],
+    run: Annotated[
+        Path | None, opt.option(opt.INPUT_PATH, "Compute torch's outputs with this training run.", metavar="RUN")
+    ],
+    dry_run: Annotated[bool, opt.flag("Leave BUNDLE unchanged.")],
     json_out: Path | None,
 ) -> None:
     """Compare the outputs of BUNDLE stage by stage: torch, ONNX FP32, INT8, every engine on this machine.
@@ -50,31 +45,31 @@ def command(
     if settings and not target:
         raise click.UsageError("--set needs --target, whose recipe it changes")
     from fer_edge.core.bundle import Bundle
+    from fer_edge.export.job import target_job
     from fer_edge.export.parity.frames import generated_frames, real_frames
     from fer_edge.export.parity.report import ParityLimits
     from fer_edge.export.parity.stages import check_parity, write_verdict
-    from fer_edge.export.parity.target_files import written_target
+    from fer_edge.export.target import TargetPlan
 
     opened = Bundle.open(bundle)
     with progress("checking parity") as bar:
         found = generated_frames(opened) if data is None else real_frames(opened, data, rows=rows, progress=bar)
-        writing = (
-            nullcontext(None)
+        plan = (
+            None
             if target is None
-            else written_target(opened, target=target, variant=variant, settings=settings, progress=bar)
+            else TargetPlan(target_job(opened, target=target, variant=variant, settings=settings))
         )
-        with writing as files, _torch(run) as torch:
-            chosen = [files.variant] if files is not None else [variant] if variant else []
-            report = check_parity(
-                opened,
-                found.frames,
-                described=found.described,
-                variants=chosen,
-                torch=torch,
-                target=files,
-                limits=ParityLimits.for_generated() if data is None else ParityLimits(),
-                progress=bar,
-            )
+        chosen = plan.job.variant if plan is not None else variant
+        report = check_parity(
+            opened,
+            found.frames,
+            described=found.described,
+            variants=[chosen] if chosen else [],
+            torch=None if run is None else _torch(run),
+            target=plan,
+            limits=ParityLimits.for_generated() if data is None else ParityLimits(),
+            progress=bar,
+        )
     show(report.to_json(), json_out, [_table(report)])
     for stage in report.stages:
         if stage.passed is None:
@@ -86,18 +81,14 @@ def command(
     report.require_passed()
 
 
-@contextmanager
-def _torch(run: Path | None) -> Iterator[TorchOutputs | None]:
-    if run is None:
-        yield None
-        return
+def _torch(run: Path) -> TorchOutputs:
     from fer_edge.core.errors import require
 
     require("torch", needed_by="fer-edge parity --run", extra="train")
     from fer_edge.export.from_torch.run import run_outputs
     from fer_edge.train.run_folder import TrainRun
 
-    yield run_outputs(TrainRun.open(run))
+    return run_outputs(TrainRun.open(run))
 
 
 def _table(report: ParityReport) -> Table:

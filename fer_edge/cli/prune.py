@@ -4,53 +4,47 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
 from fer_edge.cli.training_output import show_run, training_in
 
 __all__ = ["command"]
 
 
-@click.command(name="prune")
-@click.argument("parent", type=options.TEXT)
-@options.option("--macs", options.real(1e-6, 1), "Share of the encoder's MACs to keep: 0.5.")
-@options.option("--parameters", options.integer(1, 10**9), "Parameters of encoder and head to keep: 2_000_000.")
-@click.option(
-    "--idle-blocks",
-    type=options.real(0, 1),
-    is_flag=False,
-    flag_value=0.2,
-    metavar="[SHARE]",
-    help="Remove residual blocks whose output varies less (0.2).",
-)
-@options.option("--sparsity", click.Choice(["2:4"]), "Zeros that a sparse tensor core skips.")
-@options.dataset("Data set to fine-tune on, as for train.")
-@options.option("--out", options.RUN_FOLDER, "Folder of the new run.  [default: PARENT-pruned]", metavar="RUN")
-@options.recipe(None, "A TOML file instead of the built-in settings.")
-@options.settings("steps=3")
-@options.option(
-    "--teacher teachers", options.TEXT, "Distil from it.  [default: PARENT]", metavar="RUN|BUNDLE", multiple=True
-)
-@options.resume
-@options.device
-@options.json
+@opt.make_command
 def command(
-    parent: str,
-    macs: float | None,
-    parameters: int | None,
-    idle_blocks: float | None,
-    sparsity: Literal["2:4"] | None,
-    data: str,
-    out: Path | None,
-    recipe: str | None,
-    settings: tuple[str, ...],
-    teachers: tuple[str, ...],
-    resume: bool,
-    device: str,
+    parent: Annotated[str, opt.argument(opt.TEXT)],
+    macs: Annotated[float | None, opt.option(opt.real(1e-6, 1), "Share of the encoder's MACs to keep: 0.5.")],
+    parameters: Annotated[
+        int | None, opt.option(opt.integer(1, 10**9), "Parameters of encoder and head to keep: 2_000_000.")
+    ],
+    idle_blocks: Annotated[
+        float | None,
+        opt.option(
+            opt.real(0, 1),
+            "Remove residual blocks whose output varies less (0.2).",
+            metavar="[SHARE]",
+            is_flag=False,
+            flag_value=0.2,
+        ),
+    ],
+    sparsity: Annotated[
+        Literal["2:4"] | None, opt.option(click.Choice(["2:4"]), "Zeros that a sparse tensor core skips.")
+    ],
+    data: Annotated[str, opt.dataset("Data set to fine-tune on, as for train.")],
+    out: Annotated[Path | None, opt.option(opt.RUN_FOLDER, "Folder of the new run.  [default: PARENT-pruned]")],
+    recipe: Annotated[str | None, opt.recipe(None, "A TOML file instead of the built-in settings.")],
+    settings: Annotated[tuple[str, ...], opt.settings("steps=3")],
+    teachers: Annotated[
+        tuple[str, ...],
+        opt.option(opt.TEXT, "Distil from it.  [default: PARENT]", name="--teacher", metavar="RUN|BUNDLE"),
+    ],
+    resume: opt.Resume,
+    device: opt.Device,
     json_out: Path | None,
 ) -> None:
     """Remove filters, hidden units and idle blocks of PARENT, a run or a bundle, until it has the target size.

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
 from fer_edge.cli.training_output import show_run, training_in
 
 __all__ = ["command"]
 
 
-@click.command(name="qat")
-@click.argument("source", metavar="RUN|BUNDLE", type=options.TEXT)
-@options.dataset("Data set to fine-tune on, as for train.")
-@options.option("--out", options.RUN_FOLDER, "Folder of the new run: new or empty.", metavar="RUN", required=True)
-@options.recipe(None, "A TOML file instead of the built-in settings.")
-@options.settings("optimiser.epochs=3")
-@options.resume
-@options.device
-@options.json
+@opt.make_command
 def command(
-    source: str,
-    data: str,
-    out: Path,
-    recipe: str | None,
-    settings: tuple[str, ...],
-    resume: bool,
-    device: str,
+    source: Annotated[str, opt.argument(opt.TEXT, metavar="RUN|BUNDLE")],
+    data: Annotated[str, opt.dataset("Data set to fine-tune on, as for train.")],
+    out: Annotated[Path, opt.option(opt.RUN_FOLDER, "Folder of the new run: new or empty.")],
+    recipe: Annotated[str | None, opt.recipe(None, "A TOML file instead of the built-in settings.")],
+    settings: Annotated[tuple[str, ...], opt.settings("optimiser.epochs=3")],
+    resume: opt.Resume,
+    device: opt.Device,
     json_out: Path | None,
 ) -> None:
     """Fine-tune RUN or BUNDLE while its encoder is rounded as in INT8 (quantization-aware training).

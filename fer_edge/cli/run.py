@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import console, note_written, progress
 from fer_edge.core.tables import Column, Table, print_table
 
@@ -19,29 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="run")
-@options.bundle
-@options.option(
-    "--source", options.TEXT, "Image, video, camera (0, /dev/video0, URL).", metavar="FILE|CAMERA", required=True
-)
-@options.variant
-@options.provider
-@options.threads
-@options.option("--engines", options.INPUT_PATH, "Folder of built or cached engines.", metavar="FOLDER")
-@options.flag("--rebuild", "Build missing or stale TensorRT engines first.")
-@options.output("--annotate", "Write the frames with the estimates drawn in.")
-@options.whole_frame
-@options.json
+@opt.make_command
 def command(
-    bundle: str,
-    source: str,
-    variant: str,
-    provider: str,
-    threads: int,
-    engines: Path | None,
-    rebuild: bool,
-    annotate: Path | None,
-    whole_frame: bool,
+    bundle: opt.BundleName,
+    source: Annotated[str, opt.option(opt.TEXT, "Image, video, camera (0, /dev/video0, URL).", metavar="FILE|CAMERA")],
+    variant: opt.VariantName,
+    provider: opt.Provider,
+    threads: opt.Threads,
+    engines: Annotated[Path | None, opt.option(opt.INPUT_PATH, "Folder of built or cached engines.", metavar="FOLDER")],
+    rebuild: Annotated[bool, opt.flag("Build missing or stale TensorRT engines first.")],
+    annotate: Annotated[Path | None, opt.output("Write the frames with the estimates drawn in.")],
+    whole_frame: opt.WholeFrame,
     json_out: Path | None,
 ) -> None:
     """Recognise expressions with BUNDLE (a folder or a shipped name), face by face.
@@ -58,8 +44,8 @@ def command(
     from fer_edge.demo.drawn_source import open_any_source
     from fer_edge.runtime.recognizer import Recognizer
 
-    records = sys.stdout if json_out == options.STDOUT else json_out
-    outputs = RunOutputs(annotate=annotate, records=records, overwrite=options.overwriting())
+    records = sys.stdout if json_out == opt.STDOUT else json_out
+    outputs = RunOutputs(annotate=annotate, records=records, overwrite=opt.overwriting())
     with open_any_source(source) as frames, progress(f"recognising {source}") as bar:
 
         def update(result: FrameResult) -> None:
@@ -76,9 +62,9 @@ def command(
             summary = record_run(recognizer, frames, outputs=outputs, whole_frame=whole_frame, on_result=update)
     if summary.frames_expected and summary.frames < summary.frames_expected:
         console.print(f"note: {source} announces {summary.frames_expected} frames, {summary.frames} could be read")
-    if json_out != options.STDOUT:
+    if json_out != opt.STDOUT:
         _print_summary(summary)
-    note_written(annotate, None if json_out == options.STDOUT else json_out)
+    note_written(annotate, None if json_out == opt.STDOUT else json_out)
     if summary.lost is not None:
         raise SessionError(f"{summary.lost}; the frames before are recognised and written")
 

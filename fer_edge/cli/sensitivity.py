@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset, read_recipe
-
-if TYPE_CHECKING:
-    from fer_edge.calibrate.recipe import Form
+from fer_edge.core.int8_forms import Form
 
 __all__ = ["command"]
 
 
-@click.command(name="sensitivity")
-@options.bundle
-@options.dataset("Data set to calibrate and measure on: fer2013:PATH.")
-@options.recipe("default")
-@options.settings("sample.size=1024")
-@options.option("--form", click.Choice(["int8", "int8-trt"]), "INT8 form.  [default: the recipe's first]")
-@options.output("--png png_file", "Draw the costs here: .png, .svg or .pdf.")
-@options.threads
-@options.json
+@opt.make_command
 def command(
-    bundle: str,
-    data: str,
-    recipe: str,
-    settings: tuple[str, ...],
-    form: Form | None,
-    png_file: Path | None,
-    threads: int,
+    bundle: opt.BundleName,
+    data: Annotated[str, opt.dataset("Data set to calibrate and measure on: fer2013:PATH.")],
+    recipe: Annotated[str, opt.recipe("default")],
+    settings: Annotated[tuple[str, ...], opt.settings("sample.size=1024")],
+    form: Annotated[
+        Form | None, opt.option(click.Choice(["int8", "int8-trt"]), "INT8 form.  [default: the recipe's first]")
+    ],
+    png_file: Annotated[Path | None, opt.output("Draw the costs here: .png, .svg or .pdf.", name="--png")],
+    threads: opt.Threads,
     json_out: Path | None,
 ) -> None:
     """Measure what each layer of BUNDLE costs when it alone is quantized. BUNDLE is not changed."""

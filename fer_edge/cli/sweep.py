@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, console, note_resume, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset
 
@@ -19,37 +19,26 @@ if TYPE_CHECKING:
 __all__ = ["command", "show_sweep"]
 
 
-@click.command(name="sweep")
-@click.argument("recipe", type=options.TEXT)
-@options.dataset("Data set to train, calibrate and measure on.")
-@options.option("--out", options.INPUT_PATH, "Folder of the sweep, new or its own.", metavar="FOLDER", required=True)
-@options.settings("grid.widths=[0.5]")
-@options.jobs
-@options.budget
-@options.flag("--again", "Measure again what is already measured.")
-@options.flag("--png", "Draw OUT/pareto.png.")
-@options.split
-@options.option("--peers peers_file", options.INPUT_PATH, "Published models to compare with.", metavar="FILE")
-@options.flag("--no-peers", "Leave published models out.")
-@options.option("--storage", options.TEXT, "Database of the search.  [default: OUT/study.db]", metavar="URL")
-@options.device
-@options.private_log
-@options.json
+@opt.make_command
 def command(
-    recipe: str,
-    data: str,
-    out: Path,
-    settings: tuple[str, ...],
-    jobs: int,
-    budget: float | None,
-    again: bool,
-    png: bool,
-    split: Literal["choose", "report"],
-    peers_file: Path | None,
-    no_peers: bool,
-    storage: str | None,
-    device: str,
-    private_log: Path | None,
+    recipe: Annotated[str, opt.argument(opt.TEXT)],
+    data: Annotated[str, opt.dataset("Data set to train, calibrate and measure on.")],
+    out: Annotated[Path, opt.option(opt.INPUT_PATH, "Folder of the sweep, new or its own.", metavar="FOLDER")],
+    settings: Annotated[tuple[str, ...], opt.settings("grid.widths=[0.5]")],
+    jobs: opt.Jobs,
+    budget: opt.Budget,
+    again: Annotated[bool, opt.flag("Measure again what is already measured.")],
+    png: Annotated[bool, opt.flag("Draw OUT/pareto.png.")],
+    split: opt.Split,
+    peers_file: Annotated[
+        Path | None, opt.option(opt.INPUT_PATH, "Published models to compare with.", name="--peers", metavar="FILE")
+    ],
+    no_peers: Annotated[bool, opt.flag("Leave published models out.")],
+    storage: Annotated[
+        str | None, opt.option(opt.TEXT, "Database of the search.  [default: OUT/study.db]", metavar="URL")
+    ],
+    device: opt.Device,
+    private_log: opt.PrivateLog,
     json_out: Path | None,
 ) -> None:
     """Train, prune, export, calibrate and measure the networks of RECIPE, and draw accuracy against x.

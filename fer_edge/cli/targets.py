@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import show
 from fer_edge.core.tables import Table
 
 __all__ = ["command"]
 
 
-@click.command(name="targets")
-@options.json
-def command(json_out: Path | None) -> None:
+@opt.make_command
+def command(
+    json_out: Path | None,
+) -> None:
     """List the targets of `fer-edge export --target`."""
     from fer_edge.export.recipe import load_target
     from fer_edge.export.selection import target_names

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
 from fer_edge.cli.training_output import show_run, training_in
 
@@ -18,29 +18,25 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="train")
-@click.argument("recipe", type=options.TEXT)
-@options.dataset("Data set, for example fer2013:PATH or folder:PATH.")
-@options.option("--out", options.RUN_FOLDER, "Folder of the run: new or empty.", metavar="RUN", required=True)
-@options.settings("optimiser.epochs=30")
-@options.option("--init", options.TEXT, "Start from these weights.", metavar="RUN|BUNDLE")
-@options.option("--teacher teachers", options.TEXT, "Distil from it; repeatable.", metavar="RUN|BUNDLE", multiple=True)
-@options.option("--stage", click.Choice(["all", "sequence"]), "sequence: train the head only.", default="all")
-@options.option("--sequences", options.DATA_SPEC, "Also train the head on these sequences.", metavar="ckplus:PATH")
-@options.resume
-@options.device
-@options.json
+@opt.make_command
 def command(
-    recipe: str,
-    data: str,
-    out: Path,
-    settings: tuple[str, ...],
-    init: str | None,
-    teachers: tuple[str, ...],
-    stage: Literal["all", "sequence"],
-    sequences: str | None,
-    resume: bool,
-    device: str,
+    recipe: Annotated[str, opt.argument(opt.TEXT)],
+    data: Annotated[str, opt.dataset("Data set, for example fer2013:PATH or folder:PATH.")],
+    out: Annotated[Path, opt.option(opt.RUN_FOLDER, "Folder of the run: new or empty.")],
+    settings: Annotated[tuple[str, ...], opt.settings("optimiser.epochs=30")],
+    init: Annotated[str | None, opt.option(opt.TEXT, "Start from these weights.", metavar="RUN|BUNDLE")],
+    teachers: Annotated[
+        tuple[str, ...], opt.option(opt.TEXT, "Distil from it; repeatable.", name="--teacher", metavar="RUN|BUNDLE")
+    ],
+    stage: Annotated[
+        Literal["all", "sequence"],
+        opt.option(click.Choice(["all", "sequence"]), "sequence: train the head only.", default="all"),
+    ],
+    sequences: Annotated[
+        str | None, opt.option(opt.DATA_SPEC, "Also train the head on these sequences.", metavar="ckplus:PATH")
+    ],
+    resume: opt.Resume,
+    device: opt.Device,
     json_out: Path | None,
 ) -> None:
     """Train RECIPE: full, base, small, nano, edge, paper, a TOML file, or a run or bundle (its recipe and shape).

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import click
 
-from fer_edge.cli import options
+from fer_edge.cli import options as opt
 from fer_edge.cli.console import show
 from fer_edge.core.tables import Table
 
 __all__ = ["command"]
 
 
-@click.command(name="verify")
-@options.bundle
-@options.option("--public-key", options.INPUT_PATH, "Require a signature by this ed25519 key.", metavar="PEM")
-@options.json
-@click.pass_context
-def command(ctx: click.Context, bundle: str, public_key: Path | None, json_out: Path | None) -> None:
+@opt.make_command
+def command(
+    bundle: opt.BundleName,
+    public_key: Annotated[
+        Path | None, opt.option(opt.INPUT_PATH, "Require a signature by this ed25519 key.", metavar="PEM")
+    ],
+    json_out: Path | None,
+) -> None:
     """Check the manifest, hashes, weights and signature of BUNDLE. No graph is run.
 
     Exits 1 where a check fails.
@@ -33,4 +36,4 @@ def command(ctx: click.Context, bundle: str, public_key: Path | None, json_out: 
     )
     show(report.to_json(), json_out, [table])
     if not report.ok:
-        ctx.exit(1)
+        click.get_current_context().exit(1)

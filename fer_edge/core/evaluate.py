@@ -12,7 +12,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
 from fer_edge.core.types import Array, Float32, Int64, Uint8
 
-__all__ = ["StillNetwork", "StillOutputs", "evaluate", "evaluate_windows"]
+__all__ = ["StillNetwork", "StillOutputs", "evaluate"]
 
 
 class StillNetwork(Protocol):
@@ -44,40 +44,23 @@ def evaluate(
     spec: PreprocessSpec,
     *,
     batch: int = 64,
-    window: int = 1,
+    windows: Sequence[int] = (1,),
     progress: Callable[[int, int], None] | None = None,
-) -> Float32:
-    """Compute the logits of every still, before temperature.
+) -> StillOutputs:
+    """Compute features and logits of every still, with one pass of the encoder for all windows.
 
     Args:
         network: an open network.
         stills: uint8 (N, H, W) grey raw crops; may be memory-mapped, `batch` of them are read at a time.
         spec: the bundle's preprocessing.
         batch: stills per run.
-        window: frames T of the head's window; each still is repeated T times.
+        windows: frames T of the head's windows; each still is repeated T times.
         progress: called with (stills done, N).
 
-    Returns:
-        float32 (N, C).
-
     Raises:
-        InputError: no still, another dtype or shape, or batch or window below 1.
+        InputError: no still, another dtype or shape, or batch or a window below 1.
         SessionError: the engine failed, or computed NaN.
     """
-    outputs = evaluate_windows(network, stills, spec, batch=batch, windows=(window,), progress=progress)
-    return outputs.by_window[window]
-
-
-def evaluate_windows(
-    network: StillNetwork,
-    stills: Uint8,
-    spec: PreprocessSpec,
-    *,
-    batch: int = 64,
-    windows: Sequence[int] = (1,),
-    progress: Callable[[int, int], None] | None = None,
-) -> StillOutputs:
-    """Compute the logits at several windows with one pass of the encoder; as `evaluate`."""
     if batch < 1 or not windows or min(windows) < 1:
         raise InputError(f"batch, windows: got {batch} and {tuple(windows)}, expected 1 or more each")
     if len(stills) == 0:

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ __all__ = [
     "claimed",
     "default_cache_folder",
     "expect_new",
-    "expect_writable",
     "output_folder",
     "read_json",
     "scratch_file",
@@ -129,19 +127,6 @@ def expect_new(
             state = "already holds files" if folder else "exists"
             raise OutputError(f"{path} {state}; choose another name or pass --overwrite")
     return path
-
-
-def expect_writable(*paths: Path | None) -> None:
-    """Check, before a long run, that files can be created in their folders; None is a file that is not wanted.
-
-    Raises:
-        OutputError: a folder cannot be written.
-    """
-    for path in paths:
-        if path is not None:
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=path.parent).close()
 
 
 @contextlib.contextmanager

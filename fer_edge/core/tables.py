@@ -1,9 +1,8 @@
-"""Tables: built once, printed to a terminal, written as Markdown, CSV or HTML."""
+"""Tables: built once, printed to a terminal, written as Markdown or HTML."""
 
 from __future__ import annotations
 
 import codecs
-import csv
 import html
 import io
 import os
@@ -54,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of cells; a column without any value is left out wherever it is shown (CSV keeps it).
+    """A table of cells; a column without any value is left out.
 
     Attributes:
         columns: headings; a plain string is a `Column` of that name.
@@ -118,14 +117,6 @@ class Table:
         head = [f"**{self.title}**", ""] if self.title else []
         tail = ["", *(f"{line}  " for line in self.caption.splitlines())] if self.caption else []
         return "\n".join([*head, *lines, *tail]).rstrip() + "\n"
-
-    def to_csv(self) -> str:
-        """Render headings and cells as CSV (RFC 4180 with LF); a missing value is an empty field."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.headings)
-        writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
-        return out.getvalue()
 
     def to_html(self) -> str:
         """Render as an escaped `<table>` in `<div class="wide">`, with title and caption as paragraphs around it."""

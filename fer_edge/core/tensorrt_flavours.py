@@ -10,7 +10,6 @@ Sources, by column:
 - accelerators: the guide of TensorRT 11.3: 10.7 was the last release with DLA;
 - compute capabilities: the support matrix of each release; for TensorRT-RTX 1.7.1, those that an engine was built for;
 - explicit batch: needed up to 8.6, ignored in 10, gone in 11; progress monitor, names in parser errors: since 9;
-  optimization level, version and hardware compatibility: since 8.6, the same-capability level since 10.9;
 - just in time: the Python API of TensorRT-RTX 1.7, where timing caches do nothing and which has runtime caches,
   `get_engine_validity` and builds for a list of compute capabilities.
 """
@@ -18,7 +17,7 @@ Sources, by column:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from fer_edge.core.errors import InputError
@@ -47,9 +46,6 @@ class TensorRtFlavour:
         explicit_batch: networks must be created with the flag EXPLICIT_BATCH.
         progress_monitor: the builder reports its phases.
         parser_names: the parser's errors have the node's name and operator, not only its number.
-        optimization_level: the builder has an optimization level.
-        version_compatible: engines can be built to load in later versions.
-        hardware_levels: names of the hardware compatibility levels.
         timing_cache: the builder times kernels and accepts a timing cache.
         just_in_time: kernels are compiled on the target: engines are built ahead of time for a list of compute
             capabilities, can be checked for validity on a GPU, and have a runtime cache.
@@ -60,8 +56,8 @@ class TensorRtFlavour:
     version: tuple[int, int]
     found_in: str
     max_opset: int
-    precision_flags: bool
-    strong_typing: bool
+    precision_flags: bool = True
+    strong_typing: bool = True
     int64: bool = True
     compute_capabilities: tuple[int, ...]
     fp16_only: tuple[int, ...] = ()
@@ -69,9 +65,6 @@ class TensorRtFlavour:
     explicit_batch: bool = False
     progress_monitor: bool = True
     parser_names: bool = True
-    optimization_level: bool = True
-    version_compatible: bool = True
-    hardware_levels: tuple[str, ...] = ("AMPERE_PLUS",)
     timing_cache: bool = True
     just_in_time: bool = False
 
@@ -83,84 +76,58 @@ class TensorRtFlavour:
         return f"{product} {major}.{minor}"
 
 
-_ROWS: Final = (
-    TensorRtFlavour(
-        name="8.5",
-        version=(8, 5),
-        found_in="JetPack 5.1",
-        max_opset=17,
-        precision_flags=True,
-        strong_typing=False,
-        int64=False,
-        compute_capabilities=(50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
-        explicit_batch=True,
-        progress_monitor=False,
-        parser_names=False,
-        optimization_level=False,
-        version_compatible=False,
-        hardware_levels=(),
-    ),
-    TensorRtFlavour(
-        name="8.6",
-        version=(8, 6),
-        found_in="JetPack 6.0",
-        max_opset=17,
-        precision_flags=True,
-        strong_typing=False,
-        int64=False,
-        compute_capabilities=(50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
-        explicit_batch=True,
-        progress_monitor=False,
-        parser_names=False,
-    ),
-    TensorRtFlavour(
-        name="10.3",
-        version=(10, 3),
-        found_in="JetPack 6.1 and 6.2",
-        max_opset=20,
-        precision_flags=True,
-        strong_typing=True,
-        compute_capabilities=(70, 75, 80, 86, 87, 89, 90),
-    ),
-    TensorRtFlavour(
-        name="10.13",
-        version=(10, 13),
-        found_in="JetPack 7.0 and 7.1",
-        max_opset=20,
-        precision_flags=True,
-        strong_typing=True,
-        compute_capabilities=(75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121),
-        dla=False,
-        hardware_levels=("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
-    ),
-    TensorRtFlavour(
-        name="11",
-        version=(11, 0),
-        found_in="JetPack 7.2 (11.4 from 7.2.2) and desktops",
-        max_opset=25,
-        precision_flags=False,
-        strong_typing=True,
-        compute_capabilities=(75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121),
-        dla=False,
-        hardware_levels=("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
-    ),
-    TensorRtFlavour(
-        name="rtx",
-        package="tensorrt_rtx",
-        version=(1, 7),
-        found_in="desktops with an RTX GPU; the wheel tensorrt-rtx",
-        max_opset=25,
-        precision_flags=False,
-        strong_typing=True,
-        compute_capabilities=(75, 80, 86, 89, 120, 121),
-        fp16_only=(75,),
-        dla=False,
-        version_compatible=False,
-        hardware_levels=(),
-        timing_cache=False,
-        just_in_time=True,
-    ),
+_OLD_GPUS: Final = (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90)
+_NEW_GPUS: Final = (75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
+
+_JETPACK5: Final = TensorRtFlavour(
+    name="8.5",
+    version=(8, 5),
+    found_in="JetPack 5.1",
+    max_opset=17,
+    strong_typing=False,
+    int64=False,
+    compute_capabilities=_OLD_GPUS,
+    explicit_batch=True,
+    progress_monitor=False,
+    parser_names=False,
 )
+_ORIN: Final = TensorRtFlavour(
+    name="10.3",
+    version=(10, 3),
+    found_in="JetPack 6.1 and 6.2",
+    max_opset=20,
+    compute_capabilities=(70, 75, 80, 86, 87, 89, 90),
+)
+_THOR: Final = replace(
+    _ORIN,
+    name="10.13",
+    version=(10, 13),
+    found_in="JetPack 7.0 and 7.1",
+    compute_capabilities=_NEW_GPUS,
+    dla=False,
+)
+_NEWEST: Final = replace(
+    _THOR,
+    name="11",
+    version=(11, 0),
+    found_in="JetPack 7.2 (11.4 from 7.2.2) and desktops",
+    max_opset=25,
+    precision_flags=False,
+)
+_RTX: Final = replace(
+    _NEWEST,
+    name="rtx",
+    package="tensorrt_rtx",
+    version=(1, 7),
+    found_in="desktops with an RTX GPU; the wheel tensorrt-rtx",
+    compute_capabilities=(75, 80, 86, 89, 120, 121),
+    fp16_only=(75,),
+    timing_cache=False,
+    just_in_time=True,
+)
+_ROWS: Final = (
+    _JETPACK5, replace(_JETPACK5, name="8.6", version=(8, 6), found_in="JetPack 6.0"), _ORIN, _THOR, _NEWEST, _RTX,
+)  # fmt: skip
 
 FLAVOURS: Final[Mapping[str, TensorRtFlavour]] = {row.name: row for row in _ROWS}
 """Every row by name, oldest first, RTX last."""

@@ -81,10 +81,6 @@ class DemoReport:
     synthetic: tuple[SyntheticAccuracy, ...]
     clip: ClipOutcome
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return dict(encode(self))
-
 
 def synthetic_table(report: DemoReport) -> Table:
     """Tabulate the accuracy on drawn faces, in per cent."""

@@ -14,6 +14,7 @@ from fer_edge.bench.report import BenchReport, Timing
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.core.errors import BundleError, require
 from fer_edge.core.files import output_folder, write_atomic, write_json
+from fer_edge.core.json import encode
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.metrics import accuracy_report, softmax
 from fer_edge.core.types import Progress, Uint8, no_progress
@@ -100,7 +101,7 @@ def run_demo(
         write_annotated_image(folder / "faces.png", contact_sheet(3, seed=options.seed))
         bench.write(folder / "bench.json")
         write_page(bench, folder / "bench.html")
-        write_json(folder / "demo.json", report.to_json())
+        write_json(folder / "demo.json", encode(report))
         write_atomic(folder / "report.html", render_page(report, strip).encode())
     return report
 
@@ -164,7 +165,7 @@ def _synthetic_accuracies(
                 continue
             progress(f"recognising drawn faces: {bundle.manifest.name}/{variant.name}", 0, options.stills)
             with Network.open(bundle, variant=variant.name) as network:
-                logits = evaluate(network, images, bundle.manifest.preprocess)
+                logits = evaluate(network, images, bundle.manifest.preprocess).by_window[1]
             report = accuracy_report(
                 softmax(logits, temperature=variant.temperature), labels, dataset="synthetic", split="synthetic"
             )

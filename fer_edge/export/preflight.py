@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import GateError, InputError, require
+from fer_edge.core.errors import GateError, require
 from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.export.graph_passes import Part, Shaped, bundle_graphs, part_shapes
 from fer_edge.export.job import TargetJob
@@ -121,11 +121,9 @@ def _findings(
     on_dla: bool = False,
     max_opset: int | None = None,
 ) -> tuple[Finding, ...]:
-    if row not in ROWS:
-        raise InputError(f"check target: got {row!r}, expected one of {', '.join(ROWS)}")
     require("onnx", needed_by="pre-flight", extra="tensorrt")
     from fer_edge.graph.graph import Graph
-    from fer_edge.graph.preflight.check import check_graph
+    from fer_edge.graph.preflight.rules import check_graph
 
     found: list[Finding] = []
     for part, data in graphs.items():

@@ -25,7 +25,7 @@ from fer_edge.export.preflight import Verdict, job_findings, require_accepted
 from fer_edge.export.recipe import Precision
 from fer_edge.runtime.providers import open_session
 
-__all__ = ["BACKENDS", "TargetFile", "TargetPlan", "TargetReport", "export_target", "plan_target"]
+__all__ = ["BACKENDS", "TargetFile", "TargetPlan", "TargetReport", "export_target"]
 
 TARGET_FILE: Final = "target.json"
 _GRAPH_TOLERANCES: Final = (1e-3, 0.02, 0.1)
@@ -92,10 +92,6 @@ class TargetReport:
     parity: Parity | None
     not_run: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return dict(encode(self))
-
 
 class TargetPlan:
     """A job with every check that is possible before its files are written.
@@ -158,7 +154,7 @@ class TargetPlan:
         require_parity(parity, tolerance=tolerance, what=f"the graphs of {job.variant} after {', '.join(job.passes)}")
         self.graphs = parity
 
-    def write(self, folder: Path, progress: Progress, *, tolerance: float | None = None) -> TargetReport:
+    def write(self, folder: Path, progress: Progress) -> TargetReport:
         """Write the files into an empty folder and compare them with the bundle's own graphs.
 
         Raises:
@@ -171,8 +167,8 @@ class TargetPlan:
         parity = backend.parity
         if parity is None and not backend.not_run:
             parity = compare_parts(lambda part: backend.open(folder, part), self.samples)
-            allowed = _FILE_TOLERANCES[job.precision] if tolerance is None else tolerance
-            require_parity(parity, tolerance=allowed, what=f"the target {job.name!r} against {job.variant}")
+            what = f"the target {job.name!r} against {job.variant}"
+            require_parity(parity, tolerance=_FILE_TOLERANCES[job.precision], what=what)
         return TargetReport(
             target=job.name,
             bundle=job.bundle.manifest.name,
@@ -208,24 +204,6 @@ class TargetPlan:
         }
 
 
-def plan_target(
-    bundle: Bundle, *, target: str, variant: str | None = None, settings: Iterable[str] = (), clip: bool = False
-) -> TargetPlan:
-    """Prepare a target's graphs and run every check, without writing anything.
-
-    Args:
-        bundle: an open bundle.
-        target: a target's name, a recipe's path, or ``"auto"``.
-        variant: a variant's name; the recipe's choice by default.
-        settings: ``"key=value"`` changes to the recipe.
-        clip: with the fused graph of a clip.
-
-    Raises:
-        InputError, BundleError, MissingPackageError: as `target_job`.
-    """
-    return TargetPlan(target_job(bundle, target=target, variant=variant, settings=settings, clip=clip))
-
-
 def export_target(
     bundle: Bundle,
     *,
@@ -234,7 +212,6 @@ def export_target(
     variant: str | None = None,
     settings: Iterable[str] = (),
     clip: bool = False,
-    tolerance: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TargetReport:
@@ -247,8 +224,6 @@ def export_target(
         variant: a variant's name; the recipe's choice by default.
         settings: ``"key=value"`` changes to the recipe.
         clip: also write the fused graph from a whole clip to its logits (needs the package onnx).
-        tolerance: largest difference of any output, on drawn faces, between the written files and the bundle's own
-            graphs; by default it depends on the precision.
         overwrite: replace the target folder at `out`.
         progress: called with (what, done, total).
 
@@ -263,12 +238,12 @@ def export_target(
     say = progress or no_progress
     _expect_target_folder(out)
     say("preparing graphs", 0, 1)
-    plan = plan_target(bundle, target=target, variant=variant, settings=settings, clip=clip)
+    plan = TargetPlan(target_job(bundle, target=target, variant=variant, settings=settings, clip=clip))
     if plan.errors:
         raise plan.errors[0]
     with output_folder(out, overwrite=overwrite) as folder:
-        report = plan.write(folder, say, tolerance=tolerance)
-        write_json(folder / TARGET_FILE, report.to_json())
+        report = plan.write(folder, say)
+        write_json(folder / TARGET_FILE, encode(report))
     return report
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
@@ -31,9 +31,6 @@ from fer_edge.runtime.feature_window import FeatureWindow
 from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 
-if TYPE_CHECKING:
-    from fer_edge.graph.graph import Graph
-
 __all__ = ["TritonBackend", "compare_step"]
 
 _TOLERANCE: Final = 1e-4
@@ -50,20 +47,14 @@ class TritonBackend(Backend):
     """A model repository, whose step is compared with the runtime, stream by stream."""
 
     def planned(self) -> tuple[PlannedFile, ...]:
-        job, options, name = self.job, self.job.recipe.triton, self.job.bundle.manifest.name
+        job, options = self.job, self.job.recipe.triton
         precision = job.bundle.variant(job.variant).precision
-        plans = options.backend == "tensorrt"
-        remark = f"{_SCRIPT} builds the server's plan from it" if plans else ""
+        remark = f"{_SCRIPT} builds the server's plan from it" if options.backend == "tensorrt" else ""
         graphs: dict[str, Part] = {"encoder": "encoder", "step": "head"}
+        places = {_graph_place(job.bundle.manifest.name, model, options): part for model, part in graphs.items()}
         return (
-            *(
-                PlannedFile(name=_graph_place(name, model, options), part=part, precision=precision, remark=remark)
-                for model, part in graphs.items()
-            ),
-            *(PlannedFile(name=f"models/{name}_{model}/config.pbtxt") for model in _MODELS),
-            *(PlannedFile(name=f"models/{name}_{model}/{LABELS_FILE}") for model in _MODELS[1:]),
-            PlannedFile(name=f"models/{name}_recognizer/1/.keep"),
-            *([PlannedFile(name=_SCRIPT)] if plans else []),
+            *(PlannedFile(name=name, part=part, precision=precision, remark=remark) for name, part in places.items()),
+            *(PlannedFile(name=name) for name in _repository(job.bundle.manifest, options)),
         )
 
     def check(self) -> None:
@@ -95,7 +86,8 @@ class TritonBackend(Backend):
             window=manifest.sequence.window,
             temperature=job.bundle.variant(job.variant).temperature,
         )
-        files = _repository(manifest, options, encoder)
+        regions = encoder.outputs["attention"].shape[-1]
+        files = _repository(manifest, options, tokens=regions if isinstance(regions, int) else -1)
         graphs = {"encoder": job.graphs["encoder"], "step": step.write(name="the step")}
         for model, graph in graphs.items():
             files[_graph_place(manifest.name, model, options)] = graph
@@ -109,11 +101,9 @@ class TritonBackend(Backend):
         return engine
 
 
-def _repository(manifest: Manifest, options: TritonOptions, encoder: Graph) -> dict[str, bytes]:
-    """Write every file except the graphs, by place in the folder."""
+def _repository(manifest: Manifest, options: TritonOptions, *, tokens: int = -1) -> dict[str, bytes]:
+    """Write every file except the graphs, by place in the folder; `tokens` is the number of regions, -1 if unknown."""
     names = {model: f"{manifest.name}_{model}" for model in _MODELS}
-    regions = encoder.outputs["attention"].shape[-1]
-    tokens = regions if isinstance(regions, int) else -1
     configs = {
         "encoder": encoder_config(names["encoder"], manifest, tokens=tokens, options=options),
         "step": step_config(names["step"], manifest, options=options),

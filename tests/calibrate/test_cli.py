@@ -153,7 +153,3 @@ def test_what_cannot_be_ends_with_1_and_a_reason(tmp_path: Path, recipe: Path, o
     assert result.exit_code == 1
     assert words in result.stderr
     assert "Traceback" not in result.output
-
-
-def test_an_unknown_form_is_a_usage_error(tmp_path: Path, recipe: Path) -> None:
-    assert calibrate(miniature_bundle(tmp_path / "bundle"), recipe, "--form", "int4").exit_code == 2

@@ -51,14 +51,6 @@ def test_a_video_with_its_window(bundle: Path, tmp_path: Path) -> None:
     assert json.loads(record.read_text())["frames"][-1]["window"]["weights"]
 
 
-def test_outputs_are_not_overwritten_unasked(bundle: Path, face: Path, tmp_path: Path) -> None:
-    (tmp_path / "weights.json").write_text("mine")
-    result = run(bundle, face, "--whole-frame", "--json", tmp_path / "weights.json")
-    assert result.exit_code == 1
-    assert "exists; choose another name or pass --overwrite" in result.stderr
-    assert (tmp_path / "weights.json").read_text() == "mine"
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

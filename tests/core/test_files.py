@@ -263,12 +263,6 @@ class TestOutputFolder:
             (scratch / "weights").write_bytes(b"w")
         assert (tmp_path / "edge" / "weights").exists()
 
-    def test_files_in_the_way_are_kept_unless_told(self, tmp_path: Path) -> None:
-        (tmp_path / "old").write_bytes(b"good")
-        with pytest.raises(OutputError, match="--overwrite"), output_folder(tmp_path):
-            pass
-        assert (tmp_path / "old").read_bytes() == b"good"
-
     def test_overwrite_replaces_the_whole(self, tmp_path: Path) -> None:
         path = tmp_path / "edge"
         path.mkdir()
@@ -277,15 +271,6 @@ class TestOutputFolder:
             (scratch / "new").write_bytes(b"")
         assert [entry.name for entry in path.iterdir()] == ["new"]
         assert _leftovers(tmp_path) == []
-
-    def test_a_file_in_its_place_is_an_error(self, tmp_path: Path) -> None:
-        (tmp_path / "edge").write_bytes(b"good")
-        with (
-            pytest.raises(OutputError, match="got a file, expected a folder"),
-            output_folder(tmp_path / "edge", overwrite=True),
-        ):
-            pass
-        assert (tmp_path / "edge").read_bytes() == b"good"
 
     def test_a_read_only_parent_is_an_error(self, shared_folder: Path) -> None:
         message = _child(_AS_NOBODY.format(action="output_folder(path).__enter__()"), shared_folder / "edge")

@@ -36,14 +36,6 @@ def test_a_builder_takes_precisions_by_flags_or_from_the_graph() -> None:
     assert [row.name for row in FLAVOURS.values() if not row.precision_flags] == ["11", "rtx"]
 
 
-def test_accelerators_end_with_tensorrt_10_7() -> None:
-    assert [row.name for row in FLAVOURS.values() if row.dla] == ["8.5", "8.6", "10.3"]
-
-
-def test_titles_tell_the_two_flavours_apart() -> None:
-    assert [FLAVOURS[name].title for name in ("10.3", "rtx")] == ["TensorRT 10.3", "TensorRT-RTX 1.7"]
-
-
 def test_compute_capabilities_are_in_order() -> None:
     for row in FLAVOURS.values():
         assert set(row.fp16_only) <= set(row.compute_capabilities)

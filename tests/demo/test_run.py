@@ -17,6 +17,7 @@ from fer_edge.demo.report import DemoReport
 from fer_edge.demo.run import DemoOptions, run_demo
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import sha256_bytes
+from fer_edge.core.json import encode
 from fer_edge.core.labels import EXPRESSIONS
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'fer-edge[report]'")
@@ -93,7 +94,7 @@ class TestWhatItLeaves:
     def test_the_json_holds_it_all(self, made: tuple[Path, DemoReport, list[str]]) -> None:
         out, report, _ = made
         stored = json.loads((out / "demo.json").read_text())
-        assert stored == json.loads(json.dumps(report.to_json()))
+        assert stored == json.loads(json.dumps(encode(report)))
         assert stored["verified"][0]["ok"]
         assert stored["targets"][0]["bundle"] == "tiny"
 

@@ -21,14 +21,14 @@ from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import Variant
 from fer_edge.core.provenance import Provenance
-from fer_edge.export.job import Run
+from fer_edge.export.job import Run, target_job
 from fer_edge.export.parity import stages
 from fer_edge.export.parity.frames import generated_frames, real_frames
 from fer_edge.export.parity.layer_search import first_divergence
 from fer_edge.export.parity.report import ParityLimits, ParityReport, StageReport
 from fer_edge.export.parity.stages import check_parity, engine_opener, write_verdict
-from fer_edge.export.parity.target_files import written_target
 from fer_edge.export.parity.torch_record import pattern_frames, record_outputs
+from fer_edge.export.target import TargetPlan
 from fer_edge.graph.cost import graph_file
 from fer_edge.runtime import Network
 from fer_edge.runtime.inference import choose_variant
@@ -239,8 +239,8 @@ def test_the_verdict_stands_in_the_manifest(quantized: Bundle, tmp_path: Path) -
 
 
 def test_a_targets_files_are_held_against_the_variant(quantized: Bundle) -> None:
-    with written_target(quantized, target="openvino", variant="fp32") as files:
-        report = check_parity(quantized, FRAMES, described="noise", variants=["fp32"], engines={}, target=files)
+    plan = TargetPlan(target_job(quantized, target="openvino", variant="fp32"))
+    report = check_parity(quantized, FRAMES, described="noise", variants=["fp32"], engines={}, target=plan)
     stage = stage_of(report, "fp32 for openvino")
     assert (stage.passed, stage.rows) == (True, 16)
 

@@ -8,7 +8,7 @@ import pytest
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.recipes import override
-from fer_edge.export.recipe import ShapeRange, Shapes, TargetRecipe, load_target
+from fer_edge.export.recipe import load_target
 from fer_edge.export.selection import choose_target, target_names
 from fer_edge.export.target import BACKENDS
 
@@ -46,10 +46,6 @@ def test_tensorrt_targets_name_their_flavour(name: str, flavour: str, precision:
     assert (recipe.flavour, recipe.precision) == (flavour, precision)
     assert recipe.tensorrt is not None
     assert recipe.lstm == "unrolled"
-
-
-def test_turing_is_among_the_gpus_of_rtx() -> None:
-    assert load_target("rtx-desktop").compute_capabilities == (75, 80, 86, 89, 120, 121)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +123,3 @@ def test_flavours_without_an_accelerator_take_no_dla_core() -> None:
     for name in ("jetson-thor", "rtx-desktop", "desktop-tensorrt"):
         with pytest.raises(InputError, match="has no accelerator"):
             override(load_target(name), ["dla_core=0"])
-
-
-def test_a_window_is_fixed_unless_said_otherwise() -> None:
-    assert Shapes().of_time(16) == ShapeRange(min=16, opt=16, max=16)
-    assert not TargetRecipe(summary="a", kind="ort", provider="cpu", shapes=Shapes(dynamic=True)).rewrites

@@ -80,7 +80,6 @@ def test_the_table_says_of_this_library_what_it_has() -> None:
     assert hasattr(trt.ParserError, "node_name") is row.parser_names
     assert hasattr(trt.Runtime, "get_engine_validity") is row.just_in_time
     assert hasattr(trt.IRuntimeConfig, "create_runtime_cache") is row.just_in_time
-    assert hasattr(trt.IBuilderConfig, "builder_optimization_level") is row.optimization_level
 
 
 def test_turing_refuses_fp32_in_the_librarys_own_words() -> None:

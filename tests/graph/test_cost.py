@@ -9,19 +9,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
 from fer_edge.graph.cost import graph_file, graph_macs, graph_parameters
-from fer_edge.graph.graph import Graph, TensorInfo
+from fer_edge.graph.graph import Graph
 from fer_edge.graph.weight_compression import compress_weights
 
 BILSTM_MACS = {width: 2 * 4 * HIDDEN * (width + HIDDEN) for width in (CHANNELS, FEATURES)}
 """One step of one sequence, by the width of its input."""
-
-
-def test_a_graph_from_outside() -> None:
-    info = Graph(miniature_encoder())
-    assert info.inputs == {"frames": TensorInfo(name="frames", elem_type=TensorProto.UINT8, shape=("N", 16, 16))}
-    assert info.inputs["frames"].dtype == "uint8"
-    assert [output.shape for output in info.outputs.values()] == [("N", FEATURES), ("N", TOKENS)]
-    assert (info.opset, info.ir_version) == (17, 8)
 
 
 def test_parameters_are_the_weights_and_nothing_else() -> None:

@@ -129,12 +129,3 @@ def test_between_a_dequantizer_and_a_quantizer_nothing_is_cast() -> None:
     assert all(node.input[0] not in {f"t{at}" for at in range(6)} for node in inside)
     x = np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)
     np.testing.assert_allclose(run_graph(half, {"x": x})["y"], run_graph(model, {"x": x})["y"], atol=0.05)
-
-
-def test_the_given_model_stays_and_names_are_unique() -> None:
-    model = miniature_encoder()
-    before = model.SerializeToString()
-    half = applied(to_float16, model)
-    assert model.SerializeToString() == before
-    names = [name for node in half.graph.node for name in node.output]
-    assert len(names) == len(set(names))

@@ -155,14 +155,6 @@ def test_the_network_computes_the_same(form: str) -> None:
         np.testing.assert_allclose(got[name], value, atol=1e-5)
 
 
-def test_the_given_model_stays_as_it_is() -> None:
-    model = lstm_graph()
-    before = model.SerializeToString()
-    applied(rewrite_lstm, model, form="unrolled")
-    assert model.SerializeToString() == before
-    assert applied(rewrite_lstm, model, form="loop").SerializeToString() == before
-
-
 def test_an_open_number_of_steps_is_not_unrolled() -> None:
     with pytest.raises(InputError, match="'lstm': got a dynamic number of steps, expected a fixed number up to 64"):
         applied(rewrite_lstm, lstm_graph(steps="T"), form="unrolled")

@@ -43,13 +43,6 @@ def test_batch_and_time_stay_dynamic() -> None:
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
 
 
-def test_the_given_model_stays_as_it_is() -> None:
-    model = with_constant_arithmetic()
-    before = model.SerializeToString()
-    applied(fold_constants, model)
-    assert model.SerializeToString() == before
-
-
 def test_a_batch_that_folding_fixes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def fixing(model: ModelProto) -> ModelProto:
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1

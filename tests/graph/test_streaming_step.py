@@ -116,13 +116,6 @@ def test_states_sort_alike_by_either_name() -> None:
     )
 
 
-def test_the_head_is_left_as_it_was() -> None:
-    head = miniature_head()
-    before = head.SerializeToString(deterministic=True)
-    step_of(head, window=WINDOW, temperature=1.0)
-    assert head.SerializeToString(deterministic=True) == before
-
-
 @pytest.mark.parametrize(("window", "temperature"), [(0, 1.0), (4, 0.0), (4, float("nan"))])
 def test_numbers_out_of_range_are_refused(window: int, temperature: float) -> None:
     with pytest.raises(InputError, match="expected both above 0"):

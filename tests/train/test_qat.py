@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from training import ON_CPU, RESUMED, StopAfter, small_config, small_dataset, small_recipe, trained_like
 
-from fer_edge.calibrate.calibration import calibrate_bundle, measure_forms
+from fer_edge.calibrate.calibration import measure_forms
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
@@ -284,10 +284,10 @@ class TestWayOut:
         bundle = export_run(run, tmp_path / "bundle")
         strict = replace(RECIPE, gate=replace(GENEROUS, min_agreement=1.0, max_flip_rate=0.0, max_top1_drop=0.0))
         with pytest.raises(GateError):
-            calibrate_bundle(bundle, dataset, recipe=strict)
+            measure_forms(bundle, dataset, recipe=strict).write()
         assert Bundle.open(bundle.path).sha256 == bundle.sha256
         learnt = {form: bundle.variant(f"{form}-qat") for form in FORMS}
-        calibrate_bundle(bundle, dataset, recipe=RECIPE)
+        measure_forms(bundle, dataset, recipe=RECIPE).write()
         judged = Bundle.open(bundle.path)
         assert [variant.name for variant in judged.manifest.variants] == ["fp32", "int8", "int8-trt"]
         for form in FORMS:

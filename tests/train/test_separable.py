@@ -11,7 +11,7 @@ import pytest
 import torch
 from training import ON_CPU, small_config, small_dataset, small_recipe, trained_like
 
-from fer_edge.calibrate.calibration import calibrate_bundle
+from fer_edge.calibrate.calibration import measure_forms
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
 from fer_edge.core.bundle import Bundle
 from fer_edge.data.sampling import SampleRecipe
@@ -131,7 +131,7 @@ def test_rounding_stands_where_nncf_puts_it(model: AttentionCnnBiLstm) -> None:
 def test_both_int8_forms_pass_through_the_gate(bundle: Bundle, tmp_path: Path) -> None:
     recipe = CalibrationRecipe(sample=SampleRecipe(size=42), gate=GENEROUS)
     copy = Bundle.open(shutil.copytree(bundle.path, tmp_path / "copy"))
-    calibrate_bundle(copy, small_dataset(), recipe=recipe)
+    measure_forms(copy, small_dataset(), recipe=recipe).write()
     names = [variant.name for variant in Bundle.open(copy.path).manifest.variants]
     assert names == ["fp32", "int8", "int8-trt"]
     with Network.open(copy.path, variant="int8") as network:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -18,14 +20,16 @@ from fer_edge.export.job import Part, Run
 from fer_edge.export.parity.layer_search import Divergence, Opener, first_divergence, relative_spread
 from fer_edge.export.parity.report import ParityLimits, ParityReport, StageReport
 from fer_edge.export.parity.torch_record import RecordedOutputs, pattern_frames, recorded_outputs
+from fer_edge.export.target import TargetPlan
 from fer_edge.runtime.inference import suitable_variants
 from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 
-__all__ = ["TargetFiles", "TorchOutputs", "available_engines", "check_parity", "engine_opener", "write_verdict"]
+__all__ = ["TorchOutputs", "available_engines", "check_parity", "engine_opener", "write_verdict"]
 
 _REFERENCE: Final = "cpu"  # ONNX Runtime computes every operator as ONNX defines it
 _BATCH: Final = 64
 _SEARCHED: Final = 8  # frames used in the search for the first diverging layer
+_BATCHED: Final[tuple[tuple[Part, str], ...]] = (("encoder", "frames"), ("head", "features"))
 
 
 class TorchOutputs(Protocol):
@@ -36,31 +40,6 @@ class TorchOutputs(Protocol):
 
     def logits(self, features: Float32, length: Int64) -> Float32:
         """Compute logits float32 (B, C) of features float32 (B, T, F) and lengths int64 (B,)."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TargetFiles:
-    """A target's written files.
-
-    Attributes:
-        name: the target's.
-        variant: the source variant.
-        graphs: its graphs after the target's passes, by part.
-        open: opens one part's file; None where this machine cannot run it.
-        not_run: why `open` is None.
-        frames: rows per run of the encoder.
-        windows: windows per run of the head.
-        exact: the files compute the variant's own floats: not rounded further, not in FP16.
-    """
-
-    name: str
-    variant: str
-    graphs: Mapping[Part, bytes]
-    open: Callable[[Part], AbstractContextManager[Run]] | None
-    not_run: str
-    frames: int
-    windows: int
-    exact: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +98,7 @@ def check_parity(
     variants: Sequence[str] = (),
     torch: TorchOutputs | None = None,
     engines: Mapping[str, Opener] | None = None,
-    target: TargetFiles | None = None,
+    target: TargetPlan | None = None,
     limits: ParityLimits | None = None,
     progress: Progress | None = None,
 ) -> ParityReport:
@@ -132,7 +111,7 @@ def check_parity(
         variants: names; all by default.
         torch: the network that the bundle was made from; by default its recorded outputs are used.
         engines: openers by name; by default the available ones, on the variants that suit them.
-        target: a target's files, compared with the variant that they were made from.
+        target: a target, whose files are written to a temporary folder and compared with their variant.
         limits: allowed differences; by default those for real faces.
         progress: called with (what, done, total).
 
@@ -141,10 +120,13 @@ def check_parity(
 
     Raises:
         BundleError: no such variant, or a damaged bundle.
+        FerEdgeError: the first of the target's `errors`.
         MissingPackageError: ONNX Runtime or onnx is not installed.
     """
     require("onnxruntime", needed_by="the parity check", extra="cpu")
     require("onnx", needed_by="the parity check", extra="calibrate")
+    if target is not None and target.errors:
+        raise target.errors[0]
     check = _Check(bundle, frames, limits or ParityLimits(), progress or no_progress)
     manifest = bundle.manifest
     found, missing = available_engines() if engines is None else (dict(engines), {})
@@ -158,7 +140,7 @@ def check_parity(
         run = [name for name in found if engines is not None or name in suited]
         stages += [check.engine(variant, name, found[name]) for name in run]
         stages += [_skipped(variant, f"{variant.name} in {name}", missing[name]) for name in missing if name in suited]
-        if target is not None and target.variant == variant.name:
+        if target is not None and target.job.variant == variant.name:
             stages.append(check.target(variant, target))
     return ParityReport(
         bundle=manifest.name, frames=described, created=timestamp(), limits=check.limits, stages=tuple(stages)
@@ -222,20 +204,25 @@ class _Check:
         report = replace(self._judged(variant, stage, self._reference(variant), got, exact=exact), provider=name)
         return self._located(report, self._graphs(variant), graphs, self.limits.layer(exact=exact))
 
-    def target(self, variant: Variant, files: TargetFiles) -> StageReport:
+    def target(self, variant: Variant, plan: TargetPlan) -> StageReport:
         """Compare a target's files with the variant in ONNX Runtime, over full windows; the passes are searched."""
-        stage = f"{variant.name} for {files.name}"
-        if files.open is None:
-            return _skipped(variant, stage, files.not_run)
-        with files.open("encoder") as encoder, files.open("head") as head:
-            features = _batched(self.frames, files.frames, lambda part: encoder({"frames": part})["features"])
-            windows = _batched(self._windows(features), files.windows, lambda part: head(self._full(part))["logits"])
+        job, backend, stage = plan.job, plan.backend, f"{variant.name} for {plan.job.name}"
+        with tempfile.TemporaryDirectory(prefix="fer-edge-") as name:
+            folder = Path(name)
+            backend.write(folder, self._progress)
+            if backend.not_run or backend.parity is not None:
+                return _skipped(variant, stage, backend.not_run or "the backend compares the files itself")
+            faces, batch = (job.shapes[part][name].max[0] for part, name in _BATCHED)
+            with backend.open(folder, "encoder") as encoder, backend.open(folder, "head") as head:
+                features = _batched(self.frames, faces, lambda part: encoder({"frames": part})["features"])
+                windows = _batched(self._windows(features), batch, lambda part: head(self._full(part))["logits"])
         expected, nothing = self._reference(variant), windows[:0]
         expected, got = replace(expected, single=nothing), _Outputs(nothing, windows)
-        report = self._judged(variant, stage, expected, got, exact=files.exact)
+        exact = job.precision in ("variant", "fp32") and variant.precision == "fp32"
+        report = self._judged(variant, stage, expected, got, exact=exact)
         own = self._graphs(variant)
-        passed = replace(own, encoder=files.graphs["encoder"], head=files.graphs["head"])
-        return self._located(report, own, passed, self.limits.layer(exact=files.exact))
+        passed = replace(own, encoder=job.graphs["encoder"], head=job.graphs["head"])
+        return self._located(report, own, passed, self.limits.layer(exact=exact))
 
     def _reference(self, variant: Variant) -> _Outputs:
         if variant.name not in self._references:

@@ -11,9 +11,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.graph.graph import Graph
-from fer_edge.graph.preflight.check import CHECK_TARGETS, check_graph
 from fer_edge.graph.preflight.finding import Finding, Profile
-from fer_edge.graph.preflight.rules import DLA_RULES, RULES
+from fer_edge.graph.preflight.rules import CHECK_TARGETS, DLA_RULES, RULES, check_graph
 
 PROFILE: Profile = {"frames": ((1, 8, 8), (1, 8, 8), (4, 8, 8))}
 FIXED: Profile = {"frames": ((2, 8, 8),) * 3}
