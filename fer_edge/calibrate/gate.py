@@ -141,22 +141,18 @@ def check_gate(
         agreement: on training rows outside the calibration sample.
         limits: the recipe's limits.
     """
-    checks: list[GateCheck] = []
-
-    def at_most(name: str, on: str, measured: float, limit: float) -> None:
-        checks.append(GateCheck(name=name, on=on, measured=measured, limit=limit, passed=measured <= limit))
-
-    for on, paired in choosing.items():
-        at_most("max_top1_drop", on, -paired.top1_delta, limits.max_top1_drop)
-        at_most("max_flip_rate", on, paired.flip_rate, limits.max_flip_rate)
-        at_most("max_ece_rise", on, paired.ece_delta, limits.max_ece_rise)
-    for on, paired in agreement.items():
-        least = limits.min_agreement
-        checks.append(
-            GateCheck(
-                name="min_agreement", on=on, measured=paired.agreement, limit=least, passed=paired.agreement >= least
-            )
+    found = [
+        (name, on, measured, limit, measured <= limit)
+        for on, paired in choosing.items()
+        for name, measured, limit in (
+            ("max_top1_drop", -paired.top1_delta, limits.max_top1_drop),
+            ("max_flip_rate", paired.flip_rate, limits.max_flip_rate),
+            ("max_ece_rise", paired.ece_delta, limits.max_ece_rise),
         )
+    ]
+    least = limits.min_agreement
+    found += [("min_agreement", on, each.agreement, least, each.agreement >= least) for on, each in agreement.items()]
+    checks = [GateCheck(name=name, on=on, measured=got, limit=limit, passed=ok) for name, on, got, limit, ok in found]
     return GateReport(checks=tuple(checks), paired={**choosing, **agreement})
 
 

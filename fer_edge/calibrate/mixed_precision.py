@@ -19,7 +19,7 @@ from fer_edge.calibrate.ptq import (
     quantize_with_accuracy_control,
 )
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form
-from fer_edge.calibrate.sensitivity import layer_costs, sensitive_first
+from fer_edge.calibrate.sensitivity import LayerMeasurement, sensitive_first
 from fer_edge.core.evaluate import evaluate
 from fer_edge.core.types import Array, Float32, Uint8
 from fer_edge.graph.graph import Graph
@@ -65,7 +65,7 @@ def gate_use(gate: GateReport) -> float:
 
 def _by_sensitivity(evaluation: Evaluation, frames: Uint8, failed: Evaluated, recipe: CalibrationRecipe) -> Evaluated:
     form, source = failed.graphs.form, evaluation.source
-    costs = layer_costs(source, evaluation.rows.kept, frames, recipe=recipe, form=form)
+    costs = LayerMeasurement(source, evaluation.rows.kept, frames, recipe=recipe, form=form).layers()
     best, tried = failed, [_tried([], failed.gate)]
     for count in range(1, min(recipe.mixed.max_layers, len(costs)) + 1):
         left = [cost.node for cost in sensitive_first(costs)[:count]]

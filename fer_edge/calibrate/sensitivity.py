@@ -29,7 +29,7 @@ from fer_edge.graph.qdq import to_signed_int8
 from fer_edge.graph.weight_compression import STORAGE, compress_weights
 from fer_edge.runtime.inference import Network
 
-__all__ = ["LayerCost", "SensitivityReport", "layer_costs", "measure_sensitivity", "sensitive_first"]
+__all__ = ["LayerCost", "LayerMeasurement", "SensitivityReport", "measure_sensitivity", "sensitive_first"]
 
 _BESIDE = ("schema", "what", "command")  # keys of the file that are no fields of the report
 _POOLS = ("AveragePool", "GlobalAveragePool")
@@ -115,40 +115,29 @@ class SensitivityReport:
         return decode(cls, {key: entry for key, entry in value.items() if key not in _BESIDE})
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Measurement:
-    """The float parent on the rows that costs are measured on, and how layers are quantized."""
+class LayerMeasurement:
+    """The cost of layers quantized alone, on rows of the choosing split.
 
-    source: FloatParent
-    recipe: CalibrationRecipe
-    form: Form
-    frames: Uint8
-    stills: StillSet
-    outputs: StillOutputs
-    temperature: float
+    Args:
+        source: the float parent.
+        kept: rows of the choosing split without leaked ones; measured on as many as the recipe says.
+        frames: uint8 (M, S, S), the prepared calibration sample.
+        recipe: how layers are quantized.
+        form: whose quantizers are measured.
+    """
 
-    @classmethod
-    def of(
-        cls, source: FloatParent, kept: StillSet, frames: Uint8, recipe: CalibrationRecipe, form: Form
-    ) -> _Measurement:
-        stills = kept
+    def __init__(
+        self, source: FloatParent, kept: StillSet, frames: Uint8, *, recipe: CalibrationRecipe, form: Form
+    ) -> None:
+        self.source, self.frames, self.recipe, self.form, self.stills = source, frames, recipe, form, kept
         if len(kept) > recipe.sensitivity.rows:
             random = np.random.default_rng(recipe.sensitivity.seed)
-            stills = kept.subset(np.sort(random.choice(len(kept), recipe.sensitivity.rows, replace=False)))
+            self.stills = kept.subset(np.sort(random.choice(len(kept), recipe.sensitivity.rows, replace=False)))
         with source.network() as network:
-            outputs = _outputs(network, source, stills, source.variant.name)
-        temperature = fit_temperature(outputs.by_window[1], stills.labels)
-        return cls(
-            source=source,
-            recipe=recipe,
-            form=form,
-            frames=frames,
-            stills=stills,
-            outputs=outputs,
-            temperature=temperature,
-        )
+            self.outputs = _outputs(network, source, self.stills, source.variant.name)
+        self.temperature = fit_temperature(self.outputs.by_window[1], self.stills.labels)
 
-    def layers(self, *, beyond_recipe: bool) -> tuple[LayerCost, ...]:
+    def layers(self, *, beyond_recipe: bool = False) -> tuple[LayerCost, ...]:
         """Cost of each layer; `beyond_recipe` adds what the recipe keeps float, and the LSTM's compressed weights."""
         prepared = prepared_encoder(self.source.encoder, self.recipe.ptq)
         kept_float = set(float_nodes(prepared, self.recipe.ptq))
@@ -239,7 +228,7 @@ def measure_sensitivity(
     sample = source.sample(dataset, recipe)
     choose = dataset.split("choose")
     kept = choose.subset(~leaked_rows(dataset, choose))
-    measurement = _Measurement.of(source, kept, source.frames(sample.stills), recipe, form)
+    measurement = LayerMeasurement(source, kept, source.frames(sample.stills), recipe=recipe, form=form)
     layers = measurement.layers(beyond_recipe=True)
     together = measurement.quantized()
     compress_weights(together, storage=STORAGE[form], until="attention")
@@ -260,21 +249,6 @@ def measure_sensitivity(
         created=timestamp(),
         nncf=NNCF_VERSION,
     )
-
-
-def layer_costs(
-    source: FloatParent, kept: StillSet, frames: Uint8, *, recipe: CalibrationRecipe, form: Form
-) -> tuple[LayerCost, ...]:
-    """Cost of each layer that the recipe quantizes, alone.
-
-    Args:
-        source: the float parent.
-        kept: rows of the choosing split.
-        frames: uint8 (M, S, S), the prepared calibration sample.
-        recipe: how layers are quantized.
-        form: whose quantizers are measured.
-    """
-    return _Measurement.of(source, kept, frames, recipe, form).layers(beyond_recipe=False)
 
 
 def sensitive_first(costs: tuple[LayerCost, ...]) -> tuple[LayerCost, ...]:

@@ -64,7 +64,7 @@ def command(
         with progress(f"planning {target}"):
             plan = TargetPlan(target_job(bundle, target=target, variant=variant, settings=settings, clip=clip))
         show(plan.to_json(), json_out, _plan_parts(plan))
-        click.get_current_context().exit(1 if plan.refused else 0)
+        click.get_current_context().exit(1 if plan.errors else 0)
     chosen = choose_target(target)
     folder = out or Path(f"{bundle.manifest.name}-{Path(chosen).stem if chosen.endswith('.toml') else chosen}")
     with progress(f"exporting to {chosen}") as bar:
@@ -145,7 +145,7 @@ def _plan_parts(plan: TargetPlan) -> Iterator[Table | str]:
         yield ""
         yield findings_table([plan.preflight])
     yield ""
-    yield "would be refused:" if plan.refused else "dry run: would be written; nothing was"
+    yield "would be refused:" if plan.errors else "dry run: would be written; nothing was"
     yield from (f"  - {refusal}" for refusal in plan.refusals)
 
 

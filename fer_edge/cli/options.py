@@ -232,7 +232,7 @@ def option(
             "multiple": multiple,
             "required": required,
         }
-        return click.option(_option_name(parameter, name), parameter, multiple=multiple, **known | given | more)
+        return click.option(_option_name(parameter, name), parameter, **known | given | more)
 
     return make
 
@@ -244,9 +244,12 @@ def flag(help: str, *, name: str = "", **more: Any) -> _Parameter:
 
 def argument(kind: _Type, **more: Any) -> _Parameter:
     """Describe an argument; `more` are further keywords of `click.argument`."""
-    return lambda parameter, hint: click.argument(
-        parameter, type=kind, **{"required": type(None) not in get_args(hint) and "nargs" not in more} | more
-    )
+
+    def make(parameter: str, hint: Any) -> _Decorator:
+        required = type(None) not in get_args(hint) and not more.keys() & {"nargs", "default"}
+        return click.argument(parameter, type=kind, **{"required": required} | more)
+
+    return make
 
 
 def _option_name(parameter: str, name: str) -> str:

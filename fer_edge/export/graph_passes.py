@@ -102,7 +102,7 @@ def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: S
         InputError: a graph does not allow a pass.
         MissingPackageError: onnx or onnxslim is not installed.
     """
-    if not recipe.rewrites:
+    if recipe.tensorrt is None and not recipe.fold and not recipe.float_weights and recipe.lstm == "loop":
         return Prepared(graphs=graphs, keep_float32={}, passes=())
     for package in ("onnx", "onnxslim") if recipe.fold else ("onnx",):
         require(package, needed_by="rewriting graphs for a target", extra="tensorrt")
@@ -163,7 +163,7 @@ def _fixed_sizes(graph: Graph, shapes: Mapping[str, InputShapes]) -> dict[str, i
 def part_shapes(manifest: Manifest, shapes: Shapes) -> dict[Part, dict[str, InputShapes]]:
     """Compute every input's smallest, tuned and largest shape, for every part."""
     size, width = manifest.preprocess.size, manifest.sequence.feature_size
-    frames, windows, time = shapes.frames, shapes.windows, shapes.of_time(manifest.sequence.window)
+    frames, windows, time = shapes.frames, shapes.windows, shapes.time or manifest.sequence.window
 
     def at(*dimensions: Any) -> InputShapes:
         smallest, tuned, largest = (

@@ -56,12 +56,12 @@ class TargetJob:
     @property
     def float16(self) -> bool:
         """The float layers compute in FP16 where range allows."""
-        return self.precision in ("fp16", "int8-fp16")
+        return self.precision.endswith("fp16")
 
     @property
     def quantized(self) -> bool:
         """The graphs hold Q/DQ pairs."""
-        return self.precision in ("int8", "int8-fp16")
+        return self.precision.startswith("int8")
 
     def sparse(self, part: Part) -> bool:
         """Whether the manifest states 2:4 sparse weights for a part and the recipe allows sparse kernels."""
@@ -108,7 +108,7 @@ def target_job(
     precision = choose_precision(bundle, recipe, chosen)
     shapes = part_shapes(bundle.manifest, recipe.shapes)
     own = bundle_graphs(bundle, chosen, clip=clip)
-    prepared = prepare_graphs(own, recipe, shapes, float16=precision in ("fp16", "int8-fp16"))
+    prepared = prepare_graphs(own, recipe, shapes, float16=precision.endswith("fp16"))
     return TargetJob(
         name=Path(name).stem if name.endswith(".toml") else name,
         recipe=recipe,

@@ -59,10 +59,6 @@ class Shapes:
     time: ShapeRange | None = None
     dynamic: bool = False
 
-    def of_time(self, window: int) -> ShapeRange:
-        """Return the range of T for a bundle whose window is `window` frames."""
-        return self.time or ShapeRange(min=window, opt=window, max=window)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TargetRecipe:
@@ -152,21 +148,6 @@ class TargetRecipe:
     def tensorrt(self) -> TensorRtFlavour | None:
         """The row of the TensorRT that builds; None for other engines."""
         return FLAVOURS[self.flavour] if self.flavour is not None else None
-
-    @property
-    def rewrites(self) -> bool:
-        """Whether the graphs are rewritten before the engine's tools read them; for TensorRT they always are."""
-        return self.tensorrt is not None or self.fold or self.float_weights or self.lstm != "loop"
-
-    @property
-    def quantized(self) -> bool:
-        """Whether the precision needs signed Q/DQ graphs."""
-        return self.precision in ("int8", "int8-fp16")
-
-    @property
-    def float16(self) -> bool:
-        """Whether the float layers compute in FP16 where range allows."""
-        return self.precision in ("fp16", "int8-fp16")
 
 
 def load_target(name_or_path: str) -> TargetRecipe:

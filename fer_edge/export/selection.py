@@ -96,7 +96,7 @@ def target_variant(bundle: Bundle, recipe: TargetRecipe, variant: str | None) ->
     """
     wanted = variant or recipe.variant
     if recipe.tensorrt is not None and wanted == "auto":
-        wanted = "int8-trt" if recipe.quantized else "fp32"
+        wanted = "int8-trt" if recipe.precision.startswith("int8") else "fp32"
     return choose_variant(bundle.manifest, variant=wanted, provider=recipe.provider)
 
 
@@ -104,6 +104,7 @@ def choose_precision(bundle: Bundle, recipe: TargetRecipe, variant: str) -> Prec
     """Return the recipe's precision, with INT8 exactly where the variant is quantized."""
     if recipe.precision == "variant":
         return "variant"
+    half = recipe.precision.endswith("fp16")
     if bundle.variant(variant).precision == "int8":
-        return "int8-fp16" if recipe.float16 else "int8"
-    return "fp16" if recipe.float16 else "fp32"
+        return "int8-fp16" if half else "int8"
+    return "fp16" if half else "fp32"

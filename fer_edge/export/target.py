@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,7 +112,7 @@ class TargetPlan:
         self.preflight: Verdict = job_findings(job)
         self.graphs: Parity | None = None
         self.errors: list[FerEdgeError] = []
-        for check in (self._check_findings, self._check_graphs, self.backend.check):
+        for check in (partial(require_accepted, job, self.preflight), self._check_graphs, self.backend.check):
             try:
                 check()
             except FerEdgeError as error:
@@ -123,11 +123,6 @@ class TargetPlan:
         """The messages of `errors`."""
         return tuple(map(str, self.errors))
 
-    @property
-    def refused(self) -> bool:
-        """Whether the export would write nothing."""
-        return bool(self.errors)
-
     @cached_property
     def samples(self) -> Mapping[Part, tuple[Sample, ...]]:
         """Drawn faces through the bundle's own graphs: in the target's engine where that runs here, else on the CPU."""
@@ -135,9 +130,6 @@ class TargetPlan:
         own = bundle_graphs(job.bundle, job.variant, clip="clip" in job.graphs)
         provider = job.recipe.provider if job.recipe.kind in ("ort", "openvino") else "cpu"
         return reference_samples(job.bundle, own, job.shapes, provider=provider)
-
-    def _check_findings(self) -> None:
-        require_accepted(self.job, self.preflight)
 
     def _check_graphs(self) -> None:
         job = self.job
@@ -200,7 +192,7 @@ class TargetPlan:
             "files": [encode(file) for file in self.files],
             "findings": [finding.to_json() for finding in self.preflight.findings],
             "refusals": list(self.refusals),
-            "refused": self.refused,
+            "refused": bool(self.errors),
         }
 
 

@@ -13,7 +13,7 @@ from fer_edge.calibrate.evaluation import FloatParent
 from fer_edge.calibrate.gate import GateCheck, GateReport
 from fer_edge.calibrate.mixed_precision import gate_use
 from fer_edge.calibrate.recipe import CalibrationRecipe, Form, GateLimits, MixedRecipe, SampleRecipe, SensitivityRecipe
-from fer_edge.calibrate.sensitivity import LayerCost, layer_costs
+from fer_edge.calibrate.sensitivity import LayerCost, LayerMeasurement
 from fer_edge.core.bundle import Bundle
 from fer_edge.data.sampling import draw_sample
 from fer_edge.graph.graph import Graph
@@ -37,7 +37,7 @@ def costs(spoilt: Bundle) -> tuple[LayerCost, ...]:
     dataset = noise_dataset()
     source = FloatParent(bundle=spoilt, variant=spoilt.variant("fp32"))
     frames = source.frames(draw_sample(dataset, size=14, seed=0).stills)
-    return layer_costs(source, dataset.split("choose"), frames, recipe=recipe, form="int8")
+    return LayerMeasurement(source, dataset.split("choose"), frames, recipe=recipe, form="int8").layers()
 
 
 def recipe_of(form: Form, mixed: MixedRecipe) -> CalibrationRecipe:
@@ -67,7 +67,7 @@ def account(found: CalibrationOutcome) -> dict[str, Any]:
 def test_the_most_sensitive_layers_are_left_float_until_the_gate_passes(
     spoilt: Bundle, costs: tuple[LayerCost, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_edge.calibrate.mixed_precision.layer_costs", lambda *given, **more: costs)
+    monkeypatch.setattr("fer_edge.calibrate.mixed_precision.LayerMeasurement.layers", lambda self: costs)
     found = outcome(spoilt, "int8", MixedRecipe(method="sensitivity"))
     assert found.passed
     assert account(found)["float_layers"] == ["averagepool/pooled", "conv/last_out"]
@@ -80,7 +80,7 @@ def test_the_most_sensitive_layers_are_left_float_until_the_gate_passes(
 def test_no_more_layers_than_the_recipe_allows(
     spoilt: Bundle, costs: tuple[LayerCost, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fer_edge.calibrate.mixed_precision.layer_costs", lambda *given, **more: costs)
+    monkeypatch.setattr("fer_edge.calibrate.mixed_precision.LayerMeasurement.layers", lambda self: costs)
     found = outcome(spoilt, "int8", MixedRecipe(method="sensitivity", max_layers=1))
     assert not found.passed
 

@@ -121,7 +121,6 @@ class TestPrepared:
             export_target(bundle, target="jetpack5", variant="fp32", settings=SMALL, out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
         plan = TargetPlan(target_job(bundle, target="jetpack5", variant="fp32", settings=SMALL))
-        assert plan.refused
         assert "outputs differ" in plan.refusals[-1]
 
 
