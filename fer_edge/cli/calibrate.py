@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import click
 
 from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, console, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset, read_recipe
-from fer_edge.core.int8_forms import Form
 
 __all__ = ["command"]
 
@@ -23,7 +22,8 @@ def command(
     recipe: Annotated[str, opt.recipe("default")],
     settings: Annotated[tuple[str, ...], opt.settings("sample.size=1024")],
     forms: Annotated[
-        tuple[Form, ...], opt.option(click.Choice(["int8", "int8-trt"]), "Only this form.", name="--form")
+        tuple[Literal["int8", "int8-trt"], ...],
+        opt.option(click.Choice(["int8", "int8-trt"]), "Only this form.", name="--form"),
     ],
     sample_file: Annotated[
         Path | None, opt.output("Write the calibration rows and their SHA-256 here.", name="--sample-out")
