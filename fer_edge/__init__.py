@@ -41,6 +41,9 @@ if TYPE_CHECKING:
         ExpressionStream as ExpressionStream,
     )
     from fer_edge.runtime import (
+        Face as Face,
+    )
+    from fer_edge.runtime import (
         FaceDetector as FaceDetector,
     )
     from fer_edge.runtime import (
@@ -110,7 +113,13 @@ if TYPE_CHECKING:
         VideoSource as VideoSource,
     )
     from fer_edge.runtime import (
+        YuNetDetector as YuNetDetector,
+    )
+    from fer_edge.runtime import (
         cut_face as cut_face,
+    )
+    from fer_edge.runtime import (
+        open_detector as open_detector,
     )
     from fer_edge.runtime import (
         open_session as open_session,
@@ -143,6 +152,7 @@ __all__ = [
     "DataError",
     "ExpressionEstimate",
     "ExpressionStream",
+    "Face",
     "FaceDetector",
     "FaceFinder",
     "FerEdgeError",
@@ -166,8 +176,10 @@ __all__ = [
     "TrackerOptions",
     "VideoRecognizer",
     "VideoSource",
+    "YuNetDetector",
     "__version__",
     "cut_face",
+    "open_detector",
     "open_session",
     "open_source",
     "prepare_face",

@@ -16,8 +16,8 @@ from fer_edge.core.errors import FerEdgeError, require
 from fer_edge.core.json import encode
 from fer_edge.core.machine import MachineReport, machine_report, package_version
 from fer_edge.core.telemetry import without_telemetry
-from fer_edge.runtime.detector import HaarDetector
 from fer_edge.runtime.device_session import open_device
+from fer_edge.runtime.haar_detector import HaarDetector
 from fer_edge.runtime.providers import IDENTITY_GRAPH, PROVIDERS, open_session
 from fer_edge.runtime.tensorrt_library import load_tensorrt
 

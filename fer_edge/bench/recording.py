@@ -16,6 +16,7 @@ from fer_edge.core.files import scratch_file, writing
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.pipeline import RunSummary, run_source
 from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import FrameResult
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
@@ -73,6 +74,7 @@ def record_run(
     *,
     outputs: RunOutputs | None = None,
     detector: FaceDetector | None = None,
+    tracking: TrackerOptions | None = None,
     whole_frame: bool = False,
     on_result: Callable[[FrameResult], None] | None = None,
 ) -> RunSummary:
@@ -85,6 +87,7 @@ def record_run(
         source: stays open; the caller closes it.
         outputs: what to write; nothing by default.
         detector: finds faces; `HaarDetector` by default.
+        tracking: how faces are followed, who is the driver, and whether passengers are recognised.
         whole_frame: the frames are face crops; no detector runs.
         on_result: called after every frame.
 
@@ -112,7 +115,9 @@ def record_run(
             if on_result is not None:
                 on_result(result)
 
-        summary = run_source(recognizer, source, detector=detector, whole_frame=whole_frame, on_frame=write)
+        summary = run_source(
+            recognizer, source, detector=detector, tracking=tracking, whole_frame=whole_frame, on_frame=write
+        )
         emit({"record": "summary", **summary.to_json()})
     return summary
 

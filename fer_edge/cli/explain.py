@@ -37,6 +37,7 @@ def command(
     variant: opt.VariantName,
     provider: opt.Provider,
     threads: opt.Threads,
+    detector: opt.Detector,
     whole_frame: opt.WholeFrame,
     json_out: Path | None,
 ) -> None:
@@ -74,7 +75,7 @@ def command(
         with open_any_source(str(source)) as frames:
             wanted.check(frames)
             with Recognizer(bundle, variant=variant, provider=provider, threads=threads) as recognizer:
-                explained = _explain(recognizer, frames, wanted)
+                explained = _explain(recognizer, frames, wanted, detector)
         show(explained.to_json(), json_out, _source_tables(explained))
     note_written(out)
 
@@ -87,16 +88,18 @@ def _average(network: Network, dataset: Dataset, occlusion: bool) -> AttentionRe
         return average_attention(network, dataset, occlusion=occlusion, command=command_line(), progress=bar)
 
 
-def _explain(recognizer: Recognizer, frames: VideoSource, wanted: ExplainOptions) -> SourceExplanation:
+def _explain(recognizer: Recognizer, frames: VideoSource, wanted: ExplainOptions, detector: str) -> SourceExplanation:
     from fer_edge.bench.explain import explain_source
+    from fer_edge.runtime.face_finder import open_detector
 
+    finder = None if detector == "haar" else open_detector(detector)  # drawn faces need no detector
     _name_network(recognizer.info)
     with progress(f"explaining {frames.name}") as bar:
 
         def step(frame: FrameExplanation) -> None:
             bar(f"explaining {frames.name}", frame.index + 1, frames.frames or 0)
 
-        return explain_source(recognizer, frames, options=wanted, on_frame=step)
+        return explain_source(recognizer, frames, options=wanted, detector=finder, on_frame=step)
 
 
 def _name_network(info: NetworkInfo) -> None:

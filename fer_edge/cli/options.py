@@ -20,11 +20,13 @@ __all__ = [
     "INPUT_PATH",
     "OUTPUT_FILE",
     "OUTPUT_FOLDER",
+    "REGION",
     "RUN_FOLDER",
     "STDOUT",
     "TEXT",
     "Budget",
     "BundleName",
+    "Detector",
     "Device",
     "Jobs",
     "Number",
@@ -150,9 +152,23 @@ class Number(_Type):
         return number
 
 
+class _Region(_Text):
+    """Left, top, right, bottom, separated by commas."""
+
+    name = "region"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(super().convert(value, param, ctx))
+        numbers = tuple(real(-1e6, 1e6).convert(each, param, ctx) for each in text.split(","))
+        if len(numbers) != 4:
+            self.fail(f"got {len(numbers)} numbers, expected left,top,right,bottom", param, ctx)
+        return numbers
+
+
 TEXT: Final = _Text()
 DATA_SPEC: Final = _DataSpec()
 INPUT_PATH: Final = _InputPath()
+REGION: Final = _Region()
 OUTPUT_FILE: Final = _Output(folder=False)
 OUTPUT_FOLDER: Final = _Output(folder=True)
 RUN_FOLDER: Final = _RunFolder()
@@ -291,4 +307,5 @@ Split: TypeAlias = Annotated[
 ]
 PrivateLog: TypeAlias = Annotated[Path | None, option(INPUT_PATH, "Log of PrivateTest evaluations.", metavar="FILE")]
 Resume: TypeAlias = Annotated[bool, flag("Continue the interrupted run in --out.", is_eager=True)]
+Detector: TypeAlias = Annotated[str, option(TEXT, "haar, or yunet:FILE with a YuNet model.", default="haar")]
 WholeFrame: TypeAlias = Annotated[bool, flag("The frames are face crops: detect no faces.")]

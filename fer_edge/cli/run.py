@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import click
 
 from fer_edge.cli import options as opt
 from fer_edge.cli.console import console, note_written, progress
@@ -27,10 +29,22 @@ def command(
     engines: Annotated[Path | None, opt.option(opt.INPUT_PATH, "Folder of built or cached engines.", metavar="FOLDER")],
     rebuild: Annotated[bool, opt.flag("Build missing or stale TensorRT engines first.")],
     annotate: Annotated[Path | None, opt.output("Write the frames with the estimates drawn in.")],
+    detector: opt.Detector,
+    seat: Annotated[
+        Literal["left", "right"] | None,
+        opt.option(click.Choice(["left", "right"]), "Half of the picture in which the driver sits."),
+    ],
+    driver_roi: Annotated[
+        tuple[float, float, float, float] | None,
+        opt.option(opt.REGION, "Where the driver sits, in pixels or fractions.", metavar="L,T,R,B"),
+    ],
+    passengers: Annotated[bool, opt.flag("Recognise every face, not the driver's alone.")],
     whole_frame: opt.WholeFrame,
     json_out: Path | None,
 ) -> None:
-    """Recognise expressions with BUNDLE (a folder or a shipped name), face by face.
+    """Recognise the driver's expression with BUNDLE (a folder or a shipped name).
+
+    The driver is the largest central face, in the driver's region where --seat or --driver-roi gives one.
 
     SOURCE may also be a GStreamer pipeline, or drawn faces: synthetic, synthetic:happy. --json writes one object per
     line: what runs, every frame, a summary.
@@ -42,8 +56,12 @@ def command(
     from fer_edge.bench.recording import RunOutputs, record_run
     from fer_edge.core.errors import SessionError
     from fer_edge.demo.drawn_source import open_any_source
+    from fer_edge.runtime.face_finder import open_detector
     from fer_edge.runtime.recognizer import Recognizer
+    from fer_edge.runtime.tracker import TrackerOptions
 
+    tracking = TrackerOptions(seat=seat, driver_roi=driver_roi, passengers=passengers)
+    finder = None if detector == "haar" else open_detector(detector)  # drawn faces need no detector
     records = sys.stdout if json_out == opt.STDOUT else json_out
     outputs = RunOutputs(annotate=annotate, records=records, overwrite=opt.overwriting())
     with open_any_source(source) as frames, progress(f"recognising {source}") as bar:
@@ -59,7 +77,15 @@ def command(
         with Recognizer(bundle, variant=variant, provider=provider, threads=threads, engines=engines) as recognizer:
             info = recognizer.info
             console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
-            summary = record_run(recognizer, frames, outputs=outputs, whole_frame=whole_frame, on_result=update)
+            summary = record_run(
+                recognizer,
+                frames,
+                outputs=outputs,
+                detector=finder,
+                tracking=tracking,
+                whole_frame=whole_frame,
+                on_result=update,
+            )
     if summary.frames_expected and summary.frames < summary.frames_expected:
         console.print(f"note: {source} announces {summary.frames_expected} frames, {summary.frames} could be read")
     if json_out != opt.STDOUT:

@@ -13,8 +13,10 @@ from fer_edge.core.errors import (
     SessionError,
 )
 from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face, prepare_stills, to_grey
-from fer_edge.runtime.detector import CropGeometry, FaceDetector, FaceFinder, FoundFaces, HaarDetector
+from fer_edge.runtime.detector import CropGeometry, Face, FaceDetector
 from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
+from fer_edge.runtime.face_finder import FaceFinder, FoundFaces, open_detector
+from fer_edge.runtime.haar_detector import HaarDetector
 from fer_edge.runtime.inference import Network, NetworkInfo
 from fer_edge.runtime.pipeline import RunSummary, run_source
 from fer_edge.runtime.providers import ENGINE_PROVIDERS, PROVIDERS, open_session
@@ -24,6 +26,7 @@ from fer_edge.runtime.streaming import StreamOptions
 from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import FrameResult, VideoRecognizer
 from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
+from fer_edge.runtime.yunet_detector import YuNetDetector
 
 __all__ = [
     "ENGINE_PROVIDERS",
@@ -35,6 +38,7 @@ __all__ = [
     "DataError",
     "ExpressionEstimate",
     "ExpressionStream",
+    "Face",
     "FaceDetector",
     "FaceFinder",
     "FerEdgeError",
@@ -58,7 +62,9 @@ __all__ = [
     "TrackerOptions",
     "VideoRecognizer",
     "VideoSource",
+    "YuNetDetector",
     "cut_face",
+    "open_detector",
     "open_session",
     "open_source",
     "prepare_face",

@@ -15,6 +15,7 @@ from fer_edge.core.json import encode
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.inference import NetworkInfo
 from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import FrameResult, VideoRecognizer
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
@@ -32,10 +33,10 @@ class RunSummary:
         info: what ran.
         frames: frames read.
         frames_expected: as the file states, None where it does not.
-        frames_with_face: frames with at least one tracked face.
-        faces: number of tracks.
+        frames_with_face: frames with at least one recognised face.
+        faces: number of tracks, up to the newest that was recognised.
         driver_labels: number of frames by the driver's label.
-        latency_ms: p50 and p99 of face detection (``detect``) and of tracking, crops, encoder and head (``recognise``),
+        latency_ms: p50 and p99 of detection and tracking (``detect``) and of crops, encoder and head (``recognise``),
             over the last 65,536 frames.
         seconds: duration of the run.
         interrupted: Ctrl-C ended a camera's run.
@@ -73,6 +74,7 @@ def run_source(
     source: VideoSource,
     *,
     detector: FaceDetector | None = None,
+    tracking: TrackerOptions | None = None,
     whole_frame: bool = False,
     on_frame: Callable[[SourceFrame, FrameResult], None] | None = None,
 ) -> RunSummary:
@@ -85,6 +87,7 @@ def run_source(
         recognizer: stays open; the caller closes it.
         source: stays open; the caller closes it.
         detector: finds faces; `HaarDetector` by default.
+        tracking: how faces are followed, who is the driver, and whether passengers are recognised.
         whole_frame: the frames are face crops; no detector runs.
         on_frame: called after every frame with the frame and its result.
 
@@ -92,7 +95,8 @@ def run_source(
         DataError: a source that cannot be read, or has no frame.
         SessionError: no detector is available, or the engine failed on a photograph.
     """
-    video = VideoRecognizer(recognizer, detector=detector, clock=time.monotonic if source.live else None)
+    clock = time.monotonic if source.live else None
+    video = VideoRecognizer(recognizer, detector=detector, tracking=tracking, clock=clock)
     counts = _Counts()
     started = time.perf_counter()
     interrupted = False

@@ -10,14 +10,15 @@ from typing import Any
 
 from fer_edge.core.errors import FrameError, InputError
 from fer_edge.core.json import encode
-from fer_edge.core.preprocess import cut_face
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import check_type
-from fer_edge.runtime.detector import FaceDetector, FaceFinder, FoundFaces
+from fer_edge.runtime.detector import Face, FaceDetector
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate, failed_estimate
+from fer_edge.runtime.face_finder import FaceFinder, FoundFaces, cut_tilted
+from fer_edge.runtime.follower import FaceFollower, FollowedFaces
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer
 from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
-from fer_edge.runtime.tracker import FaceTrack, FaceTracker, TrackerOptions, prominence
+from fer_edge.runtime.tracker import FaceTrack, TrackerOptions, prominence
 
 __all__ = ["FrameResult", "TrackObserver", "VideoRecognizer"]
 
@@ -32,9 +33,10 @@ class FrameResult:
     Attributes:
         index: the frame's number, from 0.
         timestamp_s: capture time of the frame.
-        estimates: one per tracked face, in the order of their track ids.
-        detect_ms: time spent on face detection.
-        recognise_ms: time spent on tracking, crops, encoder and head.
+        estimates: one per recognised face, in the order of their track ids; without `TrackerOptions.passengers` that is
+            the driver's alone, or the most prominent one's until a driver is chosen.
+        detect_ms: time spent on face detection and tracking.
+        recognise_ms: time spent on crops, encoder and head.
 
     Example:
         >>> from fer_edge.runtime import FrameResult
@@ -59,22 +61,23 @@ class FrameResult:
 
 
 class VideoRecognizer:
-    """Recognises the faces of a video: detector, tracker, and a stream of expressions per tracked face.
+    """Recognises the driver's face in a video, or every face: detector, tracker, a stream of expressions per face.
 
-    All faces of a frame go through the encoder and the head as one batch. A face that is not found for a moment keeps
-    its last estimate, DEGRADED and with growing age, until its track ends. Use one from one thread at a time; the two
-    stages of `process` may run in different threads: `find` (detector) and `recognize` (all else).
+    All recognised faces of a frame go through the encoder and the head as one batch. A face that is out of sight for a
+    moment keeps its last estimate, DEGRADED and with growing age, until its track ends. Use one from one thread at a
+    time; the two stages of `process` may run in different threads: `follow` (detector, tracker), then `recognize`.
 
     Args:
         recognizer: stays open; the caller closes it.
         detector: finds faces; `HaarDetector` where None.
-        tracking: options of the tracker and of the driver's choice.
+        tracking: how faces are followed, who is the driver, and whether passengers are recognised.
         streaming: options of each face's stream.
         clock: the clock of the timestamps, for true ages (`Recognizer.stream`).
         observer: called after every frame in which faces were recognised.
 
     Raises:
-        InputError: an argument of another type, or a bundle that aligns by the eyes, which no detector here finds.
+        InputError: an argument of another type, or a bundle that aligns faces by the eyes without a
+            detector that finds them.
 
     Example:
         >>> import numpy as np
@@ -99,14 +102,14 @@ class VideoRecognizer:
         observer: TrackObserver | None = None,
     ) -> None:
         check_type("recognizer", recognizer, Recognizer, "a Recognizer")
-        if recognizer.manifest.preprocess.alignment == "eyes":
+        if recognizer.manifest.preprocess.alignment == "eyes" and not getattr(detector, "finds_tilt", False):
             raise InputError(
                 f"alignment: got the bundle {recognizer.manifest.name!r}, which aligns faces by the eyes, expected one "
-                "that does not; crop the faces with cut_face(..., eyes=...) and use Recognizer.stream"
+                "that does not; pass a YuNetDetector, or crop with cut_face(..., eyes=...) and use Recognizer.stream"
             )
         self._recognizer = recognizer
         self._finder = FaceFinder(detector)
-        self._tracker = FaceTracker(tracking)
+        self._follower = FaceFollower(self._finder, tracking)
         self._clock = clock
         self._streaming = streaming
         recognizer.stream(clock=clock, options=streaming)  # refuses wrong options here, not at the first face
@@ -116,7 +119,7 @@ class VideoRecognizer:
         self._index = 0
 
     def process(self, frame: Uint8, *, timestamp_s: float, boxes: Sequence[BoxXyxy] | None = None) -> FrameResult:
-        """Recognise the next frame: `find`, then `recognize`.
+        """Recognise the next frame: `follow`, then `recognize`.
 
         Args:
             frame: uint8 (H, W, 3) BGR or (H, W) grey.
@@ -128,43 +131,50 @@ class VideoRecognizer:
                 last one. The frame is skipped; the next call may succeed.
             SessionError, MissingPackageError: no face detector is available (`HaarDetector`).
         """
-        self._tracker.check_time(timestamp_s)
         started = time.perf_counter_ns()
-        found = self.find(frame, boxes=boxes)
+        followed = self.follow(frame, timestamp_s=timestamp_s, boxes=boxes)
         detect_ms = (time.perf_counter_ns() - started) / 1e6
-        return dataclasses.replace(self.recognize(found, timestamp_s=timestamp_s), detect_ms=detect_ms)
+        return dataclasses.replace(self.recognize(followed), detect_ms=detect_ms)
 
-    def find(self, frame: Uint8, *, boxes: Sequence[BoxXyxy] | None = None) -> FoundFaces:
-        """Find the faces of a frame, the first stage of `process`; it touches no track.
+    def follow(self, frame: Uint8, *, timestamp_s: float, boxes: Sequence[BoxXyxy] | None = None) -> FollowedFaces:
+        """Find and track the faces of the next frame, the first stage of `process`.
 
         Raises:
             FrameError, SessionError, MissingPackageError: as `process`.
         """
-        return self._finder.find(frame, boxes)
+        return self._follower.update(frame, timestamp_s=timestamp_s, boxes=boxes)
 
-    def recognize(self, found: FoundFaces, *, timestamp_s: float) -> FrameResult:
-        """Track and recognise the faces found in a frame, the second stage of `process`.
+    def recognize(self, followed: FollowedFaces) -> FrameResult:
+        """Recognise the faces of a frame, the second stage of `process`.
 
         Raises:
-            InputError: another type than `find` returns.
-            FrameError: a time not later than the last one.
+            InputError: another type than `follow` returns.
         """
-        check_type("found", found, FoundFaces, "the result of find")
+        check_type("followed", followed, FollowedFaces, "the result of follow")
         started = time.perf_counter_ns()
-        seen = self._tracker.update(found.boxes, timestamp_s=timestamp_s, image_size=found.size)
-        alive = {track.track_id for track in self._tracker.tracks}
+        alive = {track.track_id for track in followed.tracks}
         self._streams = {track: stream for track, stream in self._streams.items() if track in alive}
         self._last = {track: estimate for track, estimate in self._last.items() if track in alive}
-        self._update_streams(found, seen, timestamp_s)
+        self._update_streams(followed)
         result = FrameResult(
             index=self._index,
-            timestamp_s=timestamp_s,
-            estimates=tuple(self._current(track, timestamp_s) for track in self._tracker.tracks),
+            timestamp_s=followed.timestamp_s,
+            estimates=tuple(
+                self._current(track, followed) for track in followed.recognised if track.track_id in self._last
+            ),
             detect_ms=0.0,
             recognise_ms=(time.perf_counter_ns() - started) / 1e6,
         )
         self._index += 1
         return result
+
+    def find(self, image: Uint8, *, boxes: Sequence[BoxXyxy] | None = None) -> FoundFaces:
+        """Find the faces of a single photograph; it touches no track.
+
+        Raises:
+            FrameError, SessionError, MissingPackageError: as `process`.
+        """
+        return self._finder.find(image, boxes)
 
     def process_still(self, image: Uint8, *, boxes: Sequence[BoxXyxy] | None = None) -> FrameResult:
         """Recognise the faces of a single photograph, each by itself; the most prominent one counts as the driver's.
@@ -176,7 +186,7 @@ class VideoRecognizer:
         started = time.perf_counter_ns()
         found = self.find(image, boxes=boxes)
         detected = time.perf_counter_ns()
-        plain = self._recognizer.recognize_stills([self._cut(found, box) for box in found.boxes])
+        plain = self._recognizer.recognize_stills([self._cut(found, face) for face in found.faces])
         first = max(found.boxes, key=lambda box: prominence(box, found.size), default=None)
         estimates = tuple(
             dataclasses.replace(estimate, track_id=number, driver=box is first, box_xyxy=box)
@@ -190,14 +200,16 @@ class VideoRecognizer:
             recognise_ms=(time.perf_counter_ns() - detected) / 1e6,
         )
 
-    def _cut(self, found: FoundFaces, box: BoxXyxy) -> Uint8:
-        return cut_face(found.image, found.geometry.apply(box), self._recognizer.manifest.preprocess)
+    def _cut(self, found: FoundFaces | FollowedFaces, face: Face) -> Uint8:
+        return cut_tilted(found.image, face, found.geometry, self._recognizer.manifest.preprocess)
 
-    def _update_streams(self, found: FoundFaces, seen: Sequence[FaceTrack], timestamp_s: float) -> None:
+    def _update_streams(self, followed: FollowedFaces) -> None:
+        timestamp_s = followed.timestamp_s
+        seen = [track for track in followed.recognised if track.seen_s == timestamp_s]
         crops: dict[int, Uint8] = {}
         for track in seen:
             try:
-                crops[track.track_id] = self._cut(found, track.box_xyxy)
+                crops[track.track_id] = self._cut(followed, track.face)
             except FrameError as error:  # one bad box must not cost the other faces their estimates
                 self._last[track.track_id] = failed_estimate(str(error), timestamp_s=timestamp_s)
         for track_id in crops.keys() - self._streams.keys():
@@ -212,15 +224,15 @@ class VideoRecognizer:
         )
         self._last.update(zip(crops, estimates, strict=True))
 
-    def _current(self, track: FaceTrack, timestamp_s: float) -> ExpressionEstimate:
-        """Return the track's last estimate, aged and DEGRADED where the face was not found in this frame."""
+    def _current(self, track: FaceTrack, followed: FollowedFaces) -> ExpressionEstimate:
+        """Return the track's last estimate, aged and DEGRADED where the face was out of sight in this frame."""
         estimate = dataclasses.replace(
             self._last[track.track_id],
             track_id=track.track_id,
-            driver=track.track_id == self._tracker.driver_id,
+            driver=track.track_id == followed.driver_id,
             box_xyxy=track.box_xyxy,
         )
-        lost_s = timestamp_s - track.seen_s
+        lost_s = followed.timestamp_s - track.seen_s
         if lost_s == 0:
             return estimate
         age_ms = estimate.age_ms + lost_s * 1e3

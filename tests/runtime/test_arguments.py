@@ -16,7 +16,9 @@ from tiny import SIZE, tiny_bundle
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError, FrameError, InputError
 from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face, prepare_stills
-from fer_edge.runtime.detector import CropGeometry, FaceFinder, HaarDetector
+from fer_edge.runtime.detector import CropGeometry
+from fer_edge.runtime.face_finder import FaceFinder
+from fer_edge.runtime.haar_detector import HaarDetector
 from fer_edge.runtime.providers import IDENTITY_GRAPH, open_session
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.streaming import StreamOptions
@@ -59,7 +61,7 @@ def recognizer(bundle: Bundle) -> Iterator[Recognizer]:
         (lambda _: StreamOptions(max_gap_s="1"), r"max_gap_s: got '1', expected a positive number"),
         (lambda _: TrackerOptions(stable_after=2.5), r"stable_after: got 2\.5"),
         (lambda _: CropGeometry(scale=0), r"scale: got 0"),
-        (lambda _: HaarDetector(longest_side=None), r"longest_side: got None"),
+        (lambda _: HaarDetector(min_neighbours=None), r"min_neighbours: got None"),
         (lambda _: open_source(0), r"source: got int 0"),
         (lambda _: PreprocessSpec(margin="0"), r"margin: got '0'"),
         (lambda _: PreprocessSpec(size=None), r"size: got None"),

@@ -21,6 +21,7 @@ from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_stills
 from fer_edge.runtime.inference import Network
 from fer_edge.runtime.pipeline import run_source
 from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import VideoRecognizer
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
@@ -136,9 +137,10 @@ def test_several_faces_share_one_conversion(bundle: Bundle, monkeypatch: pytest.
     monkeypatch.setattr(cv2, "cvtColor", lambda image, code: converted.append(image.shape[:2]) or convert(image, code))
     finder = Found(grey=True)
     monkeypatch.setattr(finder, "detect", lambda image: boxes)
+    everyone = TrackerOptions(passengers=True)
     with Recognizer(bundle) as recognizer:
-        VideoRecognizer(recognizer, detector=finder).process(FRAME, timestamp_s=0.0)
+        VideoRecognizer(recognizer, detector=finder, tracking=everyone).process(FRAME, timestamp_s=0.0)
         assert converted == [(90, 160)]
         converted.clear()
-        VideoRecognizer(recognizer).process(FRAME, timestamp_s=0.0, boxes=boxes)
+        VideoRecognizer(recognizer, tracking=everyone).process(FRAME, timestamp_s=0.0, boxes=boxes)
         assert converted == [(50, 50)] * 3

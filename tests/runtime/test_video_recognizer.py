@@ -15,8 +15,10 @@ from fer_edge.core.errors import FrameError, InputError
 from fer_edge.core.preprocess import cut_face
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import Recognizer
+from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import VideoRecognizer
 
+_ALL = TrackerOptions(passengers=True)
 _LEFT = (10.0, 20.0, 42.0, 52.0)
 _RIGHT = (80.0, 10.0, 140.0, 70.0)
 
@@ -33,7 +35,7 @@ def _frames(count: int) -> np.ndarray:
 
 class TestVideoRecognizer:
     def test_each_face_has_its_own_stream(self, recognizer: Recognizer) -> None:
-        video = VideoRecognizer(recognizer)
+        video = VideoRecognizer(recognizer, tracking=_ALL)
         alone = [recognizer.stream(), recognizer.stream()]
         spec = recognizer.manifest.preprocess
         for index, frame in enumerate(_frames(6)):
@@ -56,7 +58,7 @@ class TestVideoRecognizer:
         for name in ("encode_with_attention", "logits_with_attention"):
             inner = getattr(network, name)
             monkeypatch.setattr(network, name, lambda x, *more, inner=inner: shapes.append(x.shape) or inner(x, *more))
-        VideoRecognizer(recognizer).process(_frames(1)[0], timestamp_s=0.0, boxes=[_LEFT, _RIGHT])
+        VideoRecognizer(recognizer, tracking=_ALL).process(_frames(1)[0], timestamp_s=0.0, boxes=[_LEFT, _RIGHT])
         assert shapes == [(2, SIZE, SIZE), (2, WINDOW, 8)]
 
     def test_a_face_out_of_sight_keeps_its_estimate_and_grows_older(self, recognizer: Recognizer) -> None:
@@ -75,7 +77,7 @@ class TestVideoRecognizer:
         assert (back.track_id, back.window_fill) == (2, 1 / WINDOW)
 
     def test_a_box_off_the_picture_is_reported_not_raised(self, recognizer: Recognizer) -> None:
-        video = VideoRecognizer(recognizer)
+        video = VideoRecognizer(recognizer, tracking=_ALL)
         good, bad = video.process(
             _frames(1)[0], timestamp_s=0.0, boxes=[_RIGHT, (500.0, 500.0, 520.0, 520.0)]
         ).estimates
@@ -91,7 +93,7 @@ class TestVideoRecognizer:
             def detect(self, image: np.ndarray) -> np.ndarray:
                 return np.array([_LEFT, (np.nan, 0, 10, 10), _RIGHT], np.float32)
 
-        result = VideoRecognizer(recognizer, detector=Arrays()).process(_frames(1)[0], timestamp_s=0.0)
+        result = VideoRecognizer(recognizer, detector=Arrays(), tracking=_ALL).process(_frames(1)[0], timestamp_s=0.0)
         assert [estimate.box_xyxy for estimate in result.estimates] == [_LEFT, _RIGHT]
         assert json.loads(json.dumps(result.to_json()))["estimates"][0]["box_xyxy"] == list(_LEFT)
 

@@ -16,7 +16,7 @@ import fer_edge
 from fer_edge.cli import COMMANDS
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.core.recipes import recipe_names
-from fer_edge.runtime.detector import HaarDetector
+from fer_edge.runtime.haar_detector import HaarDetector
 
 SOURCE = Path(__file__).parents[2] / "fer_edge"
 INSTALLED = Path(fer_edge.__file__).parent

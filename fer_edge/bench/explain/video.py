@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from fer_edge.bench.explain.faces import FaceExplanation, FaceMaps, entropies, explain_face, face_maps, square_maps
 from fer_edge.core.errors import SessionError
 from fer_edge.core.json_report import JsonReport
-from fer_edge.core.preprocess import cut_face, prepare_face
+from fer_edge.core.preprocess import prepare_face
 from fer_edge.core.types import Float32, Uint8
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.estimate import BoxXyxy
+from fer_edge.runtime.face_finder import cut_tilted
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.streaming import StreamOutputs
 from fer_edge.runtime.tracker import FaceTrack, prominence
@@ -51,7 +52,7 @@ class FrameExplanation(JsonReport):
     Attributes:
         index: the frame's number, from 0.
         timestamp_s: capture time of the frame.
-        faces: number of faces found in it.
+        faces: number of faces recognised in it; of faces found, in a photograph.
         box_xyxy: the driver's face in pixels; a photograph's driver is its most prominent face.
         face: label, probabilities and attention of that face; None, as the box, where the driver's face is not in the
             frame. In a video label and probabilities are the window's, and occlusion is tried on the frame alone.
@@ -78,7 +79,7 @@ class VideoExplainer:
         occlusion: also cover the face's regions in turn (`face_maps`).
 
     Raises:
-        InputError: the bundle aligns faces by the eyes, which no detector here finds.
+        InputError: the bundle aligns faces by the eyes, which the detector does not find.
     """
 
     def __init__(
@@ -130,14 +131,14 @@ class VideoExplainer:
             SessionError, MissingPackageError: as `process`.
         """
         found = self._video.find(image, boxes=boxes)
-        box = max(found.boxes, key=lambda each: prominence(each, found.size), default=None)
-        if box is None:
+        face = max(found.faces, key=lambda each: prominence(each.box_xyxy, found.size), default=None)
+        if face is None:
             return self._result(0.0, 0)
         network, spec = self._recognizer.network, self._recognizer.manifest.preprocess
-        crop = prepare_face(cut_face(found.image, found.geometry.apply(box), spec), spec)
+        crop = prepare_face(cut_tilted(found.image, face, found.geometry, spec), spec)
         maps = face_maps(network, crop[None], occlusion=self._occlusion)
         self.window_faces = (WindowFace(crop=crop, attention=maps.attention[0]),)
-        return self._result(0.0, len(found.boxes), box, explain_face(maps, 0, self._recognizer.labels))
+        return self._result(0.0, len(found.faces), face.box_xyxy, explain_face(maps, 0, self._recognizer.labels))
 
     def _observe(self, tracks: Sequence[FaceTrack], outputs: StreamOutputs) -> None:
         attention = square_maps(outputs.region_attention)

@@ -10,7 +10,7 @@ from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.faces import Face, draw_face, face_in_scene, random_face
 from fer_edge.data.faces.people import EXPRESSION_UNITS, ActionUnits, Identity
 from fer_edge.data.faces.scenes import apply_camera, backdrop, cabin, random_cloth
-from fer_edge.runtime.detector import HaarDetector
+from fer_edge.runtime.haar_detector import HaarDetector
 
 GREY = np.full((120, 120, 3), 128, np.uint8)
 BOX = (20.0, 20.0, 100.0, 100.0)
