@@ -20,7 +20,7 @@ from fer_edge.bench.accuracy import (
 )
 from fer_edge.bench.against_fp32 import Measured, against_original, against_own_fp32
 from fer_edge.bench.latency import Probe, Samples, measure_interleaved, ratio_over_rounds, summarise
-from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, bundle_entry, writable_log
+from fer_edge.bench.private_log import PRIVATE_SPLIT, log_bundle, writable_log
 from fer_edge.bench.reference_cnn import reference_graph, reference_input
 from fer_edge.bench.report import BenchReport, ReferenceResult, Throughput, Timing, VariantResult
 from fer_edge.bench.scenarios import ColdStart, after_idle, cold_start
@@ -232,7 +232,7 @@ def _measure(
     temperature = run.variant.temperature
     measured = measured_accuracy(logits, rows, temperature=temperature)
     if log is not None and measured is not None and rows.read is not None:
-        entry = bundle_entry(
+        log_bundle(
             log,
             run.bundle,
             run.variant.name,
@@ -240,7 +240,6 @@ def _measure(
             data_sha256=rows.read.split_sha256,
             result=measured.report.to_json(),
         )
-        append_private(log, entry)
     return Measured(
         latency_ms=latencies,
         graph_bytes=sum(file.size_bytes for file in run.variant.graphs),

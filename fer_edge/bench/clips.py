@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fer_edge.bench.accuracy import EvaluationRows, labelled_rows
 from fer_edge.bench.clip_report import ClipReport, ConditionResult, DelayResult, MethodDelay, PooledGain
-from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, bundle_entry, writable_log
+from fer_edge.bench.private_log import PRIVATE_SPLIT, log_bundle, writable_log
 from fer_edge.bench.temporal_methods import (
     AVERAGED,
     METHODS,
@@ -130,9 +130,8 @@ def run_clips(
     )
     if log is not None:
         result = {"smoothing": smoothing, "pooled": encode(list(pooled)), "delays": encode(list(delays))}
-        sha256 = rows.read.split_sha256
-        entry = bundle_entry(log, bundle, info.variant, provider=info.provider, data_sha256=sha256, result=result)
-        append_private(log, {**entry, "clips": len(images)})
+        facts = {"data_sha256": rows.read.split_sha256, "result": result, "clips": len(images)}
+        log_bundle(log, bundle, info.variant, provider=info.provider, **facts)
     return report
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from fer_edge.core.files import writing
 from fer_edge.core.machine import repository_commit
 from fer_edge.core.manifest import timestamp
 
-__all__ = ["PRIVATE_SPLIT", "append_private", "bundle_entry", "find_private_log", "writable_log"]
+__all__ = ["PRIVATE_SPLIT", "append_private", "find_private_log", "log_bundle", "writable_log"]
 
 PRIVATE_SPLIT: Final = "PrivateTest"
 """The split that nothing is chosen on."""
@@ -55,31 +54,25 @@ def writable_log(path: Path | None) -> Path:
     return log
 
 
-def bundle_entry(
-    log: Path, bundle: Bundle, variant: str, *, provider: str, data_sha256: str, result: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Make the entry of one variant of a bundle: date, commit, hashes and result."""
-    return {
-        "date": timestamp(),
-        "commit": repository_commit(log.parent),
-        "bundle": bundle.manifest.name,
-        "sha256": bundle.sha256,
-        "variant": variant,
-        "graphs": [file.sha256 for file in bundle.variant(variant).graphs],
-        "provider": provider,
-        "data_sha256": data_sha256,
-        "result": result,
-    }
-
-
-def append_private(path: Path, entry: Mapping[str, Any]) -> None:
-    """Append one line of JSON and flush it to the disk.
+def log_bundle(log: Path, bundle: Bundle, variant: str, **entry: Any) -> None:
+    """Append an evaluation of one variant of a bundle, with its hashes.
 
     Raises:
         OutputError: the log cannot be written.
     """
-    line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
-    with writing(path), writable_log(path).open("ab") as handle:
-        handle.write(line.encode())
+    graphs = [file.sha256 for file in bundle.variant(variant).graphs]
+    name = bundle.manifest.name
+    append_private(log, bundle=name, sha256=bundle.sha256, variant=variant, graphs=graphs, **entry)
+
+
+def append_private(log: Path, **entry: Any) -> None:
+    """Append one line of JSON, with date and commit, and flush it to the disk.
+
+    Raises:
+        OutputError: the log cannot be written.
+    """
+    facts = {"date": timestamp(), "commit": repository_commit(log.parent), **entry}
+    with writing(log), writable_log(log).open("ab") as handle:
+        handle.write(json.dumps(facts, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         handle.flush()
         os.fsync(handle.fileno())

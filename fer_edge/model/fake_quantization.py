@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -111,10 +111,10 @@ class _QuantisedBlock(nn.Module):
 
     def __init__(self, plain: ResidualBlock) -> None:
         super().__init__()
-        self.expand = _quantised_layers(plain.expand)
+        self.expand = _quantised_layer(plain.expand)
         self.relu = _QuantisedReLU()
         self.depthwise = _quantised_layer(plain.depthwise)
-        self.reduce = _quantised_layers(plain.reduce)
+        self.reduce = _quantised_layer(plain.reduce)
         self.reduce[1] = Quantiser(signed=True)  # replaces the folded batch normalisation
         self.output = _QuantisedReLU()
 
@@ -145,11 +145,7 @@ def quantised(encoder: FrameEncoder, *, form: Form) -> FrameEncoder:
     return result
 
 
-def _quantised_layers(layers: nn.Sequential) -> nn.Sequential:
-    return nn.Sequential(*map(_quantised_layer, layers))
-
-
-def _quantised_layer(layer: nn.Module) -> nn.Module:
+def _quantised_layer(layer: nn.Module) -> Any:
     if isinstance(layer, nn.Conv2d):
         return QuantisedConvolution(layer)
     if isinstance(layer, nn.ReLU):
@@ -157,14 +153,10 @@ def _quantised_layer(layer: nn.Module) -> nn.Module:
     if isinstance(layer, ResidualBlock):
         return _QuantisedBlock(layer)
     if isinstance(layer, nn.Sequential):
-        return _quantised_layers(layer)
+        return nn.Sequential(*map(_quantised_layer, layer))
     if isinstance(layer, nn.Identity | nn.MaxPool2d):  # a maximum of rounded numbers is rounded
         return layer
-    raise _unknown(layer)
-
-
-def _unknown(layer: nn.Module) -> InputError:
-    return InputError(
+    raise InputError(
         f"quantization-aware training: got a layer {type(layer).__name__}, expected convolutions, ReLU, pooling and "
         "residual blocks; calibrate the bundle instead (fer-edge calibrate)"
     )

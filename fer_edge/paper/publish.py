@@ -14,7 +14,7 @@ import torch
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.core.files import read_json, sha256_file, write_json
 from fer_edge.core.json import decode, encode
-from fer_edge.core.machine import machine_report, repository_commit
+from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.data import Dataset, Role
@@ -182,12 +182,8 @@ def _log_evaluation(log: Path, report: PreprocessingReport, split_sha256: str) -
         top1[each.system][condition] = list(each.top1.by_seed)
     append_private(
         log,
-        {
-            "date": timestamp(),
-            "commit": repository_commit(log.parent),
-            "study": "paper, preprocessing",
-            "seeds": encode(report.seeds),
-            "data_sha256": split_sha256,
-            "result": {"split": report.split, "n": report.n, "top1": top1},
-        },
+        study="paper, preprocessing",
+        seeds=encode(report.seeds),
+        data_sha256=split_sha256,
+        result={"split": report.split, "n": report.n, "top1": top1},
     )

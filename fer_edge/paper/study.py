@@ -16,8 +16,6 @@ import torch
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import decode
-from fer_edge.core.machine import repository_commit
-from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import accuracy_report
 from fer_edge.core.types import Progress
 from fer_edge.core.workers import open_workers
@@ -188,16 +186,12 @@ def _log_evaluation(log: Path, result: RunResult, dataset: Dataset) -> None:
     )
     append_private(
         log,
-        {
-            "date": timestamp(),
-            "commit": repository_commit(log.parent),
-            "study": "paper",
-            "system": result.system,
-            "seed": result.seed,
-            "epochs": result.epochs,
-            "data_sha256": dataset.split("report").sha256,
-            "result": summary.to_json(),
-        },
+        study="paper",
+        system=result.system,
+        seed=result.seed,
+        epochs=result.epochs,
+        data_sha256=dataset.split("report").sha256,
+        result=summary.to_json(),
     )
 
 

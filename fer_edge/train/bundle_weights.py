@@ -145,11 +145,6 @@ class _Graph:
             tensor.name: self._onnx.numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer
         }
 
-    @property
-    def deployed(self) -> bool:
-        """Whether layers are fused (`fer_edge.model.deploy`); those of the first bundles are not."""
-        return not {"shortcut.bias", "lda.mean"} & self.constants.keys()
-
     def affine(self, name: str) -> Affine:
         """Return weight and bias of a linear layer.
 
@@ -184,7 +179,7 @@ def _weights(module: nn.Module, graph: _Graph, config: ModelConfig) -> Iterator[
         KeyError: the graph lacks a weight.
     """
     state = module.state_dict()
-    split = {key: value.to(state[key].dtype) for key, value in _split(graph, config)} if graph.deployed else {}
+    split = {key: value.to(state[key].dtype) for key, value in _split(graph, config)}
     yield from split.items()
     convolutions = iter(graph.convolutions())
     for name, part in module.named_modules():
@@ -228,9 +223,7 @@ def _named(key: str, value: Tensor, graph: _Graph) -> Tensor:
     """Return a weight by its own name, or from the matrix product that the exporter makes of a linear layer."""
     if key.endswith("num_batches_tracked"):
         return value
-    if key.endswith("lda.fitted"):
-        return torch.ones_like(value)
-    if key == "shortcut.bias" and graph.deployed:
+    if key == "shortcut.bias":
         return torch.zeros_like(value)  # moved into the output's normalisation
     if key in graph.constants:
         return torch.from_numpy(graph.constants[key].copy())

@@ -28,14 +28,14 @@ def test_elsewhere_a_place_must_be_named(tmp_path: Path) -> None:
 
 def test_lines_are_added_and_none_is_lost(tmp_path: Path) -> None:
     log = tmp_path / "new" / "log.jsonl"
-    append_private(log, {"variant": "fp32"})
-    append_private(log, {"variant": "int8"})
+    append_private(log, variant="fp32")
+    append_private(log, variant="int8")
     assert [json.loads(line)["variant"] for line in log.read_text().splitlines()] == ["fp32", "int8"]
 
 
 def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
-        append_private(tmp_path, {})
+        append_private(tmp_path)
 
 
 def test_the_commit_is_known_inside_a_repository_only(tmp_path: Path) -> None:

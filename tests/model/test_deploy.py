@@ -98,16 +98,3 @@ def test_a_mean_that_lies_outside_the_discriminants_comes_back_as_one_that_does_
     done = CliRunner().invoke(main, given)
     assert done.exit_code == 1
     assert Bundle.open(tmp_path / "again").sha256 == again.sha256
-
-
-def test_graphs_whose_weights_have_taken_nothing_over_are_read_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the exporter wrote them before there was anything to take back."""
-    monkeypatch.setattr("fer_edge.export.from_torch.graphs.deployed_encoder", lambda encoder, config: encoder)
-    monkeypatch.setattr("fer_edge.export.from_torch.graphs.deployed_head", lambda head, config: head)
-    run = train_model(small_recipe(), small_dataset(), tmp_path / "run", options=ON_CPU)
-    trained, _ = run.load_model()
-    model = BundleWeights(bundle=export_run(run, tmp_path / "bundle")).load_model()
-    for name in ("encoder.shortcut.bias", "encoder.attention.query.weight", "head.lda.mean", "head.lda.projection"):
-        assert torch.equal(model.state_dict()[name], trained.state_dict()[name]), name
