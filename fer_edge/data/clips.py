@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import require
 from fer_edge.core.json import expect
-from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8
+from fer_edge.core.types import Array, Float32, Int64, Uint8
 from fer_edge.data.corruptions import CORRUPTIONS, LEVELS, corrupt
 
 __all__ = ["BLOCK", "TRAINED", "UNSEEN", "ClipBlock", "ClipPlan", "make_clips"]
@@ -97,14 +97,7 @@ class ClipBlock:
     changed: Int64
 
 
-def make_clips(
-    images: Uint8,
-    labels: Int64,
-    plan: ClipPlan,
-    *,
-    begin: int = 0,
-    progress: Progress | None = None,
-) -> Iterator[ClipBlock]:
+def make_clips(images: Uint8, labels: Int64, plan: ClipPlan, *, begin: int = 0) -> Iterator[ClipBlock]:
     """Make a clip of every still, in blocks.
 
     Clip i depends only on the plan, the stills and i.
@@ -126,8 +119,6 @@ def make_clips(
     expect(begin >= 0 and begin % BLOCK == 0, "begin", begin, f"a multiple of {BLOCK}")
     for start in range(begin, len(images), BLOCK):
         yield _block(images, labels, plan, start, min(start + BLOCK, len(images)))
-        if progress is not None:
-            progress("making clips", min(start + BLOCK, len(images)), len(images))
 
 
 def _block(images: Uint8, labels: Int64, plan: ClipPlan, start: int, stop: int) -> ClipBlock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,19 +68,12 @@ class FaceExplanation(JsonReport):
     agreement: float | None
 
 
-def face_maps(
-    network: Network,
-    frames: Uint8,
-    *,
-    occlusion: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> FaceMaps:
+def face_maps(network: Network, frames: Uint8, *, occlusion: bool = False) -> FaceMaps:
     """Compute the attention of every face by itself.
 
     Args:
         frames: uint8 (N, S, S) grey, prepared (`prepare_stills`).
         occlusion: also cover every region in turn: one more pass per region.
-        progress: called with (faces done, N).
 
     Raises:
         InputError: another type or shape, no face, or a bundle whose region tokens form no square grid.
@@ -98,13 +90,7 @@ def face_maps(
             best = int(probabilities[index].argmax())
             covered = _probabilities(network, network.encode(_covered(frame, side)))
             drops[index] = (probabilities[index, best] - covered[:, best]).reshape(side, side)
-            if progress is not None:
-                progress(index + 1, len(frames))
-    return FaceMaps(
-        probabilities=probabilities,
-        attention=maps,
-        occlusion_drop=drops,
-    )
+    return FaceMaps(probabilities=probabilities, attention=maps, occlusion_drop=drops)
 
 
 def square_maps(attention: Float32) -> Float32:

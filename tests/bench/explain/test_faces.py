@@ -50,12 +50,6 @@ def test_covering_is_done_by_hand_to_the_same_end(network: Network) -> None:
     assert not np.allclose(drop[1], drop[1, 1, 0])
 
 
-def test_progress_is_told(network: Network) -> None:
-    told: list[tuple[int, int]] = []
-    face_maps(network, tiny_frames(2), occlusion=True, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
-
-
 def test_a_face_in_words(network: Network) -> None:
     maps = face_maps(network, tiny_frames(2), occlusion=True)
     face = explain_face(maps, 1, EXPRESSIONS)
