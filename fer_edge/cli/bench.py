@@ -21,28 +21,24 @@ __all__ = ["command"]
 
 @opt.make_command
 def command(
-    bundles: Annotated[tuple[str, ...], opt.argument(opt.TEXT, metavar="[BUNDLE]...", nargs=-1)],
+    bundles: Annotated[tuple[str, ...], opt.argument(metavar="[BUNDLE]...", nargs=-1)],
     data: Annotated[str | None, opt.dataset("Measure accuracy on this data, for example fer2013:PATH.")],
     split: opt.Split,
-    original: Annotated[
-        str | None, opt.option(opt.TEXT, "Compare with the FP32 variant of this bundle.", metavar="BUNDLE")
-    ],
-    variants: Annotated[tuple[str, ...], opt.option(opt.TEXT, "Only this variant; repeatable.", name="--variant")],
-    providers: Annotated[
-        tuple[str, ...], opt.option(opt.TEXT, "Engine; repeatable.", name="--provider", default=("cpu",))
-    ],
+    original: Annotated[str | None, opt.option("Compare with the FP32 variant of this bundle.", metavar="BUNDLE")],
+    variants: Annotated[tuple[str, ...], opt.option("Only this variant; repeatable.", name="--variant")],
+    providers: Annotated[tuple[str, ...], opt.option("Engine; repeatable.", name="--provider", default=("cpu",))],
     threads: opt.Threads,
     window: Annotated[
-        int | None, opt.option(opt.integer(1, 1024), "Frames of the streaming step.  [default: the bundle's]")
+        int | None, opt.option("Frames of the streaming step.  [default: the bundle's]", opt.integer(1, 1024))
     ],
-    rounds: Annotated[int | None, opt.option(opt.integer(1, 1_000_000), "Timing rounds per variant.")],
-    batch: Annotated[int | None, opt.option(opt.integer(1, 4096), "Faces per call for the throughput.")],
+    rounds: Annotated[int | None, opt.option("Timing rounds per variant.", opt.integer(1, 1_000_000))],
+    batch: Annotated[int | None, opt.option("Faces per call for the throughput.", opt.integer(1, 4096))],
     after_idle: Annotated[
-        float | None, opt.option(opt.real(0.001, 3600), "Also time steps after this idle time.", metavar="SECONDS")
+        float | None, opt.option("Also time steps after this idle time.", opt.real(0.001, 3600), metavar="SECONDS")
     ],
     quick: Annotated[bool, opt.flag("Quick check (seconds). Do not publish these numbers.")],
     other_file: Annotated[
-        Path | None, opt.option(opt.INPUT_PATH, "Also show the ratios in this JSON.", name="--against", metavar="FILE")
+        Path | None, opt.option("Also show the ratios in this JSON.", name="--against", metavar="FILE")
     ],
     html_file: Annotated[Path | None, opt.output("Write a page with plots here.", name="--html")],
     private_log: opt.PrivateLog,

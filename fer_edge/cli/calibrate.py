@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
-
 from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, console, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset, read_recipe
@@ -21,10 +19,7 @@ def command(
     data: Annotated[str, opt.dataset("Data set to calibrate on, for example fer2013:PATH.")],
     recipe: Annotated[str, opt.recipe("default")],
     settings: Annotated[tuple[str, ...], opt.settings("sample.size=1024")],
-    forms: Annotated[
-        tuple[Literal["int8", "int8-trt"], ...],
-        opt.option(click.Choice(["int8", "int8-trt"]), "Only this form.", name="--form"),
-    ],
+    forms: Annotated[tuple[Literal["int8", "int8-trt"], ...], opt.option("Only this form.", name="--form")],
     sample_file: Annotated[
         Path | None, opt.output("Write the calibration rows and their SHA-256 here.", name="--sample-out")
     ],

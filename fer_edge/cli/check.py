@@ -21,10 +21,8 @@ __all__ = ["command", "findings_table"]
 @opt.make_command
 def command(
     bundle: opt.BundleName,
-    target: Annotated[
-        str | None, opt.option(opt.TEXT, "Only this target: a TensorRT version, dla, a name, or a recipe.")
-    ],
-    variant: Annotated[str | None, opt.option(opt.TEXT, "Only this variant.")],
+    target: Annotated[str | None, opt.option("Only this target: a TensorRT version, dla, a name, or a recipe.")],
+    variant: Annotated[str | None, opt.option("Only this variant.")],
     settings: Annotated[tuple[str, ...], opt.settings("precision=fp32")],
     clip: Annotated[bool, opt.flag("Also check the fused graph of a whole clip.")],
     json_out: Path | None,

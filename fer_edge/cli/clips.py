@@ -20,10 +20,10 @@ def command(
     variant: opt.VariantName,
     provider: opt.Provider,
     threads: opt.Threads,
-    count: Annotated[int, opt.option(opt.integer(20, 1_000_000), "Stills used.", name="--clips", default=1000)],
+    count: Annotated[int, opt.option("Stills used.", opt.integer(20, 1_000_000), name="--clips", default=1000)],
     everything: Annotated[bool, opt.flag("Use every still of the split.", name="--all")],
     smoothing: Annotated[
-        float | None, opt.option(opt.real(0, 0.999), "Constant of the exponential smoothing.  [default: the best]")
+        float | None, opt.option("Constant of the exponential smoothing.  [default: the best]", opt.real(0, 0.999))
     ],
     markdown_file: Annotated[Path | None, opt.output("Write the tables here.", name="--markdown")],
     png_file: Annotated[Path | None, opt.output("Draw the comparison here.", name="--png")],

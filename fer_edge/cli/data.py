@@ -21,8 +21,7 @@ __all__ = ["command"]
 def command(
     spec: Annotated[str, opt.argument(opt.DATA_SPEC)],
     cache: Annotated[
-        Path | None,
-        opt.option(opt.INPUT_PATH, "Folder for the decoded images.  [default: $FER_EDGE_CACHE]", metavar="FOLDER"),
+        Path | None, opt.option("Folder for the decoded images.  [default: $FER_EDGE_CACHE]", metavar="FOLDER")
     ],
     json_out: Path | None,
 ) -> None:

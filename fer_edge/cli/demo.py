@@ -19,8 +19,8 @@ __all__ = ["command"]
 
 @opt.make_command
 def command(
-    bundles: Annotated[tuple[str, ...], opt.argument(opt.TEXT, metavar="[BUNDLE]...", nargs=-1)],
-    out: Annotated[Path, opt.option(opt.OUTPUT_FOLDER, "Folder to write.", default="demo")],
+    bundles: Annotated[tuple[str, ...], opt.argument(metavar="[BUNDLE]...", nargs=-1)],
+    out: Annotated[Path, opt.option("Folder to write.", opt.OUTPUT_FOLDER, default="demo")],
     data: Annotated[str | None, opt.dataset("Also measure accuracy here.  [default: $FER_EDGE_DATA]")],
     json_out: Path | None,
 ) -> None:

@@ -27,12 +27,12 @@ __all__ = ["command"]
 @opt.make_command
 def command(
     bundle: opt.BundleName,
-    source: Annotated[str | None, opt.argument(opt.TEXT, metavar="[IMAGE|VIDEO]")],
+    source: Annotated[str | None, opt.argument(metavar="[IMAGE|VIDEO]")],
     data: Annotated[str | None, opt.dataset("Average over the faces of a data set instead, by expression.")],
     out: Annotated[Path | None, opt.output("Write the picture here: an image, or a video.")],
     occlusion: Annotated[bool, opt.flag("Also measure the effect of covering each region.")],
     until_s: Annotated[
-        float | None, opt.option(opt.real(0, 1e6), "End a video here.", name="--until", metavar="SECONDS")
+        float | None, opt.option("End a video here.", opt.real(0, 1e6), name="--until", metavar="SECONDS")
     ],
     variant: opt.VariantName,
     provider: opt.Provider,

@@ -23,12 +23,12 @@ __all__ = ["command"]
 
 @opt.make_command
 def command(
-    source: Annotated[str, opt.argument(opt.TEXT, metavar="RUN|BUNDLE")],
-    out: Annotated[Path | None, opt.option(opt.OUTPUT_FOLDER, "Folder to write.  [--target: NAME-TARGET]")],
-    name: Annotated[str | None, opt.option(opt.TEXT, "Name of the bundle.  [default: the name of RUN or BUNDLE]")],
-    licence: Annotated[str | None, opt.option(opt.TEXT, "Licence of the weights.  [default: that of known data]")],
-    target: Annotated[str | None, opt.option(opt.TEXT, "Write what this target runs: auto, a name, or a recipe.")],
-    variant: Annotated[str | None, opt.option(opt.TEXT, "Variant of the target's files.  [default: the recipe's]")],
+    source: Annotated[str, opt.argument(metavar="RUN|BUNDLE")],
+    out: Annotated[Path | None, opt.option("Folder to write.  [--target: NAME-TARGET]", opt.OUTPUT_FOLDER)],
+    name: Annotated[str | None, opt.option("Name of the bundle.  [default: the name of RUN or BUNDLE]")],
+    licence: Annotated[str | None, opt.option("Licence of the weights.  [default: that of known data]")],
+    target: Annotated[str | None, opt.option("Write what this target runs: auto, a name, or a recipe.")],
+    variant: Annotated[str | None, opt.option("Variant of the target's files.  [default: the recipe's]")],
     settings: Annotated[tuple[str, ...], opt.settings("precision=fp32")],
     clip: Annotated[bool, opt.flag("Also write the fused graph of a whole clip.")],
     dry_run: Annotated[bool, opt.flag("Print what would be written, or why not.")],

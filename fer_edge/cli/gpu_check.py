@@ -18,12 +18,12 @@ __all__ = ["command"]
 
 @opt.make_command
 def command(
-    bundle: Annotated[str, opt.argument(opt.TEXT, default="base")],
-    runs: Annotated[int, opt.option(opt.integer(10, 1_000_000), "Timed runs per path.", default=500)],
+    bundle: Annotated[str, opt.argument(default="base")],
+    runs: Annotated[int, opt.option("Timed runs per path.", opt.integer(10, 1_000_000), default=500)],
     cycles: Annotated[
-        int, opt.option(opt.integer(2, 1_000_000), "Sessions opened and closed to find leaks.", default=1000)
+        int, opt.option("Sessions opened and closed to find leaks.", opt.integer(2, 1_000_000), default=1000)
     ],
-    threads: Annotated[int, opt.option(opt.integer(1, 1024), "Threads that share one session.", default=4)],
+    threads: Annotated[int, opt.option("Threads that share one session.", opt.integer(1, 1024), default=4)],
     json_out: Path | None,
 ) -> None:
     """Run BUNDLE on every GPU path: torch, ONNX Runtime, TensorRT, TensorRT-RTX.

@@ -221,15 +221,21 @@ def make_command(function: Callable[..., Any]) -> click.Command:
 
 
 def option(
-    kind: _Type, help: str, *, name: str = "", default: Any = None, metavar: str | None = None, **more: Any
+    help: str,
+    kind: _Type | None = None,
+    *,
+    name: str = "",
+    default: Any = None,
+    metavar: str | None = None,
+    **more: Any,
 ) -> _Parameter:
     """Describe an option that takes a value, in the annotation of a command's parameter.
 
     It may be repeated where the parameter is a tuple, and is required where that is neither a tuple nor None.
 
     Args:
-        kind: type of the value.
         help: one line.
+        kind: type of the value; by default a text, an input path or a choice, as the parameter is annotated.
         name: the option, where it is not ``--`` and the parameter's name.
         default: the value without the option; shown in the help.
         metavar: the value in the help; the name of its type by default.
@@ -241,16 +247,19 @@ def option(
         given = {"default": default, "show_default": True} if default is not None else {}
         multiple = get_origin(hint) is tuple
         required = default is None and not multiple and type(None) not in get_args(hint)
-        known: dict[str, Any] = {
-            "type": kind,
-            "help": help,
-            "metavar": metavar,
-            "multiple": multiple,
-            "required": required,
-        }
-        return click.option(_option_name(parameter, name), parameter, **known | given | more)
+        known = {"help": help, "metavar": metavar or None, "multiple": multiple, "required": required}
+        kept: dict[str, Any] = {"type": kind or _type_of(hint), **known, **given, **more}
+        return click.option(_option_name(parameter, name), parameter, **kept)
 
     return make
+
+
+def _type_of(hint: Any) -> _Type:
+    """Return the type of the values that an annotation allows."""
+    kinds = [each for each in get_args(hint) if each not in (type(None), ...)]
+    if get_origin(hint) is Literal:
+        return click.Choice(kinds)
+    return _type_of(kinds[0]) if kinds else INPUT_PATH if hint is Path else TEXT
 
 
 def flag(help: str, *, name: str = "", **more: Any) -> _Parameter:
@@ -258,12 +267,12 @@ def flag(help: str, *, name: str = "", **more: Any) -> _Parameter:
     return lambda parameter, _: click.option(_option_name(parameter, name), parameter, is_flag=True, help=help, **more)
 
 
-def argument(kind: _Type, **more: Any) -> _Parameter:
-    """Describe an argument; `more` are further keywords of `click.argument`."""
+def argument(kind: _Type | None = None, **more: Any) -> _Parameter:
+    """Describe an argument; `kind` is as for `option`, `more` are further keywords of `click.argument`."""
 
     def make(parameter: str, hint: Any) -> _Decorator:
         required = type(None) not in get_args(hint) and not more.keys() & {"nargs", "default"}
-        return click.argument(parameter, type=kind, **{"required": required} | more)
+        return click.argument(parameter, type=kind or _type_of(hint), **{"required": required} | more)
 
     return make
 
@@ -274,38 +283,38 @@ def _option_name(parameter: str, name: str) -> str:
 
 def output(help: str, *, name: str = "") -> _Parameter:
     """Describe an option for a file that the command writes."""
-    return option(OUTPUT_FILE, help, name=name)
+    return option(help, OUTPUT_FILE, name=name)
 
 
 def dataset(help: str) -> _Parameter:
     """Describe ``--data SPEC``."""
-    return option(DATA_SPEC, help, name="--data")
+    return option(help, DATA_SPEC, name="--data")
 
 
 def recipe(default: str | None, help: str = "A shipped recipe, or a TOML file.") -> _Parameter:
     """Describe ``--recipe NAME|FILE``."""
-    return option(TEXT, help, default=default, metavar="NAME|FILE")
+    return option(help, default=default, metavar="NAME|FILE")
 
 
 def settings(example: str) -> _Parameter:
     """Describe ``--set KEY=VALUE``."""
-    return option(TEXT, f"Change a value of the recipe: {example}.", name="--set", metavar="KEY=VALUE")
+    return option(f"Change a value of the recipe: {example}.", name="--set", metavar="KEY=VALUE")
 
 
-BundleName: TypeAlias = Annotated[str, argument(TEXT)]
-VariantName: TypeAlias = Annotated[str, option(TEXT, "fp32, int8, ...; auto: int8 if present.", default="auto")]
-Provider: TypeAlias = Annotated[str, option(TEXT, "Engine: cpu, openvino, cuda, tensorrt, ...", default="cpu")]
-Threads: TypeAlias = Annotated[int, option(integer(1, 1024), "Threads per session.", default=1)]
-Device: TypeAlias = Annotated[str, option(TEXT, "auto, cpu or cuda.", default="auto")]
-Jobs: TypeAlias = Annotated[int, option(integer(1, 256), "Trainings at the same time.", default=1)]
+BundleName: TypeAlias = Annotated[str, argument()]
+VariantName: TypeAlias = Annotated[str, option("fp32, int8, ...; auto: int8 if present.", default="auto")]
+Provider: TypeAlias = Annotated[str, option("Engine: cpu, openvino, cuda, tensorrt, ...", default="cpu")]
+Threads: TypeAlias = Annotated[int, option("Threads per session.", integer(1, 1024), default=1)]
+Device: TypeAlias = Annotated[str, option("auto, cpu or cuda.", default="auto")]
+Jobs: TypeAlias = Annotated[int, option("Trainings at the same time.", integer(1, 256), default=1)]
 Budget: TypeAlias = Annotated[
-    float | None, option(real(0, 1e6), "Start no training after this time.", metavar="MINUTES")
+    float | None, option("Start no training after this time.", real(0, 1e6), metavar="MINUTES")
 ]
 Split: TypeAlias = Annotated[
     Literal["choose", "report"],
-    option(click.Choice(["choose", "report"]), "PublicTest, or PrivateTest (logged).", default="choose"),
+    option("PublicTest, or PrivateTest (logged).", default="choose"),
 ]
-PrivateLog: TypeAlias = Annotated[Path | None, option(INPUT_PATH, "Log of PrivateTest evaluations.", metavar="FILE")]
+PrivateLog: TypeAlias = Annotated[Path | None, option("Log of PrivateTest evaluations.", metavar="FILE")]
 Resume: TypeAlias = Annotated[bool, flag("Continue the interrupted run in --out.", is_eager=True)]
 Detector: TypeAlias = Annotated[str, option(TEXT, "haar, or yunet:FILE with a YuNet model.", default="haar")]
 WholeFrame: TypeAlias = Annotated[bool, flag("The frames are face crops: detect no faces.")]

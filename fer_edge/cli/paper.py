@@ -52,18 +52,15 @@ class _StudyView:
 def command(
     data: Annotated[
         tuple[str, ...],
-        opt.option(opt.DATA_SPEC, "fer2013:PATH; repeat for ckplus:PATH.", metavar="SPEC", required=True),
+        opt.option("fer2013:PATH; repeat for ckplus:PATH.", opt.DATA_SPEC, metavar="SPEC", required=True),
     ],
-    out: Annotated[Path, opt.option(opt.INPUT_PATH, "Folder of the study.", metavar="FOLDER", required=True)],
+    out: Annotated[Path, opt.option("Folder of the study.", metavar="FOLDER", required=True)],
     target: Annotated[
-        Path | None,
-        opt.option(opt.INPUT_PATH, "Tables and plots.  [default: OUT/report]", name="--report", metavar="FOLDER"),
+        Path | None, opt.option("Tables and plots.  [default: OUT/report]", name="--report", metavar="FOLDER")
     ],
     recipe: Annotated[str, opt.recipe("stills")],
     settings: Annotated[tuple[str, ...], opt.settings("train.optimiser.epochs=30")],
-    only: Annotated[
-        tuple[str, ...], opt.option(opt.TEXT, "Systems or groups: tables, beyond, lstm, size.", metavar="NAME")
-    ],
+    only: Annotated[tuple[str, ...], opt.option("Systems or groups: tables, beyond, lstm, size.", metavar="NAME")],
     jobs: opt.Jobs,
     budget: opt.Budget,
     device: opt.Device,

@@ -13,8 +13,8 @@ __all__ = ["command"]
 
 @opt.make_command
 def command(
-    file: Annotated[Path, opt.argument(opt.INPUT_PATH, metavar="PARETO_JSON")],
-    out: Annotated[Path, opt.option(opt.INPUT_PATH, "Folder for pareto.json, .md and .png.", metavar="FOLDER")],
+    file: Annotated[Path, opt.argument(metavar="PARETO_JSON")],
+    out: Annotated[Path, opt.option("Folder for pareto.json, .md and .png.", metavar="FOLDER")],
     png: Annotated[bool, opt.flag("Draw pareto.png as well.")],
     json_out: Path | None,
 ) -> None:

@@ -21,18 +21,12 @@ __all__ = ["command"]
 @opt.make_command
 def command(
     bundle: opt.BundleName,
-    variant: Annotated[str | None, opt.option(opt.TEXT, "Only this variant.")],
-    target: Annotated[
-        str | None, opt.option(opt.TEXT, "Also compare the files of this target: auto, a name, or a recipe.")
-    ],
+    variant: Annotated[str | None, opt.option("Only this variant.")],
+    target: Annotated[str | None, opt.option("Also compare the files of this target: auto, a name, or a recipe.")],
     settings: Annotated[tuple[str, ...], opt.settings("precision=fp32")],
     data: Annotated[str | None, opt.dataset("Use faces of this data set instead of generated ones.")],
-    rows: Annotated[
-        Path | None, opt.option(opt.INPUT_PATH, "Use the rows of this calibration sample list.", metavar="FILE")
-    ],
-    run: Annotated[
-        Path | None, opt.option(opt.INPUT_PATH, "Compute torch's outputs with this training run.", metavar="RUN")
-    ],
+    rows: Annotated[Path | None, opt.option("Use the rows of this calibration sample list.", metavar="FILE")],
+    run: Annotated[Path | None, opt.option("Compute torch's outputs with this training run.", metavar="RUN")],
     dry_run: Annotated[bool, opt.flag("Leave BUNDLE unchanged.")],
     json_out: Path | None,
 ) -> None:

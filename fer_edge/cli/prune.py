@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
-
 from fer_edge.cli import options as opt
 from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
 from fer_edge.cli.training_output import show_run, training_in
@@ -17,31 +15,28 @@ __all__ = ["command"]
 
 @opt.make_command
 def command(
-    parent: Annotated[str, opt.argument(opt.TEXT)],
-    macs: Annotated[float | None, opt.option(opt.real(1e-6, 1), "Share of the encoder's MACs to keep: 0.5.")],
+    parent: Annotated[str, opt.argument()],
+    macs: Annotated[float | None, opt.option("Share of the encoder's MACs to keep: 0.5.", opt.real(1e-6, 1))],
     parameters: Annotated[
-        int | None, opt.option(opt.integer(1, 10**9), "Parameters of encoder and head to keep: 2_000_000.")
+        int | None, opt.option("Parameters of encoder and head to keep: 2_000_000.", opt.integer(1, 10**9))
     ],
     idle_blocks: Annotated[
         float | None,
         opt.option(
-            opt.real(0, 1),
             "Remove residual blocks whose output varies less (0.2).",
+            opt.real(0, 1),
             metavar="[SHARE]",
             is_flag=False,
             flag_value=0.2,
         ),
     ],
-    sparsity: Annotated[
-        Literal["2:4"] | None, opt.option(click.Choice(["2:4"]), "Zeros that a sparse tensor core skips.")
-    ],
+    sparsity: Annotated[Literal["2:4"] | None, opt.option("Zeros that a sparse tensor core skips.")],
     data: Annotated[str, opt.dataset("Data set to fine-tune on, as for train.")],
-    out: Annotated[Path | None, opt.option(opt.RUN_FOLDER, "Folder of the new run.  [default: PARENT-pruned]")],
+    out: Annotated[Path | None, opt.option("Folder of the new run.  [default: PARENT-pruned]", opt.RUN_FOLDER)],
     recipe: Annotated[str | None, opt.recipe(None, "A TOML file instead of the built-in settings.")],
     settings: Annotated[tuple[str, ...], opt.settings("steps=3")],
     teachers: Annotated[
-        tuple[str, ...],
-        opt.option(opt.TEXT, "Distil from it.  [default: PARENT]", name="--teacher", metavar="RUN|BUNDLE"),
+        tuple[str, ...], opt.option("Distil from it.  [default: PARENT]", name="--teacher", metavar="RUN|BUNDLE")
     ],
     resume: opt.Resume,
     device: opt.Device,

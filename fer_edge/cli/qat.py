@@ -14,9 +14,9 @@ __all__ = ["command"]
 
 @opt.make_command
 def command(
-    source: Annotated[str, opt.argument(opt.TEXT, metavar="RUN|BUNDLE")],
+    source: Annotated[str, opt.argument(metavar="RUN|BUNDLE")],
     data: Annotated[str, opt.dataset("Data set to fine-tune on, as for train.")],
-    out: Annotated[Path, opt.option(opt.RUN_FOLDER, "Folder of the new run: new or empty.")],
+    out: Annotated[Path, opt.option("Folder of the new run: new or empty.", opt.RUN_FOLDER)],
     recipe: Annotated[str | None, opt.recipe(None, "A TOML file instead of the built-in settings.")],
     settings: Annotated[tuple[str, ...], opt.settings("optimiser.epochs=3")],
     resume: opt.Resume,

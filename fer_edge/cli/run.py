@@ -22,11 +22,11 @@ __all__ = ["command"]
 @opt.make_command
 def command(
     bundle: opt.BundleName,
-    source: Annotated[str, opt.option(opt.TEXT, "Image, video, camera (0, /dev/video0, URL).", metavar="FILE|CAMERA")],
+    source: Annotated[str, opt.option("Image, video, camera (0, /dev/video0, URL).", metavar="FILE|CAMERA")],
     variant: opt.VariantName,
     provider: opt.Provider,
     threads: opt.Threads,
-    engines: Annotated[Path | None, opt.option(opt.INPUT_PATH, "Folder of built or cached engines.", metavar="FOLDER")],
+    engines: Annotated[Path | None, opt.option("Folder of built or cached engines.", metavar="FOLDER")],
     rebuild: Annotated[bool, opt.flag("Build missing or stale TensorRT engines first.")],
     annotate: Annotated[Path | None, opt.output("Write the frames with the estimates drawn in.")],
     detector: opt.Detector,

@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
-
 from fer_edge.cli import options as opt
 from fer_edge.cli.console import command_line, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset, read_recipe
@@ -21,10 +19,7 @@ def command(
     data: Annotated[str, opt.dataset("Data set to calibrate and measure on: fer2013:PATH.")],
     recipe: Annotated[str, opt.recipe("default")],
     settings: Annotated[tuple[str, ...], opt.settings("sample.size=1024")],
-    form: Annotated[
-        Literal["int8", "int8-trt"] | None,
-        opt.option(click.Choice(["int8", "int8-trt"]), "INT8 form.  [default: the recipe's first]"),
-    ],
+    form: Annotated[Literal["int8", "int8-trt"] | None, opt.option("INT8 form.  [default: the recipe's first]")],
     png_file: Annotated[Path | None, opt.output("Draw the costs here: .png, .svg or .pdf.", name="--png")],
     threads: opt.Threads,
     json_out: Path | None,

@@ -21,22 +21,18 @@ __all__ = ["command", "show_sweep"]
 
 @opt.make_command
 def command(
-    recipe: Annotated[str, opt.argument(opt.TEXT)],
+    recipe: Annotated[str, opt.argument()],
     data: Annotated[str, opt.dataset("Data set to train, calibrate and measure on.")],
-    out: Annotated[Path, opt.option(opt.INPUT_PATH, "Folder of the sweep, new or its own.", metavar="FOLDER")],
+    out: Annotated[Path, opt.option("Folder of the sweep, new or its own.", metavar="FOLDER")],
     settings: Annotated[tuple[str, ...], opt.settings("grid.widths=[0.5]")],
     jobs: opt.Jobs,
     budget: opt.Budget,
     again: Annotated[bool, opt.flag("Measure again what is already measured.")],
     png: Annotated[bool, opt.flag("Draw OUT/pareto.png.")],
     split: opt.Split,
-    peers_file: Annotated[
-        Path | None, opt.option(opt.INPUT_PATH, "Published models to compare with.", name="--peers", metavar="FILE")
-    ],
+    peers_file: Annotated[Path | None, opt.option("Published models to compare with.", name="--peers", metavar="FILE")],
     no_peers: Annotated[bool, opt.flag("Leave published models out.")],
-    storage: Annotated[
-        str | None, opt.option(opt.TEXT, "Database of the search.  [default: OUT/study.db]", metavar="URL")
-    ],
+    storage: Annotated[str | None, opt.option("Database of the search.  [default: OUT/study.db]", metavar="URL")],
     device: opt.Device,
     private_log: opt.PrivateLog,
     json_out: Path | None,

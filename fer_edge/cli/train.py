@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import click
-
 from fer_edge.cli import options as opt
 from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
 from fer_edge.cli.training_output import show_run, training_in
@@ -20,20 +18,17 @@ __all__ = ["command"]
 
 @opt.make_command
 def command(
-    recipe: Annotated[str, opt.argument(opt.TEXT)],
+    recipe: Annotated[str, opt.argument()],
     data: Annotated[str, opt.dataset("Data set, for example fer2013:PATH or folder:PATH.")],
-    out: Annotated[Path, opt.option(opt.RUN_FOLDER, "Folder of the run: new or empty.")],
+    out: Annotated[Path, opt.option("Folder of the run: new or empty.", opt.RUN_FOLDER)],
     settings: Annotated[tuple[str, ...], opt.settings("optimiser.epochs=30")],
-    init: Annotated[str | None, opt.option(opt.TEXT, "Start from these weights.", metavar="RUN|BUNDLE")],
+    init: Annotated[str | None, opt.option("Start from these weights.", metavar="RUN|BUNDLE")],
     teachers: Annotated[
-        tuple[str, ...], opt.option(opt.TEXT, "Distil from it; repeatable.", name="--teacher", metavar="RUN|BUNDLE")
+        tuple[str, ...], opt.option("Distil from it; repeatable.", name="--teacher", metavar="RUN|BUNDLE")
     ],
-    stage: Annotated[
-        Literal["all", "sequence"],
-        opt.option(click.Choice(["all", "sequence"]), "sequence: train the head only.", default="all"),
-    ],
+    stage: Annotated[Literal["all", "sequence"], opt.option("sequence: train the head only.", default="all")],
     sequences: Annotated[
-        str | None, opt.option(opt.DATA_SPEC, "Also train the head on these sequences.", metavar="ckplus:PATH")
+        str | None, opt.option("Also train the head on these sequences.", opt.DATA_SPEC, metavar="ckplus:PATH")
     ],
     resume: opt.Resume,
     device: opt.Device,

@@ -17,9 +17,7 @@ __all__ = ["command"]
 @opt.make_command
 def command(
     bundle: opt.BundleName,
-    public_key: Annotated[
-        Path | None, opt.option(opt.INPUT_PATH, "Require a signature by this ed25519 key.", metavar="PEM")
-    ],
+    public_key: Annotated[Path | None, opt.option("Require a signature by this ed25519 key.", metavar="PEM")],
     json_out: Path | None,
 ) -> None:
     """Check the manifest, hashes, weights and signature of BUNDLE. No graph is run.
