@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TextIO
 
 from fer_edge.bench.annotate import annotate_frame, annotated_video, check_annotation_path, write_annotated_image
 from fer_edge.core.errors import OutputError
-from fer_edge.core.files import scratch_file, writing
+from fer_edge.core.files import expect_new, scratch_file, writing
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.pipeline import RunSummary, run_source
 from fer_edge.runtime.recognizer import Recognizer
@@ -20,7 +19,7 @@ from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import FrameResult
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
-__all__ = ["RunOutputs", "check_output", "record_run"]
+__all__ = ["RunOutputs", "record_run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,25 +46,7 @@ class RunOutputs:
             check_annotation_path(self.annotate, still=source.kind == "image")
         for path in (self.annotate, self.records):
             if isinstance(path, Path):
-                check_output(path, source=source.name, overwrite=self.overwrite)
-
-
-def check_output(path: Path, *, source: str, overwrite: bool) -> None:
-    """Refuse an output that must not be written.
-
-    Raises:
-        OutputError: a folder, the source itself, or a file that exists, without `overwrite`.
-    """
-    with writing(path):
-        exists = path.exists()
-    if not exists:
-        return
-    if path.is_dir():
-        raise OutputError(f"{path}: got a folder, expected a file; choose another name")
-    if os.path.exists(source) and path.samefile(source):
-        raise OutputError(f"{path} is the source itself; choose another name")
-    if not overwrite:
-        raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+                expect_new(path, overwrite=self.overwrite, inputs=[source.name])
 
 
 def record_run(

@@ -107,7 +107,7 @@ class FloatParent:
         )
 
     @contextlib.contextmanager
-    def network(self, graphs: Int8Graphs | None = None, *, name: str = "") -> Iterator[Network]:
+    def network(self, graphs: Int8Graphs | None = None) -> Iterator[Network]:
         """Open ONNX Runtime on the CPU on an INT8 form's graphs, from memory; on the parent's own without them.
 
         Raises:
@@ -117,7 +117,7 @@ class FloatParent:
             with Network.open(self.bundle, variant=self.variant.name, provider="cpu", threads=self.threads) as network:
                 yield network
             return
-        variant = dataclasses.replace(self.variant, name=name or graphs.form, precision="int8")
+        variant = dataclasses.replace(self.variant, name=graphs.form, precision="int8")
         with (
             open_session(graphs.encoder, threads=self.threads) as encoder,
             open_session(graphs.head, threads=self.threads) as head,

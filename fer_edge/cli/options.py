@@ -316,5 +316,5 @@ Split: TypeAlias = Annotated[
 ]
 PrivateLog: TypeAlias = Annotated[Path | None, option("Log of PrivateTest evaluations.", metavar="FILE")]
 Resume: TypeAlias = Annotated[bool, flag("Continue the interrupted run in --out.", is_eager=True)]
-Detector: TypeAlias = Annotated[str, option(TEXT, "haar, or yunet:FILE with a YuNet model.", default="haar")]
+Detector: TypeAlias = Annotated[str, option("haar, or yunet:FILE with a YuNet model.", default="haar")]
 WholeFrame: TypeAlias = Annotated[bool, flag("The frames are face crops: detect no faces.")]

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import click
-
 from fer_edge.cli import options as opt
 from fer_edge.cli.console import console, note_written, progress
 from fer_edge.core.tables import Column, Table, print_table
@@ -30,13 +28,10 @@ def command(
     rebuild: Annotated[bool, opt.flag("Build missing or stale TensorRT engines first.")],
     annotate: Annotated[Path | None, opt.output("Write the frames with the estimates drawn in.")],
     detector: opt.Detector,
-    seat: Annotated[
-        Literal["left", "right"] | None,
-        opt.option(click.Choice(["left", "right"]), "Half of the picture in which the driver sits."),
-    ],
+    seat: Annotated[Literal["left", "right"] | None, opt.option("Half of the picture in which the driver sits.")],
     driver_roi: Annotated[
         tuple[float, float, float, float] | None,
-        opt.option(opt.REGION, "Where the driver sits, in pixels or fractions.", metavar="L,T,R,B"),
+        opt.option("Where the driver sits, in pixels or fractions.", opt.REGION, metavar="L,T,R,B"),
     ],
     passengers: Annotated[bool, opt.flag("Recognise every face, not the driver's alone.")],
     whole_frame: opt.WholeFrame,

@@ -204,12 +204,8 @@ def output_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+def claimed(folder: Path) -> Iterator[bool]:
     """Lock `folder` against other processes while the block runs; the lock ends with the process and leaves no file.
-
-    Args:
-        folder: an existing folder.
-        wait: wait for the lock.
 
     Yields:
         True if this process holds the lock, False if another one does.
@@ -220,7 +216,7 @@ def claimed(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     with writing(folder):
         handle = _open_for_lock(folder)
     try:
-        yield _lock(handle, wait=wait)
+        yield _lock(handle)
     finally:
         os.close(handle)
 

@@ -24,10 +24,10 @@ def _type_hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def expect(condition: bool, field: str, got: object, expected: str, *, error: type[FerEdgeError] = InputError) -> None:
-    """Raise `error` with the message ``field: got ..., expected ...`` unless `condition` holds."""
+def expect(condition: bool, field: str, got: object, expected: str) -> None:
+    """Raise an `InputError` with the message ``field: got ..., expected ...`` unless `condition` holds."""
     if not condition:
-        raise error(f"{field}: got {reprlib.repr(got)}, expected {expected}")
+        raise InputError(f"{field}: got {reprlib.repr(got)}, expected {expected}")
 
 
 def decode(kind: type[T], value: Any, *, where: str = "") -> T:

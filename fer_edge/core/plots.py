@@ -140,14 +140,12 @@ def series_colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def draw_bars(
-    axes: Axes, names: Sequence[str], values: Sequence[float], *, colours: Sequence[str] | str = PALETTE[0],
-    form: str | None = "{:.3g}",
-) -> None:  # fmt: skip
-    """Draw horizontal bars, the first on top, with their values (`form`; None: without)."""
+    axes: Axes, names: Sequence[str], values: Sequence[float], *, colours: Sequence[str] | str = PALETTE[0]
+) -> None:
+    """Draw horizontal bars, the first on top, with their values."""
     bars = axes.barh(range(len(names)), values, color=colours, height=0.7)
-    if form is not None:
-        axes.bar_label(bars, [form.format(value) for value in values], padding=3, fontsize=7)
-        axes.margins(x=0.18)
+    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=7)
+    axes.margins(x=0.18)
     _name_rows(axes, names)
     axes.axvline(0, color=GREY, linewidth=0.6)
     if not any(values):
@@ -198,30 +196,13 @@ def draw_lines(
     axes.legend()
 
 
-def draw_heat_map(
-    axes: Axes, values: Any, *, top: float = 1.0, cmap: str = "Blues", extent: tuple[float, ...] | None = None
-) -> Any:
-    """Draw a matrix of fractions from 0 to `top`, each cell with its value in per cent.
-
-    Args:
-        axes: where to draw.
-        values: float (rows, columns).
-        top: value of the darkest colour.
-        cmap: matplotlib's name of the colours.
-        extent: (left, right, bottom, top) in data units; None counts cells.
-
-    Returns:
-        matplotlib's image, for a colour bar.
-    """
+def draw_heat_map(axes: Axes, values: Any) -> None:
+    """Draw a matrix of fractions, float (rows, columns), each cell with its value in per cent."""
     cells = np.asarray(values, dtype=np.float64)
-    shown = axes.imshow(cells, cmap=cmap, vmin=0, vmax=top, extent=extent)  # type: ignore[arg-type]
-    left, right, bottom, upper = shown.get_extent()
+    axes.imshow(cells, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(cells.shape):
-        x = left + (right - left) * (column + 0.5) / cells.shape[1]
-        y = upper + (bottom - upper) * (row + 0.5) / cells.shape[0]
-        ink = "white" if cells[row, column] > 0.55 * top else "#222222"
-        axes.text(x, y, f"{100 * cells[row, column]:.0f}", ha="center", va="center", fontsize=7, color=ink)
-    return shown
+        ink = "white" if cells[row, column] > 0.55 else "#222222"
+        axes.text(column, row, f"{100 * cells[row, column]:.0f}", ha="center", va="center", fontsize=7, color=ink)
 
 
 def set_log_x(axes: Axes, xs: Sequence[float]) -> None:

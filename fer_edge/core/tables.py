@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import html
-import io
 import os
 import re
 import shutil
@@ -98,16 +97,6 @@ class Table:
         rows = [[cell(item) for cell in columns.values()] for item in items]
         return cls(columns=tuple(columns), rows=rows, title=title, caption=caption)
 
-    def to_text(self, *, width: int | None = None, encoding: str = "utf-8") -> str:
-        """Render for a terminal of `width` columns (None: unlimited) in characters that `encoding` has.
-
-        A table that is too wide loses its columns with the highest priority numbers, and names them below; then its
-        text is wrapped; at last its rows become columns. Figures are never wrapped.
-        """
-        out = io.StringIO()
-        _print(self, out, width=width, encoding=encoding)
-        return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
-
     def to_markdown(self) -> str:
         """Render as Markdown; every line of the caption ends in a line break."""
         columns, aligns, rows = _shown(self)
@@ -135,7 +124,11 @@ class Table:
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
-    """Print on stdout or `file`: as wide as the terminal (or `COLUMNS`), unlimited in a pipe or a file."""
+    """Print on stdout or `file`: as wide as the terminal (or `COLUMNS`), unlimited in a pipe or a file.
+
+    A table that is too wide loses its columns with the highest priority numbers, and names them below; then its text is
+    wrapped; at last its rows become columns. Figures are never wrapped.
+    """
     out = sys.stdout if file is None else file
     sized = out.isatty() or "COLUMNS" in os.environ
     width = shutil.get_terminal_size().columns if sized else None

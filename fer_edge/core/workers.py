@@ -25,25 +25,15 @@ class Workers:
 
 
 @contextlib.contextmanager
-def open_workers(
-    jobs: int, hear: Callable[[Any], None], *, begin: Callable[..., None] | None = None, given: tuple[Any, ...] = ()
-) -> Iterator[Workers]:
-    """Start a pool of `jobs` spawned processes.
-
-    Args:
-        jobs: number of processes.
-        hear: called in a separate thread with every event.
-        begin: initialiser of each process, called with (*given, threads, events).
-        given: the first arguments of `begin`.
-    """
+def open_workers(jobs: int, hear: Callable[[Any], None]) -> Iterator[Workers]:
+    """Start a pool of `jobs` spawned processes; `hear` is called in a separate thread with every event."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager:
         events = manager.Queue()
         listener = threading.Thread(target=_listen, args=(events, hear), daemon=True)
         listener.start()
         threads = max(1, usable_cpus() // jobs)
-        initargs = () if begin is None else (*given, threads, events)
-        pool = concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn, initializer=begin, initargs=initargs)
+        pool = concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn)
         try:
             yield Workers(pool=pool, threads=threads, events=events)
             pool.shutdown()

@@ -244,7 +244,7 @@ class TestOutputs:
             assert path.stat().st_size > 100
 
     def test_the_source_is_never_overwritten(self, recognizer: Recognizer, clip: Path) -> None:
-        with open_source(str(clip)) as source, pytest.raises(OutputError, match="is the source itself"):
+        with open_source(str(clip)) as source, pytest.raises(OutputError, match="is an input"):
             record_run(recognizer, source, outputs=RunOutputs(annotate=clip, overwrite=True))
 
     @pytest.mark.parametrize("name", ["seen.png", "seen", "seen.gif"])

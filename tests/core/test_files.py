@@ -315,7 +315,7 @@ def test_a_folder_is_claimed_by_one_at_a_time_and_let_go_of(tmp_path: Path) -> N
             assert (first, second) == (True, False)
         with claimed(tmp_path) as third:
             assert not third, "who was refused let go of nothing"
-    with claimed(tmp_path, wait=True) as again:
+    with claimed(tmp_path) as again:
         assert again
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OutputError, match="nowhere"), claimed(tmp_path / "nowhere"):

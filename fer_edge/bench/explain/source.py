@@ -10,8 +10,8 @@ from pathlib import Path
 from fer_edge.bench.annotate import annotated_video, check_annotation_path, is_image_path, write_annotated_image
 from fer_edge.bench.explain.drawing import draw_frame, draw_panel, draw_strip
 from fer_edge.bench.explain.video import FrameExplanation, VideoExplainer
-from fer_edge.bench.recording import check_output
 from fer_edge.core.errors import DataError, InputError
+from fer_edge.core.files import expect_new
 from fer_edge.core.json import expect
 from fer_edge.core.json_report import JsonReport
 from fer_edge.core.preprocess import crop_rectangle
@@ -54,7 +54,7 @@ class ExplainOptions:
             raise InputError(f"source: got the live {source.name}, expected a photograph or a recording")
         if self.out is not None:
             check_annotation_path(self.out, still=self.draws_image(source))
-            check_output(self.out, source=source.name, overwrite=self.overwrite)
+            expect_new(self.out, overwrite=self.overwrite, inputs=[source.name])
 
     def draws_image(self, source: VideoSource) -> bool:
         """Return whether `out` is one image: of a photograph, or of a recording's last window."""

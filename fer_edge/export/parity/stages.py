@@ -64,12 +64,12 @@ class _Graphs:
     opener: Opener
 
 
-def engine_opener(provider: str, *, threads: int = 1) -> Opener:
+def engine_opener(provider: str) -> Opener:
     """Return a function that opens a graph in one of the runtime's engines."""
 
     @contextmanager
     def opened(graph: bytes) -> Iterator[Run]:
-        with open_session(graph, provider=provider, threads=threads) as session:
+        with open_session(graph, provider=provider) as session:
             yield session.run
 
     return opened

@@ -171,7 +171,7 @@ class TestExplainSource:
         with open_source(str(photograph)) as source:
             with pytest.raises(InputError, match=r"got the ending '.mp4', expected for the annotated image"):
                 ExplainOptions(out=tmp_path / "out.mp4").check(source)
-            with pytest.raises(OutputError, match="is the source itself"):
+            with pytest.raises(OutputError, match="is an input"):
                 ExplainOptions(out=photograph, overwrite=True).check(source)
         with open_source(str(clip)) as source, pytest.raises(InputError, match=r"'.gif'"):
             ExplainOptions(out=tmp_path / "out.gif").check(source)
