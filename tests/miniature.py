@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.bundle import Bundle, Manifest, PreprocessSpec, Provenance, SequenceSpec, Variant
 from fer_edge.core.files import sha256_bytes
+from fer_edge.core.labels import EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.variant import CrowdHead
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import Graph
@@ -96,13 +99,16 @@ def miniature_encoder(*, seed: int = 0, outlier: float = 1.0) -> ModelProto:
     return _model("encoder", nodes, inputs, outputs, weights)
 
 
-def miniature_head(*, seed: int = 1, gain: float = GAIN, bias: NDArray[np.float32] | None = None) -> ModelProto:
-    """`features` float32 (B, T, 24), `length` int64 (B,) -> `logits` float32 (B, 7), `attention` float32 (B, T).
+def miniature_head(
+    *, seed: int = 1, gain: float = GAIN, bias: NDArray[np.float32] | None = None, classes: int = 7
+) -> ModelProto:
+    """`features` float32 (B, T, 24), `length` int64 (B,) -> `logits` float32 (B, C), `attention` float32 (B, T).
 
     Args:
         seed: of the weights.
         gain: factor on the logits, before the bias.
-        bias: float32 (7,) of the logits.
+        bias: float32 (C,) of the logits.
+        classes: number of logits.
     """
     random = np.random.default_rng(seed)
     weights: Weights = {
@@ -111,8 +117,8 @@ def miniature_head(*, seed: int = 1, gain: float = GAIN, bias: NDArray[np.float3
         "time_axis": np.array([1], np.int64),
         "hundredth": np.float32(0.01),
         "lda": _normal(random, (FEATURES, 6), 1.0),
-        "classes": np.float32(gain) * _normal(random, (7, 6), 1.0),
-        "class_bias": np.zeros(7, np.float32) if bias is None else bias,
+        "classes": np.float32(gain) * _normal(random, (classes, 6), 1.0),
+        "class_bias": np.zeros(classes, np.float32) if bias is None else bias,
         **_lstm_weights(random, "frames", FEATURES),
     }
     nodes = [
@@ -136,7 +142,7 @@ def miniature_head(*, seed: int = 1, gain: float = GAIN, bias: NDArray[np.float3
         helper.make_tensor_value_info("length", TensorProto.INT64, ["B"]),
     ]
     outputs = [
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 7]),
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", classes]),
         helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["B", "T"]),
     ]
     return _model("head", nodes, inputs, outputs, weights)
@@ -172,6 +178,26 @@ def miniature_bundle(path: Path, *, outlier: float = 1.0) -> Bundle:
     )
     by_sha256 = {sha256_bytes(graph): graph for graph in graphs}
     return Bundle.create(path, manifest, by_sha256, provenance=Provenance(training={"data": "noise"}))
+
+
+def with_crowd(bundle: Bundle) -> Bundle:
+    """Add a head `crowd` to the bundle's variant `fp32`."""
+    graph = miniature_head(seed=9, gain=0.2, classes=8).SerializeToString()
+    head = CrowdHead(graph=graph_file(graph, dimensions={"B": 1, "T": WINDOW}), not_judgeable_threshold=0.9)
+    variant = replace(bundle.variant("fp32"), crowd=head)
+    return bundle.updated(bundle.manifest.with_variant(variant), {sha256_bytes(graph): graph})
+
+
+def with_votes(dataset: Dataset) -> Dataset:
+    """Ten votes for each row's label, and one for unknown."""
+    splits = {}
+    for name, split in dataset.splits.items():
+        votes = np.zeros((len(split), len(FERPLUS_VOTES)), np.uint8)
+        columns = [FERPLUS_VOTES.index(EXPRESSIONS[label]) for label in split.labels]
+        votes[np.arange(len(split)), columns] = 10
+        votes[:, FERPLUS_VOTES.index("unknown")] = 1
+        splits[name] = replace(split, votes=votes)
+    return replace(dataset, splits=splits)
 
 
 def noise_dataset(*, train: int = 140, choose: int = 70, leaked: int = 5) -> Dataset:

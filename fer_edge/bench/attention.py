@@ -184,7 +184,7 @@ def _expression(
         entropy=float(spread[chosen].mean()),
         occlusion_drop=None if drops is None else plain_map(drops[chosen].mean(axis=0)),
         average_face=AverageFace(
-            label=network.manifest.labels[best],
+            label=network.outputs[best],
             probability=float(average.probabilities[0, best]),
             attention=plain_map(average.attention[0]),
         ),

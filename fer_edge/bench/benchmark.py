@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from fer_edge.bench.accuracy import (
     EvaluationRows,
     labelled_rows,
     measured_accuracy,
+    measured_crowd,
     recorded_accuracy,
     synthetic_rows,
 )
@@ -25,6 +26,7 @@ from fer_edge.bench.reference_cnn import reference_graph, reference_input
 from fer_edge.bench.report import BenchReport, ReferenceResult, Throughput, Timing, VariantResult
 from fer_edge.bench.scenarios import ColdStart, after_idle, cold_start
 from fer_edge.bench.workload import VariantRun, streaming_step
+from fer_edge.core.accuracy import CrowdAccuracy
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.core.errors import InputError
 from fer_edge.core.evaluate import evaluate
@@ -231,6 +233,8 @@ def _measure(
     ).by_window[1]
     temperature = run.variant.temperature
     measured = measured_accuracy(logits, rows, temperature=temperature)
+    if measured is not None and rows.votes is not None and run.variant.crowd is not None:
+        measured = replace(measured, crowd=_measure_crowd(run, rows, say))
     if log is not None and measured is not None and rows.read is not None:
         log_bundle(
             log,
@@ -238,7 +242,7 @@ def _measure(
             run.variant.name,
             provider=run.network.info.provider,
             data_sha256=rows.read.split_sha256,
-            result=measured.report.to_json(),
+            result={key: value for key, value in measured.to_json().items() if key != "recorded"},
         )
     return Measured(
         latency_ms=latencies,
@@ -248,6 +252,15 @@ def _measure(
         labels=rows.labels,
         accuracy=measured or recorded_accuracy(run.variant, options.split),
     )
+
+
+def _measure_crowd(run: VariantRun, rows: EvaluationRows, say: Progress) -> CrowdAccuracy | None:
+    """Evaluate the head `crowd` on the run's provider; the encoder runs again."""
+    provider, what = run.network.info.provider, f"evaluating {run.bundle.manifest.name}/{run.variant.name}, crowd"
+    with Network.open(
+        run.bundle, variant=run.variant.name, provider=provider, threads=run.threads, reading="crowd"
+    ) as network:
+        return measured_crowd(network, rows, progress=lambda done, total: say(what, done, total))
 
 
 def _reference_result(reference: Session, times: dict[str, Samples], threads: int) -> ReferenceResult:

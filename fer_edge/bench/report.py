@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fer_edge.bench.latency import LatencySummary
+from fer_edge.core.accuracy import CrowdAccuracy
 from fer_edge.core.json import expect
 from fer_edge.core.json_report import JsonReport
 from fer_edge.core.metrics import AccuracyReport
@@ -76,14 +77,22 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class StatedAccuracy:
-    """A variant's accuracy: measured in this run, or `recorded` in its manifest when it was made."""
+    """A variant's accuracy: measured in this run, or `recorded` in its manifest when it was made.
+
+    Attributes:
+        report: of the head `fer2013`, against the data set's labels.
+        recorded: read from the manifest.
+        crowd: of the head `crowd`, against the FER+ votes; None where the variant has none, or the data no votes.
+    """
 
     report: AccuracyReport
     recorded: bool
+    crowd: CrowdAccuracy | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report's keys and `recorded`, side by side."""
-        return {**self.report.to_json(), "recorded": self.recorded}
+        """Return the report's keys and `recorded`, side by side, and `crowd` where there is one."""
+        value = {**self.report.to_json(), "recorded": self.recorded}
+        return value if self.crowd is None else {**value, "crowd": self.crowd.to_json()}
 
     @classmethod
     def from_json(cls, value: Any) -> StatedAccuracy:
@@ -93,8 +102,9 @@ class StatedAccuracy:
             InputError: a key is missing, unknown or out of range.
         """
         expect(isinstance(value, Mapping) and isinstance(value.get("recorded"), bool), "accuracy", value, "an accuracy")
-        rest = {key: entry for key, entry in value.items() if key != "recorded"}
-        return cls(report=AccuracyReport.from_json(rest), recorded=value["recorded"])
+        rest = {key: entry for key, entry in value.items() if key not in ("recorded", "crowd")}
+        crowd = CrowdAccuracy.from_json(value["crowd"]) if "crowd" in value else None
+        return cls(report=AccuracyReport.from_json(rest), recorded=value["recorded"], crowd=crowd)
 
 
 @dataclass(frozen=True, kw_only=True)

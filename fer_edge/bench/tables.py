@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from fer_edge.bench.report import BenchReport, Comparison, VariantResult
+from fer_edge.core.accuracy import CrowdAccuracy
 from fer_edge.core.errors import InputError
 from fer_edge.core.tables import Column, Table, megabytes, percent, points
 
@@ -25,6 +26,7 @@ def verdict_table(report: BenchReport) -> Table:
         Column("smaller", priority=5): _against(lambda other: f"{other.size_ratio:.2f}"),
         "top-1 %": _top1,
         Column("unleaked %", priority=3): _unleaked,
+        **_crowd_columns(report),
         Column("Δ top-1", priority=1): _against(lambda other: points(other.top1_delta)),
         Column("flips %", priority=4): _against(lambda other: percent(other.flip_rate)),
         Column("McNemar", priority=6): _against(
@@ -169,6 +171,25 @@ def _unleaked(result: VariantResult) -> str | None:
     return None if result.accuracy is None else percent(result.accuracy.report.top1_without_leaked)
 
 
+def _crowd_columns(report: BenchReport) -> _Cells:
+    """Agreement with the crowd, where some variant has a head for it."""
+    if not any(result.accuracy and result.accuracy.crowd for result in report.variants):
+        return {}
+
+    def cell(value: Callable[[CrowdAccuracy], float | None]) -> Callable[[VariantResult], str | None]:
+        def of(result: VariantResult) -> str | None:
+            crowd = None if result.accuracy is None else result.accuracy.crowd
+            return None if crowd is None else percent(value(crowd))
+
+        return of
+
+    return {
+        "crowd %": cell(lambda crowd: crowd.first_choice_top1),
+        Column("majority %", priority=1): cell(lambda crowd: crowd.majority_top1),
+        Column("rejected %", priority=4): cell(lambda crowd: crowd.not_judgeable.faces),
+    }
+
+
 def _timing(report: BenchReport) -> str:
     threads = sorted({result.threads for result in report.variants})
     count = ", ".join(str(number) for number in threads)
@@ -185,4 +206,12 @@ def _accuracy_note(report: BenchReport) -> list[str]:
     leaked = any(each.report.top1_without_leaked is not None for each in stated)
     unleaked = ", and without the rows that are also in the training split" if leaked else ""
     marked = "; * recorded in the manifest, not measured now" if any(each.recorded for each in stated) else ""
-    return [f"top-1 on {splits}{unleaked}{marked}."]
+    crowd = [each.crowd for each in stated if each.crowd is not None]
+    note = [f"top-1 on {splits}{unleaked}{marked}."]
+    if crowd:
+        note.append(
+            "crowd, majority: agreement of the head crowd with the first choice of the FER+ votes "
+            f"(n = {crowd[0].n_first_choice:,}) and with that of more than half of them (n = {crowd[0].n_majority:,}); "
+            "rejected: faces of the former taken for not judgeable."
+        )
+    return note

@@ -136,7 +136,7 @@ def measure_forms(
     evaluation = Evaluation.of(source, GateRows.of(dataset, outside))
     frames = source.frames(sample.stills)
     made = qat_graphs(bundle, recipe) or quantized_graphs(
-        source.encoder, source.head, frames, recipe=recipe, progress=progress
+        source.encoder, source.head, frames, recipe=recipe, crowd=source.crowd, progress=progress
     )
     forms = []
     for graphs in made:

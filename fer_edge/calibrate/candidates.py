@@ -218,7 +218,12 @@ def _make(evaluation: Evaluation, candidate: Candidate, recipe: CalibrationRecip
     began = time.perf_counter()
     graphs = qat_graphs(source.bundle, recipe) if recipe.method == "qat" else ()
     graphs = graphs or quantized_graphs(
-        source.encoder, source.head, source.frames(sample.stills), recipe=recipe, progress=source.progress
+        source.encoder,
+        source.head,
+        source.frames(sample.stills),
+        recipe=recipe,
+        crowd=source.crowd,
+        progress=source.progress,
     )
     seconds = time.perf_counter() - began
     judged = {each.form: evaluation.judge(each, recipe) for each in graphs}

@@ -11,14 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from fer_edge.calibrate.crowd_logits import CrowdLogits, crowd_logits, crowd_pairs
 from fer_edge.calibrate.gate import GateReport, GateRows, check_gate
 from fer_edge.calibrate.int8_variants import Int8Graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe, LstmStorage
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.evaluate import evaluate
+from fer_edge.core.evaluate import StillOutputs, evaluate
 from fer_edge.core.json import encode
-from fer_edge.core.manifest import Variant
+from fer_edge.core.manifest import CrowdHead, Variant
 from fer_edge.core.metrics import (
     AccuracyReport,
     PairedReport,
@@ -37,6 +38,7 @@ from fer_edge.graph.graph import Graph
 from fer_edge.graph.weight_compression import STORAGE
 from fer_edge.runtime.inference import Network
 from fer_edge.runtime.providers import open_session
+from fer_edge.runtime.session import Session
 
 __all__ = ["Evaluated", "Evaluation", "FloatParent", "VariantLogits"]
 
@@ -86,6 +88,12 @@ class FloatParent:
         """`features`, `length` -> `logits`, `attention`; copy it before an edit."""
         return Graph.read(self.head_bytes, name=f"the {self.variant.name} head")
 
+    @cached_property
+    def crowd(self) -> Graph | None:
+        """The head `crowd`, or None where the variant has none; copy it before an edit."""
+        head = self.variant.crowd
+        return None if head is None else Graph.read(self.bundle.read_graph(head.graph), name="the head crowd")
+
     @property
     def head_bytes(self) -> bytes:
         """The head's ONNX file."""
@@ -124,6 +132,18 @@ class FloatParent:
         ):
             yield Network(bundle=self.bundle, variant=variant, encoder=encoder, head=head)
 
+    def crowd_session(self, graphs: Int8Graphs | None = None) -> Session | None:
+        """Open the head `crowd` of an INT8 form, or the parent's own without them; None where there is none.
+
+        Raises:
+            SessionError: ONNX Runtime refuses the graph.
+        """
+        head = self.variant.crowd
+        if head is None:
+            return None
+        data = self.bundle.read_graph(head.graph) if graphs is None else graphs.crowd
+        return None if data is None else open_session(data, threads=self.threads)
+
     def told(self, what: str) -> Any:
         """Progress of one evaluation: a function of (done, total), or None."""
         progress = self.progress
@@ -147,12 +167,14 @@ class VariantLogits:
         outside: float32 (M, C) at T = 1 on the training rows outside the sample.
         temperature: fitted at T = 1 on the choosing split without leaked rows.
         accuracy: on the choosing split at T = 1, with that temperature.
+        crowd: of the head `crowd`; None where the variant has none.
     """
 
     by_window: Mapping[int, Float32]
     outside: Float32
     temperature: float
     accuracy: AccuracyReport
+    crowd: CrowdLogits | None = None
 
     def difference(self, other: VariantLogits, *, against: str) -> dict[str, Any]:
         """Largest and mean absolute difference over all rows; `against` names this variant."""
@@ -206,7 +228,7 @@ class Evaluation:
             SessionError: ONNX Runtime refuses a graph or failed.
         """
         with source.network() as network:
-            return cls(source=source, rows=rows, reference=_logits(network, source, rows))
+            return cls(source=source, rows=rows, reference=_logits(network, source, rows, source.crowd_session()))
 
     @property
     def parent(self) -> Variant:
@@ -227,7 +249,7 @@ class Evaluation:
             SessionError: ONNX Runtime refuses a graph or failed.
         """
         with self.source.network(graphs) as network:
-            logits = _logits(network, self.source, self.rows)
+            logits = _logits(network, self.source, self.rows, self.source.crowd_session(graphs))
         gate = self._gate(logits, recipe)
         how_made = {**_how_made(graphs, recipe), "gate": gate.to_json()}
         if mixed is not None:
@@ -257,10 +279,13 @@ class Evaluation:
         last = len(outside.stills) - 1
         index = np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(int))
         few = dataclasses.replace(outside, stills=outside.stills.subset(index))
+        crowd = self.reference.crowd
+        if crowd is not None:
+            crowd = dataclasses.replace(crowd, outside=crowd.outside[index])
         return dataclasses.replace(
             self,
             rows=dataclasses.replace(self.rows, outside=few),
-            reference=dataclasses.replace(self.reference, outside=self.reference.outside[index]),
+            reference=dataclasses.replace(self.reference, outside=self.reference.outside[index], crowd=crowd),
         )
 
     def _gate(self, logits: VariantLogits, recipe: CalibrationRecipe) -> GateReport:
@@ -280,23 +305,31 @@ class Evaluation:
             for window, before in self.reference.by_window.items()
         }
         where = f"{len(train):,} rows of {train.name} outside the sample, T = 1"
-        outside = paired(self.reference.outside, logits.outside, train.labels)
-        return check_gate(choosing, {where: outside}, recipe.gate)
+        agreement = {where: paired(self.reference.outside, logits.outside, train.labels)}
+        if self.reference.crowd is not None and logits.crowd is not None:
+            windows, outside = crowd_pairs(self.reference.crowd, logits.crowd, rows)
+            choosing |= {f"{rows.choose}, T = {T}, without leaked rows, crowd": each for T, each in windows.items()}
+            agreement = {f"{where}, crowd": outside, **agreement}
+        return check_gate(choosing, agreement, recipe.gate)
 
 
-def _logits(network: Network, source: FloatParent, rows: GateRows) -> VariantLogits:
-    """Run a variant on the gate's rows.
+def _logits(network: Network, source: FloatParent, rows: GateRows, crowd: Session | None) -> VariantLogits:
+    """Run a variant on the gate's rows, its head `crowd` on the same features.
 
     The choosing split also at the full window: at T = 1 no LSTM of the head reads its own output.
     """
     manifest, name = source.bundle.manifest, network.variant.name
 
-    def run(images: Uint8, windows: list[int], what: str) -> Mapping[int, Float32]:
+    def run(images: Uint8, windows: list[int], what: str) -> StillOutputs:
         report = source.told(f"{name} on {what}")
-        return evaluate(network, images, manifest.preprocess, windows=windows, progress=report).by_window
+        return evaluate(network, images, manifest.preprocess, windows=windows, progress=report)
 
-    by_window = run(rows.images, sorted({1, network.window}), rows.choose)
-    outside = run(rows.outside.stills.images, [1], f"{rows.outside.stills.name} outside the sample")[1]
+    choosing = run(rows.images, sorted({1, network.window}), rows.choose)
+    outside = run(rows.outside.stills.images, [1], f"{rows.outside.stills.name} outside the sample")
+    by_window, people = choosing.by_window, None
+    if crowd is not None and source.variant.crowd is not None:
+        with crowd:
+            people = crowd_logits(crowd, source.variant.crowd, rows, choosing=choosing, outside=outside)
     temperature = fit_temperature(by_window[1][~rows.leaked], rows.labels[~rows.leaked])
     accuracy = accuracy_report(
         softmax(by_window[1], temperature=temperature),
@@ -306,7 +339,9 @@ def _logits(network: Network, source: FloatParent, rows: GateRows) -> VariantLog
         leaked=rows.leaked,
         classes=manifest.labels,
     )
-    return VariantLogits(by_window=by_window, outside=outside, temperature=temperature, accuracy=accuracy)
+    return VariantLogits(
+        by_window=by_window, outside=outside.by_window[1], temperature=temperature, accuracy=accuracy, crowd=people
+    )
 
 
 def _how_made(graphs: Int8Graphs, recipe: CalibrationRecipe) -> dict[str, Any]:
@@ -335,10 +370,22 @@ def _entry(source: FloatParent, graphs: Int8Graphs, recipe: CalibrationRecipe) -
         precision="int8",
         encoder=encoder,
         head=graph_file(graphs.head, dimensions={"B": 1, "T": window}, name=f"the {graphs.form} head"),
+        crowd=_crowd_entry(source, graphs),
         unknown_threshold=source.variant.unknown_threshold,
     )
 
 
+def _crowd_entry(source: FloatParent, graphs: Int8Graphs) -> CrowdHead | None:
+    head, window = source.variant.crowd, source.bundle.manifest.sequence.window
+    if head is None or graphs.crowd is None:
+        return None
+    graph = graph_file(graphs.crowd, dimensions={"B": 1, "T": window}, name=f"the {graphs.form} head crowd")
+    return dataclasses.replace(head, graph=graph, metrics={})
+
+
 def _measured(variant: Variant, logits: VariantLogits) -> Variant:
     metrics = {**variant.metrics, logits.accuracy.split: logits.accuracy}
-    return dataclasses.replace(variant, temperature=logits.temperature, metrics=metrics)
+    crowd = variant.crowd
+    if crowd is not None and logits.crowd is not None:
+        crowd = logits.crowd.measured(crowd, split=logits.accuracy.split)
+    return dataclasses.replace(variant, temperature=logits.temperature, metrics=metrics, crowd=crowd)

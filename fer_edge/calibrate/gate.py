@@ -32,6 +32,7 @@ class GateRows:
         labels: int64 (N,).
         leaked: bool (N,), True where the training split holds the same pixels.
         outside: training rows outside the calibration sample.
+        votes: uint8 (N, 10), FER+ votes of the choosing split; None where the data has none.
     """
 
     dataset: str
@@ -40,6 +41,7 @@ class GateRows:
     labels: Int64
     leaked: NDArray[np.bool_]
     outside: RowSample
+    votes: Uint8 | None = None
 
     @property
     def kept(self) -> StillSet:
@@ -68,6 +70,7 @@ class GateRows:
             labels=split.labels,
             leaked=leaked,
             outside=outside,
+            votes=split.votes,
         )
 
 
@@ -137,8 +140,8 @@ def check_gate(
     """Check the comparisons with the parent.
 
     Args:
-        choosing: on the choosing split without leaked rows, by rows and window (one entry for each window).
-        agreement: on training rows outside the calibration sample.
+        choosing: on the choosing split without leaked rows, by rows, window and head.
+        agreement: on training rows outside the calibration sample, by head.
         limits: the recipe's limits.
     """
     found = [

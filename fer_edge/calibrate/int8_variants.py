@@ -14,7 +14,7 @@ from fer_edge.core.manifest import Variant
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import pool_before_quantizing, to_signed_int8
-from fer_edge.graph.weight_compression import compress_parts
+from fer_edge.graph.weight_compression import compress_head, compress_parts
 
 __all__ = ["Int8Graphs", "finished_graphs", "qat_graphs", "quantized_graphs"]
 
@@ -27,6 +27,7 @@ class Int8Graphs:
         form: ``"int8"`` or ``"int8-trt"``.
         encoder: frames to features.
         head: features to logits.
+        crowd: features to the logits of the head `crowd`; None where the bundle has none.
         qat: the bundle's variant that they come from, made by quantization-aware training; None for post-training
             quantization.
     """
@@ -34,12 +35,13 @@ class Int8Graphs:
     form: Form
     encoder: bytes
     head: bytes
+    crowd: bytes | None = None
     qat: Variant | None = None
 
     @property
     def by_sha256(self) -> dict[str, bytes]:
-        """Both files by their hash, as a bundle stores them."""
-        return {sha256_bytes(data): data for data in (self.encoder, self.head)}
+        """The files by their hash, as a bundle stores them."""
+        return {sha256_bytes(data): data for data in (self.encoder, self.head, self.crowd) if data is not None}
 
 
 def qat_graphs(bundle: Bundle, recipe: CalibrationRecipe) -> tuple[Int8Graphs, ...]:
@@ -66,22 +68,33 @@ def qat_graphs(bundle: Bundle, recipe: CalibrationRecipe) -> tuple[Int8Graphs, .
             )
     return tuple(
         Int8Graphs(
-            form=form, encoder=bundle.read_graph(variant.encoder), head=bundle.read_graph(variant.head), qat=variant
+            form=form,
+            encoder=bundle.read_graph(variant.encoder),
+            head=bundle.read_graph(variant.head),
+            crowd=None if variant.crowd is None else bundle.read_graph(variant.crowd.graph),
+            qat=variant,
         )
         for form, variant in found.items()
     )
 
 
 def quantized_graphs(
-    encoder: Graph, head: Graph, frames: Uint8, *, recipe: CalibrationRecipe, progress: Progress | None = None
+    encoder: Graph,
+    head: Graph,
+    frames: Uint8,
+    *,
+    recipe: CalibrationRecipe,
+    crowd: Graph | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Int8Graphs, ...]:
-    """Quantize a float encoder and head into every form of the recipe.
+    """Quantize a float encoder and its heads into every form of the recipe.
 
     Args:
         encoder: `frames` -> `features`, `attention`; not changed.
         head: `features`, `length` -> `logits`, `attention`; not changed.
         frames: uint8 (M, S, S), the prepared calibration sample.
         recipe: forms and settings.
+        crowd: the head `crowd`, or None; not changed.
         progress: called with (what, done, total).
 
     Raises:
@@ -100,11 +113,13 @@ def quantized_graphs(
             quantized[overflow_fix] = quantize_encoder(
                 encoder, frames, recipe=recipe.ptq, overflow_fix=overflow_fix, progress=report
             )
-        made.append(finished_graphs(form, quantized[overflow_fix], head, recipe=recipe))
+        made.append(finished_graphs(form, quantized[overflow_fix], head, recipe=recipe, crowd=crowd))
     return tuple(made)
 
 
-def finished_graphs(form: Form, encoder: Graph, head: Graph, *, recipe: CalibrationRecipe) -> Int8Graphs:
+def finished_graphs(
+    form: Form, encoder: Graph, head: Graph, *, recipe: CalibrationRecipe, crowd: Graph | None = None
+) -> Int8Graphs:
     """Finish NNCF's result for one form: pooling before rounding, signed for TensorRT, weights compressed.
 
     Args:
@@ -112,6 +127,7 @@ def finished_graphs(form: Form, encoder: Graph, head: Graph, *, recipe: Calibrat
         encoder: with Q/DQ; not changed.
         head: float; not changed.
         recipe: treatment of the encoder's LSTM (``ptq.lstm``).
+        crowd: the head `crowd`, float, or None; not changed.
 
     Raises:
         InputError: as `to_signed_int8`.
@@ -121,6 +137,12 @@ def finished_graphs(form: Form, encoder: Graph, head: Graph, *, recipe: Calibrat
     if form == "int8-trt":
         to_signed_int8(encoder)
     compress_parts(encoder, head, form=form, float_lstm=recipe.ptq.lstm == "float")
+    if crowd is not None:
+        crowd = crowd.copy()
+        compress_head(crowd, form=form)
     return Int8Graphs(
-        form=form, encoder=encoder.write(name=f"the {form} encoder"), head=head.write(name=f"the {form} head")
+        form=form,
+        encoder=encoder.write(name=f"the {form} encoder"),
+        head=head.write(name=f"the {form} head"),
+        crowd=None if crowd is None else crowd.write(name=f"the {form} head crowd"),
     )

@@ -72,7 +72,7 @@ def _by_sensitivity(evaluation: Evaluation, frames: Uint8, failed: Evaluated, re
         ptq = dataclasses.replace(recipe.ptq, float_nodes=(*recipe.ptq.float_nodes, *left))
         changed = dataclasses.replace(recipe, ptq=ptq)
         encoder = quantize_encoder(source.encoder, frames, recipe=ptq, overflow_fix=recipe.overflow_fix.of(form))
-        graphs = finished_graphs(form, encoder, source.head, recipe=changed)
+        graphs = finished_graphs(form, encoder, source.head, recipe=changed, crowd=source.crowd)
         record = {"method": "sensitivity", "float_layers": left, "tried": tried}
         outcome = evaluation.judge(graphs, changed, mixed=record)
         tried.append(_tried(left, outcome.gate))
@@ -92,7 +92,7 @@ def _by_accuracy_control(evaluation: Evaluation, frames: Uint8, form: Form, reci
     def score(graph: Graph, wanted: Sequence[int]) -> tuple[float, list[float]]:
         if all(node.op_type != "QuantizeLinear" for node in graph.nodes):
             return 1.0, [1.0] * len(wanted)
-        graphs = finished_graphs(form, graph, source.head, recipe=recipe)
+        graphs = finished_graphs(form, graph, source.head, recipe=recipe, crowd=source.crowd)
         if len(wanted) < items:  # groups are ranked by the noise on the logits of some rows
             rows = np.concatenate([np.arange(len(images))[item * _ITEM : (item + 1) * _ITEM] for item in wanted])
             with source.network(graphs) as network:
@@ -115,7 +115,9 @@ def _by_accuracy_control(evaluation: Evaluation, frames: Uint8, form: Form, reci
         "tried": [{"gate_use": gate_use(each.gate), "passed": each.gate.passed} for each in judged],
     }
     # NNCF stores weights as int8 only at its end, so the final graph is judged once more.
-    return evaluation.judge(finished_graphs(form, encoder, source.head, recipe=recipe), recipe, mixed=record)
+    return evaluation.judge(
+        finished_graphs(form, encoder, source.head, recipe=recipe, crowd=source.crowd), recipe, mixed=record
+    )
 
 
 def _noise(logits: Float32, exact: Float32) -> Array:

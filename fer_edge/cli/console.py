@@ -21,8 +21,9 @@ from fer_edge.core.tables import Table, print_table
 
 if TYPE_CHECKING:
     from fer_edge.core.types import Progress
+    from fer_edge.runtime.inference import NetworkInfo
 
-__all__ = ["command_line", "console", "note_resume", "note_written", "progress", "show"]
+__all__ = ["command_line", "console", "name_network", "note_resume", "note_written", "progress", "show"]
 
 _REDRAW_EVERY_S: Final = 0.1
 
@@ -52,6 +53,11 @@ def show(value: Any, json_out: Path | None, parts: Iterable[Table | str]) -> Non
 
         write_json(json_out, value)
         note_written(json_out)
+
+
+def name_network(info: NetworkInfo) -> None:
+    """Print what runs."""
+    console.print(f"{info.bundle} {info.variant}, {info.reading}, on {info.provider} ({info.provider_version})")
 
 
 def note_written(*paths: Path | None) -> None:

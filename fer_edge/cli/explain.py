@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from fer_edge.cli import options as opt
-from fer_edge.cli.console import command_line, console, note_written, progress, show
+from fer_edge.cli.console import command_line, console, name_network, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset
 from fer_edge.core.tables import Column, Table
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer_edge.bench.attention import AttentionReport
     from fer_edge.bench.explain import ExplainOptions, FrameExplanation, SourceExplanation
     from fer_edge.data import Dataset
-    from fer_edge.runtime.inference import Network, NetworkInfo
+    from fer_edge.runtime.inference import Network
     from fer_edge.runtime.recognizer import Recognizer
     from fer_edge.runtime.video_source import VideoSource
 
@@ -37,6 +37,7 @@ def command(
     variant: opt.VariantName,
     provider: opt.Provider,
     threads: opt.Threads,
+    reading: opt.ReadingName,
     detector: opt.Detector,
     whole_frame: opt.WholeFrame,
     json_out: Path | None,
@@ -63,7 +64,7 @@ def command(
         if out is not None:
             check_plot_path(out, what=WHAT)
         dataset = read_dataset(data)
-        with Network.open(bundle, variant=variant, provider=provider, threads=threads) as network:
+        with Network.open(bundle, variant=variant, provider=provider, threads=threads, reading=reading) as network:
             averaged = _average(network, dataset, occlusion)
         if out is not None:
             attention_figure(averaged, out)
@@ -74,7 +75,7 @@ def command(
         )
         with open_any_source(str(source)) as frames:
             wanted.check(frames)
-            with Recognizer(bundle, variant=variant, provider=provider, threads=threads) as recognizer:
+            with Recognizer(bundle, variant=variant, provider=provider, threads=threads, reading=reading) as recognizer:
                 explained = _explain(recognizer, frames, wanted, detector)
         show(explained.to_json(), json_out, _source_tables(explained))
     note_written(out)
@@ -83,7 +84,7 @@ def command(
 def _average(network: Network, dataset: Dataset, occlusion: bool) -> AttentionReport:
     from fer_edge.bench.attention import average_attention
 
-    _name_network(network.info)
+    name_network(network.info)
     with progress("explaining every face") as bar:
         return average_attention(network, dataset, occlusion=occlusion, command=command_line(), progress=bar)
 
@@ -93,17 +94,13 @@ def _explain(recognizer: Recognizer, frames: VideoSource, wanted: ExplainOptions
     from fer_edge.runtime.face_finder import open_detector
 
     finder = None if detector == "haar" else open_detector(detector)  # drawn faces need no detector
-    _name_network(recognizer.info)
+    name_network(recognizer.info)
     with progress(f"explaining {frames.name}") as bar:
 
         def step(frame: FrameExplanation) -> None:
             bar(f"explaining {frames.name}", frame.index + 1, frames.frames or 0)
 
         return explain_source(recognizer, frames, options=wanted, detector=finder, on_frame=step)
-
-
-def _name_network(info: NetworkInfo) -> None:
-    console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
 
 
 def _source_tables(explained: SourceExplanation) -> list[Table | str]:

@@ -101,7 +101,7 @@ def _write_bundle(source: str, out: Path, *, name: str | None, licence: str | No
 def _bundle_table(bundle: Bundle) -> Table:
     variant = bundle.manifest.variants[0]
     return Table.of(
-        (("encoder", variant.encoder), ("head", variant.head)),
+        variant.parts.items(),
         {
             "graph": lambda each: each[0],
             "MB": lambda each: f"{each[1].size_bytes / 1e6:.2f}",

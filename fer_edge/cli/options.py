@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, get
 import click
 
 from fer_edge.core.errors import OutputError
+from fer_edge.core.labels import Reading
 
 __all__ = [
     "DATA_SPEC",
@@ -317,4 +318,5 @@ Split: TypeAlias = Annotated[
 PrivateLog: TypeAlias = Annotated[Path | None, option("Log of PrivateTest evaluations.", metavar="FILE")]
 Resume: TypeAlias = Annotated[bool, flag("Continue the interrupted run in --out.", is_eager=True)]
 Detector: TypeAlias = Annotated[str, option("haar, or yunet:FILE with a YuNet model.", default="haar")]
+ReadingName: TypeAlias = Annotated[Reading | None, option("Labels to predict; crowd if present.", name="--reading")]
 WholeFrame: TypeAlias = Annotated[bool, flag("The frames are face crops: detect no faces.")]

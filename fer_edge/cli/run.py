@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fer_edge.cli import options as opt
-from fer_edge.cli.console import console, note_written, progress
+from fer_edge.cli.console import console, name_network, note_written, progress
 from fer_edge.core.tables import Column, Table, print_table
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def command(
     variant: opt.VariantName,
     provider: opt.Provider,
     threads: opt.Threads,
+    reading: opt.ReadingName,
     engines: Annotated[Path | None, opt.option("Folder of built or cached engines.", metavar="FOLDER")],
     rebuild: Annotated[bool, opt.flag("Build missing or stale TensorRT engines first.")],
     annotate: Annotated[Path | None, opt.output("Write the frames with the estimates drawn in.")],
@@ -69,9 +70,10 @@ def command(
         outputs.check(frames)
         if rebuild:
             engines = _rebuild(bundle, variant=variant, provider=provider, engines=engines)
-        with Recognizer(bundle, variant=variant, provider=provider, threads=threads, engines=engines) as recognizer:
-            info = recognizer.info
-            console.print(f"{info.bundle} {info.variant} on {info.provider} ({info.provider_version})")
+        with Recognizer(
+            bundle, variant=variant, provider=provider, threads=threads, engines=engines, reading=reading
+        ) as recognizer:
+            name_network(recognizer.info)
             summary = record_run(
                 recognizer,
                 frames,

@@ -87,6 +87,14 @@ def _run_table(run: TrainRun) -> Table:
             for name, value in windows.items()
         ),
     ]
+    if crowd := record.get("crowd"):
+        people, rejected = crowd["choose"], crowd["choose"]["not_judgeable"]
+        rows += [
+            (f"crowd: first choice, {people['n_first_choice']:,}", f"{people['first_choice_top1']:.2%}"),
+            (f"  majority, {people['n_majority']:,}", _rate(people["majority_top1"])),
+            ("  cross-entropy, bits", f"{people['cross_entropy_bits']:.3f}"),
+            ("  faces rejected as not judgeable", f"{rejected['faces']:.2%}"),
+        ]
     if pruning := record.get("pruning"):
         before, after = pruning["macs_before"], pruning["macs_after"]
         rows.append(("encoder multiply-accumulates", f"{before / 1e6:.1f} M -> {after / 1e6:.1f} M"))

@@ -13,19 +13,22 @@ import stat
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import claimed, output_folder, sha256_bytes, write_atomic
+from fer_edge.core.labels import Reading
 from fer_edge.core.manifest import DataFacts, FileEntry, GraphFile, Manifest, SequenceSpec, Variant, timestamp
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.core.provenance import Provenance
+from fer_edge.core.variant import Part
 
 __all__ = [
     "Bundle",
     "DataFacts",
     "GraphFile",
     "Manifest",
+    "Part",
     "PreprocessSpec",
     "Provenance",
     "SequenceSpec",
@@ -46,8 +49,8 @@ _FILE_LIMIT_BYTES: Final = 2 << 30  # protobuf's own limit
 # A named pipe in place of a file must not block the reader.
 _READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
-Part = Literal["encoder", "head", "crowd"]
-"""A graph of a variant: the encoder, the head `fer2013`, or the head `crowd`."""
+
+_READING: Final[Mapping[str, Reading]] = {"head": "fer2013", "crowd": "crowd"}
 
 
 def zoo_names() -> tuple[str, ...]:
@@ -169,9 +172,7 @@ class Bundle:
         if part not in ("encoder", "head", "crowd"):
             raise InputError(f"part: got {part!r}, expected 'encoder', 'head' or 'crowd'")
         chosen = self.variant(variant)
-        if part == "encoder":
-            return self.read_graph(chosen.encoder)
-        return self.read_graph(chosen.head_graph("crowd" if part == "crowd" else "fer2013"))
+        return self.read_graph(chosen.encoder if part == "encoder" else chosen.head_graph(_READING[part]))
 
     def read_graph(self, file: GraphFile) -> bytes:
         """Read a graph by its manifest entry, as `graph_bytes` does."""

@@ -159,8 +159,7 @@ class Manifest:
     @property
     def graph_files(self) -> dict[str, GraphFile]:
         """Every graph file that the variants name, by sha256."""
-        heads = {each.crowd.graph.sha256: each.crowd.graph for each in self.variants if each.crowd is not None}
-        return {file.sha256: file for variant in self.variants for file in variant.graphs} | heads
+        return {file.sha256: file for variant in self.variants for file in variant.parts.values()}
 
     def with_variant(self, variant: Variant) -> Manifest:
         """Return a copy in which `variant` replaces the one of its name, or is added after the others."""

@@ -6,17 +6,20 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fer_edge.core.accuracy import AccuracyReport, CrowdAccuracy
 from fer_edge.core.errors import BundleError
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.labels import CROWD_LABELS, NOT_JUDGEABLE, READINGS, Reading
 
-__all__ = ["NAME", "CrowdHead", "FileEntry", "GraphFile", "Variant"]
+__all__ = ["NAME", "CrowdHead", "FileEntry", "GraphFile", "Part", "Variant"]
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names of bundles and variants."""
+
+Part = Literal["encoder", "head", "crowd"]
+"""A graph of a variant: the encoder, the head `fer2013`, or the head `crowd`."""
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _RESERVED: Final = frozenset({"auto"})
@@ -135,6 +138,12 @@ class Variant:
     def graphs(self) -> tuple[GraphFile, GraphFile]:
         """Encoder and head `fer2013`: what runs for one reading."""
         return self.encoder, self.head
+
+    @property
+    def parts(self) -> dict[Part, GraphFile]:
+        """Every graph of the variant by its part; ``"head"`` is the head `fer2013`."""
+        graphs: dict[Part, GraphFile] = {"encoder": self.encoder, "head": self.head}
+        return graphs if self.crowd is None else {**graphs, "crowd": self.crowd.graph}
 
     @property
     def readings(self) -> tuple[Reading, ...]:

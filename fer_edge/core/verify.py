@@ -78,10 +78,7 @@ def verify_bundle(path_or_name: str | os.PathLike[str], *, public_key: Path | No
     names = ", ".join(variant.name for variant in manifest.variants)
     checks = [Check(name="manifest", verdict="ok", detail=f"schema {manifest.schema}, {manifest.name}: {names}")]
     for variant in manifest.variants:
-        checks.append(_check_graph(bundle, f"{variant.name} encoder", variant.encoder))
-        checks.append(_check_graph(bundle, f"{variant.name} head", variant.head))
-        if variant.crowd is not None:
-            checks.append(_check_graph(bundle, f"{variant.name} head crowd", variant.crowd.graph))
+        checks += [_check_graph(bundle, f"{variant.name} {part}", file) for part, file in variant.parts.items()]
     checks.append(_check_provenance(bundle))
     checks += _unnamed_files(bundle)
     checks.append(_check_signature(bundle, public_key))

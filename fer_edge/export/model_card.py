@@ -32,6 +32,10 @@ _ACCURACY_COLUMNS: Final = (
     "variant", "split", "n", "top-1", "without rows also in training", "macro-F1", "ECE", "encoder + head",
 )  # fmt: skip
 
+_CROWD_COLUMNS: Final = (
+    "variant", "split", "first choice", "majority", "cross-entropy, bits", "ECE", "faces rejected",
+)  # fmt: skip
+
 _PURPOSE: Final = {"training": "Trained on", "initial weights": "Initial weights from", "teacher": "Teacher trained on"}
 
 
@@ -56,6 +60,7 @@ def model_card(bundle: Bundle) -> str:
         "Recall by class:",
         "\n".join(_table(("variant", "split", *manifest.labels), _class_rows(manifest))),
         *_windows(manifest, history),
+        *_crowd(manifest),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits),
         "## Law",
@@ -144,6 +149,35 @@ def _windows(manifest: Manifest, history: Provenance) -> Iterator[str]:
     places = ((*name.rpartition("_")[::2], value) for name, value in windows.items())
     figures = "; ".join(f"{kind.replace('_', ', ')}, T = {steps}: {value:.2%}" for kind, steps, value in places)
     yield f"Top-1 on {split}{rows} by window, FP32 in torch: {figures}."
+
+
+def _crowd(manifest: Manifest) -> Iterator[str]:
+    """Describe the head `crowd` and its agreement with the FER+ votes, where a variant has one."""
+    heads = [(variant.name, variant.crowd) for variant in manifest.variants if variant.crowd is not None]
+    if not heads:
+        return
+    yield "## What people see"
+    yield (
+        "The figures above are of the head `fer2013`, against FER2013's own labels. The head `crowd`, the runtime's "
+        "default, learnt the shares of the FER+ votes: the probability of an expression is the share of people who "
+        "would say so. Its eighth output is `not judgeable`: votes for unknown and not-a-face, and pictures without a "
+        "face to judge. First choice: rows whose column with the most votes is an expression; majority: those where it "
+        "has more than half of all votes."
+    )
+    rows = (
+        (
+            name,
+            split,
+            f"{each.first_choice_top1:.2%} of {each.n_first_choice:,}",
+            "–" if each.majority_top1 is None else f"{each.majority_top1:.2%} of {each.n_majority:,}",
+            f"{each.cross_entropy_bits:.3f}",
+            f"{each.ece:.4f}",
+            f"{each.not_judgeable.faces:.2%}",
+        )
+        for name, head in heads
+        for split, each in head.metrics.items()
+    )
+    yield "\n".join(_table(_CROWD_COLUMNS, rows))
 
 
 def _table(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

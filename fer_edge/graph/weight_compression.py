@@ -13,7 +13,7 @@ from fer_edge.core.int8_forms import Form
 from fer_edge.core.types import Array, Float32
 from fer_edge.graph.graph import Graph, attribute
 
-__all__ = ["STORAGE", "WeightStorage", "compress_parts", "compress_weights", "restore_weights"]
+__all__ = ["STORAGE", "WeightStorage", "compress_head", "compress_parts", "compress_weights", "restore_weights"]
 
 WeightStorage = Literal["cast", "dequantize"]
 
@@ -39,6 +39,11 @@ def compress_parts(encoder: Graph, head: Graph, *, form: Form, float_lstm: bool 
     """
     kinds = ("MatMul", "Gemm") if float_lstm else _KINDS
     compress_weights(encoder, storage=STORAGE[form], until=_LAST_COMPRESSED, kinds=kinds)
+    compress_head(head, form=form)
+
+
+def compress_head(head: Graph, *, form: Form) -> None:
+    """Compress the sequence weights of a float head, in place, as the engines of an INT8 form need them."""
     compress_weights(head, storage=STORAGE[form], until=_LAST_COMPRESSED)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fer_edge.core.errors import RecipeError
@@ -84,6 +84,11 @@ class ModelConfig:
     def tokens(self) -> int:
         """Number of region tokens."""
         return self.token_grid**2
+
+    @property
+    def crowd(self) -> ModelConfig:
+        """The shape with a head `crowd`: one output and one discriminant more, for `not judgeable`."""
+        return replace(self, classes=self.classes + 1, discriminants=self.discriminants + 1)
 
     @property
     def feature_size(self) -> int:

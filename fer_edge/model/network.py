@@ -92,7 +92,15 @@ class SequenceHead(nn.Module):
 
 
 class AttentionCnnBiLstm(nn.Module):
-    """Frame encoder and sequence head together."""
+    """Frame encoder and sequence head together.
+
+    Attributes:
+        encoder: frames to features.
+        head: the head `fer2013`: features to the logits of the labels.
+        crowd: the head `crowd`, of the shape `ModelConfig.crowd`; None where there is none.
+    """
+
+    crowd: SequenceHead | None
 
     def __init__(self, config: ModelConfig, *, normalisation: Literal["gcn", "scale"] = "gcn") -> None:
         super().__init__()
@@ -100,6 +108,7 @@ class AttentionCnnBiLstm(nn.Module):
         self.normalisation = normalisation
         self.encoder = FrameEncoder(config, normalisation)
         self.head = SequenceHead(config)
+        self.crowd = None
 
     def forward(self, frames: Tensor, length: Tensor) -> Tensor:
         """A batch of clips: frames uint8 (B, T, S, S), length int64 (B,) -> logits (B, classes)."""

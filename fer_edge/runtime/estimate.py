@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from fer_edge.core.json import encode, expect
+from fer_edge.core.labels import Reading
 
-__all__ = ["UNKNOWN", "BoxXyxy", "ExpressionEstimate", "State", "failed_estimate"]
+__all__ = ["CANNOT_BE_JUDGED", "UNKNOWN", "BoxXyxy", "ExpressionEstimate", "State", "failed_estimate"]
 
 UNKNOWN: Final = "unknown"
 """The label where no expression is probable enough, or nothing could be computed."""
+
+CANNOT_BE_JUDGED: Final = "face cannot be judged"
+"""The reason for ``"unknown"`` where the head `crowd` rejects the picture."""
 
 State = Literal["OK", "DEGRADED", "FAILED"]
 BoxXyxy = tuple[float, float, float, float]
@@ -26,6 +30,9 @@ class ExpressionEstimate:
         label: one of the bundle's labels, or ``"unknown"``.
         unknown_because: reason, where the label is ``"unknown"``; else None.
         probabilities: by label, of sum 1; empty where the state is FAILED.
+        not_judgeable: probability that the face cannot be judged, or that there is none; apart from `probabilities`,
+            which are those if it can. None where the head does not compute it.
+        reading: whose labels these are: ``"crowd"`` or ``"fer2013"``; None where FAILED.
         timestamp_s: capture time of the newest frame, in the caller's clock; None for a still.
         age_ms: age of that frame when the estimate was given.
         window_fill: real frames in the window over the window's length, above 0 to 1; 0 where FAILED.
@@ -48,6 +55,8 @@ class ExpressionEstimate:
     label: str
     unknown_because: str | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    not_judgeable: float | None = None
+    reading: Reading | None = None
     timestamp_s: float | None = None
     age_ms: float = 0.0
     window_fill: float = 0.0

@@ -14,6 +14,7 @@ from fer_edge.core.accuracy import softmax
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, FerEdgeError, InputError, SessionError
 from fer_edge.core.json import encode
+from fer_edge.core.labels import READINGS, Reading
 from fer_edge.core.manifest import Manifest, Variant
 from fer_edge.core.types import Array, Float32, Int64, Uint8
 from fer_edge.runtime.arguments import check_type
@@ -110,6 +111,7 @@ class NetworkInfo:
         provider: the engine.
         provider_version: its package and version.
         threads: threads of one run.
+        reading: the head that runs: ``"crowd"`` or ``"fer2013"``.
 
     Example:
         >>> from fer_edge.runtime import Recognizer
@@ -125,6 +127,7 @@ class NetworkInfo:
     provider: str
     provider_version: str
     threads: int
+    reading: Reading = "fer2013"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -132,7 +135,7 @@ class NetworkInfo:
 
 
 class Network:
-    """Encoder and head of one variant, opened together and warmed up; a context manager.
+    """Encoder and one head of a variant, opened together and warmed up; a context manager.
 
     Use `Network.open`. Calls from several threads are as safe as the engine's `Session`.
 
@@ -148,9 +151,15 @@ class Network:
         (2, 7)
     """
 
-    def __init__(self, *, bundle: Bundle, variant: Variant, encoder: Session, head: Session) -> None:
+    def __init__(
+        self, *, bundle: Bundle, variant: Variant, encoder: Session, head: Session, reading: Reading = "fer2013"
+    ) -> None:
         self.manifest = bundle.manifest
         self.variant = variant
+        self.reading: Reading = reading
+        crowd = variant.crowd if reading == "crowd" else None
+        self.temperature = variant.temperature if crowd is None else crowd.temperature
+        self.outputs = self.manifest.labels if crowd is None else crowd.labels
         self.encoder = encoder
         self.head = head
         self.info = NetworkInfo(
@@ -161,6 +170,7 @@ class Network:
             provider=encoder.provider,
             provider_version=encoder.provider_version,
             threads=encoder.threads,
+            reading=reading,
         )
         self.frame_size = self.manifest.preprocess.size
         self.feature_size = self.manifest.sequence.feature_size
@@ -180,8 +190,9 @@ class Network:
         provider: str = "cpu",
         threads: int = 1,
         engines: PathLike | None = None,
+        reading: Reading | None = "fer2013",
     ) -> Network:
-        """Load a variant's two graphs, or on TensorRT the engines that were built from them.
+        """Load a variant's encoder and one head, or on TensorRT the engines that were built from them.
 
         Args:
             bundle: an open bundle, its folder, or the name of a shipped bundle.
@@ -191,9 +202,12 @@ class Network:
             engines: the folder of built engines; by default the bundle's folder `engines` where it exists, else the
                 user's cache. For engines that compile a graph when they open it, the folder of their cache
                 (`open_session`); without it nothing is kept.
+            reading: the head: ``"crowd"`` (what people see, and whether a face can be judged) or ``"fer2013"`` (the
+                labels of FER2013); None takes ``"crowd"`` where the variant has it, except on engines built ahead,
+                which are built for ``"fer2013"``.
 
         Raises:
-            BundleError: no such bundle or variant, or a damaged one.
+            BundleError: no such bundle, variant or head, or a damaged one.
             InputError: an unknown provider, fewer than one thread, or an argument of another type.
             SessionError: the engine is not available or refuses a graph, a graph computes NaN, or a built engine is
                 stale or foreign.
@@ -207,15 +221,18 @@ class Network:
         elif provider in ENGINE_PROVIDERS and (bundle.path / ENGINE_FOLDER).is_dir():
             engines = bundle.path / ENGINE_FOLDER
         chosen = bundle.variant(choose_variant(bundle.manifest, variant=variant, provider=provider))
+        if reading not in (None, *READINGS):
+            raise InputError(f"reading: got {reading!r}, expected one of {', '.join(READINGS)}, or None")
+        read: Reading = reading or ("fer2013" if provider in ENGINE_PROVIDERS else chosen.readings[0])
         sessions: list[Session] = []
         what = chosen.name
         try:
-            for part, file in (("encoder", chosen.encoder), ("head", chosen.head)):
+            for part, file in (("encoder", chosen.encoder), ("head", chosen.head_graph(read))):
                 what = f"{chosen.name} {part}"
                 graph = bundle.read_graph(file)
                 sessions.append(open_session(graph, provider=provider, threads=threads, engines=engines))
             what = chosen.name
-            return cls(bundle=bundle, variant=chosen, encoder=sessions[0], head=sessions[1])
+            return cls(bundle=bundle, variant=chosen, encoder=sessions[0], head=sessions[1], reading=read)
         except FerEdgeError as error:
             for session in sessions:
                 session.close()
@@ -278,13 +295,13 @@ class Network:
         return outputs["logits"], outputs["attention"]
 
     def probabilities(self, features: Float32, length: Int64) -> Float32:
-        """Compute softmax(logits / temperature): float32 (B, classes), each row of sum 1."""
+        """Compute softmax(logits / temperature): float32 (B, classes), each row of sum 1; classes as `outputs`."""
         return self.probabilities_with_attention(features, length)[0]
 
     def probabilities_with_attention(self, features: Float32, length: Int64) -> tuple[Float32, Float32]:
         """Compute `probabilities`, and the weights of the frames, float32 (B, T)."""
         logits, weights = self.logits_with_attention(features, length)
-        return softmax(logits, temperature=self.variant.temperature), weights
+        return softmax(logits, temperature=self.temperature), weights
 
     def close(self) -> None:
         """Close both sessions; a second call does nothing."""
@@ -326,7 +343,7 @@ class Network:
         return outputs
 
     def _check_interface(self) -> None:
-        size, width, classes = self.frame_size, self.feature_size, len(self.manifest.labels)
+        size, width, classes = self.frame_size, self.feature_size, len(self.outputs)
         uint8, float32, int64 = np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int64)
         expected = (
             ("encoder's input", self.encoder.inputs, TensorSpec(name="frames", dtype=uint8, shape=(None, size, size))),

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import InputError, SessionError
+from fer_edge.core.errors import FerEdgeError, InputError, SessionError
+from fer_edge.core.labels import Reading
 from fer_edge.core.manifest import Manifest
 from fer_edge.core.preprocess import prepare_face
-from fer_edge.core.types import Array, Uint8
+from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import check_type
-from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate, failed_estimate
+from fer_edge.runtime.estimate import ExpressionEstimate, failed_estimate
 from fer_edge.runtime.feature_window import FeatureWindow, WindowView
 from fer_edge.runtime.inference import BundleSource, Network, NetworkInfo, PathLike, open_bundle
+from fer_edge.runtime.reading import HeadReader, Moment, Priors
 from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 
 __all__ = ["ExpressionStream", "Recognizer"]
@@ -40,6 +42,10 @@ class Recognizer:
         provider: the engine (`PROVIDERS`); another one is never used in its place.
         threads: threads of one run.
         engines: the folder of built engines or of the engine's cache, as in `Network.open`.
+        reading: the head: ``"crowd"``, what people see in the face, or ``"fer2013"``, the labels of FER2013. By default
+            ``"crowd"`` where the bundle has it.
+        priors: how frequent each expression is at the place of use: a mapping, ``"balanced"`` (all equally) or
+            ``"half"`` (half-way there). By default the training's class frequencies stay in the probabilities.
 
     Raises:
         BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`.
@@ -52,6 +58,12 @@ class Recognizer:
         ...     estimate = recognizer.recognize(face)
         ...     estimate.state, estimate.label in (*recognizer.labels, "unknown")
         ('OK', True)
+
+        Where drivers look neutral 70 % of the time, neutral gains and every other expression loses by one factor:
+
+        >>> with Recognizer("nano", priors={"neutral": 0.7}) as in_a_car:
+        ...     in_a_car.recognize(face).probabilities["neutral"] > estimate.probabilities["neutral"]
+        True
     """
 
     def __init__(
@@ -62,12 +74,22 @@ class Recognizer:
         provider: str = "cpu",
         threads: int = 1,
         engines: PathLike | None = None,
+        reading: Reading | None = None,
+        priors: Priors = None,
     ) -> None:
         self._bundle: Bundle = open_bundle(bundle)
-        self._opening: dict[str, Any] = {"provider": provider, "threads": threads, "engines": engines}
+        self._opening: dict[str, Any] = {
+            "provider": provider, "threads": threads, "engines": engines, "reading": reading
+        }  # fmt: skip
+        self._priors = priors
         self._lock = threading.Lock()
         self._calls: Counter[Network] = Counter()  # calls in progress, by the network that each started with
         self._network = self._open(variant)
+        try:
+            HeadReader.of(self._network, priors)
+        except FerEdgeError:
+            self.close()
+            raise
 
     @property
     def manifest(self) -> Manifest:
@@ -76,12 +98,12 @@ class Recognizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The expressions, in output order."""
+        """The expressions, in output order; `not judgeable` is not among them."""
         return self.manifest.labels
 
     @property
     def info(self) -> NetworkInfo:
-        """What runs: variant, precision, provider and its version, threads."""
+        """What runs: variant, precision, provider and its version, threads, reading."""
         return self._network.info
 
     @property
@@ -125,7 +147,8 @@ class Recognizer:
         with self._in_use() as network:
             features = network.encode(prepared)
             rows = network.probabilities(features[:, None], np.ones(len(features), np.int64))
-        return tuple(self._estimate(network, row, age_ms=_since_ms(started), window_fill=1.0) for row in rows)
+        reader = HeadReader.of(network, self._priors)
+        return tuple(reader.estimate(row, Moment(age_ms=_since_ms(started), window_fill=1.0)) for row in rows)
 
     def recognize_clip(self, faces: Sequence[Uint8]) -> ExpressionEstimate:
         """Recognise the expression of a clip of one face.
@@ -152,13 +175,8 @@ class Recognizer:
             starts = np.linspace(0, count - steps, math.ceil(count / window)).round().astype(np.int64)
             windows = features[starts[:, None] + np.arange(steps)]
             rows = network.probabilities(windows, np.full(len(starts), steps, np.int64))
-        return self._estimate(
-            network,
-            rows.mean(axis=0),
-            age_ms=_since_ms(started),
-            window_fill=steps / window,
-            degraded=_unfilled(steps, window),
-        )
+        moment = Moment(age_ms=_since_ms(started), window_fill=steps / window, degraded=_unfilled(steps, window))
+        return HeadReader.of(network, self._priors).estimate(rows.mean(axis=0), moment)
 
     def stream(
         self, *, clock: Callable[[], float] | None = None, options: StreamOptions | None = None
@@ -231,8 +249,11 @@ class Recognizer:
                     faces=prepared, region_attention=regions, views=views, frame_attention=weights, probabilities=rows
                 )
             )
-        results = zip(streams, rows, views, strict=True)
-        return tuple(stream._estimate(network, row, view, timestamp_s, started) for stream, row, view in results)
+        reader = HeadReader.of(network, self._priors)
+        return tuple(
+            reader.estimate(row, stream._moment(view, timestamp_s, started))
+            for stream, row, view in zip(streams, rows, views, strict=True)
+        )
 
     def close(self) -> None:
         """Close the engine; a second call does nothing."""
@@ -268,33 +289,6 @@ class Recognizer:
         spec = self.manifest.preprocess
         prepared = [prepare_face(face, spec) for face in _listed("faces", faces)]
         return np.stack(prepared) if prepared else np.empty((0, spec.size, spec.size), np.uint8)
-
-    def _estimate(
-        self,
-        network: Network,
-        row: Array,
-        *,
-        age_ms: float,
-        window_fill: float,
-        timestamp_s: float | None = None,
-        degraded: str | None = None,
-    ) -> ExpressionEstimate:
-        """Turn one row of probabilities into an estimate."""
-        best = int(np.argmax(row))
-        threshold = network.variant.unknown_threshold
-        doubt = None
-        if row[best] < threshold:
-            doubt = f"the most probable, {self.labels[best]}, has {row[best]:.2f}, below the threshold {threshold:.2f}"
-        return ExpressionEstimate(
-            label=self.labels[best] if doubt is None else UNKNOWN,
-            unknown_because=doubt,
-            probabilities={label: float(value) for label, value in zip(self.labels, row, strict=True)},
-            timestamp_s=timestamp_s,
-            age_ms=age_ms,
-            window_fill=window_fill,
-            state="OK" if degraded is None else "DEGRADED",
-            state_because=degraded,
-        )
 
 
 class ExpressionStream:
@@ -349,9 +343,7 @@ class ExpressionStream:
         """Empty the window, for example when another person sits down."""
         self._window.clear()
 
-    def _estimate(
-        self, network: Network, row: Array, view: WindowView, timestamp_s: float, started_ns: int
-    ) -> ExpressionEstimate:
+    def _moment(self, view: WindowView, timestamp_s: float, started_ns: int) -> Moment:
         sequence = self._recognizer.manifest.sequence
         age_ms = self._age_ms(timestamp_s, started_ns)
         degraded = _unfilled(view.length, sequence.window)
@@ -359,13 +351,8 @@ class ExpressionStream:
             degraded = f"frames are missing: {view.largest_gap_s:.2f} s between two of the window"
         if age_ms > self._options.max_age_ms:
             degraded = f"the frame is {age_ms:.0f} ms old, more than {self._options.max_age_ms:.0f}"
-        return self._recognizer._estimate(
-            network,
-            row,
-            age_ms=age_ms,
-            window_fill=view.length / sequence.window,
-            timestamp_s=timestamp_s,
-            degraded=degraded,
+        return Moment(
+            age_ms=age_ms, window_fill=view.length / sequence.window, timestamp_s=timestamp_s, degraded=degraded
         )
 
     def _age_ms(self, timestamp_s: float, started_ns: int) -> float:

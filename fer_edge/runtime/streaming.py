@@ -47,7 +47,7 @@ class StreamOutputs:
         region_attention: float32 (N, tokens), weights of the encoder's region tokens.
         views: the window of each stream.
         frame_attention: float32 (N, T), weights of the windows' frames.
-        probabilities: float32 (N, C).
+        probabilities: float32 (N, C), the head's own, in the order of `Network.outputs` and without priors.
     """
 
     faces: Uint8

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle import Bundle, Part
 from fer_edge.core.errors import InputError, require
 from fer_edge.core.json import decode
 from fer_edge.core.json import encode as plain
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.model.config import ModelConfig
-from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.model.weight_fusion import Affine, neutral_batch_norm, split_attention, split_tail
 from fer_edge.train.recipe import TrainRecipe
 
@@ -49,7 +49,7 @@ class BundleWeights:
         return {
             "bundle": self.bundle.manifest.name,
             "sha256": self.bundle.sha256,
-            "graphs": {"encoder": variant.encoder.sha256, "head": variant.head.sha256},
+            "graphs": {part: file.sha256 for part, file in variant.parts.items()},
             "training": plain(self.bundle.read_provenance().training),
         }
 
@@ -118,20 +118,24 @@ class BundleWeights:
         draw = np.random.default_rng(0)
         faces = draw.integers(0, 256, (2, size, size), dtype=np.uint8)
         windows = draw.standard_normal((3, 5, width), dtype=np.float32)
-        feeds = {
-            "encoder": {"frames": faces},
-            "head": {"features": windows, "length": np.array([1, 3, 5])},
+        modules: dict[Part, tuple[nn.Module, ModelConfig]] = {
+            "encoder": (model.encoder, self.config),
+            "head": (model.head, self.config),
         }
-        for part, module, file in (("encoder", model.encoder, variant.encoder), ("head", model.head, variant.head)):
-            graph = _Graph(self.bundle.read_graph(file))
+        if variant.crowd is not None:
+            model.crowd = SequenceHead(self.config.crowd).eval()
+            modules["crowd"] = model.crowd, self.config.crowd
+        for part, (module, config) in modules.items():
+            feed = {"frames": faces} if part == "encoder" else {"features": windows, "length": np.array([1, 3, 5])}
+            graph = _Graph(self.bundle.read_graph(variant.parts[part]))
             try:
-                module.load_state_dict(dict(_weights(module, graph, self.config)))
+                module.load_state_dict(dict(_weights(module, graph, config)))
             except (KeyError, RuntimeError) as error:
                 reason = str(error).splitlines()[-1].strip()  # torch lists every tensor that does not fit
                 raise InputError(
                     f"{self.bundle.path}: the {part} graph is of another version ({reason}); start from a training run"
                 ) from error
-            _require_parity(module, graph, feeds[part], what=f"{self.bundle.path}: the {part}")
+            _require_parity(module, graph, feed, what=f"{self.bundle.path}: the {part}")
         return model
 
 

@@ -43,18 +43,20 @@ class ClipFeatures:
         stills: float16 (M, F), of the uncorrupted stills.
         rows: int64 (N, T), each frame's row in `labels`; -1 for a frame without a label.
         labels: int64 (M,), classes.
+        targets: float32 (M, C), distributions to train toward; None for the labels.
     """
 
     features: Tensor
     stills: Tensor
     rows: Tensor
     labels: Tensor
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
     def joined(self, other: ClipFeatures) -> ClipFeatures:
-        """Join two sets of clips of one length."""
+        """Join two sets of clips of one length, labelled without distributions."""
         further = torch.where(other.rows < 0, other.rows, other.rows + len(self.labels))
         return ClipFeatures(
             features=torch.cat((self.features, other.features)),

@@ -65,15 +65,17 @@ class TrainedNetwork:
 
 
 def load_network(given: Pretrained, dataset: Dataset) -> TrainedNetwork:
-    """Load a network to fine-tune.
+    """Load a network to fine-tune, without its head `crowd`, which would not fit another encoder.
 
     Raises:
         InputError: the run is not finished, or the bundle's graphs cannot be read into torch.
     """
     if isinstance(given, TrainRun):
         model, probe = given.load_model()
+        model.crowd = None
         return TrainedNetwork(model=model, probe=probe, classifier=FrameClassifier(model, probe).eval())
     model = given.load_model()
+    model.crowd = None
     refit_batch_norm(model, training_faces(dataset, given.preprocess))
     probe = probe_of_faces(model, dataset, given.recipe)
     return TrainedNetwork(model=model, probe=probe, classifier=FrameClassifier(model).eval())

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from fer_edge.core.errors import RecipeError
 from fer_edge.core.int8_forms import ActivationRange, Form
+from fer_edge.core.labels import READINGS, Reading
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.data.clips import TRAINED, ClipPlan
 from fer_edge.data.sampling import SampleRecipe
@@ -209,6 +210,7 @@ class SequenceTraining:
         classifier_epochs: of DenseNet block and classifier behind the LDA.
         classifier_rate: their peak learning rate; high, since these weights are new.
         batch_size: windows a step.
+        negatives: made pictures that the head `crowd` rejects, as a share of the training faces.
     """
 
     window: int = 16
@@ -228,6 +230,7 @@ class SequenceTraining:
     classifier_epochs: int = 10
     classifier_rate: float = 1e-2
     batch_size: int = 512
+    negatives: float = 0.2
 
     def __post_init__(self) -> None:
         _check(self, 1, _MANY, "window", "copies", "context_epochs", "classifier_epochs")
@@ -235,7 +238,7 @@ class SequenceTraining:
         _check(self, self.window, _MANY, "clip_frames")
         _check_positive(self, "frame_rate", "context_rate", "classifier_rate")
         _check(self, 0, 10, "change_weight")
-        _check(self, 0, 1, "distil_weight", "alone_distil_weight")
+        _check(self, 0, 1, "distil_weight", "alone_distil_weight", "negatives")
         self.clip_plan(seed=0)  # validates the rest
 
     def clip_plan(self, *, seed: int) -> ClipPlan:
@@ -254,9 +257,15 @@ class SequenceTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
-    """Everything that a training run depends on besides the data."""
+    """Everything that a training run depends on besides the data.
+
+    Attributes:
+        heads: the heads that the sequence stage trains. Alone (``--stage sequence``) it keeps the others of the initial
+            network; after the frame stage `fer2013` must be among them.
+    """
 
     seed: int = 0
+    heads: tuple[Reading, ...] = ("fer2013",)
     precision: Precision = "auto"
     model: ModelConfig = field(default_factory=ModelConfig)
     preprocess: PreprocessSpec = field(default_factory=PreprocessSpec)
@@ -267,6 +276,8 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         _check(self, 0, _MANY, "seed")
+        if not self.heads or len(set(self.heads)) < len(self.heads):
+            raise RecipeError(f"heads: got {self.heads}, expected one or more of {', '.join(READINGS)}, none twice")
         if self.preprocess.size != self.model.input_size:
             raise RecipeError(
                 f"preprocess.size: got {self.preprocess.size}, expected model.input_size, {self.model.input_size}"

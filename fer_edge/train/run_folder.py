@@ -26,7 +26,7 @@ from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset, StillSet
 from fer_edge.model.config import ModelConfig
-from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, split
 from fer_edge.train.distributed import Processes
 from fer_edge.train.loop import OnEpoch, no_progress
@@ -35,7 +35,7 @@ from fer_edge.train.recipe import TrainRecipe
 __all__ = ["RunOptions", "TrainRun", "data_facts", "expect_no_run", "load_tensors", "open_run", "versions"]
 
 SCHEMA = 1
-_NOT_TRAINING: Final = ("schema", "done", "choose", "history")
+_NOT_TRAINING: Final = ("schema", "done", "choose", "crowd", "history")
 """Keys of a record that do not describe how the weights were trained."""
 
 _BEGUN: Final = ("init", "teacher", "parent", "pruning", "sparsity", "qat", "stage", "sequences")
@@ -236,7 +236,7 @@ class TrainRun:
         return model, nn.Linear(config.feature_size, config.classes)
 
     def load_model(self) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-        """Load the final model and its linear probe, in evaluation mode.
+        """Load the final model, with the head `crowd` where the run has one, and its linear probe; evaluation mode.
 
         Raises:
             InputError: the run is not done, or its weights are damaged or of another shape.
@@ -244,6 +244,8 @@ class TrainRun:
         if not self.done:
             raise InputError(f"{self.path}: the run is not finished; continue the command that began it with --resume")
         model, probe = self.new_model()
+        if "crowd" in self.record:
+            model.crowd = SequenceHead(self.recipe.model.crowd)
         load_tensors(self.path / "model.safetensors", {"model": model, "probe": probe})
         return model.eval(), probe.eval()
 

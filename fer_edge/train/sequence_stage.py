@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_edge.core.types import Progress
-from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
+from fer_edge.model.network import SequenceHead
 from fer_edge.train.batches import batches, seeded
 from fer_edge.train.distributed import Processes
 from fer_edge.train.feature_cache import ClipFeatures
@@ -88,7 +88,10 @@ class Windows:
     def targets(self, clips: ClipFeatures, spec: SequenceTraining) -> Tensor:
         """Return the weighted training targets: float32 (B, classes)."""
         share = torch.where(self.alone, spec.alone_distil_weight, spec.distil_weight).unsqueeze(1)
-        labelled = nn.functional.one_hot(clips.labels[self.rows], self.soft.shape[1]).float()
+        if clips.targets is None:
+            labelled = nn.functional.one_hot(clips.labels[self.rows], self.soft.shape[1]).float()
+        else:
+            labelled = clips.targets[self.rows]
         weight = torch.where(self.changes, spec.change_weight, 1.0).unsqueeze(1)
         return weight * (labelled + share * (self.soft - labelled))
 
@@ -282,17 +285,17 @@ def tune_head(stage: HeadStage) -> None:
 
 
 @torch.no_grad()
-def window_logits(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
+def window_logits(head: SequenceHead, features: Tensor) -> Tensor:
     """Compute the logits of full windows: features (N, T, F), oldest first, -> (N, classes)."""
     steps = features.shape[1]
     found = []
     for part in torch.split(features.float(), 1024):
         length = torch.full((len(part),), steps, device=part.device)
-        found.append(model.head(part, length)[0])
+        found.append(head(part, length)[0])
     return torch.cat(found)
 
 
-def averaged_predictions(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
+def averaged_predictions(head: SequenceHead, features: Tensor) -> Tensor:
     """Classify windows (N, T, F) by the mean of their frames' own probabilities: int64 (N,)."""
-    alone = torch.softmax(window_logits(model, features.flatten(0, 1).unsqueeze(1)), dim=1)
+    alone = torch.softmax(window_logits(head, features.flatten(0, 1).unsqueeze(1)), dim=1)
     return alone.reshape(*features.shape[:2], -1).mean(dim=1).argmax(dim=1)

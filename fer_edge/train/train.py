@@ -18,9 +18,19 @@ from fer_edge.data import Dataset, StillSet, leaked_rows
 from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batches import DeviceSplits
+from fer_edge.train.crowd import (
+    class_frequencies,
+    crowd_clips,
+    crowd_recipe,
+    distribution_probe,
+    expect_votes,
+    new_crowd_head,
+    probe_logits,
+    training_negatives,
+)
 from fer_edge.train.distillation import Teachers
 from fer_edge.train.distributed import Processes, processes
-from fer_edge.train.evaluation import clip_accuracy, still_accuracy
+from fer_edge.train.evaluation import clip_accuracy, still_accuracy, vote_accuracy
 from fer_edge.train.feature_cache import ClipFeatures, FeatureExtractor
 from fer_edge.train.frame_classifier import FrameClassifier
 from fer_edge.train.frame_stage import FrameTask, fit_frames
@@ -76,6 +86,13 @@ class TrainInputs:
             raise InputError(
                 f"--sequences: got {dataset.source} as --data, expected stills of another data set with the seven "
                 "expressions; CK+ would be evaluated on its training faces"
+            )
+        if "crowd" in recipe.heads:
+            expect_votes(dataset)
+        if self.stage == "all" and "fer2013" not in recipe.heads:
+            raise InputError(
+                f"heads: got {', '.join(recipe.heads)}, expected fer2013 too, since a new encoder needs a new head; "
+                "add it, or give --stage sequence"
             )
         expect_teachers(self.teachers, dataset, recipe)
         if self.init is not None:
@@ -135,6 +152,7 @@ def train_model(
                 teachers=load_teachers(inputs.teachers) if inputs.teachers else None,
             )  # fmt: skip
             if inputs.stage == "all":
+                model.crowd = None  # it would not fit the new encoder
                 stages.fit(model, probe)
             else:
                 stages.fit_head(model)
@@ -193,6 +211,7 @@ class Stages:
         best = self.frames(FrameClassifier(model, probe, dropout=self.run.recipe.loss.dropout))
         if self.peers.leads:
             self.head(best)
+            self.crowd(best.model)
             self.finish(best)
 
     def fit_frames(self, model: AttentionCnnBiLstm, probe: nn.Linear) -> None:
@@ -207,7 +226,9 @@ class Stages:
         if self.peers.leads:
             classifier = FrameClassifier(model).to(self.peers.device).eval()
             clips = self._clips(model)
-            tune_head(self._head_stage(classifier, clips))
+            if "fer2013" in self.run.recipe.heads:
+                tune_head(self._head_stage(classifier, clips))
+            self.crowd(model)
             classifier.probe = probe_of_features(model, clips.stills, clips.labels)
             self.finish(classifier)
 
@@ -229,6 +250,23 @@ class Stages:
         """Run the sequence stage behind a trained classifier, in place."""
         clips = self._clips(classifier.model)
         fit_head(self._head_stage(classifier.eval(), clips), probe_of(classifier))
+
+    def crowd(self, model: AttentionCnnBiLstm) -> None:
+        """Train the head `crowd` behind a trained encoder, in place, where the recipe has one."""
+        if "crowd" not in self.run.recipe.heads:
+            return
+        recipe, stills = crowd_recipe(self.run.recipe), self.rows or self.dataset.split("train")
+        assert stills.votes is not None
+        extractor = FeatureExtractor(model, self.run.recipe, self.peers.device, self.options.progress)
+        made = training_negatives(stills, share=recipe.sequence.negatives, seed=recipe.seed)
+        faces = extractor.training_clips(stills)
+        clips = crowd_clips(faces, stills.votes, extractor(made), seed=recipe.seed)
+        model.crowd = new_crowd_head(model.head, recipe).to(self.peers.device)
+        probe = distribution_probe(clips, model.crowd)
+        soft = FrameProbabilities.of(clips, probe_logits(model.crowd, probe))
+        fit_head(
+            HeadStage(head=model.crowd, clips=clips, soft=soft, recipe=recipe, progress=self.options.progress), probe
+        )
 
     def _clips(self, model: AttentionCnnBiLstm) -> ClipFeatures:
         extractor = FeatureExtractor(model, self.run.recipe, self.peers.device, self.options.progress)
@@ -252,6 +290,9 @@ class Stages:
             return
         model = classifier.to(self.peers.device).eval().model
         figures = still_accuracy(self.run, model, self.splits)
+        if model.crowd is not None:
+            facts["crowd"] = vote_accuracy(self.run, model, self.splits)
+        facts["class_frequencies"] = class_frequencies(self.dataset)
         if on_clips:
             figures["top1_by_window"] |= clip_accuracy(self.run, model, self.splits, self.options.progress)
         self.run.finish(model, probe_of(classifier), **figures, seconds=self._seconds(), **facts)

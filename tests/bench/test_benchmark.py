@@ -11,15 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_manifest
+from tiny import tiny_crowd_bundle, tiny_manifest
 
 from fer_edge.bench import BenchOptions, BenchReport, Timing, run_bench
 from fer_edge.bench.accuracy import record_accuracies, synthetic_rows
 from fer_edge.bench.latency import Probe, Samples
+from fer_edge.bench.tables import verdict_table
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.crowd import crowd_accuracy
 from fer_edge.core.errors import BundleError, InputError, OutputError, SessionError
-from fer_edge.core.metrics import accuracy_report, paired_report
+from fer_edge.core.evaluate import evaluate
+from fer_edge.core.metrics import accuracy_report, paired_report, softmax
 from fer_edge.data import Dataset, load_dataset
+from fer_edge.data.negatives import NEGATIVES, UNTRAINED_NEGATIVES
 from fer_edge.runtime.inference import Network
 
 from .conftest import LEAKED, ROWS, make_bundle
@@ -314,3 +318,31 @@ def test_fer2013_is_measured_with_and_without_its_leaked_rows(
         assert (stated.split, stated.n, stated.n_without_leaked) == (name, 3589, unleaked)
         assert len(stated.per_class) == 7
     assert len(log.read_text().splitlines()) == 1
+
+
+def test_the_crowd_is_measured_where_bundle_and_data_have_it(tmp_path: Path, dataset: Dataset, brief: Timing) -> None:
+    votes = np.zeros((ROWS, 10), np.uint8)
+    votes[:, 1], votes[:, 8] = 9, 1  # happy, unknown
+    split = dataclasses.replace(dataset.splits["PublicTest"], votes=votes)
+    voted = dataclasses.replace(dataset, splits={**dataset.splits, "PublicTest": split})
+    both = tiny_crowd_bundle(tmp_path / "both", not_judgeable_threshold=0.5, temperature=2.0)
+    report = run_bench([both], data=voted, options=BenchOptions(timing=brief))
+    (result,) = report.variants
+    assert result.accuracy is not None
+    crowd = result.accuracy.crowd
+    assert crowd is not None
+    with Network.open(both, reading="crowd") as network:
+        logits = evaluate(network, split.images, both.manifest.preprocess).by_window[1]
+    expected = crowd_accuracy(softmax(logits, temperature=2.0), votes, threshold=0.5)
+    assert dataclasses.replace(crowd, not_judgeable=expected.not_judgeable) == expected
+    assert set(crowd.not_judgeable.negatives) == set(NEGATIVES)
+    assert crowd.not_judgeable.untrained == UNTRAINED_NEGATIVES
+    assert BenchReport.from_json(report.to_json()) == report
+    assert {"crowd %", "majority %"} <= set(verdict_table(report).headings)
+    recorded = record_accuracies(both, report).variant("fp32")
+    assert recorded.crowd is not None
+    assert recorded.crowd.metrics["PublicTest"] == crowd
+    stated = run_bench([Bundle.open(both.path)], options=BenchOptions(timing=brief)).variants[0].accuracy
+    assert stated is not None
+    assert stated.crowd == crowd
+    assert stated.recorded

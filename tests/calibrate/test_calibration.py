@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniature import miniature_bundle, noise_dataset
+from miniature import miniature_bundle, noise_dataset, with_crowd, with_votes
+from onnx import numpy_helper
 
 from fer_edge.calibrate.calibration import CalibrationOutcome, measure_forms
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, GateLimits, OverflowFixes, SampleRecipe
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.crowd import crowd_accuracy, vote_shares
 from fer_edge.core.errors import BundleError, DataError, GateError, RecipeError
+from fer_edge.core.evaluate import evaluate
+from fer_edge.core.metrics import fit_temperature, softmax
 from fer_edge.core.verify import verify_bundle
+from fer_edge.data import leaked_rows
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import unsigned_nodes
 from fer_edge.runtime.inference import Network
@@ -167,3 +172,52 @@ def test_a_choosing_split_of_leaked_rows_alone_is_refused(tmp_path: Path) -> Non
     bundle = miniature_bundle(tmp_path / "bundle")
     with pytest.raises(DataError, match="got 10 rows of PublicTest, all of them in the training split too"):
         measure_forms(bundle, noise_dataset(choose=10, leaked=10), recipe=ONE_FORM)
+
+
+@pytest.fixture
+def two_heads(tmp_path: Path) -> Bundle:
+    return with_crowd(miniature_bundle(tmp_path / "two"))
+
+
+class TestTwoHeads:
+    def test_both_heads_are_gated_and_written(self, two_heads: Bundle) -> None:
+        data = with_votes(noise_dataset())
+        outcome = calibrate_bundle(two_heads, data, recipe=ONE_FORM)
+        checked = [check.on for check in outcome.forms[0].gate.checks]
+        assert checked[::3] == [
+            "PublicTest, T = 1, without leaked rows",
+            "PublicTest, T = 4, without leaked rows",
+            "PublicTest, T = 1, without leaked rows, crowd",
+            "PublicTest, T = 4, without leaked rows, crowd",
+            "60 rows of Training outside the sample, T = 1, crowd",
+        ]
+        written = Bundle.open(two_heads.path)
+        before, after = written.variant("fp32").crowd, written.variant("int8").crowd
+        assert before is not None
+        assert after is not None
+        assert after.graph.size_bytes < before.graph.size_bytes
+        assert after.not_judgeable_threshold == 0.9
+        assert verify_bundle(two_heads.path).ok
+        split = data.split("choose")
+        assert split.votes is not None
+        with Network.open(written, variant="int8", reading="crowd") as network:
+            logits = evaluate(network, split.images, written.manifest.preprocess).by_window[1]
+        kept = ~leaked_rows(data, split)
+        assert after.temperature == pytest.approx(fit_temperature(logits[kept], vote_shares(split.votes)[kept]))
+        expected = crowd_accuracy(softmax(logits, temperature=after.temperature), split.votes, threshold=0.9)
+        assert after.metrics["PublicTest"].first_choice_top1 == pytest.approx(expected.first_choice_top1)
+        assert after.metrics["PublicTest"].cross_entropy_bits == pytest.approx(expected.cross_entropy_bits)
+
+    def test_a_crowd_head_that_loses_too_much_fails_the_gate(
+        self, two_heads: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def other_head(graph: Graph, *, form: str) -> None:
+            graph.initializers["classes"].CopyFrom(
+                numpy_helper.from_array(-graph.constant("classes"), "classes")  # type: ignore[operator]
+            )
+
+        monkeypatch.setattr("fer_edge.calibrate.int8_variants.compress_head", other_head)
+        outcome = measure_forms(two_heads, noise_dataset(), recipe=ONE_FORM)
+        failed = {check.on for check in outcome.forms[0].gate.checks if not check.passed}
+        assert "60 rows of Training outside the sample, T = 1, crowd" in failed
+        assert all(on.endswith("crowd") for on in failed)

@@ -38,7 +38,7 @@ class TestNetwork:
         assert info.pop("provider_version")
         assert info == {
             "bundle": "tiny", "sha256": bundle.sha256, "variant": "fp32", "precision": "fp32", "provider": provider,
-            "threads": 2,
+            "threads": 2, "reading": "fer2013",
         }  # fmt: skip
 
     def test_shapes_and_batches(self, bundle: Bundle, provider: str) -> None:

@@ -138,7 +138,7 @@ class VideoExplainer:
         crop = prepare_face(cut_tilted(found.image, face, found.geometry, spec), spec)
         maps = face_maps(network, crop[None], occlusion=self._occlusion)
         self.window_faces = (WindowFace(crop=crop, attention=maps.attention[0]),)
-        return self._result(0.0, len(found.faces), face.box_xyxy, explain_face(maps, 0, self._recognizer.labels))
+        return self._result(0.0, len(found.faces), face.box_xyxy, explain_face(maps, 0, network.outputs))
 
     def _observe(self, tracks: Sequence[FaceTrack], outputs: StreamOutputs) -> None:
         attention = square_maps(outputs.region_attention)
@@ -159,7 +159,7 @@ class VideoExplainer:
         else:
             attention = square_maps(outputs.region_attention[row : row + 1])
             maps = FaceMaps(probabilities=probabilities[None], attention=attention, occlusion_drop=None)
-        return explain_face(maps, 0, self._recognizer.labels, window=probabilities)
+        return explain_face(maps, 0, self._recognizer.network.outputs, window=probabilities)
 
     def _window(self, track_id: int, outputs: StreamOutputs, row: int) -> WindowExplanation:
         view = outputs.views[row]

@@ -49,11 +49,12 @@ HEAD_SHAPES: Final = ((1, 1), (1, 16), (3, 9), (5, 31))
 
 
 def network_graphs(model: AttentionCnnBiLstm) -> dict[str, bytes]:
-    """Export the FP32 graphs ``encoder`` and ``head`` as ONNX files."""
-    return {
+    """Export the FP32 graphs ``encoder``, ``head`` and, where there is one, ``crowd`` as ONNX files."""
+    graphs = {
         "encoder": encoder_graph(model.encoder, model.config),
         "head": _head_graph(model.head, model.config),
     }
+    return graphs if model.crowd is None else {**graphs, "crowd": _head_graph(model.crowd, model.config.crowd)}
 
 
 def encoder_graph(encoder: FrameEncoder, config: ModelConfig) -> bytes:
@@ -103,7 +104,7 @@ class ExportedNetwork:
     """A network's FP32 graphs, compared with torch.
 
     Attributes:
-        graphs: ``encoder`` and ``head`` as ONNX files.
+        graphs: ``encoder``, ``head`` and, where there is one, ``crowd`` as ONNX files.
         files: their manifest entries.
         parity: the differences to torch, as the manifest stores them.
         outputs: torch's recorded outputs, as the provenance stores them.
@@ -144,9 +145,9 @@ def export_network(model: AttentionCnnBiLstm, *, window: int, tolerance: float) 
 
 
 def graph_files(graphs: Mapping[str, bytes], *, window: int) -> dict[str, GraphFile]:
-    """Describe an encoder and a head for the manifest."""
-    sizes = {"encoder": {"N": 1}, "head": {"B": 1, "T": window}}
-    return {part: graph_file(graphs[part], dimensions=sizes[part], name=f"the {part}") for part in sizes}
+    """Describe an encoder and its heads for the manifest."""
+    sizes = {part: {"N": 1} if part == "encoder" else {"B": 1, "T": window} for part in graphs}
+    return {part: graph_file(graphs[part], dimensions=size, name=f"the {part}") for part, size in sizes.items()}
 
 
 def check_graphs(model: AttentionCnnBiLstm, graphs: Mapping[str, bytes], tolerance: float) -> dict[str, Parity]:
@@ -170,6 +171,8 @@ def check_graphs(model: AttentionCnnBiLstm, graphs: Mapping[str, bytes], toleran
         "encoder": _compare(model.encoder, graphs["encoder"], encoded, ("features", "attention")),
         "head": _compare(model.head, graphs["head"], headed, ("logits", "attention")),
     }
+    if model.crowd is not None:
+        parity["crowd"] = _compare(model.crowd, graphs["crowd"], headed, ("logits", "attention"))
     for part, result in parity.items():
         require_parity(result, tolerance=tolerance, what=f"the exported {part} against torch")
     return parity

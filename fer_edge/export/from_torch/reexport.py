@@ -53,6 +53,7 @@ def reexport_bundle(
         before,
         encoder=exported.files["encoder"],
         head=exported.files["head"],
+        crowd=None if before.crowd is None else replace(before.crowd, graph=exported.files["crowd"]),
         how_made={
             **before.how_made,
             "exporter": f"torch {torch.__version__}, opset {OPSET}, traced, constants folded",

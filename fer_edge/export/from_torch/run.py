@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -10,12 +11,13 @@ import onnxruntime
 import torch
 from torch import nn
 
+from fer_edge.core.accuracy import CrowdAccuracy
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
 from fer_edge.core.json import encode
-from fer_edge.core.manifest import Manifest, SequenceSpec, Variant, timestamp
+from fer_edge.core.manifest import CrowdHead, Manifest, SequenceSpec, Variant, timestamp
 from fer_edge.core.metrics import AccuracyReport
 from fer_edge.core.provenance import Provenance
 from fer_edge.export.data_facts import intended_use, used_data, weights_licence
@@ -177,6 +179,19 @@ def untrained_graphs(recipe: TrainRecipe) -> dict[str, bytes]:
     return network_graphs(AttentionCnnBiLstm(recipe.model, normalisation=recipe.preprocess.normalisation).eval())
 
 
+def _crowd_head(record: Mapping[str, Any], exported: ExportedNetwork) -> CrowdHead | None:
+    measured = record.get("crowd")
+    if measured is None:
+        return None
+    return CrowdHead(
+        graph=exported.files["crowd"],
+        temperature=measured["temperature"],
+        unknown_threshold=measured["unknown_threshold"],
+        not_judgeable_threshold=measured["not_judgeable_threshold"],
+        metrics={measured["split"]: CrowdAccuracy.from_json(measured["choose"])},
+    )
+
+
 def _manifest(
     run: TrainRun, model: AttentionCnnBiLstm, exported: ExportedNetwork, *, name: str, licence: str | None
 ) -> Manifest:
@@ -187,6 +202,7 @@ def _manifest(
         precision="fp32",
         encoder=exported.files["encoder"],
         head=exported.files["head"],
+        crowd=_crowd_head(record, exported),
         how_made={"exporter": f"torch {record['versions']['torch']}, opset {OPSET}, traced, constants folded"},
         temperature=record["temperature"],
         unknown_threshold=record["unknown_threshold"],
@@ -204,13 +220,18 @@ def _manifest(
             frame_rate=recipe.sequence.frame_rate,
         ),
         variants=(variant,),
+        class_frequencies={
+            reading: shares
+            for reading, shares in record.get("class_frequencies", {}).items()
+            if reading in variant.readings
+        },
         licence=licence or weights_licence(data),
         intended_use=intended_use(run.labels, data),
         data=data,
         model={
             "architecture": "attention CNN-BiLSTM",
             "config": asdict(recipe.model),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters": sum(part.numel() for each in (model.encoder, model.head) for part in each.parameters()),
             "macs_encoder": encoder_macs(recipe.model),
             "macs_head": head_macs(recipe.model, recipe.sequence.window),
             **_sparsity(run, exported.graphs["encoder"]),
