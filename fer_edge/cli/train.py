@@ -38,9 +38,10 @@ def command(
 
     Trains on the training split and selects the epoch on the choosing split (FER2013: PublicTest without leaked rows);
     the third split is not read. Under torchrun, several processes or GPUs share each batch. --stage sequence needs
-    --init, whose encoder is kept. --init and --teacher of the same run distil it into itself, which smooths noisy
-    labels; with --set loss.distil_views=24 the teachers' predictions for 24 random versions of every face are cached
-    for later students. The features of the head's clips are cached too.
+    --init, whose encoder is kept; with --set 'heads=["crowd"]' it trains the head on the FER+ votes alone. --init and
+    --teacher of the same run distil it into itself, which smooths noisy labels; with --set loss.distil_views=24 the
+    teachers' predictions for 24 random versions of every face are cached for later students. The features of the head's
+    clips are cached too.
     """
     require_training("fer-edge train")
     from fer_edge.core.recipes import override

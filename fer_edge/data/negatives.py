@@ -14,7 +14,6 @@ import numpy as np
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Float32, Uint8
-from fer_edge.data.faces.random_source import Draws
 from fer_edge.data.faces.scenes import backdrop, cabin
 
 __all__ = ["NEGATIVES", "TRAINED_NEGATIVES", "UNTRAINED_NEGATIVES", "make_negatives"]
@@ -82,7 +81,7 @@ def _waves(face: Uint8, random: np.random.Generator) -> Float32:
 
 
 def _scene(face: Uint8, random: np.random.Generator) -> Uint8:
-    picture = backdrop(face.shape[1], face.shape[0], _draws(random), clutter=float(random.uniform(0.2, 1)))
+    picture = backdrop(face.shape[1], face.shape[0], random, clutter=float(random.uniform(0.2, 1)))
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
 
@@ -142,15 +141,11 @@ def _text(face: Uint8, random: np.random.Generator) -> Uint8:
 
 def _cabin(face: Uint8, random: np.random.Generator) -> Uint8:
     """Cut a crop out of an empty car."""
-    picture = np.asarray(cv2.cvtColor(cabin(320, 240, _draws(random)), cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+    picture = np.asarray(cv2.cvtColor(cabin(320, 240, random), cv2.COLOR_BGR2GRAY), dtype=np.uint8)
     side = int(random.integers(60, 160))
     top, left = int(random.integers(0, 240 - side)), int(random.integers(0, 320 - side))
     crop = picture[top : top + side, left : left + side]
     return np.asarray(cv2.resize(crop, face.shape[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _draws(random: np.random.Generator) -> Draws:
-    return Draws(int(random.integers(2**31)))
 
 
 TRAINED_NEGATIVES: Final = (

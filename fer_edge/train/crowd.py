@@ -19,6 +19,7 @@ from fer_edge.data.negatives import TRAINED_NEGATIVES, make_negatives
 from fer_edge.model.network import SequenceHead
 from fer_edge.train.batches import seeded
 from fer_edge.train.feature_cache import ClipFeatures
+from fer_edge.train.frame_classifier import single_contexts
 from fer_edge.train.recipe import TrainRecipe
 
 __all__ = [
@@ -124,23 +125,18 @@ def crowd_clips(clips: ClipFeatures, votes: Uint8, negatives: Tensor, *, seed: i
     )
 
 
-@torch.no_grad()
-def single_context(head: SequenceHead, features: Tensor) -> Tensor:
-    """Compute the contexts of single frames: floating (N, F) -> float32 (N, F)."""
-    length = torch.ones(len(features), dtype=torch.int64, device=features.device)
-    return head.context(features.float().unsqueeze(1), length)[0]
-
-
 def probe_logits(head: SequenceHead, probe: nn.Linear) -> Callable[[Tensor], Tensor]:
     """Return the function of single frames' features (N, F) to the probe's logits (N, C)."""
-    return lambda features: probe(single_context(head, features))
+    return lambda features: probe(single_contexts(head, features.float()))
 
 
 def distribution_probe(clips: ClipFeatures, head: SequenceHead) -> nn.Linear:
     """Fit a linear classifier of the head's contexts to the distributions of the stills that have one."""
     assert clips.targets is not None
     kept = clips.targets.sum(dim=1) > 0
-    return fit_distributions(single_context(head.eval(), clips.stills[kept]), clips.targets[kept])
+    with torch.no_grad():
+        contexts = single_contexts(head.eval(), clips.stills[kept].float())
+    return fit_distributions(contexts, clips.targets[kept])
 
 
 def fit_distributions(contexts: Tensor, targets: Tensor) -> nn.Linear:

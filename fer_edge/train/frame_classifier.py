@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fer_edge.model.deploy import folded
-from fer_edge.model.network import AttentionCnnBiLstm
+from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.train.distributed import autocast
 from fer_edge.train.recipe import Precision
 
 __all__ = ["FrameClassifier", "FrameOutput", "inference_copy", "predicted_classes", "single_contexts"]
 
 
-def single_contexts(model: AttentionCnnBiLstm, features: Tensor) -> Tensor:
-    """Return the head's contexts of single frames: features (N, F) -> (N, F)."""
+def single_contexts(head: SequenceHead, features: Tensor) -> Tensor:
+    """Return a head's contexts of single frames: features (N, F) -> (N, F)."""
     length = torch.ones(len(features), dtype=torch.int64, device=features.device)
-    context, _ = model.head.context(features.unsqueeze(1), length)
+    context, _ = head.context(features.unsqueeze(1), length)
     return context
 
 
@@ -77,7 +77,7 @@ class FrameClassifier(nn.Module):
 
     def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Classify single frames' features (N, F): logits (N, classes) and contexts (N, F)."""
-        context = single_contexts(self.model, features)
+        context = single_contexts(self.model.head, features)
         if self.probe is None:
             return self.model.head.classify(context), context
         return self.probe(self.dropout(context)), context

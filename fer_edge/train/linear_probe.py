@@ -52,14 +52,14 @@ def probe_of_features(model: AttentionCnnBiLstm, features: Tensor, labels: Tenso
     Raises:
         DataError: a class has no row.
     """
-    contexts = torch.cat([single_contexts(model, part.float()) for part in torch.split(features, _FACES)])
+    contexts = torch.cat([single_contexts(model.head, part.float()) for part in torch.split(features, _FACES)])
     return fit_probe(contexts, labels, classes=model.config.classes).to(features.device)
 
 
 @torch.no_grad()
 def face_contexts(model: AttentionCnnBiLstm, faces: Tensor, *, size: int = 256) -> Tensor:
     """Compute the contexts of single faces uint8 (N, S, S), in the model's current mode: float (N, F)."""
-    return torch.cat([single_contexts(model, model.encoder(part)[0]) for part in torch.split(faces, size)])
+    return torch.cat([single_contexts(model.head, model.encoder(part)[0]) for part in torch.split(faces, size)])
 
 
 def fit_probe(contexts: Tensor, labels: Tensor, *, classes: int) -> nn.Linear:

@@ -182,7 +182,8 @@ def two_heads(tmp_path: Path) -> Bundle:
 class TestTwoHeads:
     def test_both_heads_are_gated_and_written(self, two_heads: Bundle) -> None:
         data = with_votes(noise_dataset())
-        outcome = calibrate_bundle(two_heads, data, recipe=ONE_FORM)
+        outcome = measure_forms(two_heads, data, recipe=ONE_FORM)
+        outcome.write()
         checked = [check.on for check in outcome.forms[0].gate.checks]
         assert checked[::3] == [
             "PublicTest, T = 1, without leaked rows",
