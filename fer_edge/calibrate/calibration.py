@@ -118,8 +118,6 @@ def measure_forms(
         bundle: holds the recipe's parent variant.
         dataset: calibrates on its training split, measures on its choosing split.
         recipe: forms, settings and the gate's limits.
-        threads: threads of each run.
-        progress: called with (what, done, total).
 
     Raises:
         InputError: a graph that cannot be quantized so.

@@ -150,8 +150,6 @@ def compare_candidates(
         bundle: holds the recipe's parent variant; nothing is written.
         dataset: calibrates on its training split, compares on its choosing split.
         recipe: candidates, rule and gate.
-        threads: threads of each run.
-        progress: called with (what, done, total).
 
     Raises:
         RecipeError: no candidate makes one of the forms.

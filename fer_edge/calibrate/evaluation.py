@@ -56,8 +56,6 @@ class FloatParent:
     Attributes:
         bundle: the bundle that holds it.
         variant: its entry in the manifest.
-        threads: threads of each run.
-        progress: called with (what, done, total).
     """
 
     bundle: Bundle

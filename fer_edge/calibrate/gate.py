@@ -131,7 +131,7 @@ class GateReport:
 
     def to_json(self) -> dict[str, Any]:
         """Verdict, checks and comparisons."""
-        return {"passed": self.passed, "checks": encode(self.checks), "paired": encode(self.paired)}
+        return {"passed": self.passed, **encode(self)}
 
 
 def check_gate(

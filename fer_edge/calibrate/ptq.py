@@ -84,7 +84,6 @@ def quantize_encoder(
         recipe: quantization settings.
         overflow_fix: which weights use half of the 8-bit range.
         only: names of nodes (of `prepared_encoder`) to quantize; None quantizes what the recipe does not keep float.
-        progress: called with (what, batches read, batches to read).
 
     Raises:
         InputError: no frame.

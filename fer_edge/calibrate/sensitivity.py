@@ -215,8 +215,6 @@ def measure_sensitivity(
         dataset: calibrates on its training split and measures on its choosing split without leaked rows, as many as
             the recipe says.
         recipe: how layers are quantized, for its first form.
-        threads: threads of each run.
-        progress: called with (what, done, total).
 
     Raises:
         InputError, DataError: as `quantize_encoder`, or a missing split.

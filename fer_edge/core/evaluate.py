@@ -50,7 +50,6 @@ def evaluate(
     """Compute features and logits of every still, with one pass of the encoder for all windows.
 
     Args:
-        network: an open network.
         stills: uint8 (N, H, W) grey raw crops; may be memory-mapped, `batch` of them are read at a time.
         spec: the bundle's preprocessing.
         batch: stills per run.

@@ -23,9 +23,9 @@ def gpu_slug(gpu: str | None, compute_capabilities: Sequence[int]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") or "gpu"
 
 
-def engine_name(*, graph_sha256: str, gpu: str, package: str, version: str, precision: str) -> str:
-    """Return the name of an engine's file."""
-    return f"{graph_sha256}-{gpu}-{package.replace('_', '-')}-{version}-{precision}{ENGINE_ENDING}"
+def engine_name(graph_sha256: str, gpu: str, library: str, precision: str) -> str:
+    """Return the name of an engine's file; `library` is package and version: ``"tensorrt-10.3.0"``."""
+    return f"{graph_sha256}-{gpu}-{library.replace('_', '-')}-{precision}{ENGINE_ENDING}"
 
 
 def write_engine(folder: Path, plan: bytes, sidecar: EngineSidecar) -> EngineFile:
@@ -34,13 +34,8 @@ def write_engine(folder: Path, plan: bytes, sidecar: EngineSidecar) -> EngineFil
     Raises:
         OutputError: the folder cannot be written.
     """
-    path = folder / engine_name(
-        graph_sha256=sidecar.graph_sha256,
-        gpu=gpu_slug(sidecar.gpu, sidecar.compute_capabilities),
-        package=sidecar.package,
-        version=sidecar.version,
-        precision=sidecar.precision,
-    )
+    gpu, library = gpu_slug(sidecar.gpu, sidecar.compute_capabilities), f"{sidecar.package}-{sidecar.version}"
+    path = folder / engine_name(sidecar.graph_sha256, gpu, library, sidecar.precision)
     with writing(path):
         sidecar_path(path).unlink(missing_ok=True)
     write_atomic(path, plan)

@@ -91,9 +91,7 @@ def target_job(
     """Prepare a target's graphs.
 
     Args:
-        bundle: an open bundle.
         target: a shipped target's name, ``"auto"``, ``"cpu"``, or the path of a recipe that ends in ``.toml``.
-        variant: a variant's name; the recipe's choice by default.
         settings: ``"key=value"`` changes to the recipe.
         clip: also prepare the fused graph from a clip to its logits.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, require
+from fer_edge.core.json import encode
 from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.export.graph_passes import Part, Shaped, bundle_graphs, part_shapes
 from fer_edge.export.job import TargetJob
@@ -46,15 +47,13 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields by name, and the verdict."""
-        found = [finding.to_json() for finding in self.findings]
-        return {"target": self.target, "variant": self.variant, "accepted": self.accepted, "findings": found}
+        return {"accepted": self.accepted, **encode(self)}
 
 
 def check_bundle(bundle: Bundle, *, rows: Iterable[str] = ROWS, variants: Sequence[str] = ()) -> tuple[Verdict, ...]:
     """Check every variant for every row, with the graphs as stored in the bundle.
 
     Args:
-        bundle: an open bundle.
         rows: of `ROWS`.
         variants: their names; all by default.
 

@@ -189,8 +189,8 @@ class TargetPlan:
             "passes": list(job.passes),
             "shapes": encode(job.shapes),
             "compute_capabilities": list(job.recipe.compute_capabilities),
-            "files": [encode(file) for file in self.files],
-            "findings": [finding.to_json() for finding in self.preflight.findings],
+            "files": encode(self.files),
+            "findings": encode(self.preflight.findings),
             "refusals": list(self.refusals),
             "refused": bool(self.errors),
         }
@@ -210,14 +210,11 @@ def export_target(
     """Write a variant's graphs in the form that the target's engine runs.
 
     Args:
-        bundle: an open bundle.
         target: a shipped target's name, a recipe's path, or ``"auto"``.
         out: folder for the files and `target.json`.
-        variant: a variant's name; the recipe's choice by default.
         settings: ``"key=value"`` changes to the recipe.
         clip: also write the fused graph from a whole clip to its logits (needs the package onnx).
         overwrite: replace the target folder at `out`.
-        progress: called with (what, done, total).
 
     Raises:
         InputError: no such target.

@@ -97,13 +97,8 @@ class TensorRtBackend(Backend):
         names = {}
         for part in self.job.graphs:
             try:
-                names[part] = engine_name(
-                    graph_sha256=self._graph_sha256(part),
-                    gpu=self._slug,
-                    package=self._library.package,
-                    version=self._library.version,
-                    precision=self.job.precision,
-                )
+                library = f"{self._library.package}-{self._library.version}"
+                names[part] = engine_name(self._graph_sha256(part), self._slug, library, self.job.precision)
             except (MissingPackageError, SessionError):
                 names[part] = f"{self._graph_sha256(part)}-*.engine"
         return tuple(
@@ -272,11 +267,9 @@ def rebuild_engines(
     Uses the target of the installed TensorRT; of several, the one with the smallest workspace.
 
     Args:
-        bundle: an open bundle.
         folder: of engines.
         variant: a variant's name, or ``"auto"``.
         provider: ``"tensorrt"`` or ``"rtx"``.
-        progress: called with (what, done, total).
 
     Raises:
         InputError: the provider runs no built engines, or no target fits the installed TensorRT.

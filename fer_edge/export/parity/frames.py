@@ -50,11 +50,9 @@ def real_frames(
     """Read rows of a data set, prepared as the bundle's manifest states.
 
     Args:
-        bundle: an open bundle.
         data: a data spec.
         rows: a sample list, as `fer-edge calibrate --sample-out` writes it: row numbers of a split and their SHA-256.
             By default 512 rows, evenly spaced, of the split to choose on; never of the split to report on.
-        progress: called with (what, rows decoded, rows).
 
     Raises:
         DataError: the data or the list cannot be read, or the rows are not those that the list names.

@@ -89,7 +89,6 @@ def first_divergence(
         feeds: the inputs.
         part: the graph's name, for the report.
         limit: spread above which a tensor counts as diverged.
-        progress: called with (what, tensors compared, tensors).
 
     Returns:
         the first tensor beyond the limit, else the one that differs most; None where no tensor can be compared.

@@ -113,7 +113,6 @@ def check_parity(
         engines: openers by name; by default the available ones, on the variants that suit them.
         target: a target, whose files are written to a temporary folder and compared with their variant.
         limits: allowed differences; by default those for real faces.
-        progress: called with (what, done, total).
 
     Returns:
         the report, whether or not it passed.
