@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from fer_edge.core.errors import FrameError, InputError
 from fer_edge.core.preprocess import PreprocessSpec, check_image, cut_face, to_grey
@@ -17,6 +17,8 @@ from fer_edge.runtime.haar_detector import HaarDetector
 from fer_edge.runtime.yunet_detector import YuNetDetector
 
 __all__ = ["FaceFinder", "FoundFaces", "cut_tilted", "given_faces", "open_detector"]
+
+_LEVEL_DEG: Final = 5.0  # smaller tilts are as common among the training faces
 
 
 def open_detector(name: str) -> FaceDetector:
@@ -40,13 +42,13 @@ def open_detector(name: str) -> FaceDetector:
 
 
 def cut_tilted(image: Uint8, face: Face, geometry: CropGeometry, spec: PreprocessSpec) -> Uint8:
-    """Cut a detector's face in the framing of the training faces, rotated until its head is upright: `cut_face`.
+    """Cut a detector's face in the framing of the training faces, rotated upright where it is tilted: `cut_face`.
 
     Raises:
         FrameError: a box without area, or outside the frame.
     """
     box = geometry.apply(face.box_xyxy)
-    if not face.tilt_deg:
+    if abs(face.tilt_deg) < _LEVEL_DEG and spec.alignment == "none":
         return cut_face(image, box, spec)
     tilt = math.radians(face.tilt_deg)
     level = dataclasses.replace(spec, alignment="eyes")

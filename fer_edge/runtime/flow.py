@@ -13,8 +13,8 @@ from fer_edge.runtime.detector import Face
 
 __all__ = ["carry_faces"]
 
-_POINTS: Final = 6  # along each side of the grid
-_INSIDE: Final = 0.18  # of the box's side is left out on each side: background moves otherwise than the face
+_SHARE: Final = np.linspace(0.18, 0.82, 6)  # the box's border is left out: background moves otherwise than the face
+_GRID: Final = np.stack(np.meshgrid(_SHARE, _SHARE), axis=-1).reshape(-1, 2)
 _LEAST_POINTS: Final = 6
 _MAX_ERROR: Final = 2.0  # pixels between a point and where its way forth and back ends
 _MAX_SCALE: Final = 1.05  # growth of a box per frame
@@ -24,8 +24,8 @@ _REACH: Final = 24  # pixels around the boxes in which their points are looked f
 def carry_faces(previous: Uint8, current: Uint8, faces: Sequence[Face], *, scale: float) -> list[Face | None]:
     """Move faces by the median flow of their points; None for a face whose points cannot be followed.
 
-    Points are followed forth and back (Kalal et al. 2010), and the half with the larger error is dropped. The change
-    of size is the median change of the points' distances.
+    Points are followed forth and back (Kalal et al. 2010), and the half with the larger error is dropped. The change of
+     size is that of the points' distances from their median.
 
     Args:
         previous: the last frame, uint8 (H, W) grey, shrunk by `scale`.
@@ -40,18 +40,12 @@ def carry_faces(previous: Uint8, current: Uint8, faces: Sequence[Face], *, scale
     left, top = np.clip(boxes[:, :2].min(0).astype(int) - _REACH, 0, (columns - 1, rows - 1))
     right, bottom = np.clip(boxes[:, 2:].max(0).astype(int) + _REACH, (left + 1, top + 1), (columns, rows))
     part = (slice(top, bottom), slice(left, right))
-    grid = np.stack([_grid(box) for box in boxes]) - (left, top)
+    grid = boxes[:, None, :2] + _GRID * (boxes[:, None, 2:] - boxes[:, None, :2]) - (left, top)
     moved, usable, error = _follow(previous[part], current[part], grid)
     return [
         _carry(face, old, new, good, wrong, scale)
         for face, old, new, good, wrong in zip(faces, grid, moved, usable, error, strict=True)
     ]
-
-
-def _grid(box: Array) -> Array:
-    share = np.linspace(_INSIDE, 1 - _INSIDE, _POINTS)
-    x, y = np.meshgrid(box[0] + share * (box[2] - box[0]), box[1] + share * (box[3] - box[1]))
-    return np.stack([x, y], axis=-1).reshape(-1, 2)
 
 
 def _follow(previous: Uint8, current: Uint8, grid: Array) -> tuple[Array, Array, Array]:
@@ -67,18 +61,21 @@ def _follow(previous: Uint8, current: Uint8, grid: Array) -> tuple[Array, Array,
 
 
 def _carry(face: Face, old: Array, new: Array, usable: Array, error: Array, scale: float) -> Face | None:
-    middle = float(np.median(error))
-    kept = usable & (error <= middle + 1e-6)
+    middle = float(_median(error))
+    kept = usable & (error <= middle)
     if kept.sum() < _LEAST_POINTS or middle > _MAX_ERROR:
         return None
-    old, new = old[kept], new[kept]
-    across, down = np.median(new - old, axis=0) / scale
-    before, after = (np.linalg.norm(points[:, None] - points[None], axis=-1) for points in (old, new))
-    apart = before > 3
-    ratio = float(np.median(after[apart] / before[apart])) if apart.any() else 1.0
-    grow = min(max(ratio, 1 / _MAX_SCALE), _MAX_SCALE)
+    old_centre, new_centre = _median(old[kept]), _median(new[kept])
+    across, down = _median(new[kept] - old[kept]) / scale
+    before, after = np.abs(old[kept] - old_centre).sum(), np.abs(new[kept] - new_centre).sum()
+    grow = min(max(float(after / max(before, 1e-6)), 1 / _MAX_SCALE), _MAX_SCALE)
     left, top, right, bottom = face.box_xyxy
     x, y = (left + right) / 2 + across, (top + bottom) / 2 + down
     half_width, half_height = grow * (right - left) / 2, grow * (bottom - top) / 2
     box = (float(x - half_width), float(y - half_height), float(x + half_width), float(y + half_height))
     return Face(box_xyxy=box, tilt_deg=face.tilt_deg)
+
+
+def _median(values: Array) -> Array:
+    """Return the upper median along the first axis; far faster than numpy's for a few values."""
+    return np.asarray(np.sort(values, axis=0)[len(values) // 2])

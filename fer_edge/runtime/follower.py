@@ -147,7 +147,9 @@ class FaceFollower:
         search_near = getattr(self._finder.detector, "search_near", None)
         alone = search_near is None or not carried
         parts = 1 if alone else self._finder.detector.parts  # type: ignore[attr-defined]
-        due_s = {0: self._swept_s + (self._options.search_s if alone else self._options.sweep_s / parts)}
+        hidden = any(track.track_id not in carried for track in self._tracker.tracks)
+        sweep_s = self._options.max_lost_s / 2 if hidden else self._options.sweep_s  # before its track ends
+        due_s = {0: self._swept_s + (self._options.search_s if alone else sweep_s / parts)}
         if search_near is not None:
             due_s |= {track.track_id: self._due_s(track) for track in self._tracker.tracks}
         chosen = min(due_s, key=lambda key: due_s[key])

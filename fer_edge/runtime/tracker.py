@@ -12,15 +12,16 @@ import numpy as np
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import expect
 from fer_edge.runtime.arguments import check_timestamp, check_type, number, whole_number
-from fer_edge.runtime.detector import Face
+from fer_edge.runtime.detector import CropGeometry, Face
 from fer_edge.runtime.estimate import BoxXyxy
-from fer_edge.runtime.patch import box_overlaps, overlap
+from fer_edge.runtime.patch import box_overlaps
 
 __all__ = ["FaceTrack", "FaceTracker", "TrackerOptions", "prominence"]
 
 _FIRST_STEP_S: Final = 1 / 30  # assumed before the first frame
 _SMOOTHING: Final = 0.5  # share of the detector's box where flow has carried the face as well
-_COVERED: Final = 0.5  # overlap of two followed faces of which the nearer one covers the other
+_COVERED: Final = 0.4  # share of a carried face that a nearer one covers; its points then move with the nearer one
+_RETURN: Final = 2.0  # boxes are enlarged by this for a face that was out of sight and may have moved
 _SEATED_S: Final = 10.0  # time constant of a face's presence in the driver's region
 
 
@@ -206,8 +207,9 @@ class FaceTracker:
         hidden = self._covered({track_id: places[track_id] for track_id in places if track_id in carried})
         visible = [track for track in self._tracks if track.seen_s == last_s and track.track_id not in hidden]
         matched: dict[int, FaceTrack] = {}
-        for tracks in (visible, [track for track in self._tracks if track not in visible]):
-            self._match(faces, tracks, places, matched)
+        self._match(faces, visible, [places[track.track_id].box_xyxy for track in visible], matched)
+        lost = [track for track in self._tracks if track not in visible]
+        self._match(faces, lost, [track.box_xyxy for track in lost], matched, reach=_RETURN)
         for track in visible:
             if track.track_id in carried:
                 track.face, track.seen_s = places[track.track_id], timestamp_s
@@ -228,21 +230,23 @@ class FaceTracker:
             small
             for index, small in enumerate(order)
             for large in order[index + 1 :]
-            if overlap(carried[small].box_xyxy, carried[large].box_xyxy) > _COVERED
+            if _share_inside(carried[small].box_xyxy, carried[large].box_xyxy) > _COVERED
         }
 
     def _match(
         self,
         faces: Sequence[Face],
         tracks: Sequence[FaceTrack],
-        places: Mapping[int, Face],
+        boxes: Sequence[BoxXyxy],
         matched: dict[int, FaceTrack],
+        *,
+        reach: float = 1.0,
     ) -> None:
-        """Match the faces that have no track yet to these tracks."""
+        """Match the faces that have no track yet to these tracks; `reach` enlarges all boxes."""
         if not faces or not tracks:
             return
-        boxes = [places[track.track_id].box_xyxy for track in tracks]
-        overlaps = box_overlaps(boxes, [face.box_xyxy for face in faces])
+        wide = CropGeometry(scale=reach)
+        overlaps = box_overlaps([wide.apply(box) for box in boxes], [wide.apply(face.box_xyxy) for face in faces])
         taken: set[int] = set()
         for flat in np.argsort(-overlaps, axis=None, kind="stable"):
             row, column = divmod(int(flat), len(faces))
@@ -282,7 +286,8 @@ class FaceTracker:
         return [track for track in self._tracks if track.seated > 0.5]
 
     def _choose_driver(self) -> None:
-        stable = [track for track in self._seated() if track.hits >= self._options.stable_after]
+        seated = self._seated()
+        stable = [track for track in seated if track.hits >= self._options.stable_after]
         best = max(stable, key=lambda track: track.prominence, default=None)
         driver = next((track for track in stable if track.track_id == self._driver), None)
         challenged = driver and best and best.prominence > self._options.takeover * driver.prominence
@@ -292,13 +297,21 @@ class FaceTracker:
         elif self._challenged_s is None:
             self._challenged_s = self._now_s
         held = self._challenged_s is not None and self._now_s - self._challenged_s >= self._options.takeover_s
-        if driver is None or held:
+        likely = max(seated, key=lambda track: track.prominence, default=None)
+        if held or (driver is None and best is likely):  # a more prominent face may become stable in a moment
             driver, self._challenged_s = best, None
         self._driver = driver.track_id if driver else None
 
 
 def _width(face: Face) -> float:
     return face.box_xyxy[2] - face.box_xyxy[0]
+
+
+def _share_inside(box: BoxXyxy, other: BoxXyxy) -> float:
+    """Compute the share of a box that is inside another."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    return max(0.0, width) * max(0.0, height) / max((box[2] - box[0]) * (box[3] - box[1]), 1e-12)
 
 
 def _inside(box: BoxXyxy, region: BoxXyxy | None) -> bool:

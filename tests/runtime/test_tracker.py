@@ -147,3 +147,71 @@ class TestDriver:
 def test_options_are_checked(field: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{field}: got {re.escape(repr(value))}"):
         TrackerOptions(**{field: value})
+
+
+class TestIdentity:
+    def test_a_face_that_walks_over_a_hidden_ones_place_does_not_take_its_number(self) -> None:
+        tracker = FaceTracker()
+        for index in range(20):
+            walking = _moved(_SIDE, 20 * index)  # reaches the middle after 12 frames
+            boxes = [_MIDDLE, walking] if index < 8 else [walking]
+            tracks = _update(tracker, boxes, index / 20)
+            assert tracks[-1].track_id == 2
+
+    def test_flow_and_detector_are_averaged(self) -> None:
+        tracker = FaceTracker()
+        _update(tracker, [_MIDDLE], 0.0)
+        carried = {1: Face(box_xyxy=_moved(_MIDDLE, 10), tilt_deg=4.0)}
+        [track] = _update(tracker, [_moved(_MIDDLE, 20)], 0.1, carried=carried)
+        assert track.box_xyxy == _moved(_MIDDLE, 15)
+        assert (track.face.tilt_deg, track.hits, track.found_s) == (2.0, 2, 0.1)
+        _update(tracker, [], 0.2, carried={1: Face(box_xyxy=_moved(_MIDDLE, 17))})
+        assert (track.box_xyxy, track.seen_s, track.found_s) == (_moved(_MIDDLE, 17), 0.2, 0.1)
+
+    def test_of_two_carried_to_one_place_the_nearer_stays(self) -> None:
+        tracker = FaceTracker()
+        near = (250.0, 170.0, 390.0, 310.0)
+        _update(tracker, [_SIDE, near], 0.0)
+        _update(tracker, [], 0.1, carried={1: Face(box_xyxy=_MIDDLE), 2: Face(box_xyxy=near)})
+        far, large = tracker.tracks
+        assert (far.box_xyxy, far.seen_s) == (_SIDE, 0.0), "it waits where it was last seen"
+        assert (large.box_xyxy, large.seen_s) == (near, 0.1)
+
+
+class TestSeat:
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({"seat": "left"}, 1),
+            ({"seat": "right"}, 2),
+            ({"driver_roi": (0.0, 0.0, 0.4, 1.0)}, 1),
+            ({"driver_roi": (0.0, 0.0, 200.0, 480.0)}, 1),
+            ({"driver_roi": (250.0, 100.0, 600.0, 400.0)}, 2),
+            ({}, 2),
+        ],
+    )
+    def test_the_driver_sits_in_the_region(self, options: dict[str, Any], expected: int) -> None:
+        tracker = FaceTracker(TrackerOptions(**options))
+        for index in range(10):
+            _update(tracker, [_SIDE, _moved(_MIDDLE, 60)], index / 10)
+        assert tracker.driver_id == expected
+
+    def test_a_passenger_who_leans_in_does_not_become_the_driver(self) -> None:
+        tracker = FaceTracker(TrackerOptions(seat="left"))
+        drivers = set()
+        for index in range(60):
+            lean = min(max(index - 10, 0), 20)  # over two seconds, into the left half and nearer
+            middle, half = 510 - 11 * lean, 50 + 3 * lean
+            passenger = (middle - half, 240.0 - half, middle + half, 240.0 + half)
+            step = [_SIDE, passenger] if index < 30 else [passenger]  # the driver is covered for three seconds
+            _update(tracker, step, index / 10)
+            if index >= 2:
+                drivers.add(tracker.driver_id)
+        assert drivers == {1, None}
+
+    def test_nobody_in_the_region_is_no_driver(self) -> None:
+        tracker = FaceTracker(TrackerOptions(seat="right"))
+        for index in range(10):
+            _update(tracker, [_SIDE], index / 10)
+        assert tracker.driver_id is None
+        assert tracker.likely_driver_id is None

@@ -61,6 +61,31 @@ class TestVideoRecognizer:
         VideoRecognizer(recognizer, tracking=_ALL).process(_frames(1)[0], timestamp_s=0.0, boxes=[_LEFT, _RIGHT])
         assert shapes == [(2, SIZE, SIZE), (2, WINDOW, 8)]
 
+    def test_only_the_drivers_face_is_recognised(self, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+        batches: list[int] = []
+        inner = recognizer.network.encode_with_attention
+        monkeypatch.setattr(
+            recognizer.network, "encode_with_attention", lambda faces: batches.append(len(faces)) or inner(faces)
+        )
+        for tracking, box in ((None, _RIGHT), (TrackerOptions(seat="left"), _LEFT)):
+            video = VideoRecognizer(recognizer, tracking=tracking)
+            results = [
+                video.process(frame, timestamp_s=index / 10, boxes=[_LEFT, _RIGHT])
+                for index, frame in enumerate(_frames(4))
+            ]
+            assert [[each.box_xyxy for each in result.estimates] for result in results] == [[box]] * 4
+            assert [result.driver is not None for result in results] == [False, False, True, True]
+        assert set(batches) == {1}
+
+    def test_the_stages_may_run_apart(self, recognizer: Recognizer) -> None:
+        """`follow` may be a frame ahead of `recognize`; the result is that of `process`."""
+        frames, whole, apart = _frames(4), VideoRecognizer(recognizer), VideoRecognizer(recognizer)
+        expected = [whole.process(frame, timestamp_s=i / 10, boxes=[_LEFT]) for i, frame in enumerate(frames)]
+        followed = [apart.follow(frame, timestamp_s=i / 10, boxes=[_LEFT]) for i, frame in enumerate(frames)]
+        for each, wanted in zip(followed, expected, strict=True):
+            [got], [want] = apart.recognize(each).estimates, wanted.estimates
+            assert (got.track_id, got.driver, got.probabilities) == (want.track_id, want.driver, want.probabilities)
+
     def test_a_face_out_of_sight_keeps_its_estimate_and_grows_older(self, recognizer: Recognizer) -> None:
         video = VideoRecognizer(recognizer)
         frames = _frames(8)
