@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.json import decode
+from fer_edge.core.recipes import load_recipe
 from fer_edge.data.dataset import Role
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["PEERS_NAME", "Peer", "PeerTable", "Published", "find_peers", "read_peers"]
 
@@ -95,16 +89,9 @@ def find_peers(start: Path | None = None) -> Path:
 
 
 def read_peers(path: Path) -> PeerTable:
-    """Read a table.
+    """Read a table, a ``.toml`` file.
 
     Raises:
-        InputError: the file is missing or no such table; the message names the field.
+        RecipeError: the file is missing or no such table; the message names file, line and field.
     """
-    try:
-        return decode(PeerTable, tomllib.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+    return load_recipe(PeerTable, str(path), room="bench")

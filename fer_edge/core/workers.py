@@ -6,13 +6,15 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from fer_edge.core.machine import usable_cpus
+from fer_edge.core.types import Progress
 
-__all__ = ["Workers", "open_workers"]
+__all__ = ["Workers", "open_workers", "sent_progress"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,20 @@ def open_workers(jobs: int, hear: Callable[[Any], None]) -> Iterator[Workers]:
         finally:
             events.put(None)
             listener.join(timeout=5)
+
+
+def sent_progress(events: Any) -> Progress:
+    """Return a progress callback for a worker: it sends (what, done, total), at most once a second and at the end."""
+    last_s = 0.0
+
+    def send(what: str, done: int, total: int) -> None:
+        nonlocal last_s
+        now = time.monotonic()
+        if done == total or now - last_s >= 1:
+            last_s = now
+            events.put((what, done, total))
+
+    return send
 
 
 def _listen(events: Any, hear: Callable[[Any], None]) -> None:

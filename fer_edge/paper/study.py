@@ -18,7 +18,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.json import decode
 from fer_edge.core.metrics import accuracy_report
 from fer_edge.core.types import Progress
-from fer_edge.core.workers import open_workers
+from fer_edge.core.workers import open_workers, sent_progress
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.paper.recipe import StudyRecipe
 from fer_edge.paper.results import RunResult, StudyProgress, run_path, weights_path
@@ -210,13 +210,4 @@ def _work(task: _Task, run: PlannedRun, threads: int, events: Any) -> RunResult:
     """Train one run in one of several processes; the parent answers Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    last_s = 0.0
-
-    def send(what: str, done: int, total: int) -> None:
-        nonlocal last_s
-        now = time.monotonic()
-        if done == total or now - last_s >= 1:
-            last_s = now
-            events.put((what, done, total))
-
-    return _train(run, task.recipe, _loaded(task.data), torch.device(task.device), task.out, send)
+    return _train(run, task.recipe, _loaded(task.data), torch.device(task.device), task.out, sent_progress(events))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fer_edge.bench.peers import PeerTable
 from fer_edge.core.json import expect
 from fer_edge.core.types import Progress
-from fer_edge.core.workers import open_workers
+from fer_edge.core.workers import open_workers, sent_progress
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.dataset import Role
 from fer_edge.sweep.build import Builder, SweepFolder
@@ -147,7 +146,7 @@ def _work_in_process(task: SweepTask, threads: int, events: Any) -> None:
     torch.set_num_threads(threads)
     dataset = load_dataset(task.data)
     folder = SweepFolder.open(task.out, task.recipe, recipe_name=task.options.recipe_name, dataset=dataset)
-    _work(task, dataset, folder, _Sender(events), lambda text: events.put((text,)))
+    _work(task, dataset, folder, sent_progress(events), lambda text: events.put((text,)))
 
 
 def _builder(task: SweepTask, dataset: Dataset, folder: SweepFolder, progress: Progress, note: Note) -> Builder:
@@ -163,24 +162,4 @@ def _builder(task: SweepTask, dataset: Dataset, folder: SweepFolder, progress: P
 
         return RunOptions(resume=True, device=task.options.device, progress=steps, on_epoch=on_epoch)
 
-    return Builder(
-        folder=folder,
-        recipe=task.recipe,
-        dataset=dataset,
-        options=options,
-        progress=progress,
-    )
-
-
-class _Sender:
-    """Progress through a queue to the process that draws it, at most once a second."""
-
-    def __init__(self, events: Any) -> None:
-        self._events = events
-        self._last_s = 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == total or now - self._last_s >= 1:
-            self._last_s = now
-            self._events.put((what, done, total))
+    return Builder(folder=folder, recipe=task.recipe, dataset=dataset, options=options, progress=progress)

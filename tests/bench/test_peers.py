@@ -8,7 +8,7 @@ import pytest
 
 from fer_edge.bench import peers
 from fer_edge.bench.peers import find_peers, read_peers
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import InputError, RecipeError
 
 HEAD = 'measured = "elsewhere"\ndate = ""\ndata = ""\nmachine = ""\nnote = ""\nreference_cnn_ms_min = 1.9\n'
 REPOSITORY = Path(__file__).parents[2]
@@ -42,8 +42,8 @@ def test_outside_the_repository_it_is_asked_for(tmp_path: Path, monkeypatch: pyt
 )
 def test_what_is_no_table_is_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "peers.toml").write_text(text)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(RecipeError, match=message) as caught:
         read_peers(tmp_path / "peers.toml")
     assert "peers.toml" in str(caught.value)
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(RecipeError, match="cannot read"):
         read_peers(tmp_path / "nowhere.toml")
