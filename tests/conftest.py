@@ -28,6 +28,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Decoded data sets are kept for this run alone, away from the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it, and tables would take its width
         yield
 
 

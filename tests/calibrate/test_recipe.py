@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, OverflowFixes, PtqRecipe
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
 from fer_edge.core.recipes import load_recipe, override, recipe_names
 
 
@@ -48,7 +48,7 @@ def test_each_form_has_an_overflow_fix_of_its_own() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(setting: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(RecipeError, match=words):
         override(load(), [setting])
 
 
@@ -88,7 +88,7 @@ def test_a_candidate_that_does_not_fit_is_refused_when_the_recipe_is_read(tmp_pa
 
     def refused(text: str, words: str) -> None:
         path.write_text(text)
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(RecipeError, match=words):
             load(str(path))
 
     refused('[[candidates]]\nname = "a"\nset = ["ptq.bias_corection=true"]\n', r"candidates\[0\].*did you mean")
@@ -99,5 +99,5 @@ def test_a_candidate_that_does_not_fit_is_refused_when_the_recipe_is_read(tmp_pa
 def test_a_recipe_of_ones_own_names_its_faults_by_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('forms = ["int8"]\n\n[gate]\nmax_flip_rate = "3 %"\n')
-    with pytest.raises(InputError, match=r"mine\.toml, line 4: gate\.max_flip_rate"):
+    with pytest.raises(RecipeError, match=r"mine\.toml, line 4: gate\.max_flip_rate"):
         load(str(path))

@@ -133,7 +133,7 @@ def test_rows_to_agree_on_lie_outside_every_sample() -> None:
 def test_a_data_set_without_a_training_split_is_refused() -> None:
     dataset = noise_dataset()
     without = Dataset(name="x", source="x", layout="x", splits=dataset.splits, roles={"choose": "PublicTest"})
-    with pytest.raises(InputError, match="no split to train on"):
+    with pytest.raises(DataError, match="no split to train on"):
         draw_sample(without, size=8, seed=0)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
 from fer_edge.core.recipes import override
 from fer_edge.export.recipe import load_target
 from fer_edge.export.selection import choose_target, target_names
@@ -57,7 +57,7 @@ def test_tensorrt_targets_name_their_flavour(name: str, flavour: str, precision:
     ],
 )
 def test_an_unknown_target_names_the_nearest(name: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(RecipeError, match=words):
         choose_target(name)
 
 
@@ -98,7 +98,7 @@ def test_an_unknown_target_names_the_nearest(name: str, words: str) -> None:
 def test_a_wrong_recipe_is_named_with_its_line(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(RecipeError, match=words):
         load_target(str(path))
 
 
@@ -115,11 +115,11 @@ def test_a_wrong_recipe_is_named_with_its_line(text: str, words: str, tmp_path: 
     ],
 )
 def test_values_that_do_not_fit_each_other(setting: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(RecipeError, match=words):
         override(load_target("jetson-orin-nano"), [setting])
 
 
 def test_flavours_without_an_accelerator_take_no_dla_core() -> None:
     for name in ("jetson-thor", "rtx-desktop", "desktop-tensorrt"):
-        with pytest.raises(InputError, match="has no accelerator"):
+        with pytest.raises(RecipeError, match="has no accelerator"):
             override(load_target(name), ["dla_core=0"])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from training import ON_CPU, RESUMED, small_dataset, small_recipe
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import InputError, RecipeError
 from fer_edge.data import Dataset
 from fer_edge.train.batches import DeviceFaces, DeviceSplits, seeded
 from fer_edge.train.distillation import PARTS, Teachers, combine_teachers
@@ -160,7 +160,7 @@ def test_a_whole_consensus_is_followed_on_new_views(dataset: Dataset) -> None:
 
 
 def test_a_consensus_of_one_view_is_refused() -> None:
-    with pytest.raises(InputError, match="distil_views: got 1, expected 2 or more"):
+    with pytest.raises(RecipeError, match="distil_views: got 1, expected 2 or more"):
         taught(1, distil_consensus=0.5)
 
 

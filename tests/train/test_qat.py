@@ -17,7 +17,7 @@ from fer_edge.calibrate.calibration import measure_forms
 from fer_edge.calibrate.recipe import CalibrationRecipe, GateLimits
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.errors import DataError, GateError, InputError
 from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.core.verify import verify_bundle
@@ -229,7 +229,7 @@ class TestRuns:
         with pytest.raises(InputError, match="rows: got 9,999"):
             qat_run(parent, tmp_path / "run", dataset, recipe=replace(KEPT, rows=9999), options=ON_CPU)
         many = replace(KEPT, sample=SampleRecipe(size=9999))
-        with pytest.raises(InputError, match=r"fewer than the 9,999.*sample\.size"):
+        with pytest.raises(DataError, match=r"fewer than the 9,999.*sample\.size"):
             qat_run(parent, tmp_path / "run", dataset, recipe=many, options=ON_CPU)
         with pytest.raises(InputError, match=r"quantised\.safetensors"):
             load_quantised(parent, "int8")

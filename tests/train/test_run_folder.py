@@ -84,7 +84,7 @@ def test_damaged_runs_are_named(run: TrainRun, dataset: Dataset, tmp_path: Path)
 
 def test_a_split_that_is_missing_is_named(dataset: Dataset, tmp_path: Path) -> None:
     alone = replace(dataset, roles={"train": dataset.roles["train"]})
-    with pytest.raises(InputError, match="no split to choose on"):
+    with pytest.raises(DataError, match="no split to choose on"):
         train_model(small_recipe(), alone, tmp_path / "run", options=ON_CPU)
 
 

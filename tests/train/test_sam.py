@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from training import ON_CPU, small_dataset, small_recipe
 
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
 from fer_edge.train.recipe import OptimiserSpec
 from fer_edge.train.sam import sam_ascent
 from fer_edge.train.train import train_model
@@ -80,5 +80,5 @@ def test_a_training_takes_its_steps_so(tmp_path: Path) -> None:
 
 
 def test_a_radius_below_nought_is_refused() -> None:
-    with pytest.raises(InputError, match="sam_radius"):
+    with pytest.raises(RecipeError, match="sam_radius"):
         OptimiserSpec(sam_radius=-1.0)
