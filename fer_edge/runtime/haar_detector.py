@@ -29,8 +29,8 @@ _SAME: Final = 0.3  # overlap of two boxes of one face
 class HaarDetector:
     """OpenCV's frontal-face cascade (Viola and Jones 2001), in a frame, and near a face.
 
-    Its faces have no tilt: the cascade accepts heads within 15 degrees, so the tilt at which it finds one is too coarse
-    to level the crop. Use one detector per thread: OpenCV's cascades cannot be shared.
+    The cascade accepts heads within about 12 degrees; the tilt of a face is that of the search that found it. Use one
+    detector per thread: OpenCV's cascades cannot be shared.
 
     Args:
         min_face: side of the smallest face to find, as a fraction of the frame's shorter side; frames are
@@ -96,7 +96,7 @@ class HaarDetector:
                 half = (box[2] - box[0]) / scale / 2
                 moved = (float(x - half), float(y - half), float(x + half), float(y + half))
                 if all(overlap(moved, other.box_xyxy) < _SAME for other in found):
-                    found.append(Face(box_xyxy=moved))
+                    found.append(Face(box_xyxy=moved, tilt_deg=tilt_deg))
         return tuple(found)
 
     def search_near(self, image: Uint8, face: Face) -> Face | None:
@@ -105,7 +105,7 @@ class HaarDetector:
         side = patch.scale * (face.box_xyxy[2] - face.box_xyxy[0])
         cv2 = require("cv2", needed_by="face detection", extra="cpu")
         boxes = self._hits(cv2.equalizeHist(patch.image), 0.72 * side, 1.38 * side)
-        faces = [Face(box_xyxy=patch.to_frame(box)) for box in boxes]
+        faces = [Face(box_xyxy=patch.to_frame(box), tilt_deg=face.tilt_deg) for box in boxes]
         return max(faces, key=lambda each: overlap(each.box_xyxy, face.box_xyxy), default=None)
 
     def _hits(self, grey: Any, low: float, high: float) -> list[BoxXyxy]:

@@ -73,6 +73,7 @@ def test_a_tilted_face_is_found_by_a_tilted_search(astronaut: np.ndarray, tilt_d
     assert box_overlaps([face.box_xyxy], [_FACE])[0, 0] > 0.7
     near = detector.search_near(turned, Face(box_xyxy=(165.0, 70.0, 265.0, 170.0), tilt_deg=tilt_deg))
     assert near is not None
+    assert (face.tilt_deg, near.tilt_deg) == (tilt_deg, tilt_deg)
     assert box_overlaps([near.box_xyxy], [_FACE])[0, 0] > 0.7
 
 
