@@ -74,6 +74,7 @@ class FaceFollower:
         self._options = TrackerOptions() if options is None else options
         self._searches: dict[int, _LocalSearch] = {}
         self._previous: Uint8 | None = None
+        self._last_s: float | None = None
         self._swept_s = -np.inf
         self._sweeps = 0
 
@@ -110,6 +111,7 @@ class FaceFollower:
         size = (frame.shape[1], frame.shape[0])
         matched = self._tracker.update(faces, timestamp_s=timestamp_s, image_size=size, carried=carried)
         self._note(matched, timestamp_s)
+        self._last_s = timestamp_s
         tracks = tuple(dataclasses.replace(track) for track in self._tracker.tracks)
         shown = {self._tracker.likely_driver_id} if not self._options.passengers else {t.track_id for t in tracks}
         return FollowedFaces(
@@ -130,14 +132,10 @@ class FaceFollower:
         previous, self._previous = self._previous, to_grey(small)
         if previous is None:
             return {}
-        kept = [track for track in self._visible() if now_s - track.found_s <= self._patience_s(track)]
+        seen = [track for track in self._tracker.tracks if track.seen_s == self._last_s]
+        kept = [track for track in seen if now_s - track.found_s <= self._patience_s(track)]
         faces = carry_faces(previous, self._previous, [track.face for track in kept], scale=scale)
         return {track.track_id: face for track, face in zip(kept, faces, strict=True) if face is not None}
-
-    def _visible(self) -> list[FaceTrack]:
-        tracks = self._tracker.tracks
-        newest_s = max((track.seen_s for track in tracks), default=0.0)
-        return [track for track in tracks if track.seen_s == newest_s]
 
     def _patience_s(self, track: FaceTrack) -> float:
         return self._options.carry_s if track.hits >= self._options.stable_after else _UNCONFIRMED_S

@@ -188,6 +188,15 @@ def test_a_new_face_is_found_while_another_is_followed() -> None:
     assert {_at(result, driver) for result in results} == {1}
 
 
+def test_where_no_face_is_visible_the_whole_picture_is_searched() -> None:
+    """The face jumps; flow cannot carry it, and it is found again within a fifth of a second."""
+    before, after = _box(70, 120, 60), _box(250, 120, 60)
+    results, scene = _play(60, lambda index: [None if 30 <= index < 36 else before if index < 30 else after])
+    assert _at(results[29], before) == 1
+    assert next(index for index, result in enumerate(results) if _at(result, after)) <= 36 + 6
+    assert 3 <= scene.calls.count("whole") <= 6
+
+
 def test_a_hit_that_is_not_found_again_ends_soon() -> None:
     place = _box(160, 120, 70)
     results, _ = _play(60, lambda index: [place], blind=range(1, 60))
