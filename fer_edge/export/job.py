@@ -96,7 +96,8 @@ def target_job(
         clip: also prepare the fused graph from a clip to its logits.
 
     Raises:
-        InputError: no such target, a bad setting, or a graph that does not allow a pass of the recipe.
+        RecipeError: no such target, or a bad setting.
+        InputError: a graph that does not allow a pass of the recipe.
         BundleError: no such variant, or a damaged bundle.
         MissingPackageError: a pass needs a package that is not installed.
     """

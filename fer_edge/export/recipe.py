@@ -154,6 +154,6 @@ def load_target(name_or_path: str) -> TargetRecipe:
     """Load a shipped target by name, or a recipe file by path.
 
     Raises:
-        InputError: as `load_recipe`; for an unknown name the nearest is named.
+        RecipeError: as `load_recipe`; for an unknown name the nearest is named.
     """
     return load_recipe(TargetRecipe, name_or_path, room="export")

@@ -40,7 +40,7 @@ def choose_target(target: str, *, gpu: bool = True) -> str:
         gpu: ``"auto"`` also considers the GPU.
 
     Raises:
-        InputError: no such target; the nearest is named.
+        RecipeError: no such target; the nearest is named.
         MissingPackageError: ``"auto"``, and no engine is installed.
     """
     if target == "auto":

@@ -217,7 +217,7 @@ def export_target(
         overwrite: replace the target folder at `out`.
 
     Raises:
-        InputError: no such target.
+        RecipeError: no such target, or a bad setting.
         BundleError: no such variant, or a damaged bundle.
         SessionError: the engine refuses a graph.
         GateError: pre-flight finds that the engine would refuse a graph or compute something else, or the written files

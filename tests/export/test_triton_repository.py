@@ -17,7 +17,7 @@ from triton_server import ServerError, TritonServer, read_config
 
 from fer_edge.cli.export import command
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import GateError, InputError, SessionError
+from fer_edge.core.errors import GateError, InputError, RecipeError, SessionError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.export.target import export_target
 from fer_edge.export.triton_config import TritonOptions
@@ -151,7 +151,7 @@ def test_options_out_of_range_are_refused(changes: dict[str, object], message: s
 def test_a_recipe_that_makes_no_sense_is_refused(lines: str, message: str, bundle: Bundle, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(f'summary = "mine"\nprovider = "cpu"\n{lines}\n')
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(RecipeError, match=message):
         export_target(bundle, target=str(recipe), out=tmp_path / "triton")
 
 

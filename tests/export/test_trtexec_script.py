@@ -14,7 +14,7 @@ import pytest
 from miniature import miniature_bundle
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import InputError
+from fer_edge.core.errors import RecipeError
 from fer_edge.export.job import target_job
 from fer_edge.export.target import export_target
 from fer_edge.export.trtexec_script import trtexec_flags
@@ -127,7 +127,7 @@ class TestScript:
         assert self.run_script(tmp_path / "out", tmp_path / "again", version=other)[0] == 1
 
     def test_rtx_has_no_trtexec(self, bundle: Bundle) -> None:
-        with pytest.raises(InputError, match="flavour"):
+        with pytest.raises(RecipeError, match="flavour"):
             target_job(bundle, target="jetpack5", settings=["flavour='rtx'"])
 
     def test_fp32_asks_for_no_other_precision(self, bundle: Bundle, tmp_path: Path) -> None:
