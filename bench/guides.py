@@ -79,7 +79,7 @@ def shipped(path: Path, shown: str | None) -> str:
         {
             "model": lambda each: f"`{each.bundle}`",
             "FER2013 accuracy": lambda each: f"{each.accuracy.report.top1:.1%}",
-            "face in a frame to label": lambda each: f"{each.latency_ms['end_to_end'].p50:.2f} ms",
+            "face box to label": lambda each: f"{each.latency_ms['end_to_end'].p50:.2f} ms",
             "faster than `full` FP32": lambda each: f"{each.against_original.speedup_p50:.1f}x",
             "files": lambda each: f"{each.graph_bytes / 1e6:.1f} MB",
             "memory": lambda each: f"{each.rss_peak_bytes / 1e6:.0f} MB",
