@@ -15,7 +15,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.cli import main
 from fer_edge.demo.report import DemoReport
 from fer_edge.demo.run import DemoOptions, run_demo
-from fer_edge.core.errors import BundleError, InputError, OutputError
+from fer_edge.core.errors import BundleError, DataError, InputError, OutputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.labels import EXPRESSIONS
@@ -141,7 +141,7 @@ class TestWhatItRefuses:
             run_demo(out=tmp_path / "demo", options=BRIEF)
 
     def test_a_failure_on_the_way_leaves_nothing(self, bundle: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError):
+        with pytest.raises(DataError):
             run_demo([str(bundle)], out=tmp_path / "demo", data=f"fer2013:{tmp_path}/none", options=BRIEF)
         assert list(tmp_path.iterdir()) == []
 
