@@ -339,7 +339,7 @@ class TestCommand:
         done = _command("run", tmp_path / "bundle", "--source", clip, "--whole-frame")
         assert done.exit_code == 0, done.stderr
         assert "frames with a face" in done.stdout
-        assert "tiny fp32 on cpu" in done.stderr
+        assert "tiny fp32, fer2013, on cpu" in done.stderr
 
     def test_run_says_what_is_wrong(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
         clip.with_suffix(".mp4").write_text("old")
