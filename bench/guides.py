@@ -129,6 +129,26 @@ def qat(path: Path, name: str | None) -> str:
     ).to_markdown()
 
 
+def live(folder: Path, _: str | None) -> str:
+    """Tabulate the live path of every clip in a folder: who is followed, and the CPU time of a frame."""
+    results = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    return Table.of(
+        [each for each in results if each["what"] == "the live path"],
+        {
+            "clip": lambda each: each["clip"],
+            "faces": lambda each: len(each["faces"]),
+            "detector": lambda each: each["detector"].partition(":")[0],
+            "frames": lambda each: f"{each['frames']:,}",
+            "driver followed": lambda each: f"{each['driver_share']:.1%}",
+            "identities": lambda each: each["tracks"],
+            "find and follow, p50": lambda each: f"{each['cpu_ms']['follow']['p50']:.1f}",
+            "whole frame, p50": lambda each: f"{each['cpu_ms']['total']['p50']:.1f}",
+            "p99": lambda each: f"{each['cpu_ms']['total']['p99']:.1f}",
+            "max": lambda each: f"{each['cpu_ms']['total']['max']:.1f}",
+        },
+    ).to_markdown()
+
+
 def pruning(path: Path, measure: str | None) -> str:
     """Tabulate one measure of a pruning curve."""
     from pruning_curve import table  # beside this file
@@ -184,6 +204,7 @@ KINDS: dict[str, Callable[[Path, str | None], str]] = {
     "bench": bench,
     "costs": costs,
     "shipped": shipped,
+    "live": live,
     "qat": qat,
     "pruning": pruning,
     "lstm": lstm_forms,
