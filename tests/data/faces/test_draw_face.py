@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
+from fer_edge.core.cascade import load_cascade
 from fer_edge.core.errors import InputError
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data.faces import Face, draw_face, face_in_scene, random_face
@@ -116,8 +118,9 @@ def test_a_scene_too_small_is_refused() -> None:
 
 
 def test_haar_finds_frontal_faces() -> None:
-    """At least nine of ten frontal faces of 64 to 160 pixels, in rooms and cars."""
-    detector, found, count = HaarDetector(), 0, 70
+    """The plain cascade finds 95 % of frontal faces of 64 to 160 pixels; the product's faster search, nine of ten."""
+    cascade, detector, count = load_cascade(), HaarDetector(), 70
+    by_cascade = by_detector = 0
     for index in range(count):
         rng = np.random.default_rng((2024, index))
         side = rng.uniform(64, 160)
@@ -126,8 +129,12 @@ def test_haar_finds_frontal_faces() -> None:
         room = cabin(320, 240, rng) if index % 2 else backdrop(320, 240, rng, clutter=0.6)
         face = random_face(rng, EXPRESSIONS[index % 7], turn=0.3)
         picture = face_in_scene(face, room, box_xyxy=box, cloth=random_cloth(rng))
-        found += any(overlap(box, other) >= 0.5 for other in detector.detect(picture))
-    assert found >= 0.9 * count
+        grey = cv2.equalizeHist(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
+        hits = cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=5, minSize=(36, 36))
+        by_cascade += any(overlap(box, (x, y, x + w, y + h)) >= 0.5 for x, y, w, h in hits)
+        by_detector += any(overlap(box, other) >= 0.5 for other in detector.detect(picture))
+    assert by_cascade >= 0.95 * count
+    assert by_detector >= 0.9 * count
 
 
 def overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
