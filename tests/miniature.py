@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.bundle import Bundle, Manifest, PreprocessSpec, Provenance, SequenceSpec, Variant
+from fer_edge.core.bundle_writer import create_bundle, update_bundle
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import EXPRESSIONS, FERPLUS_VOTES
 from fer_edge.core.variant import CrowdHead
@@ -177,7 +178,7 @@ def miniature_bundle(path: Path, *, outlier: float = 1.0) -> Bundle:
         intended_use="tests",
     )
     by_sha256 = {sha256_bytes(graph): graph for graph in graphs}
-    return Bundle.create(path, manifest, by_sha256, provenance=Provenance(training={"data": "noise"}))
+    return create_bundle(path, manifest, by_sha256, provenance=Provenance(training={"data": "noise"}))
 
 
 def with_crowd(bundle: Bundle) -> Bundle:
@@ -185,7 +186,7 @@ def with_crowd(bundle: Bundle) -> Bundle:
     graph = miniature_head(seed=9, gain=0.2, classes=8).SerializeToString()
     head = CrowdHead(graph=graph_file(graph, dimensions={"B": 1, "T": WINDOW}), not_judgeable_threshold=0.9)
     variant = replace(bundle.variant("fp32"), crowd=head)
-    return bundle.updated(bundle.manifest.with_variant(variant), {sha256_bytes(graph): graph})
+    return update_bundle(bundle, bundle.manifest.with_variant(variant), {sha256_bytes(graph): graph})
 
 
 def with_votes(dataset: Dataset) -> Dataset:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fer_edge.core.bundle import Bundle, GraphFile, Manifest, PreprocessSpec, SequenceSpec, Variant
+from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import CROWD_LABELS, EXPRESSIONS, FER2013_FREQUENCIES
 from fer_edge.core.variant import CrowdHead
@@ -134,7 +135,7 @@ def tiny_bundle(
         for part in (tiny_encoder() if encoder is None else encoder, tiny_head() if head is None else head)
     ]
     manifest = tiny_manifest(tiny_variant("fp32", *graphs, **changes), preprocess=preprocess)
-    return Bundle.create(path, manifest, {sha256_bytes(graph): graph for graph in graphs})
+    return create_bundle(path, manifest, {sha256_bytes(graph): graph for graph in graphs})
 
 
 def tiny_crowd_bundle(path: Path, *, seed: int = 5, **changes: object) -> Bundle:
@@ -149,7 +150,7 @@ def tiny_crowd_bundle(path: Path, *, seed: int = 5, **changes: object) -> Bundle
             "fer2013": dict(FER2013_FREQUENCIES),
         },
     )
-    return Bundle.create(path, manifest, {sha256_bytes(graph): graph for graph in (encoder, head, eight)})
+    return create_bundle(path, manifest, {sha256_bytes(graph): graph for graph in (encoder, head, eight)})
 
 
 def tiny_frames(count: int, *, seed: int = 0) -> NDArray[np.uint8]:

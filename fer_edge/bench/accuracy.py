@@ -15,6 +15,7 @@ from fer_edge.bench.private_log import PRIVATE_SPLIT
 from fer_edge.bench.report import BenchReport, DataRead, StatedAccuracy
 from fer_edge.core.accuracy import CrowdAccuracy
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.crowd import crowd_accuracy, first_choice
 from fer_edge.core.errors import DataError, InputError
 from fer_edge.core.evaluate import evaluate
@@ -197,4 +198,4 @@ def record_accuracies(bundle: Bundle, report: BenchReport) -> Bundle:
             manifest = manifest.with_variant(dataclasses.replace(variant, metrics=metrics))
     if manifest is bundle.manifest:
         raise InputError(f"{bundle.path}: got no measured accuracy to record, expected at least one; give --data")
-    return bundle.updated(manifest)
+    return update_bundle(bundle, manifest)

@@ -17,6 +17,7 @@ from fer_edge.calibrate.mixed_precision import restore_accuracy
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import RecipeError
 from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.types import Progress
@@ -84,7 +85,9 @@ class CalibrationOutcome:
             if form.graphs.qat is not None:  # the manifest has it under the form's name now
                 manifest = manifest.without_variant(form.graphs.qat.name)
             graphs |= form.graphs.by_sha256
-        return self.bundle.updated(manifest, graphs, provenance=dataclasses.replace(history, calibration=calibration))
+        return update_bundle(
+            self.bundle, manifest, graphs, provenance=dataclasses.replace(history, calibration=calibration)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Verdict, sizes, accuracies and gate figures."""

@@ -2,7 +2,8 @@
 
 - `errors`: the exception tree. `types`: array aliases and the progress callback. `labels`: the seven expressions.
 - `preprocess`: from a camera image or a cropped face to the network's input.
-- `bundle`, `manifest`, `verify`, `signature`: the folder that a runtime opens, its description and its checks.
+- `bundle`, `manifest`, `verify`, `signature`: the folder that a runtime opens, its description and its checks;
+  `bundle_writer` writes it.
 - `metrics`, `accuracy`, `comparison`, `evaluate`: accuracy, calibration error, paired comparison, running a network.
 - `files`, `json`, `recipes`: atomic output, JSON and TOML to frozen dataclasses and back.
 - `tables`, `plots`: the one way to print a table or draw a plot.

@@ -10,6 +10,7 @@ from tiny import SIZE, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
 from fer_edge.bench import Timing
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.files import sha256_bytes
 from fer_edge.data import Dataset, StillSet
 
@@ -27,7 +28,7 @@ def make_bundle(path: Path, *, head_seed: int = 1) -> Bundle:
         tiny_variant("int8", other, heads[1], parent="fp32", temperature=1.5),
     )
     graphs = {sha256_bytes(graph): graph for graph in (encoder, other, *heads)}
-    return Bundle.create(path, tiny_manifest(*variants), graphs)
+    return create_bundle(path, tiny_manifest(*variants), graphs)
 
 
 @pytest.fixture

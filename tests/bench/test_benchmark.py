@@ -18,6 +18,7 @@ from fer_edge.bench.accuracy import record_accuracies, synthetic_rows
 from fer_edge.bench.latency import Probe, Samples
 from fer_edge.bench.tables import verdict_table
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import create_bundle, update_bundle
 from fer_edge.core.crowd import crowd_accuracy
 from fer_edge.core.errors import BundleError, InputError, OutputError, SessionError
 from fer_edge.core.evaluate import evaluate
@@ -165,7 +166,7 @@ def test_without_data_the_recorded_accuracy_is_stated_and_marked(tmp_path: Path,
     fp32, int8 = plain.manifest.variants
     manifest = plain.manifest.with_variant(dataclasses.replace(fp32, metrics={"PublicTest": good}))
     manifest = manifest.with_variant(dataclasses.replace(int8, metrics={"PublicTest": bad}))
-    report = run_bench([plain.updated(manifest)], options=BenchOptions(timing=brief))
+    report = run_bench([update_bundle(plain, manifest)], options=BenchOptions(timing=brief))
     stated = [result.accuracy for result in report.variants]
     assert [each.report for each in stated if each] == [good, bad]
     assert all(each.recorded for each in stated if each)
@@ -262,7 +263,7 @@ def test_what_cannot_be_measured_is_refused(bundle: Bundle, tmp_path: Path, brie
         run_bench([bundle], options=BenchOptions(providers=["abacus"], timing=brief))
     int8 = bundle.variant("int8")
     graphs = {file.sha256: bundle.read_graph(file) for file in int8.graphs}
-    lone = Bundle.create(tmp_path / "lone", tiny_manifest(dataclasses.replace(int8, parent=None)), graphs)
+    lone = create_bundle(tmp_path / "lone", tiny_manifest(dataclasses.replace(int8, parent=None)), graphs)
     with pytest.raises(InputError, match="expected one in FP32"):
         run_bench([bundle], options=BenchOptions(original=lone, timing=brief))
     with pytest.raises(InputError, match="rounds"):

@@ -17,7 +17,9 @@ import pytest
 from tiny import tiny_bundle, tiny_crowd_bundle, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
 import fer_edge.core.bundle
+import fer_edge.core.bundle_writer
 from fer_edge.core.bundle import Bundle, Manifest, Provenance, timestamp, zoo_names
+from fer_edge.core.bundle_writer import create_bundle, update_bundle
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import EXPRESSIONS
@@ -245,7 +247,7 @@ class TestProvenance:
 
     @pytest.fixture
     def with_history(self, bundle: Bundle) -> Bundle:
-        return bundle.updated(bundle.manifest, provenance=self.HISTORY)
+        return update_bundle(bundle, bundle.manifest, provenance=self.HISTORY)
 
     def test_it_is_read_back_and_named_by_hash(self, with_history: Bundle) -> None:
         data = (with_history.path / "provenance.json").read_bytes()
@@ -257,9 +259,9 @@ class TestProvenance:
         assert bundle.read_provenance() == Provenance()
 
     def test_an_update_keeps_it_unless_it_is_given(self, with_history: Bundle) -> None:
-        renamed = with_history.updated(dataclasses.replace(with_history.manifest, name="new", provenance=None))
+        renamed = update_bundle(with_history, dataclasses.replace(with_history.manifest, name="new", provenance=None))
         assert renamed.read_provenance() == self.HISTORY
-        later = renamed.updated(renamed.manifest, provenance=Provenance(training={"recipe": {}}))
+        later = update_bundle(renamed, renamed.manifest, provenance=Provenance(training={"recipe": {}}))
         assert Bundle.open(later.path).read_provenance().training == {"recipe": {}}
         assert {path.name for path in later.path.iterdir()} == {"manifest.json", "provenance.json", "graphs"}
 
@@ -275,7 +277,7 @@ class TestProvenance:
     ) -> None:
         """Killed before the commit the old history holds; killed after it, before the rename, the new one."""
         new = Provenance(training={"recipe": {"seed": 2}})
-        write, replace = fer_edge.core.bundle.write_atomic, os.replace
+        write, replace = fer_edge.core.bundle_writer.write_atomic, os.replace
 
         def no_manifest(path: Path, data: bytes) -> None:
             if path.name == killed_at == "manifest.json":
@@ -289,15 +291,15 @@ class TestProvenance:
 
         child = os.fork()
         if child == 0:
-            monkeypatch.setattr(fer_edge.core.bundle, "write_atomic", no_manifest)
-            monkeypatch.setattr(fer_edge.core.bundle.os, "replace", no_rename)
-            with_history.updated(with_history.manifest, provenance=new)
+            monkeypatch.setattr(fer_edge.core.bundle_writer, "write_atomic", no_manifest)
+            monkeypatch.setattr(fer_edge.core.bundle_writer.os, "replace", no_rename)
+            update_bundle(with_history, with_history.manifest, provenance=new)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
         opened = Bundle.open(with_history.path)
         assert opened.read_provenance() == (self.HISTORY if killed_at == "manifest.json" else new)
         assert verify_bundle(opened.path).ok
-        again = opened.updated(dataclasses.replace(opened.manifest, name="later"))
+        again = update_bundle(opened, dataclasses.replace(opened.manifest, name="later"))
         assert again.read_provenance() == opened.read_provenance()
         assert {path.name for path in again.path.iterdir()} == {"manifest.json", "provenance.json", "graphs"}
 
@@ -306,7 +308,7 @@ def test_extensions_are_free_and_kept(bundle: Bundle) -> None:
     _edit(bundle, "extensions", value={"later": {"anything": [1, "x", None]}})
     opened = Bundle.open(bundle.path)
     assert opened.manifest.extensions == {"later": {"anything": [1, "x", None]}}
-    assert opened.updated(dataclasses.replace(opened.manifest, name="new")).manifest.extensions["later"]
+    assert update_bundle(opened, dataclasses.replace(opened.manifest, name="new")).manifest.extensions["later"]
 
 
 @pytest.mark.parametrize("name", zoo_names())
@@ -327,13 +329,13 @@ class TestCreate:
     def test_overwrite_replaces_a_bundle_and_nothing_else(self, bundle: Bundle, tmp_path: Path) -> None:
         graphs = {file.sha256: bundle.read_graph(file) for file in bundle.variant("fp32").graphs}
         manifest = dataclasses.replace(bundle.manifest, name="other")
-        assert Bundle.create(bundle.path, manifest, graphs, overwrite=True) == Bundle.open(bundle.path)
+        assert create_bundle(bundle.path, manifest, graphs, overwrite=True) == Bundle.open(bundle.path)
         assert Bundle.open(bundle.path).manifest.name == "other"
         home = tmp_path / "home"
         home.mkdir()
         (home / "thesis.txt").write_text("x")
         with pytest.raises(OutputError, match="holds files but no bundle"):
-            Bundle.create(home, manifest, graphs, overwrite=True)
+            create_bundle(home, manifest, graphs, overwrite=True)
         assert (home / "thesis.txt").exists()
 
     def test_graphs_and_manifest_belong_together(self, bundle: Bundle, tmp_path: Path) -> None:
@@ -346,7 +348,7 @@ class TestCreate:
         ]
         for given, message in cases:
             with pytest.raises(InputError, match=message):
-                Bundle.create(tmp_path / "new", bundle.manifest, given)
+                create_bundle(tmp_path / "new", bundle.manifest, given)
         assert not (tmp_path / "new").exists()
 
     def test_what_json_cannot_hold_is_refused(self, tmp_path: Path) -> None:
@@ -357,29 +359,29 @@ class TestCreate:
 
 class TestUpdate:
     def test_adds_a_variant(self, bundle: Bundle) -> None:
-        updated = bundle.updated(*_with_int8(bundle))
+        updated = update_bundle(bundle, *_with_int8(bundle))
         assert updated == Bundle.open(bundle.path)
         assert updated.graph_bytes("int8", "encoder") == _OPTIMISED
         assert updated.graph_bytes("int8", "head") == bundle.graph_bytes("fp32", "head")
 
     def test_drops_graphs_that_are_no_longer_named(self, bundle: Bundle) -> None:
-        updated = bundle.updated(*_with_int8(bundle))
+        updated = update_bundle(bundle, *_with_int8(bundle))
         assert len(list((bundle.path / "graphs").iterdir())) == 3
-        updated.updated(bundle.manifest)
+        update_bundle(updated, bundle.manifest)
         assert len(list((bundle.path / "graphs").iterdir())) == 2
         assert verify_bundle(bundle.path).ok
 
     def test_refuses_a_graph_that_is_not_given(self, bundle: Bundle) -> None:
         before = _content(bundle.path)
         with pytest.raises(InputError, match="is missing, but the manifest names it"):
-            bundle.updated(_with_int8(bundle)[0])
+            update_bundle(bundle, _with_int8(bundle)[0])
         assert _content(bundle.path) == before
 
     def test_refuses_when_the_bundle_changed_meanwhile(self, bundle: Bundle) -> None:
         stale = Bundle.open(bundle.path)
-        bundle.updated(*_with_int8(bundle))
+        update_bundle(bundle, *_with_int8(bundle))
         with pytest.raises(BundleError, match="was changed since it was opened"):
-            stale.updated(dataclasses.replace(stale.manifest, name="late"))
+            update_bundle(stale, dataclasses.replace(stale.manifest, name="late"))
         assert Bundle.open(bundle.path).variant("int8")
 
     def test_two_writers_do_not_mix(self, bundle: Bundle) -> None:
@@ -390,7 +392,7 @@ class TestUpdate:
         def update(number: int) -> None:
             start.wait()
             try:
-                bundle.updated(dataclasses.replace(bundle.manifest, name=f"writer-{number}"))
+                update_bundle(bundle, dataclasses.replace(bundle.manifest, name=f"writer-{number}"))
                 outcomes.append(f"writer-{number}")
             except BundleError:
                 outcomes.append("refused")
@@ -408,7 +410,7 @@ class TestUpdate:
         head = bundle.graph_bytes("fp32", "head")
         path = bundle.path / "graphs" / f"{sha256_bytes(head)}.onnx"
         path.write_bytes(b"\0" * len(head))
-        bundle.updated(bundle.manifest, {sha256_bytes(head): head})
+        update_bundle(bundle, bundle.manifest, {sha256_bytes(head): head})
         assert Bundle.open(bundle.path).graph_bytes("fp32", "head") == head
 
 
@@ -416,7 +418,7 @@ _CHILD = """
 import os, resource, signal, sys
 from pathlib import Path
 import tiny
-import fer_edge.core.bundle as bundle_module
+import fer_edge.core.bundle_writer as writer
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import FerEdgeError
 from fer_edge.core.files import sha256_bytes
@@ -429,7 +431,7 @@ encoder = big.SerializeToString()
 manifest = bundle.manifest.with_variant(
     tiny.tiny_variant("int8", encoder, bundle.graph_bytes("fp32", "head"), parent="fp32")
 )
-write = bundle_module.write_atomic
+write = writer.write_atomic
 
 def stopping(path, data):
     if path.name == "manifest.json":
@@ -439,13 +441,13 @@ def stopping(path, data):
 # A shell that starts this in the background has SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if how in ("kill", "interrupt"):
-    bundle_module.write_atomic = stopping
+    writer.write_atomic = stopping
 if how == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 if how == "unprivileged":
     os.setuid(65534)
 try:
-    bundle.updated(manifest, {sha256_bytes(encoder): encoder})
+    writer.update_bundle(bundle, manifest, {sha256_bytes(encoder): encoder})
 except (FerEdgeError, KeyboardInterrupt) as error:
     print(type(error).__name__, error)
 """
@@ -479,7 +481,7 @@ class TestInterruptedUpdate:
         assert Bundle.open(shared.path) == shared
         assert verify_bundle(shared.path).ok
         assert len(list((shared.path / "graphs").iterdir())) == 3
-        shared.updated(dataclasses.replace(shared.manifest, name="later"))
+        update_bundle(shared, dataclasses.replace(shared.manifest, name="later"))
         assert len(list((shared.path / "graphs").iterdir())) == 2, "the next update drops what the killed one left"
 
     @pytest.mark.parametrize(

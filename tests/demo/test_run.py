@@ -11,6 +11,7 @@ from tiny import tiny_bundle, tiny_encoder, tiny_head, tiny_manifest, tiny_varia
 
 from fer_edge.demo import run as demo
 from fer_edge.bench import BenchReport, Timing
+from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.bundle import Bundle
 from fer_edge.cli import main
 from fer_edge.demo.report import DemoReport
@@ -38,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graphs = [tiny_encoder().SerializeToString(), tiny_head().SerializeToString()]
     variants = [tiny_variant(name, *graphs) for name in ("fp32", "int8", "int8-trt")]
     path = tmp_path_factory.mktemp("bundles") / "tiny"
-    Bundle.create(path, tiny_manifest(*variants), {sha256_bytes(graph): graph for graph in graphs})
+    create_bundle(path, tiny_manifest(*variants), {sha256_bytes(graph): graph for graph in graphs})
     return path
 
 

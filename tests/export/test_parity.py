@@ -16,6 +16,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import DataError, GateError, InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
@@ -69,7 +70,7 @@ def with_variant(bundle: Bundle, name: str, encoder: ModelProto) -> Bundle:
     graph = encoder.SerializeToString()
     parent = bundle.manifest.variants[0]
     variant = Variant(name=name, precision="int8", encoder=graph_file(graph), head=parent.head, parent=parent.name)
-    return bundle.updated(bundle.manifest.with_variant(variant), {sha256_bytes(graph): graph})
+    return update_bundle(bundle, bundle.manifest.with_variant(variant), {sha256_bytes(graph): graph})
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ class TestTorch:
                 return run_graph(head, {"features": np.ascontiguousarray(features), "length": length})["logits"]
 
             outputs = record_outputs(network.encode, logits, size=network.frame_size, window=network.window)
-        return bundle.updated(bundle.manifest, provenance=Provenance(outputs={"fp32": encode(outputs)}))
+        return update_bundle(bundle, bundle.manifest, provenance=Provenance(outputs={"fp32": encode(outputs)}))
 
     def test_the_record_survives_the_manifest_and_passes(self, tmp_path: Path) -> None:
         bundle = self.record(miniature_bundle(tmp_path / "bundle"))
@@ -197,7 +198,7 @@ class TestTorch:
         bundle = self.record(miniature_bundle(tmp_path / "bundle"))
         encoder = miniature_encoder(seed=5).SerializeToString()
         changed = dataclasses.replace(bundle.variant("fp32"), encoder=graph_file(encoder))
-        bundle = bundle.updated(bundle.manifest.with_variant(changed), {sha256_bytes(encoder): encoder})
+        bundle = update_bundle(bundle, bundle.manifest.with_variant(changed), {sha256_bytes(encoder): encoder})
         report = check_parity(bundle, FRAMES, described="noise", engines={})
         assert "the encoder is to blame" in stage_of(report, "torch -> ONNX").remark
 
@@ -213,7 +214,7 @@ class TestTorch:
 
     def test_a_damaged_record_is_named(self, tmp_path: Path) -> None:
         bundle = miniature_bundle(tmp_path / "bundle")
-        damaged = bundle.updated(bundle.manifest, provenance=Provenance(outputs={"fp32": {"frames": "many"}}))
+        damaged = update_bundle(bundle, bundle.manifest, provenance=Provenance(outputs={"fp32": {"frames": "many"}}))
         stage = stage_of(check_parity(damaged, FRAMES, described="noise", engines={}), "torch -> ONNX")
         assert stage.passed is None
         assert "outputs.fp32.frames: got 'many', expected a whole number" in stage.remark

@@ -14,6 +14,7 @@ from fake_cuda import FakeCuda
 from tiny import WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_manifest, tiny_variant
 
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.errors import InputError, MissingPackageError, SessionError
 from fer_edge.core.files import sha256_bytes, sha256_file
 from fer_edge.core.machine import GpuReport, machine_report
@@ -50,7 +51,7 @@ def sparse_bundle(path: Path) -> Bundle:
     graphs = [part.SerializeToString() for part in (tiny_encoder(), tiny_head())]
     manifest = tiny_manifest(tiny_variant("fp32", *graphs))
     manifest = replace(manifest, model={"sparsity": {"pattern": "2:4", "convolutions": ["conv"]}})
-    return Bundle.create(path, manifest, {sha256_bytes(graph): graph for graph in graphs})
+    return create_bundle(path, manifest, {sha256_bytes(graph): graph for graph in graphs})
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from tiny import FEATURES, SIZE, TOKENS, WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_variant
 
 from fer_edge.core.bundle import Bundle, Manifest, PreprocessSpec
+from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import BundleError, InputError, SessionError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.metrics import softmax
@@ -161,7 +162,7 @@ class TestChoosing:
     def both(self, bundle: Bundle) -> Bundle:
         encoder = tiny_encoder(seed=5).SerializeToString()
         variant = tiny_variant("int8", encoder, bundle.graph_bytes("fp32", "head"), parent="fp32")
-        return bundle.updated(bundle.manifest.with_variant(variant), {sha256_bytes(encoder): encoder})
+        return update_bundle(bundle, bundle.manifest.with_variant(variant), {sha256_bytes(encoder): encoder})
 
     def test_auto_is_int8_where_there_is_one(self, bundle: Bundle, both: Bundle) -> None:
         assert choose_variant(bundle.manifest) == "fp32"

@@ -12,6 +12,7 @@ import pytest
 from tiny import SIZE, WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_variant
 
 from fer_edge.core.bundle import Bundle, PreprocessSpec
+from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import BundleError, FrameError, InputError, SessionError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import EXPRESSIONS
@@ -28,7 +29,7 @@ def bundle(tmp_path: Path) -> Bundle:
     made = tiny_bundle(tmp_path / "bundle", temperature=0.5)
     encoder = tiny_encoder(seed=5).SerializeToString()
     variant = tiny_variant("int8", encoder, made.graph_bytes("fp32", "head"), parent="fp32", temperature=0.5)
-    return made.updated(made.manifest.with_variant(variant), {sha256_bytes(encoder): encoder})
+    return update_bundle(made, made.manifest.with_variant(variant), {sha256_bytes(encoder): encoder})
 
 
 @pytest.fixture

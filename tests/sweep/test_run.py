@@ -15,7 +15,7 @@ from tiny import SIZE, tiny_encoder, tiny_head, tiny_manifest, tiny_variant
 
 from fer_edge.bench import run_bench
 from fer_edge.bench.report import Timing
-from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.errors import BundleError, InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.data import Dataset, StillSet
@@ -36,7 +36,7 @@ def bundle(path: Path, name: str, *, variants: tuple[str, ...] = ("fp32", "int8"
         *(tiny_variant(variant, encoder, head) for variant, head in zip(variants, heads, strict=True))
     )
     graphs = {sha256_bytes(graph): graph for graph in (encoder, *heads)}
-    Bundle.create(path / name, replace(manifest, name=name), graphs)
+    create_bundle(path / name, replace(manifest, name=name), graphs)
     return str(path / name)
 
 

@@ -117,7 +117,7 @@ class ExportedNetwork:
 
     @property
     def by_sha256(self) -> dict[str, bytes]:
-        """The graphs by hash, as `Bundle.create` takes them."""
+        """The graphs by hash, as `create_bundle` takes them."""
         return {sha256_bytes(data): data for data in self.graphs.values()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.provenance import Provenance
 from fer_edge.export.from_torch.graphs import OPSET, export_network
@@ -71,4 +72,4 @@ def reexport_bundle(
         model={**manifest.model, **costs},
     )
     history = Provenance(training=bundle.read_provenance().training, outputs={"fp32": exported.outputs})
-    return Bundle.create(out, result, exported.by_sha256, provenance=history, overwrite=overwrite)
+    return create_bundle(out, result, exported.by_sha256, provenance=history, overwrite=overwrite)

@@ -13,6 +13,7 @@ from torch import nn
 
 from fer_edge.core.accuracy import CrowdAccuracy
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
@@ -91,7 +92,7 @@ def export_run(
             manifest = manifest.with_variant(variant)
             graphs |= {sha256_bytes(data): data for data in made}
     history = Provenance(training=run.training, outputs={"fp32": exported.outputs})
-    return Bundle.create(out, manifest, graphs, provenance=history, overwrite=overwrite)
+    return create_bundle(out, manifest, graphs, provenance=history, overwrite=overwrite)
 
 
 def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import BundleError, MissingPackageError, SessionError, require
 from fer_edge.core.json import expect
 from fer_edge.core.manifest import Variant, timestamp
@@ -159,7 +160,7 @@ def write_verdict(bundle: Bundle, report: ParityReport) -> Bundle:
         if own:
             verdict = replace(report, stages=own).to_json()
             manifest = manifest.with_variant(replace(variant, parity={**variant.parity, "chain": verdict}))
-    return bundle.updated(manifest)
+    return update_bundle(bundle, manifest)
 
 
 class _Check:
