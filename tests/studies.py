@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_edge.paper.analysis import summarise_study
-from fer_edge.paper.report import Protocol, StudyReport
+from fer_edge.paper.report import Protocol, StudyReport, summarise_study
 from fer_edge.paper.results import RunResult, SplitPredictions
 from fer_edge.paper.systems import SYSTEMS
 
@@ -33,7 +32,6 @@ def made_up_run(system: str, seed: int, rate: float, **changed: Any) -> RunResul
         "system": system,
         "seed": seed,
         "epochs": 10,
-        "best_epoch": None,
         "seconds": 100.0 + seed,
         "parameters": 400_000,
         "macs": None if system == "cnn-svm" else 12_000_000,
@@ -57,14 +55,13 @@ def protocol() -> Protocol:
     )
 
 
-def summarised(runs: Sequence[RunResult], **given: Any) -> StudyReport:
+def summarised(runs: Sequence[RunResult]) -> StudyReport:
     return summarise_study(
         runs,
         protocol=protocol(),
         device={"cpu": "some processor", "cores": 2},
         created="2026-01-02T03:04:05+00:00",
         command="fer-edge paper --data fer2013:fer2013 --out study",
-        **given,
     )
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "check_plot_path",
     "draw_bar_groups",
     "draw_bars",
-    "draw_heat_map",
     "draw_intervals",
     "draw_labels",
     "draw_lines",
@@ -194,15 +193,6 @@ def draw_lines(
         yerr = None if errors is None else errors[title]
         axes.errorbar(xs, series[title], yerr=yerr, marker="o", markersize=4, capsize=3, color=colour, label=title)
     axes.legend()
-
-
-def draw_heat_map(axes: Axes, values: Any) -> None:
-    """Draw a matrix of fractions, float (rows, columns), each cell with its value in per cent."""
-    cells = np.asarray(values, dtype=np.float64)
-    axes.imshow(cells, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(cells.shape):
-        ink = "white" if cells[row, column] > 0.55 else "#222222"
-        axes.text(column, row, f"{100 * cells[row, column]:.0f}", ha="center", va="center", fontsize=7, color=ink)
 
 
 def set_log_x(axes: Axes, xs: Sequence[float]) -> None:

@@ -23,9 +23,9 @@ from fer_edge.core.json import encode, expect
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Array, Float32, Int64
 
-__all__ = ["RunResult", "SplitPredictions", "StudyProgress", "run_path", "weights_path"]
+__all__ = ["RunResult", "SplitPredictions", "StudyProgress", "run_path"]
 
-_RUN_SCHEMA: Final = 2
+_RUN_SCHEMA: Final = 3
 """Runs of schema 1 were trained without the moving average of the weights."""
 
 _SPLITS: Final = ("choose", "report")
@@ -85,7 +85,6 @@ class RunResult:
 
     Attributes:
         seed: of weights, order and augmentation.
-        best_epoch: the epoch chosen on `choose`; None where the last one counts.
         parameters: of the layers that predict.
         macs: multiply-accumulates for one face; None where unknown.
         choose: predictions on the split for choosing.
@@ -96,7 +95,6 @@ class RunResult:
     system: str
     seed: int
     epochs: int
-    best_epoch: int | None
     seconds: float
     parameters: int
     macs: int | None
@@ -164,11 +162,6 @@ class RunResult:
 def run_path(folder: Path, *, system: str, seed: int) -> Path:
     """Return the file of a run in a study's folder: ``SYSTEM-seedN.npz``."""
     return folder / f"{system}-seed{seed}.npz"
-
-
-def weights_path(folder: Path, *, system: str, seed: int) -> Path:
-    """Return the file of a run's weights, beside its predictions."""
-    return run_path(folder, system=system, seed=seed).with_suffix(".safetensors")
 
 
 class StudyProgress(Protocol):

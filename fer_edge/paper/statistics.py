@@ -22,7 +22,6 @@ __all__ = [
     "friedman_over_parts",
     "holm",
     "nemenyi_critical_difference",
-    "rank_groups",
     "stratified_parts",
 ]
 
@@ -133,21 +132,3 @@ def nemenyi_critical_difference(methods: int, blocks: int, *, alpha: float = 0.0
     stats: Any = require("scipy.stats", needed_by="the critical difference", extra="train")
     quantile = float(stats.studentized_range.ppf(1 - alpha, methods, math.inf)) / math.sqrt(2)
     return quantile * math.sqrt(methods * (methods + 1) / (6 * blocks))
-
-
-def rank_groups(mean_ranks: Sequence[float], critical_difference: float) -> tuple[tuple[int, ...], ...]:
-    """Return the largest groups of methods (by index, best first) whose mean ranks are within the critical difference.
-
-    Groups of one method and groups inside another are omitted; the rest are the bars of the diagram.
-    """
-    order = sorted(range(len(mean_ranks)), key=lambda index: mean_ranks[index])
-    groups: list[tuple[int, ...]] = []
-    reached = 0
-    for start, first in enumerate(order):
-        end = start
-        while end < len(order) and mean_ranks[order[end]] - mean_ranks[first] <= critical_difference:
-            end += 1
-        if end > reached and end - start > 1:
-            groups.append(tuple(order[start:end]))
-        reached = max(reached, end)
-    return tuple(groups)

@@ -15,19 +15,24 @@ import torch
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.core.errors import InputError
-from fer_edge.core.json import decode
+from fer_edge.core.json import decode, encode
+from fer_edge.core.machine import machine_report
+from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import accuracy_report
 from fer_edge.core.types import Progress
 from fer_edge.core.workers import open_workers, sent_progress
 from fer_edge.data import Dataset, load_dataset
+from fer_edge.paper.page import write_study
 from fer_edge.paper.recipe import StudyRecipe
-from fer_edge.paper.results import RunResult, StudyProgress, run_path, weights_path
-from fer_edge.paper.systems import System
+from fer_edge.paper.report import Protocol, StudyReport, summarise_study
+from fer_edge.paper.results import RunResult, StudyProgress, run_path
+from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
 from fer_edge.train.distributed import compute_device
 from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.run_folder import data_facts
 
-__all__ = ["PlannedRun", "StudyOptions", "plan_runs", "read_runs", "run_study"]
+__all__ = ["PlannedRun", "StudyOptions", "plan_runs", "publish_study", "read_runs", "run_study"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,7 @@ def run_study(
     """Train what is missing of the plan.
 
     Args:
-        out: the study's folder: one ``.npz`` of predictions and one ``.safetensors`` of weights for each run.
+        out: the study's folder: one ``.npz`` of predictions for each run.
 
     Returns:
         the finished runs by name, earlier ones included; fewer than planned where the budget ran out.
@@ -142,9 +147,9 @@ def run_study(
     device = compute_device(options.device)
     if options.jobs == 1:
         while (run := next_run()) is not None:
-            keep(_train(run, recipe, dataset, device, out, progress.step))
+            keep(_train(run, recipe, dataset, device, progress.step))
         return results
-    task = _Task(recipe=recipe, data=data, device=str(device), out=out)
+    task = _Task(recipe=recipe, data=data, device=str(device))
     with open_workers(options.jobs, lambda event: progress.step(*event)) as workers:
         running: set[concurrent.futures.Future[RunResult]] = set()
         while True:
@@ -157,15 +162,49 @@ def run_study(
                 keep(future.result())
 
 
+def publish_study(
+    folder: Path, recipe: StudyRecipe, dataset: Dataset, target: Path, *, recipe_name: str, command: str | None = None
+) -> StudyReport:
+    """Summarise everything that is finished and write JSON and Markdown, over an earlier report.
+
+    Args:
+        folder: the study's; it may be unfinished.
+        target: folder to write to, for example ``bench/results/paper``.
+
+    Raises:
+        InputError: runs of another recipe or other data, or a damaged file.
+        OutputError: the target cannot be written.
+    """
+    protocol = Protocol(
+        recipe=encode(recipe),
+        recipe_name=recipe_name,
+        epochs=recipe.train.optimiser.epochs,
+        input_size=recipe.train.preprocess.size,
+        seeds=recipe.seeds,
+        extra_seeds=recipe.extra_seeds,
+        choose=dataset.split("choose").name,
+        report=dataset.split("report").name if "report" in dataset.roles else None,
+        data=data_facts(dataset),
+    )
+    report = summarise_study(
+        read_runs(folder, plan_runs(tuple(SYSTEMS.values()), recipe), recipe, dataset).values(),
+        protocol=protocol,
+        device=machine_report().to_json(),
+        created=timestamp(),
+        command=command,
+    )
+    write_study(report, target)
+    return report
+
+
 def _train(
-    run: PlannedRun, recipe: StudyRecipe, dataset: Dataset, device: torch.device, out: Path, progress: Progress
+    run: PlannedRun, recipe: StudyRecipe, dataset: Dataset, device: torch.device, progress: Progress
 ) -> RunResult:
     return train_system(
         system_recipe(run.system, recipe.train, run.seed),
         run.system,
         dataset,
         device=device,
-        weights=weights_path(out, system=run.system.name, seed=run.seed),
         progress=lambda stage, done, total: progress(f"{run.name}: {stage}", done, total),
     )
 
@@ -200,7 +239,6 @@ class _Task:
     recipe: StudyRecipe
     data: str
     device: str
-    out: Path
 
 
 _loaded = functools.cache(load_dataset)
@@ -210,4 +248,4 @@ def _work(task: _Task, run: PlannedRun, threads: int, events: Any) -> RunResult:
     """Train one run in one of several processes; the parent answers Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    return _train(run, task.recipe, _loaded(task.data), torch.device(task.device), task.out, sent_progress(events))
+    return _train(run, task.recipe, _loaded(task.data), torch.device(task.device), sent_progress(events))

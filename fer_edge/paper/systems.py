@@ -16,8 +16,6 @@ from fer_edge.core.errors import InputError
 __all__ = [
     "COMPLETE",
     "PAPER",
-    "PEAK_MEAN",
-    "SEQUENCE",
     "SYSTEMS",
     "WHY_THEY_DIFFER",
     "Group",
@@ -29,12 +27,6 @@ __all__ = [
 
 COMPLETE: Final = "complete"
 """The system that all others are compared with."""
-
-SEQUENCE: Final = "complete-sequence"
-"""The complete system with its sequence head, on CK+ sequences from neutral to peak."""
-
-PEAK_MEAN: Final = "complete-peak-mean"
-"""The complete system on stills of CK+, its probabilities averaged over the last three frames."""
 
 Group = Literal["tables", "beyond", "lstm", "size"]
 """Tables 1 to 3; ablations beyond the paper; the role of LSTM parameters; the paper's input size."""
@@ -168,20 +160,14 @@ class PaperFigure:
     """
 
     table: int
-    dataset: str
     accuracy: float
     precision: float | None = None
     recall: float | None = None
     f1: float | None = None
 
 
-# By system: accuracy on FER2013 and on CK+, per cent.
-_TABLE_1: Final = {
-    "no-features": (61.20, 73.50),
-    "no-attention": (72.85, 76.94),
-    "no-reconstruction": (75.34, 81.23),
-    "complete": (81.42, 99.21),
-}
+# By system: accuracy on FER2013, per cent.
+_TABLE_1: Final = {"no-features": 61.20, "no-attention": 72.85, "no-reconstruction": 75.34, "complete": 81.42}
 # By table and system: accuracy, precision, F1, recall, per cent, in the paper's order.
 _TABLES_2_AND_3: Final[Mapping[int, Mapping[str, tuple[float, float, float, float]]]] = {
     2: {
@@ -201,17 +187,13 @@ _TABLES_2_AND_3: Final[Mapping[int, Mapping[str, tuple[float, float, float, floa
 }
 
 
-def published(system: str, *, dataset: str = "fer2013") -> tuple[PaperFigure, ...]:
-    """Return every figure that the paper gives for a system on ``"fer2013"`` or ``"ckplus"``."""
+def published(system: str) -> tuple[PaperFigure, ...]:
+    """Return every figure that the paper gives for a system on FER2013."""
     found = []
     if system in _TABLE_1:
-        rate = _TABLE_1[system][dataset == "ckplus"]
-        found.append(PaperFigure(table=1, dataset=dataset, accuracy=round(rate / 100, 4)))
+        found.append(PaperFigure(table=1, accuracy=round(_TABLE_1[system] / 100, 4)))
     for table, rows in _TABLES_2_AND_3.items():
-        if system in rows and dataset == "fer2013":
+        if system in rows:
             accuracy, precision, f1, recall = (round(rate / 100, 4) for rate in rows[system])
-            figure = PaperFigure(
-                table=table, dataset=dataset, accuracy=accuracy, precision=precision, recall=recall, f1=f1
-            )
-            found.append(figure)
+            found.append(PaperFigure(table=table, accuracy=accuracy, precision=precision, recall=recall, f1=f1))
     return tuple(found)

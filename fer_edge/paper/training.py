@@ -1,12 +1,11 @@
-"""One run of the study: a system, a seed, a data set; its weights and its predictions."""
+"""One run of the study: a system, a seed, a data set; its predictions."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,18 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from fer_edge.core.accuracy import softmax
-from fer_edge.core.errors import InputError, require
+from fer_edge.core.errors import require
 from fer_edge.core.json import encode
-from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.core.preprocess import PreprocessSpec, prepare_stills
-from fer_edge.core.types import Float32, Int64, Progress, Uint8
+from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.types import Float32, Int64, Progress
 from fer_edge.data import Dataset, Role, leaked_rows
 from fer_edge.paper.results import RunResult, SplitPredictions
 from fer_edge.paper.system_network import SystemNetwork, count_macs
 from fer_edge.paper.systems import System
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.batches import DeviceFaces, batches, seeded
-from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_edge.train.distributed import Processes, autocast
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.loop import Loop, Task, no_progress
@@ -33,7 +30,7 @@ from fer_edge.train.losses import CentreLoss, class_weights, soft_cross_entropy
 from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
 from fer_edge.train.run_folder import data_facts, versions
 
-__all__ = ["FeatureTask", "TrainedSystem", "classifier_spec", "system_recipe", "train_system"]
+__all__ = ["system_recipe", "train_system"]
 
 _BATCH: Final = 512  # faces per forward pass without gradients
 
@@ -53,67 +50,12 @@ def system_recipe(system: System, base: TrainRecipe, seed: int) -> TrainRecipe:
     return dataclasses.replace(base, seed=seed, preprocess=preprocess, loss=loss, model=model)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedSystem:
-    """A trained system, ready to predict.
-
-    Attributes:
-        network: in evaluation mode.
-        preprocess: applied to faces first.
-        machine: the fitted support vector machine of a system that has one.
-        expressions: classes in output order.
-    """
-
-    network: SystemNetwork
-    preprocess: PreprocessSpec
-    machine: Any = None
-    expressions: tuple[str, ...] = EXPRESSIONS
-
-    def predict(self, faces: Uint8) -> Float32:
-        """Predict uint8 (N, H, W) grey faces in FP32: probabilities float32 (N, classes)."""
-        prepared = torch.from_numpy(np.array(prepare_stills(np.asarray(faces), self.preprocess)))
-        return self.predict_prepared(prepared)
-
-    @torch.no_grad()
-    def predict_prepared(self, prepared: Tensor) -> Float32:
-        """Predict prepared faces, uint8 (N, S, S), resized and filtered: probabilities float32 (N, classes)."""
-        device = next(self.network.parameters()).device
-        found = []
-        for part in torch.split(prepared, _BATCH):
-            context = self.network.trunk(part.to(device))
-            if self.machine is not None:
-                found.append(np.asarray(self.machine.decision_function(context.cpu().numpy())))
-            else:
-                found.append(self.network.classify(context).float().cpu().numpy())
-        return softmax(np.concatenate(found)).astype(np.float32)
-
-    @classmethod
-    def load(cls, path: Path, system: System, base: TrainRecipe) -> TrainedSystem:
-        """Read the weights that `train_system` wrote; a support vector machine is not stored.
-
-        Raises:
-            InputError: no such file, a damaged one, or one of another shape.
-        """
-        if system.classifier == "svm":
-            raise InputError(f"{system.name} keeps no weights: its support vector machine is fitted in every run")
-        recipe = system_recipe(system, base, 0)
-        network = SystemNetwork(system, recipe.model, dropout=0.0)
-        tensors, _ = load_checkpoint(path)
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise InputError(f"{path}: got another network, expected {system.name} ({error})") from error
-        return cls(network=network.eval(), preprocess=recipe.preprocess)
-
-
 def train_system(
     recipe: TrainRecipe,
     system: System,
     dataset: Dataset,
     *,
     device: torch.device,
-    weights: Path | None = None,
-    init: TrainedSystem | None = None,
     progress: Progress = no_progress,
 ) -> RunResult:
     """Train a system once and predict both held-out splits.
@@ -125,52 +67,73 @@ def train_system(
         recipe: of this system and seed (`system_recipe`).
         dataset: with the roles train and choose, and report where there is one.
         device: to train on.
-        weights: file for the trained weights; None writes none.
-        init: a trained system; its weights up to the context are the initialisation, and those of its first classifier
-            where both have the same classes.
 
     Raises:
         DataError: a split is missing.
         TrainingDiverged: the loss is not finite.
-        OutputError: the weights cannot be written.
     """
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
     network = SystemNetwork(system, recipe.model, dropout=recipe.loss.dropout)
-    if init is not None:
-        network.trunk.load_state_dict(init.network.trunk.state_dict())
-        if init.expressions == dataset.expressions:
-            network.temporary.load_state_dict(init.network.temporary.state_dict())
     unfiltered = dataclasses.replace(recipe.preprocess, median=0)
     faces = DeviceFaces.load(dataset.split("train"), unfiltered, recipe.loss, device, classes=recipe.model.classes)
-    peers = Processes(rank=0, world=1, device=device)
-    loop = Loop(
-        spec=recipe.optimiser,
-        seed=(recipe.seed, 1),
-        stage="frames",
-        precision=recipe.precision,
-        peers=peers,
-        progress=progress,
+    network = (
+        _loop(recipe, recipe.optimiser, faces, "frames", 1, progress).fit(_TrunkTask(network, faces, recipe)).module
     )
-    network = loop.fit(_TrunkTask(network, faces, recipe)).module
     machine = _fit_tail(network, system, faces, recipe, progress)
-    trained = TrainedSystem(
-        network=network.eval(), preprocess=recipe.preprocess, machine=machine, expressions=dataset.expressions
-    )
-    if weights is not None and machine is None:
-        save_checkpoint(weights, network.state_dict(), {"system": system.name, "recipe": encode(recipe)})
+    network.eval()
+
+    def predictions(role: Role) -> SplitPredictions:
+        split = dataset.split(role)
+        prepared = torch.from_numpy(np.array(prepare_stills(np.asarray(split.images), recipe.preprocess)))
+        return SplitPredictions(
+            split=split.name,
+            labels=split.labels,
+            probabilities=_predict(network, machine, prepared),
+            leaked=leaked_rows(dataset, split),
+            dataset=dataset.name,
+            classes=dataset.expressions,
+        )
+
     return RunResult(
         system=system.name,
         seed=recipe.seed,
         epochs=recipe.optimiser.epochs,
-        best_epoch=None,
         seconds=round(time.monotonic() - started, 1),
         parameters=_parameters(network, machine),
         macs=None if machine is not None else count_macs(network, recipe.model.input_size),
-        choose=_predictions(trained, dataset, "choose"),
-        report=_predictions(trained, dataset, "report") if "report" in dataset.roles else None,
+        choose=predictions("choose"),
+        report=predictions("report") if "report" in dataset.roles else None,
         settings={"recipe": encode(recipe), "data": data_facts(dataset), "versions": versions()},
     )
+
+
+def _loop(
+    recipe: TrainRecipe, spec: OptimiserSpec, faces: DeviceFaces, stage: str, key: int, progress: Progress
+) -> Loop:
+    """Return the training loop of a stage; `key` separates the random numbers of stages."""
+    return Loop(
+        spec=spec,
+        seed=(recipe.seed, key),
+        stage=stage,
+        precision=recipe.precision if stage == "frames" else "fp32",
+        peers=Processes(rank=0, world=1, device=faces.images.device),
+        progress=progress,
+    )
+
+
+@torch.no_grad()
+def _predict(network: SystemNetwork, machine: Any, prepared: Tensor) -> Float32:
+    """Predict prepared faces, uint8 (N, S, S), in FP32: probabilities float32 (N, classes)."""
+    device = next(network.parameters()).device
+    found = []
+    for part in torch.split(prepared, _BATCH):
+        context = network.trunk(part.to(device))
+        if machine is not None:
+            found.append(np.asarray(machine.decision_function(context.cpu().numpy())))
+        else:
+            found.append(network.classify(context).float().cpu().numpy())
+    return softmax(np.concatenate(found)).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,8 +193,15 @@ def _fit_tail(
     contexts = _contexts(network, faces, recipe, recipe.sequence.copies, progress)
     if tail.lda is not None:
         fit_discriminants(tail.lda, contexts.flatten(0, 1), faces.labels.repeat(len(contexts)))
-    task = FeatureTask(module=tail, features=contexts, faces=faces, recipe=recipe, spec=classifier_spec(recipe))
-    task.fit(stage="classifier", key=3, progress=progress)
+    spec = dataclasses.replace(
+        recipe.optimiser,
+        epochs=recipe.sequence.classifier_epochs,
+        learning_rate=recipe.sequence.classifier_rate,
+        warmup_epochs=0.1,
+        batch_size=recipe.sequence.batch_size,
+        ema_decay=0.0,  # as in the product's sequence head
+    )
+    _loop(recipe, spec, faces, "classifier", 3, progress).fit(_TailTask(tail, contexts, faces, recipe, spec))
     return None
 
 
@@ -252,84 +222,28 @@ def _contexts(
     return torch.cat(rows).reshape(copies, len(faces), -1)
 
 
-@dataclass(kw_only=True, eq=False)
-class FeatureTask(Task["tuple[Tensor, tuple[Tensor, ...]]"]):
-    """Trains layers on the fixed features in front of them.
+class _TailTask(Task["tuple[Tensor, Tensor]"]):
+    """Second stage: what follows the contexts, float32 (copies, N, W); each row of a batch comes from a random copy."""
 
-    Attributes:
-        module: whose mode is set to training.
-        features: float32 (copies, N, ...); each row of a batch comes from a random copy.
-        faces: their labels and targets.
-        recipe: seed, losses and precision.
-        spec: epochs, learning rate, batch size; without moving average, as in the product's sequence head.
-        logits: maps features of a batch (and `extra`) to logits; `module` by default.
-        moving: the trained parameters; all of the module by default.
-        extra: further inputs of `logits`, (N, ...) each.
-    """
+    def __init__(
+        self, tail: nn.Module, contexts: Tensor, faces: DeviceFaces, recipe: TrainRecipe, spec: OptimiserSpec
+    ) -> None:
+        super().__init__(tail)
+        self._contexts, self._faces, self._batch_size = contexts, faces, spec.batch_size
+        self._weights = class_weights(faces.labels, recipe.loss, recipe.model.classes)
 
-    module: nn.Module
-    features: Tensor
-    faces: DeviceFaces
-    recipe: TrainRecipe
-    spec: OptimiserSpec
-    logits: Callable[..., Tensor] | None = None
-    moving: Sequence[nn.Parameter] = ()
-    extra: tuple[Tensor, ...] = ()
+    def batches(self, epoch: int, generator: torch.Generator) -> tuple[int, Iterable[tuple[Tensor, Tensor]]]:
+        size = min(self._batch_size, len(self._faces))
+        indices = batches(len(self._faces), size, generator)
+        return len(self._faces) // size, (self._batch(index, generator) for index in indices)
 
-    def fit(self, *, stage: str, key: int, progress: Progress) -> None:
-        """Train in place; `key` separates the random numbers of stages."""
-        self._weights = class_weights(self.faces.labels, self.recipe.loss, self.recipe.model.classes)
-        loop = Loop(
-            spec=dataclasses.replace(self.spec, ema_decay=0.0),
-            seed=(self.recipe.seed, key),
-            stage=stage,
-            precision="fp32",
-            peers=Processes(rank=0, world=1, device=self.features.device),
-            progress=progress,
-        )
-        loop.fit(self)
+    def _batch(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        copy = torch.randint(len(self._contexts), (len(index),), generator=generator, device=index.device)
+        return index, self._contexts[copy, index]
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        return self.moving or self.module.parameters()
-
-    def batches(
-        self, epoch: int, generator: torch.Generator
-    ) -> tuple[int, Iterable[tuple[Tensor, tuple[Tensor, ...]]]]:
-        size = min(self.spec.batch_size, len(self.faces))
-        indices = batches(len(self.faces), size, generator)
-        return len(self.faces) // size, (self._batch(index, generator) for index in indices)
-
-    def _batch(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
-        copy = torch.randint(len(self.features), (len(index),), generator=generator, device=index.device)
-        return index, (self.features[copy, index], *(each[index] for each in self.extra))
-
-    def loss(self, model: nn.Module, batch: tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, Any]:
-        index, inputs = batch
-        found = (self.logits or model)(*inputs)
-        return soft_cross_entropy(found, self.faces.targets[index], self._weights), None
-
-
-def classifier_spec(recipe: TrainRecipe) -> OptimiserSpec:
-    """Return the optimiser settings of what follows the LDA."""
-    return dataclasses.replace(
-        recipe.optimiser,
-        epochs=recipe.sequence.classifier_epochs,
-        learning_rate=recipe.sequence.classifier_rate,
-        warmup_epochs=0.1,
-        batch_size=recipe.sequence.batch_size,
-    )
-
-
-def _predictions(trained: TrainedSystem, dataset: Dataset, role: Role) -> SplitPredictions:
-    split = dataset.split(role)
-    return SplitPredictions(
-        split=split.name,
-        labels=split.labels,
-        probabilities=trained.predict(np.asarray(split.images)),
-        leaked=leaked_rows(dataset, split),
-        dataset=dataset.name,
-        classes=dataset.expressions,
-    )
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+        index, contexts = batch
+        return soft_cross_entropy(model(contexts), self._faces.targets[index], self._weights), None
 
 
 def _parameters(network: SystemNetwork, machine: Any) -> int:

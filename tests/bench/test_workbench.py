@@ -13,9 +13,6 @@ from fer_edge.bench.clip_report import ClipReport, render_markdown
 from fer_edge.bench.private_log import find_private_log
 from fer_edge.bench.reference_cnn import REFERENCE_CHANNELS, REFERENCE_SIZE, reference_graph
 from fer_edge.core.files import read_json, sha256_bytes
-from fer_edge.paper.report import StudyReport
-from fer_edge.paper.report_page import JSON_NAME, MARKDOWN_NAME, render_study
-from fer_edge.paper.report_plots import PLOTS
 from fer_edge.sweep.report import SweepReport, render_page
 
 if sys.version_info >= (3, 11):
@@ -85,15 +82,3 @@ def test_a_sweeps_page_is_what_its_json_says() -> None:
         )
     if not found:
         pytest.skip("there is no pareto.json in bench/results")
-
-
-def test_the_papers_tables_are_what_their_json_says() -> None:
-    read("protocol.toml")
-    folder = WORKBENCH / "results" / "paper"
-    if not (folder / JSON_NAME).exists():
-        pytest.skip("no study has been published to bench/results/paper")
-    report = StudyReport.read(folder / JSON_NAME)
-    drawn = [name for name in PLOTS if (folder / name).exists()]
-    assert (folder / MARKDOWN_NAME).read_text("utf-8") == render_study(report, drawn), (
-        "the page is of an older version; from Python: write_study(StudyReport.read(folder / JSON_NAME), folder)"
-    )

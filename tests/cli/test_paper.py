@@ -55,12 +55,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing is tested with the report; here it would only take its seconds again and again."""
-    monkeypatch.setattr("fer_edge.paper.report_page.draw_study", lambda report: {})
-
-
 def paper(place: Path, *arguments: str, data: str = "synthetic:200@3") -> Result:
     fixed = ["--data", data, "--out", str(place / "study"), "--recipe", str(place / "small.toml"), "--device", "cpu"]
     return CliRunner().invoke(main, ["paper", *fixed, *arguments])
@@ -86,7 +80,6 @@ class TestStudy:
 
         report = StudyReport.read(place / "study" / "report" / "study.json")
         assert report.systems[0].seeds == (0, 1)
-        assert report.preprocessing is not None
         page = (place / "study" / "report" / "README.md").read_text("utf-8")
         assert "| CNN-SVM | not run yet |" in page
 

@@ -18,10 +18,10 @@ from trees import (
     write_whole_ckplus,
 )
 
-from fer_edge.core.errors import DataError, InputError
+from fer_edge.core.errors import DataError
 from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
 from fer_edge.data import describe, load_dataset
-from fer_edge.data.ckplus import SequenceSet, ckplus_sequences, load_sequences, split_by_subject, subject_folds
+from fer_edge.data.ckplus import ckplus_sequences, split_by_subject, subject_folds
 from fer_edge.data.dataset import StillSet
 from fer_edge.data.specs import DataSpec
 
@@ -283,56 +283,6 @@ def test_a_word_that_is_none() -> None:
         DataSpec.parse("ckplus:x?labels=eight")
     with pytest.raises(DataError, match="got the option 'labels=official', expected for folder"):
         DataSpec.parse("folder:x?labels=official")
-
-
-class TestSequences:
-    def test_run_from_neutral_to_the_peak(self, five: Path, cache: Path) -> None:
-        found = load_sequences(five, size=48, cache=cache)
-        assert found.frames.shape == (3 * 6, 48, 48)
-        assert found.starts.tolist() == [0, 6, 12, 18]
-        assert [EXPRESSIONS[label] for label in found.labels] == ["disgust", "surprise", "happy"]
-        assert found.subjects.tolist() == ["S005", "S010", "S501"]
-        again = load_sequences(five, size=48, cache=cache)
-        assert again.sha256 == found.sha256
-        assert np.array_equal(again.frames, found.frames)
-
-    def test_with_contempt(self, five: Path, cache: Path) -> None:
-        found = load_sequences(five, size=48, expressions=CKPLUS_EMOTIONS, cache=cache)
-        assert [CKPLUS_EMOTIONS[label] for label in found.labels] == ["disgust", "contempt", "surprise", "happy"]
-
-    def test_one_length_for_all(self) -> None:
-        sequences = numbered(9, 3, 5)
-        frames, lengths = sequences.windows(5)
-        assert frames[:, :, 0, 0].tolist() == [[0, 2, 4, 6, 8], [10, 10, 10, 11, 12], [20, 21, 22, 23, 24]]
-        assert lengths.tolist() == [5, 3, 5]
-        assert sequences.windows(2, rows=np.array([2]))[0][:, :, 0, 0].tolist() == [[20, 24]]
-        with pytest.raises(InputError, match="steps: got 1"):
-            sequences.windows(1)
-
-    def test_folds_are_those_of_the_stills(self) -> None:
-        sequences = numbered(*[2] * 8)
-        rows = sequences.fold(1, folds=4)
-        parted = subject_folds(sequences.subjects, folds=4)
-        assert rows["test"].tolist() == np.flatnonzero(parted == 1).tolist()
-        assert rows["val"].tolist() == np.flatnonzero(parted == 2).tolist()
-        assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(8))
-
-    def test_ck48_has_none(self, cropped: Path, cache: Path) -> None:
-        with pytest.raises(DataError, match="is CK\\+48, which holds the last three frames"):
-            load_sequences(cropped, cache=cache)
-
-
-def numbered(*lengths: int) -> SequenceSet:
-    """Sequences whose frames carry their place: 0, 1, ... then 10, 11, ..."""
-    frames = np.concatenate([10 * row + np.arange(length) for row, length in enumerate(lengths)]).astype(np.uint8)
-    return SequenceSet(
-        frames=np.broadcast_to(frames[:, None, None], (len(frames), 4, 4)),
-        starts=np.cumsum([0, *lengths]),
-        labels=np.zeros(len(lengths), np.int64),
-        subjects=np.array([f"S{row:03}" for row in range(len(lengths))]),
-        expressions=EXPRESSIONS,
-        sha256="",
-    )
 
 
 def test_a_tree_of_contempt_alone(tmp_path: Path, cache: Path) -> None:

@@ -29,7 +29,6 @@ def run(**changed: Any) -> RunResult:
         "system": "complete",
         "seed": 2,
         "epochs": 8,
-        "best_epoch": 7,
         "seconds": 61.5,
         "parameters": 400_000,
         "macs": 12_000_000,
@@ -45,7 +44,7 @@ class TestRunFile:
         before, path = run(), run_path(tmp_path, system="complete", seed=2)
         before.write(path)
         after = RunResult.read(path)
-        for name in ("system", "seed", "epochs", "best_epoch", "seconds", "parameters", "macs", "settings"):
+        for name in ("system", "seed", "epochs", "seconds", "parameters", "macs", "settings"):
             assert getattr(after, name) == getattr(before, name)
         for part in ("choose", "report"):
             old, new = getattr(before, part), getattr(after, part)
@@ -55,9 +54,9 @@ class TestRunFile:
                 np.testing.assert_array_equal(getattr(new, name), getattr(old, name))
 
     def test_a_split_that_was_not_looked_at_stays_absent(self, tmp_path: Path) -> None:
-        run(report=None, best_epoch=None, macs=None).write(tmp_path / "run.npz")
+        run(report=None, macs=None).write(tmp_path / "run.npz")
         after = RunResult.read(tmp_path / "run.npz")
-        assert (after.report, after.best_epoch, after.macs) == (None, None, None)
+        assert (after.report, after.macs) == (None, None)
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x93NUMPY"])
     def test_a_torn_file_says_what_to_do(self, tmp_path: Path, content: bytes) -> None:
@@ -74,7 +73,7 @@ class TestRunFile:
         facts = json.loads(arrays["facts"].tobytes()) | {"schema": 1}
         arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
         np.savez(path, **arrays)
-        with pytest.raises(InputError, match="schema: got 1, expected 2"):
+        with pytest.raises(InputError, match="schema: got 1, expected 3"):
             RunResult.read(path)
 
     def test_pickles_are_refused(self, tmp_path: Path) -> None:

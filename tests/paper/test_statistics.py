@@ -11,7 +11,6 @@ from fer_edge.paper.statistics import (
     friedman_over_parts,
     holm,
     nemenyi_critical_difference,
-    rank_groups,
     stratified_parts,
 )
 
@@ -71,9 +70,3 @@ class TestCriticalDifference:
         pytest.importorskip("scipy.stats")
         expected = q * np.sqrt(methods * (methods + 1) / (6 * 14))
         assert nemenyi_critical_difference(methods, 14) == pytest.approx(expected, abs=5e-4)
-
-    def test_groups_are_the_largest_ones(self) -> None:
-        ranks = [3.9, 1.0, 1.5, 2.2, 4.0]
-        assert rank_groups(ranks, 1.0) == ((1, 2), (2, 3), (0, 4))
-        assert rank_groups(ranks, 0.05) == ()
-        assert rank_groups(ranks, 9.0) == ((1, 2, 3, 0, 4),)

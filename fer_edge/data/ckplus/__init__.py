@@ -13,7 +13,6 @@ contempt and exclude neutral.
 from __future__ import annotations
 
 from fer_edge.data.ckplus.folds import FOLDS, split_by_subject, subject_folds
-from fer_edge.data.ckplus.sequences import SequenceSet, load_sequences
 from fer_edge.data.ckplus.stills import LABELS, plan
 from fer_edge.data.ckplus.tree import PEAK_FRAMES, CkPlusSequence, ckplus_sequences
 
@@ -22,9 +21,7 @@ __all__ = [
     "LABELS",
     "PEAK_FRAMES",
     "CkPlusSequence",
-    "SequenceSet",
     "ckplus_sequences",
-    "load_sequences",
     "plan",
     "split_by_subject",
     "subject_folds",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from fer_edge.data.ckplus.folds import split_by_subject
 from fer_edge.data.ckplus.tree import PEAK_FRAMES, CkPlusSequence, ckplus_sequences
 from fer_edge.data.dataset import Dataset, StillSet
 
-__all__ = ["LABELS", "plan", "read_frames"]
+__all__ = ["LABELS", "plan"]
 
 LABELS: Final[Mapping[str, tuple[str, ...]]] = {"seven": EXPRESSIONS, "official": CKPLUS_EMOTIONS}
 """The label names by the option ``labels`` of a data spec."""
@@ -54,61 +54,34 @@ def plan(path: Path, *, size: int | None = None, labels: str = "seven", fold: in
 def _read(
     path: Path, sequences: Sequence[CkPlusSequence], side: int, expressions: tuple[str, ...], progress: Progress
 ) -> Dataset:
-    def chosen(sequence: CkPlusSequence) -> dict[int, str]:
-        frames = range(len(sequence.frames))
-        shown = dict.fromkeys(frames if sequence.cropped else frames[-PEAK_FRAMES:], str(sequence.expression))
-        return shown if sequence.cropped or "neutral" not in expressions else {0: "neutral", **shown}
-
-    stills = read_frames(path, sequences, side, expressions, progress, chosen=chosen)
+    used = [each for each in sequences if each.expression in expressions]
+    if not used:
+        raise DataError(f"{path} holds no sequence labelled with one of {', '.join(expressions)}")
+    faces, labels, subjects = [], [], []
+    for done, sequence in enumerate(used):
+        progress("reading images", done, len(used))
+        positions = range(len(sequence.frames))
+        frames = dict.fromkeys(positions if sequence.cropped else positions[-PEAK_FRAMES:], str(sequence.expression))
+        if not sequence.cropped and "neutral" in expressions:
+            frames = {0: "neutral", **frames}
+        faces.append(sequence.read_faces(list(frames), size=side))
+        labels += [expressions.index(expression) for expression in frames.values()]
+        subjects += [sequence.subject] * len(frames)
+    progress("reading images", len(used), len(used))
+    stills = StillSet(
+        name="all",
+        images=np.concatenate(faces),
+        labels=np.array(labels, np.int64),
+        rows=np.arange(len(labels)),
+        groups=np.array(subjects),
+        expressions=expressions,
+    )
     return Dataset(
         name="ckplus",
         layout="CK+48" if sequences[0].cropped else "cohn-kanade",
         splits={"all": stills},
         roles={"report": "all"},
         note=_note(sequences, expressions),
-    )
-
-
-def read_frames(
-    path: Path,
-    sequences: Sequence[CkPlusSequence],
-    side: int,
-    expressions: tuple[str, ...],
-    progress: Progress,
-    *,
-    chosen: Callable[[CkPlusSequence], Mapping[int, str]] | None = None,
-) -> StillSet:
-    """Read frames of the sequences that have one of `expressions`.
-
-    Args:
-        sequences: labelled or not.
-        side: width and height of the faces.
-        chosen: the positions to read of a sequence, with their expressions. By default all frames, with the sequence's
-            expression, and the sequence's number as the row of each frame.
-
-    Raises:
-        DataError: no sequence has one of the expressions, or a frame cannot be read.
-    """
-    used = [each for each in sequences if each.expression in expressions]
-    if not used:
-        raise DataError(f"{path} holds no sequence labelled with one of {', '.join(expressions)}")
-    faces, labels, subjects, rows = [], [], [], []
-    for done, sequence in enumerate(used):
-        progress("reading images", done, len(used))
-        every = dict.fromkeys(range(len(sequence.frames)), str(sequence.expression))
-        frames = every if chosen is None else chosen(sequence)
-        faces.append(sequence.read_faces(list(frames), size=side))
-        labels += [expressions.index(expression) for expression in frames.values()]
-        subjects += [sequence.subject] * len(frames)
-        rows += [done] * len(frames)
-    progress("reading images", len(used), len(used))
-    return StillSet(
-        name="all",
-        images=np.concatenate(faces),
-        labels=np.array(labels, np.int64),
-        rows=np.arange(len(labels)) if chosen else np.array(rows, np.int64),
-        groups=np.array(subjects),
-        expressions=expressions,
     )
 
 
