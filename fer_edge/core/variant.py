@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ _RESERVED: Final = frozenset({"auto"})
 _HEAD: Final = "fer2013"
 _OLD_HEAD: Final = "default"
 _CROWD: Final = "crowd"
+_COLDEST, _HOTTEST = 0.01, 100.0  # far beyond what fitting gives; probabilities stay finite between
 _OF_A_HEAD: Final = ("temperature", "unknown_threshold", "metrics")
 
 
@@ -197,5 +197,5 @@ class Variant:
 
 
 def _check_scale(temperature: float, unknown_threshold: float) -> None:
-    expect(math.isfinite(temperature) and temperature > 0, "temperature", temperature, "a finite number above 0")
+    expect(_COLDEST <= temperature <= _HOTTEST, "temperature", temperature, f"{_COLDEST} to {_HOTTEST}")
     expect(0 <= unknown_threshold <= 1, "unknown_threshold", unknown_threshold, "0 to 1")

@@ -7,9 +7,9 @@ import numbers
 import reprlib
 from typing import Any
 
-from fer_edge.core.errors import FerEdgeError, FrameError, InputError
+from fer_edge.core.errors import FerEdgeError, InputError
 
-__all__ = ["check_timestamp", "check_type", "number", "whole_number"]
+__all__ = ["check_type", "number", "whole_number"]
 
 
 def number(name: str, value: Any, *, positive: bool = True, error: type[FerEdgeError] = InputError) -> float:
@@ -46,18 +46,3 @@ def check_type(name: str, value: Any, kinds: type | tuple[type, ...], expected: 
     """
     if not isinstance(value, kinds):
         raise InputError(f"{name}: got {type(value).__name__} {reprlib.repr(value)}, expected {expected}")
-
-
-def check_timestamp(value: Any, *, previous_s: float | None) -> float:
-    """Return a frame's time in seconds, which must be later than the previous frame's.
-
-    Raises:
-        FrameError: not a finite number, or not later.
-    """
-    time_s = number("timestamp_s", value, positive=False, error=FrameError)
-    if previous_s is not None and time_s <= previous_s:
-        raise FrameError(
-            f"timestamp_s: got {time_s:.6f}, expected later than the previous frame's {previous_s:.6f}; start a new "
-            "stream for a new recording"
-        )
-    return time_s

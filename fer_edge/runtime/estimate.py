@@ -85,7 +85,7 @@ class ExpressionEstimate:
         return dict(encode(self))
 
 
-def failed_estimate(reason: str, *, timestamp_s: float, age_ms: float = 0.0) -> ExpressionEstimate:
+def failed_estimate(reason: str, *, timestamp_s: float | None, age_ms: float = 0.0) -> ExpressionEstimate:
     """Build the estimate of a face for which nothing could be computed."""
     return ExpressionEstimate(
         label=UNKNOWN,

@@ -18,6 +18,7 @@ from fer_edge.runtime.yunet_detector import YuNetDetector
 
 __all__ = ["FaceFinder", "FoundFaces", "cut_tilted", "given_faces", "open_detector"]
 
+_LONGEST_SIDE: Final = 2.0  # of a face's box, over the shorter side
 _LEVEL_DEG: Final = 5.0  # smaller tilts are as common among the training faces
 
 
@@ -112,15 +113,15 @@ class FaceFinder:
 
         Args:
             frame: uint8 (H, W) grey or (H, W, 3) BGR.
-            boxes: the faces' boxes where they are known; an array (N, 4) is accepted.
+            boxes: the faces' boxes where they are known (`given_faces`).
 
         Raises:
-            FrameError: a frame of another type or shape, or a box that is not four numbers, or a given one not finite.
+            FrameError: a frame of another type or shape, or boxes of another form than `given_faces` takes.
             SessionError, MissingPackageError: there is no detector on this machine (`HaarDetector`).
         """
         check_image(frame)
         if boxes is not None:
-            return FoundFaces(image=frame, faces=given_faces(boxes))
+            return FoundFaces(image=frame, faces=given_faces(boxes, (frame.shape[1], frame.shape[0])))
         image = self.convert(frame)
         return FoundFaces(image=image, faces=self.search(image), geometry=self.geometry)
 
@@ -149,17 +150,39 @@ class FaceFinder:
         return tuple(Face(box_xyxy=box) for box in boxes if all(map(math.isfinite, box)))
 
 
-def given_faces(boxes: Sequence[BoxXyxy]) -> tuple[Face, ...]:
-    """Check the boxes of a caller.
+def given_faces(boxes: Sequence[BoxXyxy], image_size: tuple[int, int]) -> tuple[Face, ...]:
+    """Check the boxes of a caller; one that is not finite or outside the frame costs its own face only.
+
+    Args:
+        boxes: left, top, right, bottom in pixels of the frame; an array (N, 4) is accepted.
+        image_size: width and height of the frame.
 
     Raises:
-        FrameError: a box that is not four finite numbers.
+        FrameError: not four numbers each; or boxes in another form: fractions of the frame, x, y, width, height, or
+            corners in another order.
     """
     given = _plain_boxes(boxes)
     for box in given:
-        if not all(map(math.isfinite, box)):
-            raise FrameError(f"boxes: got {box}, expected finite pixels")
+        if (form := _other_form(box, image_size)) is not None:
+            raise FrameError(f"boxes: got {box}, which {form}; expected pixels: left, top, right, bottom")
     return tuple(Face(box_xyxy=box) for box in given)
+
+
+def _other_form(box: BoxXyxy, image_size: tuple[int, int]) -> str | None:
+    """Recognise what a box was probably meant as, where it is no face's box in pixels."""
+    (left, top, right, bottom), (columns, rows) = box, image_size
+    if not all(map(math.isfinite, box)):
+        return None
+    if max(map(abs, box)) <= 1 < min(image_size):
+        return f"looks like fractions of the frame; multiply by {columns} and {rows}"
+    backwards = right <= left or bottom <= top
+    longest = max(right - left, bottom - top) > _LONGEST_SIDE * min(right - left, bottom - top)
+    as_size = right > 0 and bottom > 0 and max(right, bottom) <= _LONGEST_SIDE * min(right, bottom)
+    if (backwards or longest) and as_size and left + right <= columns and top + bottom <= rows:
+        return "looks like x, y, width, height; add x to the width and y to the height"
+    if right < left or bottom < top:
+        return "has its corners in another order"
+    return None
 
 
 def _plain_boxes(boxes: Any) -> tuple[BoxXyxy, ...]:

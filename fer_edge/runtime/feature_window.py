@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from fer_edge.core.errors import InputError
 from fer_edge.core.manifest import SequenceSpec
 from fer_edge.core.types import Float32
-from fer_edge.runtime.arguments import check_timestamp, number
+from fer_edge.runtime.arguments import number
+from fer_edge.runtime.frame_clock import FrameClock
 
 __all__ = ["FeatureWindow", "WindowView"]
 
@@ -66,6 +67,7 @@ class FeatureWindow:
         self._offsets_s = np.arange(spec.window - 1, -1, -1) * self._period_s
         self._encoder = ""
         self._count = 0  # features pushed and kept since the window was last empty
+        self._clock = FrameClock()
 
     def __len__(self) -> int:
         """Return the number of features kept."""
@@ -77,35 +79,37 @@ class FeatureWindow:
         return float(self._times_s[self._slot(self._count - 1)]) if self._count else None
 
     def clear(self) -> None:
-        """Empty the window."""
+        """Empty the window and forget the time of its frames."""
         self._count = 0
+        self._clock.reset()
 
     def check_time(self, timestamp_s: float) -> float:
         """Check a time as `push` does, before any work is done for its frame.
 
         Raises:
-            FrameError: not a finite number, or not later than the newest feature's.
+            FrameError: as `FrameClock.check`.
         """
-        return check_timestamp(timestamp_s, previous_s=self.newest_s)
+        return self._clock.check(timestamp_s)
 
     def push(self, feature: Float32, *, timestamp_s: float, encoder: str = "") -> None:
         """Add one frame's feature.
 
         Args:
             feature: float32 (F,).
-            timestamp_s: capture time of the frame; later than the previous one.
+            timestamp_s: capture time of the frame; later than the previous one, or of a clock that was set anew, which
+                empties the window first.
             encoder: identifies the encoder, by its hash; a change empties the window first.
 
         Raises:
             InputError: another shape.
-            FrameError: a time that is not finite or not later.
+            FrameError: as `FrameClock.check`.
         """
         if feature.shape != self._features.shape[1:]:
             raise InputError(f"feature: got shape {feature.shape}, expected {self._features.shape[1:]}")
-        self.check_time(timestamp_s)
-        newest_s = self.newest_s
-        if encoder != self._encoder or (newest_s is not None and timestamp_s - newest_s > self._max_gap_s):
-            self.clear()
+        timestamp_s, newest_s = self.check_time(timestamp_s), self.newest_s
+        paused = newest_s is not None and timestamp_s - newest_s > self._max_gap_s
+        if self._clock.accept(timestamp_s) or paused or encoder != self._encoder:
+            self._count = 0
         self._encoder = encoder
         # Frames that come faster than the buffer can hold a window of: the newest one is replaced.
         if self._count > 1:

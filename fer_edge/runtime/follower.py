@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from fer_edge.core.errors import require
+from fer_edge.core.errors import FrameError, require
 from fer_edge.core.preprocess import check_image, to_grey
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.detector import CropGeometry, Face
@@ -21,6 +21,7 @@ from fer_edge.runtime.tracker import FaceTrack, FaceTracker, TrackerOptions
 __all__ = ["FaceFollower", "FollowedFaces"]
 
 _FLOW_SIDE: Final = 320  # frames are shrunk to this many pixels for optical flow
+_FARTHEST: Final = 1e6  # pixels; no frame is as large
 _TILT_DEG: Final = 18.0  # of the searches for a head that is not found upright
 _LOST_TILTS: Final = (0.0, _TILT_DEG, 0.0, -_TILT_DEG)
 _UNCONFIRMED_S: Final = 0.35  # a face that was not found again within this time was none
@@ -72,37 +73,48 @@ class FaceFollower:
         self._finder = finder
         self._tracker = FaceTracker(options)
         self._options = TrackerOptions() if options is None else options
+        self.reset()
+
+    def reset(self) -> None:
+        """End all tracks and forget the last frame and its time."""
+        self._tracker.reset()
         self._searches: dict[int, _LocalSearch] = {}
         self._previous: Uint8 | None = None
         self._last_s: float | None = None
         self._swept_s = -np.inf
         self._sweeps = 0
 
-    def check_time(self, timestamp_s: float) -> None:
-        """Refuse a time that `update` would refuse.
+    def check_time(self, timestamp_s: float) -> float:
+        """Refuse a time that `update` would refuse: `FrameClock.check`.
 
         Raises:
-            FrameError: a time that is not finite or not later.
+            FrameError: a wrong time.
         """
-        self._tracker.check_time(timestamp_s)
+        return self._tracker.clock.check(timestamp_s)
 
     def update(self, frame: Uint8, *, timestamp_s: float, boxes: Sequence[BoxXyxy] | None = None) -> FollowedFaces:
         """Follow the faces into the next frame.
 
         Args:
             frame: uint8 (H, W, 3) BGR or (H, W) grey.
-            timestamp_s: capture time of the frame, in seconds; later than the previous one.
+            timestamp_s: capture time of the frame, in seconds; later than the previous one, or of a clock that was set
+                anew, which ends all tracks first.
             boxes: the faces' boxes where they are known; nothing is then searched or carried.
 
         Raises:
-            FrameError: another type or shape, a given box that is not four finite numbers, or a time not later.
+            FrameError: another type or shape, a given box that is not a face's in pixels, or a wrong time.
             SessionError, MissingPackageError: there is no detector on this machine.
         """
-        self._tracker.check_time(timestamp_s)
+        timestamp_s = self.check_time(timestamp_s)
         check_image(frame)
+        if self._tracker.clock.restarts(timestamp_s):
+            self.reset()
         image, geometry, carried = frame, CropGeometry(), dict[int, Face]()
         if boxes is not None:
-            faces: Sequence[Face] = given_faces(boxes)
+            faces: Sequence[Face] = given_faces(boxes, (frame.shape[1], frame.shape[0]))
+            for face in faces:
+                if not all(abs(side) < _FARTHEST for side in face.box_xyxy):
+                    raise FrameError(f"boxes: got {face.box_xyxy}, expected finite pixels of the frame")
             self._previous = None
         else:
             image, geometry = self._finder.convert(frame), self._finder.geometry

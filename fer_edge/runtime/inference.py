@@ -301,7 +301,13 @@ class Network:
     def probabilities_with_attention(self, features: Float32, length: Int64) -> tuple[Float32, Float32]:
         """Compute `probabilities`, and the weights of the frames, float32 (B, T)."""
         logits, weights = self.logits_with_attention(features, length)
-        return softmax(logits, temperature=self.temperature), weights
+        probabilities = softmax(logits, temperature=self.temperature)
+        if not all_finite(probabilities):
+            raise SessionError(
+                f"variant {self.variant.name!r}: got NaN among the probabilities, expected finite ones; the logits "
+                f"overflow at the temperature {self.temperature:g}, export the bundle again"
+            )
+        return probabilities, weights
 
     def close(self) -> None:
         """Close both sessions; a second call does nothing."""

@@ -79,7 +79,7 @@ class HeadReader:
             seven = row[:-1] / max(float(row[:-1].sum()), float(np.finfo(np.float32).tiny))
         if self.weights is not None:
             seven = seven * self.weights
-            seven = seven / seven.sum()
+            seven = seven / max(float(seven.sum()), float(np.finfo(np.float32).tiny))
         return seven, rejected
 
     def estimate(self, row: Array, moment: Moment) -> ExpressionEstimate:

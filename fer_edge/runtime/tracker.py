@@ -11,9 +11,10 @@ import numpy as np
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.json import expect
-from fer_edge.runtime.arguments import check_timestamp, check_type, number, whole_number
+from fer_edge.runtime.arguments import check_type, number, whole_number
 from fer_edge.runtime.detector import CropGeometry, Face
 from fer_edge.runtime.estimate import BoxXyxy
+from fer_edge.runtime.frame_clock import FrameClock
 from fer_edge.runtime.patch import box_overlaps
 
 __all__ = ["FaceTrack", "FaceTracker", "TrackerOptions", "prominence"]
@@ -146,11 +147,17 @@ class FaceTracker:
     def __init__(self, options: TrackerOptions | None = None) -> None:
         self._options = TrackerOptions() if options is None else options
         check_type("tracking", self._options, TrackerOptions, "TrackerOptions")
+        self._next_id = 1
+        self.clock = FrameClock()
+        self.reset()
+
+    def reset(self) -> None:
+        """End all tracks and forget the driver and the time; numbers of tracks go on."""
         self._tracks: list[FaceTrack] = []
         self._driver: int | None = None
         self._challenged_s: float | None = None
-        self._next_id = 1
         self._now_s: float | None = None
+        self.clock.reset()
 
     @property
     def tracks(self) -> tuple[FaceTrack, ...]:
@@ -168,14 +175,6 @@ class FaceTracker:
         best = max(self._seated(), key=lambda track: track.prominence, default=None)
         return self._driver or (best.track_id if best else None)
 
-    def check_time(self, timestamp_s: float) -> float:
-        """Check a time as `update` does, before any work is done for its frame.
-
-        Raises:
-            FrameError: a time that is not finite or not later.
-        """
-        return check_timestamp(timestamp_s, previous_s=self._now_s)
-
     def update(
         self,
         faces: Sequence[Face],
@@ -188,7 +187,8 @@ class FaceTracker:
 
         Args:
             faces: the faces that the detector found in this frame, or that the caller gave.
-            timestamp_s: capture time of the frame; later than the previous one.
+            timestamp_s: capture time of the frame; later than the previous one, or of a clock that was set anew, which
+                ends all tracks first.
             image_size: width and height of the frame.
             carried: tracks' faces that optical flow has carried into this frame, by track id.
 
@@ -196,9 +196,12 @@ class FaceTracker:
             The track of each face, in the order of `faces`.
 
         Raises:
-            FrameError: a time that is not finite or not later.
+            FrameError: as `FrameClock.check`.
         """
-        timestamp_s = self.check_time(timestamp_s)
+        timestamp_s = self.clock.check(timestamp_s)
+        if self.clock.restarts(timestamp_s):
+            self.reset()
+        self.clock.accept(timestamp_s)
         elapsed_s = _FIRST_STEP_S if self._now_s is None else timestamp_s - self._now_s
         last_s, self._now_s = self._now_s, timestamp_s
         self._tracks = [track for track in self._tracks if timestamp_s - track.seen_s <= self._options.max_lost_s]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -123,18 +124,26 @@ class VideoRecognizer:
 
         Args:
             frame: uint8 (H, W, 3) BGR or (H, W) grey.
-            timestamp_s: capture time of the frame, in seconds; later than the previous one.
-            boxes: the faces' boxes where they are known; the detector is then not run.
+            timestamp_s: capture time of the frame, in seconds, as `FrameClock` accepts it: later than the previous one.
+            boxes: the faces' boxes where they are known; the detector is not run. A box is left, top, right, bottom in
+                pixels, framed as FER2013's faces are, from forehead to chin: it is cut as it is. Boxes of a detector
+                with another framing go through its `CropGeometry.apply` first. An empty list: there is no face.
 
         Raises:
-            FrameError: another type or shape, a given box that is not four finite numbers, or a time not later than the
-                last one. The frame is skipped; the next call may succeed.
+            FrameError: another type or shape, boxes of another form, or a wrong time; the message tells which. The
+                frame is skipped, and the next call may succeed.
             SessionError, MissingPackageError: no face detector is available (`HaarDetector`).
         """
         started = time.perf_counter_ns()
         followed = self.follow(frame, timestamp_s=timestamp_s, boxes=boxes)
         detect_ms = (time.perf_counter_ns() - started) / 1e6
         return dataclasses.replace(self.recognize(followed), detect_ms=detect_ms)
+
+    def reset(self) -> None:
+        """Forget all faces and the last frame's time, for example for a new recording; not while another call runs."""
+        self._follower.reset()
+        self._streams.clear()
+        self._last.clear()
 
     def follow(self, frame: Uint8, *, timestamp_s: float, boxes: Sequence[BoxXyxy] | None = None) -> FollowedFaces:
         """Find and track the faces of the next frame, the first stage of `process`.
@@ -179,18 +188,26 @@ class VideoRecognizer:
     def process_still(self, image: Uint8, *, boxes: Sequence[BoxXyxy] | None = None) -> FrameResult:
         """Recognise the faces of a single photograph, each by itself; the most prominent one counts as the driver's.
 
+        A face whose box is not finite or outside the photograph is FAILED; the others get their estimates.
+
         Raises:
-            FrameError: another type or shape, or a given box that is not four finite numbers.
+            FrameError: another type or shape, or boxes of another form than `process` takes.
             SessionError: the engine failed.
         """
         started = time.perf_counter_ns()
         found = self.find(image, boxes=boxes)
         detected = time.perf_counter_ns()
-        plain = self._recognizer.recognize_stills([self._cut(found, face) for face in found.faces])
-        first = max(found.boxes, key=lambda box: prominence(box, found.size), default=None)
+        crops, failed = self._cut_all(found, found.faces)
+        plain = dict(zip(crops, self._recognizer.recognize_stills(list(crops.values())), strict=True))
+        first = max(crops, key=lambda index: prominence(found.boxes[index], found.size), default=None)
         estimates = tuple(
-            dataclasses.replace(estimate, track_id=number, driver=box is first, box_xyxy=box)
-            for number, (estimate, box) in enumerate(zip(plain, found.boxes, strict=True), start=1)
+            dataclasses.replace(
+                plain[index] if index in plain else failed_estimate(failed[index], timestamp_s=None),
+                track_id=index + 1,
+                driver=index == first,
+                box_xyxy=box if all(map(math.isfinite, box)) else None,
+            )
+            for index, box in enumerate(found.boxes)
         )
         return FrameResult(
             index=0,
@@ -200,18 +217,25 @@ class VideoRecognizer:
             recognise_ms=(time.perf_counter_ns() - detected) / 1e6,
         )
 
-    def _cut(self, found: FoundFaces | FollowedFaces, face: Face) -> Uint8:
-        return cut_tilted(found.image, face, found.geometry, self._recognizer.manifest.preprocess)
+    def _cut_all(
+        self, found: FoundFaces | FollowedFaces, faces: Sequence[Face]
+    ) -> tuple[dict[int, Uint8], dict[int, str]]:
+        """Cut the faces; return the crops and, where a box cannot be cut, the faults, each by the face's index."""
+        crops, failed = dict[int, Uint8](), dict[int, str]()
+        for index, face in enumerate(faces):
+            try:
+                crops[index] = cut_tilted(found.image, face, found.geometry, self._recognizer.manifest.preprocess)
+            except FrameError as error:  # one bad box must not cost the other faces their estimates
+                failed[index] = str(error)
+        return crops, failed
 
     def _update_streams(self, followed: FollowedFaces) -> None:
         timestamp_s = followed.timestamp_s
         seen = [track for track in followed.recognised if track.seen_s == timestamp_s]
-        crops: dict[int, Uint8] = {}
-        for track in seen:
-            try:
-                crops[track.track_id] = self._cut(followed, track.face)
-            except FrameError as error:  # one bad box must not cost the other faces their estimates
-                self._last[track.track_id] = failed_estimate(str(error), timestamp_s=timestamp_s)
+        cut, failed = self._cut_all(followed, [track.face for track in seen])
+        crops = {seen[index].track_id: crop for index, crop in cut.items()}
+        for index, reason in failed.items():
+            self._last[seen[index].track_id] = failed_estimate(reason, timestamp_s=timestamp_s)
         for track_id in crops.keys() - self._streams.keys():
             self._streams[track_id] = self._recognizer.stream(clock=self._clock, options=self._streaming)
         recognised = [track for track in seen if track.track_id in crops]

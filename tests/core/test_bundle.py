@@ -219,6 +219,7 @@ class TestDamage:
             (["variants", 0, "parent"], "fp16", r"variants\[0\]\.parent: got 'fp16', expected null or one of fp32"),
             (["variants", 0, "parent"], "fp32", r"variants\[0\]\.parent: got 'fp32', expected another"),
             ([*_HEAD, "temperature"], 0, r"variants\[0\]\.temperature: got 0"),
+            ([*_HEAD, "temperature"], 1e-40, r"variants\[0\]\.temperature: got 1e-40, expected 0\.01 to 100"),
             (
                 ["variants", 0, "heads", "fer2013", "unknown_threshold"],
                 1.5,

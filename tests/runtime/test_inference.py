@@ -79,6 +79,16 @@ def test_temperature_softens_probabilities_and_leaves_logits(tmp_path: Path) -> 
         np.testing.assert_allclose(warm.probabilities(features, _ones(2, 3)), softmax(logits / 2.5), atol=1e-6)
 
 
+def test_probabilities_that_overflow_are_an_error(tmp_path: Path) -> None:
+    features = np.full((1, 3, FEATURES), 1e37, np.float32)
+    with (
+        Network.open(tiny_bundle(tmp_path / "cold", temperature=0.01)) as network,
+        np.errstate(all="ignore"),
+        pytest.raises(SessionError, match="got NaN among the probabilities"),
+    ):
+        network.probabilities(features, _ones(1, 3))
+
+
 @pytest.mark.parametrize(
     ("features", "length", "message"),
     [

@@ -122,12 +122,36 @@ class TestVideoRecognizer:
         assert [estimate.box_xyxy for estimate in result.estimates] == [_LEFT, _RIGHT]
         assert json.loads(json.dumps(result.to_json()))["estimates"][0]["box_xyxy"] == list(_LEFT)
 
-    @pytest.mark.parametrize("box", [(0.0, 0.0, np.inf, 10.0), (0.0, 0.0, 10.0), ("left", 0, 1, 1), 7])
-    def test_a_box_given_that_is_none_is_refused(self, recognizer: Recognizer, box: Any) -> None:
+    @pytest.mark.parametrize(
+        ("box", "message"),
+        [
+            ((0.0, 0.0, 10.0), "expected four numbers"),
+            (("left", 0, 1, 1), "expected four numbers"),
+            (7, "expected four numbers"),
+            ((0.1, 0.2, 0.5, 0.8), "fractions of the frame; multiply by 160 and 90"),
+            ((60, 20, 40, 50), "x, y, width, height"),
+            ((110, 20, 42, 52), "x, y, width, height"),
+            ((140, 70, 80, 10), "corners in another order"),
+        ],
+    )
+    def test_boxes_of_another_form_are_refused_by_name(self, recognizer: Recognizer, box: Any, message: str) -> None:
         video = VideoRecognizer(recognizer)
         for process in (video.process_still, lambda image, boxes: video.process(image, timestamp_s=0.0, boxes=boxes)):
-            with pytest.raises(FrameError, match=r"boxes: got .*, expected (finite pixels|four numbers)"):
+            with pytest.raises(FrameError, match=f"boxes: got .*{message}"):
                 process(_frames(1)[0], boxes=[_LEFT, box])
+
+    @pytest.mark.parametrize("box", [(0.0, 0.0, np.inf, 10.0), (500.0, 10.0, 540.0, 60.0), (5.0, 5.0, 5.0, 30.0)])
+    def test_one_bad_box_costs_its_own_face_only(self, recognizer: Recognizer, box: BoxXyxy) -> None:
+        video, image = VideoRecognizer(recognizer, tracking=_ALL), _frames(1)[0]
+        good, bad = video.process_still(image, boxes=[_LEFT, box]).estimates
+        assert (good.state, bad.state, good.driver) == ("OK", "FAILED", True)
+        assert json.loads(json.dumps(bad.to_json(), allow_nan=False))["label"] == "unknown"
+        if not np.isfinite(box).all():
+            with pytest.raises(FrameError, match=r"boxes: got .*, expected finite pixels"):
+                video.process(image, timestamp_s=0.0, boxes=[_LEFT, box])
+        else:
+            states = [each.state for each in video.process(image, timestamp_s=0.0, boxes=[_LEFT, box]).estimates]
+            assert states == ["DEGRADED", "FAILED"]
 
     def test_asks_the_detector_given(self, recognizer: Recognizer) -> None:
         class Fixed:
