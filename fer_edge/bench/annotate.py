@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,8 @@ Colour = tuple[int, int, int]
 _COLOURS: Final[dict[str, Colour]] = {"OK": (80, 200, 60), "DEGRADED": (40, 180, 240), "FAILED": (60, 60, 230)}
 _WHITE: Final[Colour] = (255, 255, 255)
 _DARK: Final[Colour] = (30, 30, 30)
-_CODECS: Final = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+_CODECS: Final = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".webm": "VP90"}
+_LONGEST_STILL_S: Final = 60.0  # a longer gap between two frames is shortened to this, or a wrong time fills the disk
 _IMAGES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
@@ -114,9 +116,16 @@ def write_annotated_image(path: Path, image: Uint8) -> None:
     """
     check_annotation_path(path, still=True)
     cv2 = require("cv2", needed_by="writing images", extra="cpu")
-    encoded, data = cv2.imencode(path.suffix.lower(), image)
+    try:
+        encoded, data = cv2.imencode(path.suffix.lower(), image)
+    except cv2.error as error:  # JPEG holds at most 65,535 pixels a side, WebP 16,383
+        encoded = False
+        cause = f": {error.err}"
+    else:
+        cause = ""
     if not encoded:
-        raise OutputError(f"OpenCV cannot encode {path}; choose another ending")
+        rows, columns = image.shape[:2]
+        raise OutputError(f"{path}: OpenCV cannot encode {columns}x{rows} pixels in this format{cause}; choose .png")
     write_atomic(path, data.tobytes())
 
 
@@ -125,21 +134,34 @@ def annotated_video(path: Path, *, frame_rate: float) -> Iterator[AnnotatedVideo
     """Open a video file that appears when the block succeeds, and not at all otherwise.
 
     Args:
-        path: the file to write; its ending is the format.
-        frame_rate: frames per second.
+        path: the file to write; its ending is the format. Browsers play ``.webm`` (VP9), which takes longest to write.
+        frame_rate: frames per second, to which frames are repeated or dropped by their times.
 
     Raises:
         InputError: an unknown ending.
         OutputError: the file cannot be written, or lacks frames.
     """
     check_annotation_path(path, still=False)
-    with scratch_file(path) as scratch:
+    with scratch_file(path.absolute()) as scratch:  # OpenCV takes a relative `a:b.mp4` for a protocol
         video = AnnotatedVideo(scratch, path=path, frame_rate=frame_rate)
         try:
             yield video
         finally:
             video.release()
         video.check()
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Discard what libraries print to the process's stderr while the block runs."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class AnnotatedVideo:
@@ -151,27 +173,39 @@ class AnnotatedVideo:
         self._path = path
         self._rate = frame_rate
         self._writer: Any = None
-        self._size = (0, 0)
+        self._last: Uint8 | None = None
+        self._begun_s = self._last_s = 0.0
         self._count = 0
 
-    def write(self, image: Uint8) -> None:
-        """Add a frame, uint8 (H, W, 3) BGR of the first one's size.
+    def write(self, image: Uint8, *, timestamp_s: float) -> None:
+        """Add a frame, uint8 (H, W, 3) BGR of the first one's size, at its time.
+
+        The frame before is repeated up to that time; a frame too early for the next place of the video is dropped.
 
         Raises:
             FrameError: another size.
             OutputError: this OpenCV has no such encoder.
         """
-        size = (image.shape[1], image.shape[0])
-        if self._writer is None:
-            codec = _CODECS[self._path.suffix.lower()]
-            fourcc = self._cv2.VideoWriter_fourcc(*codec)
-            self._writer, self._size = self._cv2.VideoWriter(str(self._scratch), fourcc, self._rate, size), size
-            if not self._writer.isOpened():
-                raise OutputError(f"this OpenCV cannot write {self._path} ({codec}); choose .avi or .mp4")
-        if size != self._size:
-            raise FrameError(f"frame: got size {size}, expected {self._size}, the size of the video's first frame")
-        self._writer.write(image)
-        self._count += 1
+        if self._last is None:
+            self._open((image.shape[1], image.shape[0]))
+            self._begun_s = self._last_s = timestamp_s
+        elif image.shape != self._last.shape:
+            got, expected = (f"{each.shape[1]}x{each.shape[0]}" for each in (image, self._last))
+            raise FrameError(f"frame: got {got} pixels, expected {expected}, the size of the video's first frame")
+        self._begun_s += max(0.0, timestamp_s - self._last_s - _LONGEST_STILL_S)
+        place = round((timestamp_s - self._begun_s) * self._rate)
+        for each in [self._last] * (place - self._count) + [image] * (place >= self._count):
+            self._writer.write(each)
+            self._count += 1
+        self._last, self._last_s = image, timestamp_s
+
+    def _open(self, size: tuple[int, int]) -> None:
+        codec = _CODECS[self._path.suffix.lower()]
+        with _no_stderr():  # where OpenCV reports that WebM has no codec tags
+            fourcc = self._cv2.VideoWriter.fourcc(*codec)
+            self._writer = self._cv2.VideoWriter(str(self._scratch), fourcc, self._rate, size)
+        if not self._writer.isOpened():
+            raise OutputError(f"this OpenCV cannot write {self._path} ({codec}); choose .avi or .mp4")
 
     def release(self) -> None:
         """Finish the file."""

@@ -90,7 +90,7 @@ def record_run(
         def write(frame: SourceFrame, result: FrameResult) -> None:
             emit({"record": "frame", **result.to_json()})
             if video is not None:
-                video.write(annotate_frame(frame.image, result.estimates))
+                video.write(annotate_frame(frame.image, result.estimates), timestamp_s=frame.timestamp_s)
             elif outputs.annotate is not None:
                 write_annotated_image(outputs.annotate, annotate_frame(frame.image, result.estimates))
             if on_result is not None:

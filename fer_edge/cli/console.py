@@ -22,8 +22,9 @@ from fer_edge.core.tables import Table, print_table
 if TYPE_CHECKING:
     from fer_edge.core.types import Progress
     from fer_edge.runtime.inference import NetworkInfo
+    from fer_edge.runtime.video_source import VideoSource
 
-__all__ = ["command_line", "console", "name_network", "note_resume", "note_written", "progress", "show"]
+__all__ = ["command_line", "console", "name_network", "note_resume", "note_unread", "note_written", "progress", "show"]
 
 _REDRAW_EVERY_S: Final = 0.1
 
@@ -58,6 +59,14 @@ def show(value: Any, json_out: Path | None, parts: Iterable[Table | str]) -> Non
 def name_network(info: NetworkInfo) -> None:
     """Print what runs."""
     console.print(f"{info.bundle} {info.variant}, {info.reading}, on {info.provider} ({info.provider_version})")
+
+
+def note_unread(source: VideoSource, read: int) -> None:
+    """Print how many of a source's frames were skipped or are missing."""
+    if source.skipped:
+        console.print(f"note: {source.name}: {source.skipped} damaged or lost frames were skipped, {read} were read")
+    elif read < (source.frames or 0):
+        console.print(f"note: {source.name} announces {source.frames} frames, {read} could be read")
 
 
 def note_written(*paths: Path | None) -> None:

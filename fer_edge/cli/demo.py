@@ -37,7 +37,7 @@ def command(
     with progress("demo") as bar:
         report = run_demo(bundles, out=out, data=spec, overwrite=opt.overwriting(), progress=bar)
     show(encode(report), json_out, _parts(report))
-    note_written(*(out / name for name in ("report.html", "bench.json", "clip.mp4")))
+    note_written(*(out / name for name in ("report.html", "bench.json", "clip.webm")))
 
 
 def _parts(report: DemoReport) -> Iterator[Table | str]:

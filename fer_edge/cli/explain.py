@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from fer_edge.cli import options as opt
-from fer_edge.cli.console import command_line, console, name_network, note_written, progress, show
+from fer_edge.cli.console import command_line, console, name_network, note_unread, note_written, progress, show
 from fer_edge.cli.inputs import read_dataset
 from fer_edge.core.tables import Column, Table
 
@@ -77,6 +77,8 @@ def command(
             wanted.check(frames)
             with Recognizer(bundle, variant=variant, provider=provider, threads=threads, reading=reading) as recognizer:
                 explained = _explain(recognizer, frames, wanted, detector)
+        if until_s is None:
+            note_unread(frames, len(explained.frames))
         show(explained.to_json(), json_out, _source_tables(explained))
     note_written(out)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fer_edge.cli import options as opt
-from fer_edge.cli.console import console, name_network, note_written, progress
+from fer_edge.cli.console import console, name_network, note_unread, note_written, progress
 from fer_edge.core.tables import Column, Table, print_table
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def command(
                 whole_frame=whole_frame,
                 on_result=update,
             )
-    if summary.frames_expected and summary.frames < summary.frames_expected:
-        console.print(f"note: {source} announces {summary.frames_expected} frames, {summary.frames} could be read")
+    note_unread(frames, summary.frames)
     if json_out != opt.STDOUT:
         _print_summary(summary)
     note_written(annotate, None if json_out == opt.STDOUT else json_out)

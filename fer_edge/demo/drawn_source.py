@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from fer_edge.core.labels import EXPRESSIONS, canonical_expression
@@ -22,7 +23,8 @@ def open_any_source(spec: str) -> VideoSource:
         DataError, MissingPackageError: as `open_source`.
     """
     word, _, expression = spec.partition(":")
-    return drawn_source(expression) if word == "synthetic" else open_source(spec)
+    drawn = word == "synthetic" and not Path(spec).is_file()
+    return drawn_source(expression) if drawn else open_source(spec)
 
 
 def drawn_source(expression: str = "") -> VideoSource:

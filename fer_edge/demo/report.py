@@ -120,7 +120,7 @@ def render_page(report: DemoReport, strip: Sequence[Uint8]) -> str:
         '<p>Plots, tails and the machine: <a href="bench.html">bench.html</a>.</p>',
         "<h2>A driver's face over time</h2>",
         f"<p>{html.escape(report.clip.text)}</p>",
-        '<p>The whole clip: <a href="clip.mp4">clip.mp4</a>.</p>',
+        '<p>The whole clip:</p><video src="clip.webm" controls muted width="480"></video>',
         f'<div class="strip">{figures}</div>',
         "<h2>Drawn faces</h2>",
         '<p><img src="faces.png" alt="Three drawn people, each with the seven expressions"></p>',

@@ -95,7 +95,7 @@ def run_demo(
         targets = _export(opened, folder / "targets", progress)
         bench = _measure(opened, data, options, progress)
         synthetic = _synthetic_accuracies(opened, options, progress)
-        clip, strip = _recognise_clip(opened[0], folder / "clip.mp4", options, progress)
+        clip, strip = _recognise_clip(opened[0], folder / "clip.webm", options, progress)
         progress("writing the report", 0, 1)
         report = DemoReport(verified=verified, targets=targets, bench=bench, synthetic=synthetic, clip=clip)
         write_annotated_image(folder / "faces.png", contact_sheet(3, seed=options.seed))

@@ -33,6 +33,7 @@ class RunSummary:
         info: what ran.
         frames: frames read.
         frames_expected: as the file states, None where it does not.
+        frames_skipped: frames that could not be read, with others after them.
         frames_with_face: frames with at least one recognised face.
         faces: number of tracks, up to the newest that was recognised.
         driver_labels: number of frames by the driver's label.
@@ -56,6 +57,7 @@ class RunSummary:
     info: NetworkInfo
     frames: int
     frames_expected: int | None
+    frames_skipped: int
     frames_with_face: int
     faces: int
     driver_labels: Mapping[str, int]
@@ -157,6 +159,7 @@ class _Counts:
             info=info,
             frames=self._frames,
             frames_expected=source.frames,
+            frames_skipped=source.skipped,
             frames_with_face=self._with_face,
             faces=self._faces,
             driver_labels=dict(self._labels.most_common()),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -18,10 +20,13 @@ from fer_edge.runtime.estimate import BoxXyxy
 
 __all__ = ["SourceFrame", "VideoSource", "open_source"]
 
-_IMAGES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+_ISO_PHOTOGRAPHS: Final = (b"ftypavif", b"ftypheic", b"ftypmif1")
 _DEFAULT_RATE: Final = 30.0
 _OLDEST_FIRST_FRAME_S: Final = 10.0  # an older time of a camera's first frame is of another clock
 _TICK_S: Final = 1e-6  # between two frames that a driver gives the same time
+_MOST_FAILURES: Final = 300  # reads in a row that may fail before a source has ended
+_SILENCE_S: Final = 10.0  # a camera whose reads fail for longer is lost
+_MOST_ASPECT: Final = 8.0  # of a pixel; what states more is damaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ class VideoSource:
         kind: ``"file"``, ``"camera"``, ``"image"`` or ``"synthetic"``.
         frame_rate: frames per second, as the file or the camera states it.
         frames: number of frames, None where it is not known beforehand.
+        skipped: reads that failed and were followed by a frame: damaged or lost frames.
         lost: why a camera gives no more frames, once it does; None for a file, which ends.
 
     Example:
@@ -80,6 +86,7 @@ class VideoSource:
         self.kind = kind
         self.frame_rate = frame_rate
         self.frames = count
+        self.skipped = 0
         self.lost: str | None = None
         self._frames = frames
         self._capture = capture
@@ -109,9 +116,10 @@ def open_source(spec: str) -> VideoSource:
     """Open a video source.
 
     Args:
-        spec: a video file; a photograph; a camera's number (``"0"``), its device (``/dev/video0``), a network camera's
-            address (``rtsp://...``) or a GStreamer pipeline (``"nvarguscamerasrc ! ... ! appsink"``, which needs an
-            OpenCV with GStreamer, such as JetPack's).
+        spec: a video file or a photograph, told apart by content; a camera's number (``"0"``), its device
+            (``/dev/video0``), the address of a network camera (``rtsp://...``) or of a recording
+            (``http://.../drive.mp4``); or a GStreamer pipeline (``"nvarguscamerasrc ! ... ! appsink"``, which needs an
+            OpenCV with GStreamer, such as JetPack's). A file that exists is never taken for an address or a pipeline.
 
     Raises:
         InputError: an argument that is not text, or no such file.
@@ -120,16 +128,22 @@ def open_source(spec: str) -> VideoSource:
     """
     check_type("source", spec, str, "a file, a camera's number, device or address, or a GStreamer pipeline")
     cv2 = require("cv2", needed_by="reading video", extra="cpu")
-    if spec.isdecimal() or spec.startswith("/dev/video") or "://" in spec or " ! " in spec:
-        return _open_camera(cv2, spec)
-    path = Path(spec)
+    if spec.isdecimal():
+        return _open_camera(cv2, spec, int(spec))
+    path = Path(unquote(urlsplit(spec).path) if spec.startswith("file:") else spec)
     try:
-        found = path.is_file()
+        if path.is_file():
+            return _open_file(cv2, path)
+        device = path.is_char_device()
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not found:
-        raise InputError(f"no video or image at {spec!r}; expected a camera's number or a file that exists")
-    return _open_image(cv2, path) if path.suffix.lower() in _IMAGES else _open_file(cv2, path)
+        if "://" not in spec and " ! " not in spec:  # which may be longer than a path
+            raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        device = False
+    if " ! " in spec:
+        return _open_pipeline(cv2, spec)
+    if device or spec.startswith("/dev/video") or ("://" in spec and not spec.startswith("file:")):
+        return _open_camera(cv2, spec, spec)
+    raise InputError(f"source: got {spec!r}, expected a file that exists, a camera's number or its address")
 
 
 def _open_capture(cv2: Any, *place: Any) -> Any:
@@ -145,46 +159,36 @@ def _open_capture(cv2: Any, *place: Any) -> Any:
         logging.setLogLevel(level)
 
 
-def _frame_rate(cv2: Any, capture: Any) -> float:
-    stated = float(capture.get(cv2.CAP_PROP_FPS))
-    return stated if 0 < stated < 1000 else _DEFAULT_RATE
-
-
 def _open_file(cv2: Any, path: Path) -> VideoSource:
-    capture = _open_capture(cv2, str(path))
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    animated = head.startswith(b"GIF8")
+    place = str(path.absolute())  # OpenCV takes the part before a colon of a relative path for a protocol
+    if not animated and cv2.haveImageReader(place):
+        return _image_source(path, _decode_image(cv2, path))
+    capture = _open_capture(cv2, place)
     if not capture.isOpened():
-        raise DataError(f"{path}: OpenCV cannot read it as a video; convert it to H.264 in MP4, for example")
-    rate = _frame_rate(cv2, capture)
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-
-    def frames() -> Iterator[SourceFrame]:
-        last_s: float | None = None
-        while True:
-            read, image = capture.read()
-            if not read:
-                if last_s is None:
-                    raise DataError(f"{path}: OpenCV reads no frame of it; convert it to H.264 in MP4, for example")
-                return
-            time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-            if last_s is not None and not time_s > last_s:  # containers without times give 0 for every frame
-                time_s = last_s + 1 / rate
-            last_s = time_s
-            yield SourceFrame(image=image, timestamp_s=time_s)
-
-    return VideoSource(
-        frames(), name=str(path), kind="file", frame_rate=rate, count=count if count > 0 else None, capture=capture
-    )
+        raise DataError(f"{path}: got no video or image that OpenCV can read; convert it to H.264 in MP4, or to PNG")
+    source = _capture_source(cv2, str(path), capture)
+    if source.frames == 1 and (animated or head[4:] in _ISO_PHOTOGRAPHS):
+        with source:
+            return _image_source(path, next(iter(source)).image)
+    return source
 
 
-def _open_camera(cv2: Any, spec: str) -> VideoSource:
-    place: tuple[Any, ...] = (int(spec),) if spec.isdecimal() else (spec,)
-    if " ! " in spec:
-        if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
-            raise InputError(
-                f"this OpenCV {cv2.__version__} has no GStreamer, which the pipeline needs; on a Jetson use JetPack's "
-                "own OpenCV (a virtual environment made with --system-site-packages, without opencv-python in it)"
-            )
-        place = (spec, cv2.CAP_GSTREAMER)
+def _open_pipeline(cv2: Any, spec: str) -> VideoSource:
+    if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
+        raise InputError(
+            f"this OpenCV {cv2.__version__} has no GStreamer, which the pipeline needs; on a Jetson use JetPack's "
+            "own OpenCV (a virtual environment made with --system-site-packages, without opencv-python in it)"
+        )
+    return _open_camera(cv2, spec, spec, cv2.CAP_GSTREAMER)
+
+
+def _open_camera(cv2: Any, spec: str, *place: Any) -> VideoSource:
     closed = f"the camera {spec!r} cannot be opened; is it there, free, and readable for this user?"
     try:
         capture = _open_capture(cv2, *place)
@@ -192,38 +196,98 @@ def _open_camera(cv2: Any, spec: str) -> VideoSource:
         raise DataError(closed) from error
     if not capture.isOpened():
         raise DataError(closed)
+    return _capture_source(cv2, spec, capture, camera=True)
 
-    def frames() -> Iterator[SourceFrame]:
-        stamped = capture.getBackendName() == "V4L2"
-        last_s: float | None = None
-        while True:
-            read, image = capture.read()
-            if not read:
-                if last_s is None:
-                    raise DataError(f"the camera {spec!r} gives no frame; is it connected and free?")
-                if capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:  # a film at an address has an end
-                    source.lost = f"the camera {spec!r} gives no more frames; is it still connected?"
-                return
-            now_s = time.monotonic()
-            taken_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-            if last_s is None:
-                stamped = stamped and now_s - _OLDEST_FIRST_FRAME_S < taken_s <= now_s
-            time_s = taken_s if stamped else now_s
-            last_s = time_s if last_s is None else max(time_s, last_s + _TICK_S)
-            yield SourceFrame(image=image, timestamp_s=last_s)
 
-    source = VideoSource(frames(), name=spec, kind="camera", frame_rate=_frame_rate(cv2, capture), capture=capture)
+def _capture_source(cv2: Any, name: str, capture: Any, *, camera: bool = False) -> VideoSource:
+    """Return the source of an open capture; at an address, a stated number of frames means a recording."""
+    stated = float(capture.get(cv2.CAP_PROP_FPS))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    source = VideoSource(
+        iter(()),
+        name=name,
+        kind="camera" if camera and count <= 0 else "file",
+        frame_rate=stated if 0 < stated < 1000 else _DEFAULT_RATE,
+        count=count if count > 0 else None,
+        capture=capture,
+    )
+    if source.live:
+        source._frames = _camera_frames(cv2, source)
+    else:
+        frames = _file_frames(cv2, source)
+        source._frames = itertools.chain([next(frames)], frames)  # a file without frames is refused when it is opened
     return source
 
 
-def _open_image(cv2: Any, path: Path) -> VideoSource:
-    # Through bytes, because cv2.imread neither reports why it fails nor accepts every path.
+def _file_frames(cv2: Any, source: VideoSource) -> Iterator[SourceFrame]:
+    capture, last_s = source._capture, None
+    for image, failures in _images(cv2, source):
+        time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+        if last_s is not None and not time_s > last_s:  # containers without times give 0 for every frame
+            time_s = last_s + (1 + failures) / source.frame_rate
+        last_s = time_s
+        yield SourceFrame(image=image, timestamp_s=time_s)
+    if last_s is None:
+        raise DataError(f"{source.name}: OpenCV reads no frame of it; convert it to H.264 in MP4, for example")
+
+
+def _camera_frames(cv2: Any, source: VideoSource) -> Iterator[SourceFrame]:
+    capture, last_s = source._capture, None
+    stamped = capture.getBackendName() == "V4L2"
+    for image, _ in _images(cv2, source):
+        now_s = time.monotonic()
+        taken_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+        if last_s is None:
+            stamped = stamped and now_s - _OLDEST_FIRST_FRAME_S < taken_s <= now_s
+        time_s = taken_s if stamped else now_s
+        last_s = time_s if last_s is None else max(time_s, last_s + _TICK_S)
+        yield SourceFrame(image=image, timestamp_s=last_s)
+    if last_s is None:
+        raise DataError(f"the camera {source.name!r} gives no frame; is it connected and free?")
+    source.lost = f"the camera {source.name!r} gives no more frames; is it still connected?"
+
+
+def _images(cv2: Any, source: VideoSource) -> Iterator[tuple[Uint8, int]]:
+    """Read images with square pixels, each with the number of failed reads before it, up to a long run of failures."""
+    capture, failures, read_s = source._capture, 0, time.monotonic()
+    while failures < _MOST_FAILURES and not (source.live and time.monotonic() - read_s > _SILENCE_S):
+        try:
+            read, image = capture.read()
+        except cv2.error:
+            read = False
+        if not read:  # damaged data, or the end: OpenCV does not tell which
+            failures += 1
+            continue
+        source.skipped += failures
+        yield _square(cv2, capture, image), failures
+        failures, read_s = 0, time.monotonic()
+
+
+def _square(cv2: Any, capture: Any, image: Uint8) -> Uint8:
+    """Stretch an image whose pixels are not square, as the container states their aspect, along its short side."""
+    wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+    if min(wide, high) <= 0 or wide == high or not 1 / _MOST_ASPECT <= wide / high <= _MOST_ASPECT:
+        return image
+    if capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180:  # OpenCV has turned the image
+        wide, high = high, wide
+    rows, columns = image.shape[:2]
+    size = round(columns * max(1, wide / high)), round(rows * max(1, high / wide))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _decode_image(cv2: Any, path: Path) -> Uint8:
+    # Through bytes, because cv2.imread does not report why it fails.
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except (cv2.error, MemoryError) as error:
+        raise DataError(f"{path}: cannot be decoded as an image ({getattr(error, 'err', error)})") from error
     if image is None:
         raise DataError(f"{path} is not an image that OpenCV can read; convert it to PNG or JPEG")
+    return np.asarray(image, np.uint8)
+
+
+def _image_source(path: Path, image: Uint8) -> VideoSource:
     frame = SourceFrame(image=image, timestamp_s=0.0)
     return VideoSource(iter([frame]), name=str(path), kind="image", frame_rate=_DEFAULT_RATE, count=1)

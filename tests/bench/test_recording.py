@@ -82,10 +82,10 @@ class TestSources:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("gone.mp4", None, "no video or image at"),
-            ("text.mp4", b"hello", "cannot read it as a video"),
-            ("text.png", b"hello", "not an image that OpenCV can read"),
-            ("empty.png", b"", "not an image that OpenCV can read"),
+            ("gone.mp4", None, "expected a file that exists"),
+            ("text.mp4", b"hello", "OpenCV"),
+            ("text.png", b"hello", "OpenCV"),
+            ("empty.png", b"", "OpenCV"),
         ],
     )
     def test_what_cannot_be_read(self, tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -254,11 +254,42 @@ class TestOutputs:
 
     def test_frames_of_another_size(self, tmp_path: Path) -> None:
         with annotated_video(tmp_path / "out.avi", frame_rate=10.0) as video:
-            video.write(np.zeros((64, 96, 3), np.uint8))
-            with pytest.raises(FrameError, match="frame: got size"):
-                video.write(np.zeros((96, 64, 3), np.uint8))
+            video.write(np.zeros((64, 96, 3), np.uint8), timestamp_s=0.0)
+            with pytest.raises(FrameError, match="frame: got 64x96"):
+                video.write(np.zeros((96, 64, 3), np.uint8), timestamp_s=0.1)
         with open_source(str(tmp_path / "out.avi")) as written:
             assert written.frames == 1
+
+    @pytest.mark.parametrize("ending", ["avi", "mp4", "mkv", "mov", "webm"])
+    @pytest.mark.parametrize(
+        ("times_s", "shown"),
+        [
+            ([0.0, 0.1, 0.2, 0.3], [0, 1, 2, 3]),
+            ([5.0, 5.3, 5.4], [0, 0, 0, 1, 2]),  # a live camera at a third of its stated rate
+            ([0.0, 0.03, 0.06, 0.1, 0.5], [0, 2, 3, 3, 3, 4]),  # a variable rate
+            ([0.0, 0.09, 0.21, 0.29], [0, 1, 2, 3]),  # jitter
+            ([0.0, 1e6, 1e6 + 0.1], [0] * 600 + [1, 2]),  # a wrong time
+        ],
+    )
+    def test_a_video_keeps_the_frames_times(
+        self, tmp_path: Path, times_s: list[float], shown: list[int], ending: str
+    ) -> None:
+        path = tmp_path / f"12:30.{ending}"
+        with annotated_video(path, frame_rate=10.0) as video:
+            for index, time_s in enumerate(times_s):
+                video.write(np.full((64, 96, 3), 50 * index, np.uint8), timestamp_s=time_s)
+        with open_source(str(path)) as written:
+            assert [round(float(frame.image.mean()) / 50) for frame in written] == shown
+
+    def test_names_that_opencv_interprets(
+        self, recognizer: Recognizer, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("o:1.mp4", "100%.avi", "seen_%03d.mp4", "a ! b.mp4"):
+            with open_source(str(clip)) as source:
+                record_run(recognizer, source, outputs=RunOutputs(annotate=Path(name)), whole_frame=True)
+            with open_source(name) as written:
+                assert len(list(written)) == 20
 
     def test_a_block_that_fails_leaves_no_video(self, tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
@@ -268,7 +299,7 @@ class TestOutputs:
     @staticmethod
     def _fail(path: Path) -> None:
         with annotated_video(path, frame_rate=10.0) as video:
-            video.write(np.zeros((64, 96, 3), np.uint8))
+            video.write(np.zeros((64, 96, 3), np.uint8), timestamp_s=0.0)
             raise ZeroDivisionError
 
 
@@ -283,8 +314,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 random = np.random.default_rng(0)
 try:
     with annotated_video(Path(sys.argv[1]), frame_rate=10.0) as video:
-        for _ in range(40):
-            video.write(random.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+        for index in range(40):
+            video.write(random.integers(0, 256, (64, 96, 3), dtype=np.uint8), timestamp_s=index / 10)
 except OutputError as error:
     print(error)
 """

@@ -60,7 +60,7 @@ def made(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 class TestWhatItLeaves:
     def test_every_output_and_nothing_else(self, made: tuple[Path, DemoReport, list[str]]) -> None:
         out, _, _ = made
-        names = {"report.html", "bench.html", "bench.json", "demo.json", "clip.mp4", "faces.png", "targets"}
+        names = {"report.html", "bench.html", "bench.json", "demo.json", "clip.webm", "faces.png", "targets"}
         assert {path.name for path in out.iterdir()} == names
         assert [path.name for path in out.parent.iterdir()] == ["demo"]
         assert (out / "targets" / "tiny" / "target.json").is_file()
@@ -76,7 +76,7 @@ class TestWhatItLeaves:
 
     def test_the_clip(self, made: tuple[Path, DemoReport, list[str]]) -> None:
         out, report, _ = made
-        video = cv2.VideoCapture(str(out / "clip.mp4"))
+        video = cv2.VideoCapture(str(out / "clip.webm"))
         assert video.get(cv2.CAP_PROP_FRAME_COUNT) == report.clip.summary.frames == FRAMES
         video.release()
         assert report.clip.summary.frames_with_face >= 0.9 * FRAMES
@@ -88,7 +88,7 @@ class TestWhatItLeaves:
         page = (out / "report.html").read_text()
         assert page.count("data:image/jpeg;base64,") == len(EXPRESSIONS)
         assert "http" not in page
-        for name in ("bench.html", "clip.mp4", "faces.png"):
+        for name in ("bench.html", "clip.webm", "faces.png"):
             assert f'"{name}"' in page
         assert "<svg" in (out / "bench.html").read_text()
 
@@ -111,7 +111,7 @@ class TestWhereItWrites:
         out = tmp_path / "demo"
         out.mkdir()
         (out / "demo.json").write_text("{}")
-        (out / "clip.mp4").write_text("old")
+        (out / "clip.webm").write_text("old")
         run_demo([str(bundle)], out=out, options=BRIEF, overwrite=True)
         assert len(json.loads((out / "demo.json").read_text())["synthetic"]) == 2
 

@@ -125,7 +125,8 @@ def explain_source(
             frames.append(found)
             if video is not None:
                 box, spec = found.box_xyxy, recognizer.manifest.preprocess
-                video.write(draw_frame(frame.image, found, box and crop_rectangle(frame.image, box, spec)))
+                drawn = draw_frame(frame.image, found, box and crop_rectangle(frame.image, box, spec))
+                video.write(drawn, timestamp_s=frame.timestamp_s)
             if on_frame is not None:
                 on_frame(found)
     if not frames:
