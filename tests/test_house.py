@@ -62,7 +62,7 @@ RUN_READERS = {"torch", "model", "train"}
 
 ENGINES = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda"}
 TRAINERS = {"torch", "torch_pruning", "safetensors", "sklearn"}
-OTHERS = {"nncf", "onnx", "onnxslim", "onnxscript", "matplotlib", "pyarrow", "scipy", "pandas", "optuna", "sqlalchemy"}
+OTHERS = {"nncf", "onnx", "onnxslim", "onnxscript", "matplotlib", "pyarrow", "scipy", "pandas"}
 HEAVY = ENGINES | TRAINERS | OTHERS
 MUST_NOT_IMPORT = {
     "core": ENGINES | TRAINERS | {"nncf", "onnx"},

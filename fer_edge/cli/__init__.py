@@ -43,7 +43,7 @@ _TASKS: Final[Mapping[str, Mapping[str, str]]] = {
     "Train": {
         "data": "Describe a data set: splits, class counts, duplicates, leaks.",
         "train": "Train a recipe on a data set.",
-        "sweep": "Train and measure a grid or a search of networks.",
+        "sweep": "Train and measure a grid of networks.",
         "pareto": "Draw the front of a finished sweep from its pareto.json.",
         "paper": "Train and compare the systems of the paper's tables.",
     },

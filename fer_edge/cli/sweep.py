@@ -1,4 +1,4 @@
-"""`fer-edge sweep`: a grid or a search of networks, and its front of accuracy against time."""
+"""`fer-edge sweep`: a grid of networks, and its front of accuracy against time."""
 
 from __future__ import annotations
 
@@ -25,22 +25,19 @@ def command(
     data: Annotated[str, opt.dataset("Data set to train, calibrate and measure on.")],
     out: Annotated[Path, opt.option("Folder of the sweep, new or its own.", metavar="FOLDER")],
     settings: Annotated[tuple[str, ...], opt.settings("grid.widths=[0.5]")],
-    jobs: opt.Jobs,
     budget: opt.Budget,
-    again: Annotated[bool, opt.flag("Measure again what is already measured.")],
     png: Annotated[bool, opt.flag("Draw OUT/pareto.png.")],
     split: opt.Split,
     peers_file: Annotated[Path | None, opt.option("Published models to compare with.", name="--peers", metavar="FILE")],
     no_peers: Annotated[bool, opt.flag("Leave published models out.")],
-    storage: Annotated[str | None, opt.option("Database of the search.  [default: OUT/study.db]", metavar="URL")],
     device: opt.Device,
     private_log: opt.PrivateLog,
     json_out: Path | None,
 ) -> None:
     """Train, prune, export, calibrate and measure the networks of RECIPE, and draw accuracy against x.
 
-    RECIPE is zoo (the shipped bundles, no training), widths (a grid), search (Optuna), or a TOML file. The same command
-    continues an interrupted sweep; several commands may share --out.
+    RECIPE is zoo (the shipped bundles, no training), widths (a grid), or a TOML file. The same command
+    continues an interrupted sweep.
     """
     if peers_file is not None and no_peers:
         raise click.UsageError("--peers and --no-peers exclude each other")
@@ -55,25 +52,22 @@ def command(
     dataset = read_dataset(data)
     wanted = SweepOptions(
         recipe_name=recipe,
-        jobs=jobs,
         budget_s=None if budget is None else 60 * budget,
-        remeasure=again,
         device=device,
         split=split,
         peers=None if no_peers or dataset.name != "fer2013" else read_peers(peers_file or find_peers()),
-        storage=storage,
         private_log=private_log,
         command=command_line(),
     )
     with note_resume(f"to continue, repeat the command; the sweep is in {out}"), progress("sweep") as bar:
-        report = run_sweep(plan, data, dataset, out, wanted, progress=bar, note=console.print)
+        report = run_sweep(plan, dataset, out, wanted, progress=bar, note=console.print)
     if report is not None:
         write_sweep(report, out, plot=png)
     show_sweep(report, out, json_out)
 
 
 def show_sweep(report: SweepReport | None, out: Path, json_out: Path | None) -> None:
-    """Print the points and peers of a sweep; None is a sweep that other processes are still working on."""
+    """Print the points and peers of a sweep; None is a sweep without a finished network."""
     from fer_edge.core.json import encode
 
     show(None if report is None else encode(report), json_out, _tables(report))

@@ -2,7 +2,6 @@
 
 sweep.json               recipe and data of everything in the folder
 networks/UNIT/           run/, pruned runs, bundles/, and NETWORK.json once a network is built or has failed
-study.db                 Optuna's storage: the queue of units, and the search
 bench/PROVIDER-*.json    the measurement of every point of one provider
 pareto.json, .md, .png   the report
 """
@@ -28,19 +27,18 @@ from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.train.recipe import TrainRecipe
 
 if TYPE_CHECKING:
-    from fer_edge.train.loop import OnEpoch
+    from fer_edge.train.loop import EpochReport
     from fer_edge.train.run_folder import RunOptions, TrainRun
 
 __all__ = ["BUILD_ERRORS", "Builder", "NetworkRecord", "SweepFolder", "calibration_recipe"]
 
 BUILD_ERRORS: Final = (InputError, DataError, RecipeError, TrainingDiverged, GateError)
-"""Errors that fail one network or trial, while the sweep continues with the others."""
+"""Errors that fail one network, while the sweep continues with the others."""
 
 SCHEMA: Final = 1
 
 _EXTENDABLE: Final = ("bundles", "runs", "keep", "precisions", "providers", "timing", "threads")
-"""Recipe keys that may change between two starts, as may the lists of the grid and the number of trials: results on
-disk stay valid."""
+"""Recipe keys that may change between two starts, as may the lists of the grid: results on disk stay valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class NetworkRecord:
     Attributes:
         network: its name.
         recipe: of its training; None for a finished run.
-        run: hash and accuracy of the exported run; None where it failed before.
+        weights_sha256: of the given run's weights; None for a training of the sweep.
         forms: by INT8 variant, ``"passed"`` or why the gate rejected it.
         failed: why there is no bundle; None where there is one.
     """
@@ -58,14 +56,14 @@ class NetworkRecord:
     schema: int = SCHEMA
     network: str
     recipe: Mapping[str, Any] | None = None
-    run: Mapping[str, Any] | None = None
+    weights_sha256: str | None = None
     forms: Mapping[str, str] = field(default_factory=dict)
     failed: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFolder:
-    """The folder of one sweep; any number of processes may work in it."""
+    """The folder of one sweep."""
 
     path: Path
 
@@ -123,7 +121,7 @@ class SweepFolder:
         if not file.exists():
             return None
         found = decode(NetworkRecord, read_json(file), where=str(file))
-        if unit.run is not None and not _has_weights_of(found, unit.run):
+        if unit.run is not None and found.weights_sha256 != _weights_sha256(unit.run):
             return None
         if unit.recipe is not None and _recipe_of(found) != unit.recipe:
             raise InputError(
@@ -166,14 +164,16 @@ class Builder:
 
     Attributes:
         dataset: its ``train`` split trains and calibrates, its ``choose`` split chooses.
-        options: returns how the training of a unit of that name is executed.
+        device: of the trainings: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        note: called with a line for every epoch.
     """
 
     folder: SweepFolder
     recipe: SweepRecipe
     dataset: Dataset
-    options: Callable[[str], RunOptions]
+    device: str
     progress: Progress
+    note: Callable[[str], None]
 
     def build(self, unit: Unit) -> None:
         """Build the missing networks and variants of a unit; a failure is recorded with its reason.
@@ -187,24 +187,22 @@ class Builder:
             record = self.folder.record(unit, network)
             if record is None:
                 self._check_run(unit)
-                settings = None if unit.recipe is None else encode(unit.recipe)
+                record = NetworkRecord(
+                    network=network.name,
+                    recipe=None if unit.recipe is None else encode(unit.recipe),
+                    weights_sha256=None if unit.run is None else _weights_sha256(unit.run),
+                )
                 try:
-                    run = run or self.train(unit)
-                    record = NetworkRecord(
-                        network=network.name, recipe=settings, run=self._export(unit, network, run).identity
-                    )
+                    run = run or self._train(unit)
+                    self._export(unit, network, run)
                 except BUILD_ERRORS as error:
-                    record = NetworkRecord(network=network.name, recipe=settings, failed=str(error))
+                    record = replace(record, failed=str(error))
                 self.folder.write_record(unit, network, record)
             if record.failed is None and (missing := _missing_forms(record, self.recipe)):
                 self.folder.write_record(unit, network, self._calibrate(unit, network, record, missing))
 
-    def train(self, unit: Unit, *, on_epoch: OnEpoch | None = None) -> TrainRun:
-        """Train a unit, or resume its run; a finished run is returned as it is.
-
-        Raises:
-            InputError, DataError, TrainingDiverged: as `train_model`.
-        """
+    def _train(self, unit: Unit) -> TrainRun:
+        """Train a unit, or resume its run; a finished run is returned as it is."""
         from fer_edge.train.pretrained import open_pretrained
         from fer_edge.train.run_folder import TrainRun
         from fer_edge.train.train import TrainInputs, train_model
@@ -213,13 +211,12 @@ class Builder:
             assert unit.run is not None
             return TrainRun.open(unit.run)
         self.folder.subfolder("networks", unit.name)
-        options = self.options(unit.name)
         return train_model(
             unit.recipe,
             self.dataset,
             self.folder.run_path(unit),
             inputs=TrainInputs(teachers=tuple(map(open_pretrained, unit.teachers))),
-            options=options if on_epoch is None else replace(options, on_epoch=on_epoch),
+            options=self._options(unit.name),
         )
 
     def _check_run(self, unit: Unit) -> None:
@@ -231,8 +228,8 @@ class Builder:
         if (place / "run.json").exists() and TrainRun.open(place).recipe != unit.recipe:
             raise InputError(f"{place}: got a run of other settings than the recipe's; remove it, or change --out")
 
-    def _export(self, unit: Unit, network: Network, run: TrainRun) -> TrainRun:
-        """Prune where the network asks for it, export, and return the exported run."""
+    def _export(self, unit: Unit, network: Network, run: TrainRun) -> None:
+        """Prune where the network asks for it, and export."""
         from fer_edge.export.from_torch.run import export_run
         from fer_edge.train.prune import prune_run
         from fer_edge.train.recipe import PruneRecipe
@@ -246,11 +243,22 @@ class Builder:
                 self.dataset,
                 target=PruneTarget(macs=share),
                 recipe=override(PruneRecipe(), self.recipe.prune_settings),
-                options=self.options(network.name),
+                options=self._options(network.name),
             )
         self.progress(f"{network.name}: export", 0, 1)
         export_run(run, self.folder.bundle_path(unit, network), name=network.name, overwrite=True)
-        return run
+
+    def _options(self, work: str) -> RunOptions:
+        from fer_edge.train.run_folder import RunOptions
+
+        def on_epoch(report: EpochReport) -> None:
+            top1 = f"{report.score:.2%} (best {report.best_score:.2%})"
+            self.note(f"{work}: epoch {report.epoch}, choose top-1 {top1}")
+
+        def steps(stage: str, done: int, total: int) -> None:
+            self.progress(f"{work}: {stage}", done, total)
+
+        return RunOptions(resume=True, device=self.device, progress=steps, on_epoch=on_epoch)
 
     def _calibrate(
         self, unit: Unit, network: Network, record: NetworkRecord, missing: tuple[Form, ...]
@@ -272,6 +280,10 @@ class Builder:
             replace(outcome, forms=passed).write()
         verdicts = {form.variant.name: _verdict(form.gate) for form in outcome.forms}
         return replace(record, forms={**record.forms, **verdicts})
+
+
+def _weights_sha256(run: Path) -> str:
+    return sha256_file(run / "model.safetensors")
 
 
 def _missing_forms(record: NetworkRecord, recipe: SweepRecipe) -> tuple[Form, ...]:
@@ -302,7 +314,7 @@ def _check_identity(file: Path, recipe: SweepRecipe, dataset: Dataset) -> None:
     if differing := [key for key in new if old[key] != new[key]]:
         raise InputError(
             f"{file.parent} is a sweep of the recipe {stated['recipe_name']!r} with another {differing[0]}; only the "
-            "axes and the number of trials of a sweep may change: choose another --out"
+            "axes of a sweep may change: choose another --out"
         )
 
 
@@ -311,20 +323,9 @@ def _fixed_keys(recipe: SweepRecipe) -> dict[str, Any]:
     kept = {key: value for key, value in asdict(recipe).items() if key not in _EXTENDABLE}
     if recipe.grid is not None:
         kept["grid"] = {"teachers": recipe.grid.teachers}
-    if recipe.search is not None:
-        kept["search"] = {key: value for key, value in asdict(recipe.search).items() if key != "trials"}
-    # A sweep without grid and search has no other identity, so at least the kind of its networks must stay.
-    kept["kind"] = [recipe.makes_networks, recipe.grid is not None, recipe.search is not None]
+    # A sweep without a grid has no other identity, so at least the kind of its networks must stay.
+    kept["kind"] = [recipe.makes_networks, recipe.grid is not None]
     return kept
-
-
-def _has_weights_of(record: NetworkRecord, run: Path) -> bool:
-    """Return whether a network, or the one it was pruned from, has the weights of a run; True where the run is gone."""
-    weights = run / "model.safetensors"
-    if not weights.is_file() or record.run is None:
-        return True
-    parent = record.run["training"].get("parent", {})
-    return sha256_file(weights) in (record.run["weights_sha256"], parent.get("weights_sha256"))
 
 
 def _recipe_of(record: NetworkRecord) -> TrainRecipe | None:

@@ -34,7 +34,6 @@ class Axes:
     width: float | None = None
     tokens: int | None = None
     keep: float | None = None
-    trial: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A unit of work for one process: one training, finished run or bundle, with the networks derived from it.
+    """One training, finished run or bundle, with the networks derived from it.
 
     Attributes:
         name: also of its folder.
@@ -67,7 +66,7 @@ class Unit:
 
 
 def plan_units(recipe: SweepRecipe) -> tuple[Unit, ...]:
-    """List bundles, runs, then the grid; the search adds its own networks when it has ended.
+    """List bundles, runs, then the grid.
 
     Raises:
         RecipeError: an unknown preset or setting, a width or token count that does not fit the preset, two networks of

@@ -1,7 +1,8 @@
-"""A whole sweep: build, search, measure, report; calling it again resumes it."""
+"""A whole sweep: build, measure, report; calling it again resumes it."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fer_edge.bench import BenchOptions, run_bench
+from fer_edge.bench.peers import PeerTable
 from fer_edge.bench.reference_cnn import reference_graph
 from fer_edge.bench.report import BenchReport
 from fer_edge.core.bundle import Bundle
@@ -21,10 +23,10 @@ from fer_edge.core.manifest import timestamp
 from fer_edge.core.recipes import load_recipe
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
+from fer_edge.data.dataset import Role
 from fer_edge.runtime.providers import open_session
-from fer_edge.sweep.build import SweepFolder, calibration_recipe
+from fer_edge.sweep.build import Builder, SweepFolder, calibration_recipe
 from fer_edge.sweep.grid import Axes, Unit, plan_units
-from fer_edge.sweep.processes import SweepOptions, SweepTask, build_networks
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.report import (
     PLOT_NAME,
@@ -39,6 +41,27 @@ from fer_edge.sweep.report import (
 __all__ = ["SweepOptions", "load_sweep", "run_sweep", "write_sweep"]
 
 _PEERS_DATA: Final = "fer2013"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """How a sweep runs.
+
+    Attributes:
+        budget_s: no training starts after this time; finished networks are measured.
+        device: of the trainings: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        split: to measure on.
+        peers: models of others, for the plot.
+        private_log: log of PrivateTest evaluations; the repository's by default.
+    """
+
+    recipe_name: str
+    budget_s: float | None = None
+    device: str = "auto"
+    split: Role = "choose"
+    peers: PeerTable | None = None
+    private_log: Path | None = None
+    command: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +83,6 @@ def load_sweep(name_or_path: str) -> SweepRecipe:
 
 def run_sweep(
     recipe: SweepRecipe,
-    data: str,
     dataset: Dataset,
     out: Path,
     options: SweepOptions,
@@ -70,15 +92,10 @@ def run_sweep(
 ) -> SweepReport | None:
     """Do the remaining work of a sweep, and measure all of it.
 
-    Every finished stage of every network is kept and trainings resume at their last epoch. Several processes may call
-    this with one folder: they share the work, and the last one to finish measures.
-
-    Args:
-        data: the data set's spec, which further processes load themselves.
-        dataset: the same, loaded.
+    Every finished stage of every network is kept and trainings resume at their last epoch.
 
     Returns:
-        the report; None where there is nothing to measure yet, or other processes are working.
+        the report; None where there is nothing to measure yet.
 
     Raises:
         RecipeError: a recipe that does not fit.
@@ -88,24 +105,17 @@ def run_sweep(
         MissingPackageError: a package that the sweep needs.
         OutputError: the folder cannot be written.
     """
-    deadline_s = None if options.budget_s is None else time.time() + options.budget_s
+    deadline_s = math.inf if options.budget_s is None else time.monotonic() + options.budget_s
     units = _check(recipe, dataset)
     folder = SweepFolder.open(out, recipe, recipe_name=options.recipe_name, dataset=dataset)
-    waiting = sum(folder.is_unbuilt(unit, recipe) for unit in units)
-    note(f"{len(units)} networks or trainings, {len(units) - waiting} of them finished already")
-    notes: tuple[str, ...] = ()
-    if waiting or recipe.search is not None:
-        from fer_edge.sweep.queue import STALE_AFTER_S
-
-        task = SweepTask(recipe=recipe, data=data, out=out, options=options, deadline_s=deadline_s)
-        built = build_networks(task, dataset, folder, progress=progress, note=note)
-        if built.running:
-            note(
-                f"not measured yet: another process is working on {', '.join(built.running)}, and the last one to "
-                f"finish measures; after a crash, start again in {STALE_AFTER_S} s"
-            )
-            return None
-        units, notes = built.units, built.notes
+    waiting = [unit for unit in units if folder.is_unbuilt(unit, recipe)]
+    note(f"{len(units)} networks or trainings, {len(units) - len(waiting)} of them finished already")
+    builder = Builder(
+        folder=folder, recipe=recipe, dataset=dataset, device=options.device, progress=progress, note=note
+    )
+    for unit in waiting:
+        if time.monotonic() < deadline_s:
+            builder.build(unit)
     members, missing = _members(units, folder, recipe)
     if not members:
         if missing and not any(folder.is_unbuilt(unit, recipe) for unit in units):
@@ -116,8 +126,7 @@ def run_sweep(
         provider: _measure(provider, [each.bundle for each in members], folder, recipe, dataset, options, progress)
         for provider in recipe.providers
     }
-    report = _report(recipe, dataset, members, measured, options, missing=(*notes, *missing))
-    return report
+    return _report(recipe, dataset, members, measured, options, missing=missing)
 
 
 def write_sweep(report: SweepReport, folder: Path, *, plot: bool) -> None:
@@ -141,18 +150,13 @@ def _check(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
     for provider in recipe.providers:
         open_session(reference_graph(), provider=provider).close()
     units = plan_units(recipe)
-    for spec in (recipe.grid, recipe.search):
-        if spec is not None and spec.teachers:
-            from fer_edge.train.pretrained import open_pretrained
+    if recipe.grid is not None and recipe.grid.teachers:
+        from fer_edge.train.pretrained import open_pretrained
 
-            for name in spec.teachers:
-                open_pretrained(name)
+        for name in recipe.grid.teachers:
+            open_pretrained(name)
     if recipe.makes_networks:
         calibration_recipe(recipe)
-    if recipe.search is not None:
-        from fer_edge.sweep.search import check_space
-
-        check_space(recipe)
     for unit in units:
         if unit.bundle is not None:
             labels = Bundle.open(unit.bundle).manifest.labels
@@ -164,7 +168,6 @@ def _require_packages(recipe: SweepRecipe) -> None:
     if recipe.makes_networks:
         for package in ("torch", "safetensors", "sklearn"):
             require(package, needed_by="a sweep that trains or exports", extra="train")
-        require("optuna", needed_by="a sweep that trains or exports", extra="sweep")
         if set(recipe.precisions) & set(FORMS):
             from fer_edge import calibrate
 
@@ -212,7 +215,7 @@ def _measure(
     wanted = {(bundle.sha256, name) for bundle in bundles for name in _variants(bundle, recipe)}
     timing = replace(recipe.timing, cold_starts=0, idle_s=None)
     file = folder.subfolder("bench") / f"{provider}-{options.split}.json"
-    if file.exists() and not options.remeasure:
+    if file.exists():
         earlier = BenchReport.read(file)
         if (
             earlier.data is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -17,7 +16,6 @@ from fer_edge.core.plots import (
     check_plot_path,
     draw_bar_groups,
     draw_bars,
-    draw_heat_map,
     draw_intervals,
     draw_labels,
     draw_lines,
@@ -35,7 +33,6 @@ def drawn(kind: str) -> bytes:
         draw_bar_groups(axes[1], ["happy", "sad"], {"a": [1, 2], "b": [2, 1]}, errors={"a": [0.1, 0.1], "b": [0, 0]})
         draw_intervals(axes[2], ["a", "b"], [(1, 2, 3), (0, 1, 4)], filled=[True, False])
         draw_lines(axes[3], [1, 2], {"a": [1, 2], "b": [2, 1]})
-        draw_heat_map(axes[4], np.eye(3))
         axes[5].plot([1, 2], [1, 2], "o")
         draw_labels(axes[5], [("one", 1, 1, "black"), ("two", 2, 2, "black")], steps=[(1, 1), (2, 2)])
         return plot_bytes(figure, kind)

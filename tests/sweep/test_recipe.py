@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from fer_edge.core.errors import InputError, RecipeError
-from fer_edge.core.recipes import load_recipe, override, recipe_names
+from fer_edge.core.recipes import load_recipe, recipe_names
 from fer_edge.sweep.grid import plan_units, scaled
-from fer_edge.sweep.recipe import Distribution, SweepRecipe
+from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.run import load_sweep
-from fer_edge.sweep.search import check_space, search_recipe
 from fer_edge.train.recipe import TrainRecipe
 
 
@@ -27,9 +26,7 @@ def names(recipe: SweepRecipe) -> list[str]:
 @pytest.mark.parametrize("name", recipe_names("sweep"))
 def test_shipped_recipes_can_be_followed(name: str) -> None:
     recipe = load_sweep(name)
-    assert plan_units(recipe) or recipe.search is not None
-    if recipe.search is not None:
-        check_space(recipe)
+    assert plan_units(recipe)
 
 
 class TestGrid:
@@ -77,16 +74,6 @@ class TestGrid:
         ("[grid]\npresets = ['edge']\nwidth = [1.0]", "did you mean 'widths'"),
         ("precisions = ['int4']\n[grid]\npresets = ['edge']", "one of fp32, int8, int8-trt"),
         ("keep = [1.5]\n[grid]\npresets = ['edge']", "shares above 0"),
-        ("[search]\npreset = 'edge'\nspace = {}", "at least one key"),
-        ("[search]\npreset = 'edge'\nspace.width = 1", "space.width"),
-        ("[search]\npreset = 'edge'\nspace.width = { low = 1 }", "low and high"),
-        ("[search]\npreset = 'edge'\nspace.width = { low = 2, high = 1 }", "less than high"),
-        ("[search]\npreset = 'edge'\nspace.width = { low = 0, high = 1, log = true }", "more than 0"),
-        ("[search]\npreset = 'edge'\nspace.width = { lo = 0, high = 1 }", "did you mean 'low'"),
-        (
-            "[search]\npreset = 'edge'\nobjective = 'top1-x'\nspace.width = { low = 1, high = 2 }",
-            "pruner: got 'median', expected 'none'",
-        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -119,48 +106,3 @@ def test_two_networks_of_one_name_are_refused(tmp_path: Path) -> None:
     (run / "run.json").write_text("{}")
     with pytest.raises(RecipeError, match="two networks of the sweep are called 'base'"):
         plan_units(SweepRecipe(bundles=("base",), runs=(str(run),)))
-
-
-class TestSearchSpace:
-    TEXT = """
-        [search]
-        preset = "edge"
-        [search.space]
-        width = { choices = [0.5, 1.0] }
-        optimiser.learning_rate = { low = 1e-4, high = 1e-2, log = true }
-        "optimiser.batch_size" = { low = 64, high = 256, step = 64 }
-        "model.blocks" = { choices = [[[], [], [], []], [[], [16], [], []]] }
-    """
-
-    def test_keys_may_be_dotted_or_quoted(self, tmp_path: Path) -> None:
-        spec = told(self.TEXT, tmp_path).search
-        assert spec is not None
-        assert list(spec.distributions()) == [
-            "width",
-            "optimiser.learning_rate",
-            "optimiser.batch_size",
-            "model.blocks",
-        ]
-        assert spec.distributions()["optimiser.learning_rate"] == Distribution(low=1e-4, high=1e-2, log=True)
-
-    def test_a_trials_values_go_into_the_preset(self, tmp_path: Path) -> None:
-        recipe = told(self.TEXT, tmp_path)
-        check_space(recipe)
-        assert recipe.search is not None
-        values = {"width": 0.5, "optimiser.learning_rate": 3e-3, "model.blocks": "[[], [16], [], []]"}
-        changed = search_recipe(recipe.search, ("optimiser.epochs=3",), values)
-        assert changed.optimiser.learning_rate == 3e-3
-        assert changed.optimiser.epochs == 3
-        assert changed.model.blocks == ((), (8,), (), ())
-        assert changed.model.channels == (32, 32, 64, 128)
-
-    @pytest.mark.parametrize(
-        ("key", "message"),
-        [("optimizer.epochs", "did you mean 'optimiser'"), ("tokens", "input_size"), ("loss.dropout", "0 to 0.9")],
-    )
-    def test_is_tried_before_any_work(self, key: str, message: str) -> None:
-        changed = override(load_sweep("search"), [f'search.space={{"{key}" = {{ low = 1, high = 25 }}}}'])
-        with pytest.raises(RecipeError) as caught:
-            check_space(changed)
-        assert message in str(caught.value)
-        assert f"search.space.{key}" in str(caught.value)

@@ -29,7 +29,6 @@ from fer_edge.export.from_torch.graphs import (
     TorchNetwork,
     encoder_graph,
     export_network,
-    network_graphs,
 )
 from fer_edge.export.parity.frames import drawn_frames
 from fer_edge.export.parity.outputs import Parity, compare_outputs, require_parity
@@ -43,10 +42,9 @@ from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.fake_quantization import fixed
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.qat import load_quantised
-from fer_edge.train.recipe import TrainRecipe
 from fer_edge.train.run_folder import TrainRun
 
-__all__ = ["export_run", "run_outputs", "untrained_graphs"]
+__all__ = ["export_run", "run_outputs"]
 
 ROUNDING_TOLERANCE: Final = 0.01
 """For INT8 graphs: the change of a feature when a value half-way between two steps is rounded the other way."""
@@ -173,11 +171,6 @@ def run_outputs(run: TrainRun) -> TorchNetwork:
         InputError: the run is not finished.
     """
     return TorchNetwork(run.load_model()[0])
-
-
-def untrained_graphs(recipe: TrainRecipe) -> dict[str, bytes]:
-    """Build encoder and head of a recipe's shape with random weights, to measure latency before training."""
-    return network_graphs(AttentionCnnBiLstm(recipe.model, normalisation=recipe.preprocess.normalisation).eval())
 
 
 def _crowd_head(record: Mapping[str, Any], exported: ExportedNetwork) -> CrowdHead | None:

@@ -1,4 +1,4 @@
-"""Grids with real trainings: interrupted and resumed, shared by processes, and networks that fail."""
+"""Grids with real trainings: interrupted and resumed, and networks that fail."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import InputError
 from fer_edge.data import Dataset, load_dataset
-from fer_edge.sweep.build import SweepFolder
-from fer_edge.sweep.queue import enqueue, open_queue
 from fer_edge.sweep.recipe import SweepRecipe
 from fer_edge.sweep.report import SweepReport
 from fer_edge.sweep.run import SweepOptions, load_sweep, run_sweep, write_sweep
@@ -22,7 +20,6 @@ from fer_edge.sweep.run import SweepOptions, load_sweep, run_sweep, write_sweep
 from .conftest import BRIEF, PRESET, Notes
 
 pytest.importorskip("torch")
-pytest.importorskip("optuna")
 
 pytestmark = pytest.mark.train
 DATA = "synthetic:200@3"
@@ -53,7 +50,7 @@ def dataset() -> Dataset:
 
 def sweep(place: Path, recipe: SweepRecipe, dataset: Dataset, out: str, notes: Notes) -> SweepReport | None:
     options = SweepOptions(recipe_name="grid.toml", device="cpu")
-    return run_sweep(recipe, DATA, dataset, place / out, options, progress=lambda what, done, total: None, note=notes)
+    return run_sweep(recipe, dataset, place / out, options, progress=lambda what, done, total: None, note=notes)
 
 
 def command(place: Path, *arguments: str) -> Result:
@@ -167,29 +164,6 @@ class TestGrid:
         with pytest.raises(InputError, match=r"begun: got an unfinished run; finish it first: fer-edge train --resume"):
             sweep(place, recipe, dataset, "unfinished", Notes())
         assert not list((place / "unfinished").glob("networks/*/*.json"))
-
-    def test_a_unit_that_another_process_builds_is_left_to_it(self, place: Path, dataset: Dataset) -> None:
-        recipe = load_sweep(str(place / "grid.toml"))
-        folder = SweepFolder.open(place / "shared", recipe, recipe_name="grid.toml", dataset=dataset)
-        queue = open_queue(folder)
-        enqueue(queue, ["small"])
-        with pytest.warns(UserWarning, match="Heartbeat"):
-            queue.ask()
-        notes = Notes()
-        assert sweep(place, recipe, dataset, "shared", notes) is None
-        assert notes.lines[-1].startswith("not measured yet: another process is working on small")
-        assert not list((place / "shared").glob("networks/*/run"))
-
-
-def test_processes_of_its_own_share_the_work(place: Path) -> None:
-    """They start, find their time spent, and end: what each does with more of it is what one alone does."""
-    recipe = place / "plain.toml"
-    recipe.write_text(f'precisions = ["fp32"]\n[grid]\npresets = ["{place / "small.toml"}"]\n{BRIEF}')
-    arguments = ["--data", DATA, "--out", str(place / "jobs"), "--jobs", "2", "--budget", "0"]
-    result = CliRunner().invoke(main, ["sweep", str(recipe), *arguments])
-    assert result.exit_code == 0, result.output
-    assert "nothing to measure yet" in result.stderr
-    assert not list((place / "jobs").glob("networks/*/run"))
 
 
 def test_a_grid_needs_data_and_says_so(place: Path) -> None:
