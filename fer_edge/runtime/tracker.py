@@ -22,7 +22,7 @@ __all__ = ["FaceTrack", "FaceTracker", "TrackerOptions", "prominence"]
 _FIRST_STEP_S: Final = 1 / 30  # assumed before the first frame
 _SMOOTHING: Final = 0.5  # share of the detector's box where flow has carried the face as well
 _COVERED: Final = 0.4  # share of a carried face that a nearer one covers; its points then move with the nearer one
-_RETURN: Final = 2.0  # boxes are enlarged by this for a face that was out of sight and may have moved
+_RETURN: Final = 2.0  # boxes are enlarged by this for a face that moved far, or was out of sight and may have moved
 _SEATED_S: Final = 10.0  # time constant of a face's presence in the driver's region
 
 
@@ -211,6 +211,8 @@ class FaceTracker:
         visible = [track for track in self._tracks if track.seen_s == last_s and track.track_id not in hidden]
         matched: dict[int, FaceTrack] = {}
         self._match(faces, visible, [places[track.track_id].box_xyxy for track in visible], matched)
+        fast = [track for track in visible if track not in matched.values() and track.track_id not in carried]
+        self._match(faces, fast, [track.box_xyxy for track in fast], matched, reach=_RETURN)
         lost = [track for track in self._tracks if track not in visible]
         self._match(faces, lost, [track.box_xyxy for track in lost], matched, reach=_RETURN)
         for track in visible:

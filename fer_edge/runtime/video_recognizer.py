@@ -12,6 +12,7 @@ from typing import Any
 from fer_edge.core.errors import FrameError, InputError
 from fer_edge.core.json import encode
 from fer_edge.core.types import Uint8
+from fer_edge.runtime.appearance import Appearance
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.detector import Face, FaceDetector
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate, failed_estimate
@@ -116,6 +117,7 @@ class VideoRecognizer:
         recognizer.stream(clock=clock, options=streaming)  # refuses wrong options here, not at the first face
         self._observer = observer
         self._streams: dict[int, ExpressionStream] = {}
+        self._looks: dict[int, Appearance] = {}
         self._last: dict[int, ExpressionEstimate] = {}
         self._index = 0
 
@@ -143,6 +145,7 @@ class VideoRecognizer:
         """Forget all faces and the last frame's time, for example for a new recording; not while another call runs."""
         self._follower.reset()
         self._streams.clear()
+        self._looks.clear()
         self._last.clear()
 
     def follow(self, frame: Uint8, *, timestamp_s: float, boxes: Sequence[BoxXyxy] | None = None) -> FollowedFaces:
@@ -163,6 +166,7 @@ class VideoRecognizer:
         started = time.perf_counter_ns()
         alive = {track.track_id for track in followed.tracks}
         self._streams = {track: stream for track, stream in self._streams.items() if track in alive}
+        self._looks = {track: looks for track, looks in self._looks.items() if track in alive}
         self._last = {track: estimate for track, estimate in self._last.items() if track in alive}
         self._update_streams(followed)
         result = FrameResult(
@@ -236,6 +240,11 @@ class VideoRecognizer:
         crops = {seen[index].track_id: crop for index, crop in cut.items()}
         for index, reason in failed.items():
             self._last[seen[index].track_id] = failed_estimate(reason, timestamp_s=timestamp_s)
+        for track_id, crop in crops.items():
+            looks = Appearance.of(crop, time_s=timestamp_s)
+            if (before := self._looks.get(track_id)) and looks.is_another(before):
+                del self._streams[track_id]  # the features of another person are no context
+            self._looks[track_id] = looks
         for track_id in crops.keys() - self._streams.keys():
             self._streams[track_id] = self._recognizer.stream(clock=self._clock, options=self._streaming)
         recognised = [track for track in seen if track.track_id in crops]

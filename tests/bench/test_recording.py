@@ -43,8 +43,9 @@ def clip(tmp_path: Path) -> Path:
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (96, 64))
     random = np.random.default_rng(0)
+    scene = random.integers(0, 200, (64, 96, 3), dtype=np.uint8)
     for _ in range(20):
-        writer.write(random.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+        writer.write(scene + random.integers(0, 56, (64, 96, 3), dtype=np.uint8))
     writer.release()
     return path
 

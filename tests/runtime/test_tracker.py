@@ -150,13 +150,16 @@ def test_options_are_checked(field: str, value: Any) -> None:
 
 
 class TestIdentity:
-    def test_a_face_that_walks_over_a_hidden_ones_place_does_not_take_its_number(self) -> None:
-        tracker = FaceTracker()
-        for index in range(20):
-            walking = _moved(_SIDE, 20 * index)  # reaches the middle after 12 frames
-            boxes = [_MIDDLE, walking] if index < 8 else [walking]
-            tracks = _update(tracker, boxes, index / 20)
-            assert tracks[-1].track_id == 2
+    @pytest.mark.parametrize("step", [20, 50, 70])
+    @pytest.mark.parametrize("back", [False, True])
+    def test_a_face_that_walks_over_a_hidden_ones_place_does_not_take_its_number(self, step: int, back: bool) -> None:
+        """Also where it moves so far between two frames that its boxes hardly overlap."""
+        tracker, number = FaceTracker(), {}
+        for index in range(-6, 7):
+            walking = _moved(_MIDDLE, step * (-index if back else index))
+            boxes = {"walking": walking} | ({"sitting": _MIDDLE} if index in (-6, -5, -4, 6) else {})
+            for name, track in zip(boxes, _update(tracker, list(boxes.values()), (index + 6) / 20), strict=True):
+                assert number.setdefault(name, track.track_id) == track.track_id
 
     def test_flow_and_detector_are_averaged(self) -> None:
         tracker = FaceTracker()

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from tiny import SIZE, WINDOW, tiny_bundle
@@ -13,6 +14,8 @@ from fer_edge.bench.annotate import annotate_frame
 from fer_edge.core.bundle import PreprocessSpec
 from fer_edge.core.errors import FrameError, InputError
 from fer_edge.core.preprocess import cut_face
+from fer_edge.data.faces import draw_face, random_face
+from fer_edge.data.faces.scenes import backdrop
 from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.tracker import TrackerOptions
@@ -30,7 +33,10 @@ def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
 
 
 def _frames(count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, 90, 160, 3), dtype=np.uint8)
+    """One scene, with noise that differs from frame to frame."""
+    random = np.random.default_rng(0)
+    scene = random.integers(0, 200, (90, 160, 3), dtype=np.uint8)
+    return scene + random.integers(0, 56, (count, 90, 160, 3), dtype=np.uint8)
 
 
 class TestVideoRecognizer:
@@ -100,6 +106,25 @@ class TestVideoRecognizer:
         assert video.process(frames[6], timestamp_s=1.5, boxes=[]).estimates == ()
         [back] = video.process(frames[7], timestamp_s=1.6, boxes=[_RIGHT]).estimates
         assert (back.track_id, back.window_fill) == (2, 1 / WINDOW)
+
+    @pytest.mark.parametrize("gap_s", [0.1, 0.6])
+    def test_a_person_exchanged_in_place_starts_a_new_window(self, recognizer: Recognizer, gap_s: float) -> None:
+        """Also drawn people, who are more alike than real ones, in more than half of ten pairs."""
+        box, begun = (40.0, 10.0, 110.0, 80.0), {"other": 0, "same": 0, "drawn": 0}
+        for pair in range(10):
+            random = np.random.default_rng(pair)
+            scene = backdrop(160, 90, random, clutter=0.3)
+            one, two = (random_face(random, "neutral", turn=0.0) for _ in range(2))
+            drawn = [draw_face(person, scene, box_xyxy=box) for person in (one, two)]
+            other = cv2.resize(random.integers(0, 256, (9, 16, 3), dtype=np.uint8), (160, 90))
+            for name, second in (("other", other), ("same", drawn[0]), ("drawn", drawn[1])):
+                video = VideoRecognizer(recognizer, tracking=_ALL)
+                times_s = [*(index / 10 for index in range(WINDOW)), (WINDOW - 1) / 10 + gap_s]
+                for picture, time_s in zip([drawn[0]] * WINDOW + [second], times_s, strict=True):
+                    [found] = video.process(picture, timestamp_s=time_s, boxes=[box]).estimates
+                begun[name] += found.window_fill == 1 / WINDOW
+        assert (begun["other"], begun["same"]) == (10, 0)
+        assert begun["drawn"] >= (6 if gap_s < 0.15 else 0)
 
     def test_a_box_off_the_picture_is_reported_not_raised(self, recognizer: Recognizer) -> None:
         video = VideoRecognizer(recognizer, tracking=_ALL)

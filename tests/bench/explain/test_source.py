@@ -30,8 +30,10 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]
 
 
 def pictures(count: int) -> np.ndarray:
-    """uint8 (count, 64, 140, 3): smooth noise, each frame another."""
-    small = np.random.default_rng(0).integers(0, 256, (count, 8, 14, 3), dtype=np.uint8)
+    """uint8 (count, 64, 140, 3): one smooth scene, with noise that differs from frame to frame."""
+    random = np.random.default_rng(0)
+    small = random.integers(0, 200, (8, 14, 3), dtype=np.uint8)
+    small = small + random.integers(0, 56, (count, 8, 14, 3), dtype=np.uint8)
     return np.stack([cv2.resize(each, (140, 64), interpolation=cv2.INTER_CUBIC) for each in small])
 
 
