@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         ENGINE_PROVIDERS as ENGINE_PROVIDERS,
     )
     from fer_edge.runtime import (
+        LAYOUTS as LAYOUTS,
+    )
+    from fer_edge.runtime import (
         PROVIDERS as PROVIDERS,
     )
     from fer_edge.runtime import (
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     )
     from fer_edge.runtime import (
         DataError as DataError,
+    )
+    from fer_edge.runtime import (
+        DeadlineOptions as DeadlineOptions,
     )
     from fer_edge.runtime import (
         ExpressionEstimate as ExpressionEstimate,
@@ -65,7 +71,19 @@ if TYPE_CHECKING:
         HaarDetector as HaarDetector,
     )
     from fer_edge.runtime import (
+        Health as Health,
+    )
+    from fer_edge.runtime import (
         InputError as InputError,
+    )
+    from fer_edge.runtime import (
+        LiveOptions as LiveOptions,
+    )
+    from fer_edge.runtime import (
+        LiveRecognizer as LiveRecognizer,
+    )
+    from fer_edge.runtime import (
+        LiveResult as LiveResult,
     )
     from fer_edge.runtime import (
         MissingPackageError as MissingPackageError,
@@ -116,6 +134,9 @@ if TYPE_CHECKING:
         YuNetDetector as YuNetDetector,
     )
     from fer_edge.runtime import (
+        convert_frame as convert_frame,
+    )
+    from fer_edge.runtime import (
         cut_face as cut_face,
     )
     from fer_edge.runtime import (
@@ -143,6 +164,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ENGINE_PROVIDERS",
+    "LAYOUTS",
     "PROVIDERS",
     "UNKNOWN",
     "BoxXyxy",
@@ -150,6 +172,7 @@ __all__ = [
     "BundleError",
     "CropGeometry",
     "DataError",
+    "DeadlineOptions",
     "ExpressionEstimate",
     "ExpressionStream",
     "Face",
@@ -160,7 +183,11 @@ __all__ = [
     "FrameError",
     "FrameResult",
     "HaarDetector",
+    "Health",
     "InputError",
+    "LiveOptions",
+    "LiveRecognizer",
+    "LiveResult",
     "MissingPackageError",
     "Network",
     "NetworkInfo",
@@ -178,6 +205,7 @@ __all__ = [
     "VideoSource",
     "YuNetDetector",
     "__version__",
+    "convert_frame",
     "cut_face",
     "open_detector",
     "open_session",

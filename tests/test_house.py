@@ -56,7 +56,9 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"__main__"}
 ALSO_MAY_IMPORT = {
     "fer_edge.bench.gpu_check": {"export", "model"},
 }
-VEHICLE_LINES = 5000
+# 5,000 until the live engine came: its thread, queues, health, deadline policy and frame layouts, and the checks of
+# times, boxes and engines that keep it running.
+VEHICLE_LINES = 6000
 # The one module of export that reads a training run also imports what made it.
 RUN_READERS = {"torch", "model", "train"}
 
@@ -198,7 +200,7 @@ class TestWhoImportsWhom:
         assert [circle for module in MODULES if (circle := circle_from(module, ()))] == []
 
     def test_the_vehicles_code_is_small_and_its_own(self) -> None:
-        """`fer_edge.runtime` and all that it imports: under 5,000 lines of code, nothing of `data`, `train`, `bench`.
+        """`fer_edge.runtime` and all that it imports: under 6,000 lines of code, nothing of `data`, `train`, `bench`.
 
         Lines of code are those that hold code: neither blank lines, comments nor docstrings.
         """

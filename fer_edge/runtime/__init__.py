@@ -13,11 +13,17 @@ from fer_edge.core.errors import (
     SessionError,
 )
 from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face, prepare_stills, to_grey
+from fer_edge.runtime.deadline import DeadlineOptions
 from fer_edge.runtime.detector import CropGeometry, Face, FaceDetector
 from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.face_finder import FaceFinder, FoundFaces, open_detector
+from fer_edge.runtime.frame_layout import LAYOUTS, convert_frame
 from fer_edge.runtime.haar_detector import HaarDetector
+from fer_edge.runtime.health import Health
 from fer_edge.runtime.inference import Network, NetworkInfo
+from fer_edge.runtime.live import LiveRecognizer
+from fer_edge.runtime.live_options import LiveOptions
+from fer_edge.runtime.live_result import LiveResult
 from fer_edge.runtime.pipeline import RunSummary, run_source
 from fer_edge.runtime.providers import ENGINE_PROVIDERS, PROVIDERS, open_session
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer
@@ -30,12 +36,14 @@ from fer_edge.runtime.yunet_detector import YuNetDetector
 
 __all__ = [
     "ENGINE_PROVIDERS",
+    "LAYOUTS",
     "PROVIDERS",
     "UNKNOWN",
     "BoxXyxy",
     "BundleError",
     "CropGeometry",
     "DataError",
+    "DeadlineOptions",
     "ExpressionEstimate",
     "ExpressionStream",
     "Face",
@@ -46,7 +54,11 @@ __all__ = [
     "FrameError",
     "FrameResult",
     "HaarDetector",
+    "Health",
     "InputError",
+    "LiveOptions",
+    "LiveRecognizer",
+    "LiveResult",
     "MissingPackageError",
     "Network",
     "NetworkInfo",
@@ -63,6 +75,7 @@ __all__ = [
     "VideoRecognizer",
     "VideoSource",
     "YuNetDetector",
+    "convert_frame",
     "cut_face",
     "open_detector",
     "open_session",

@@ -84,6 +84,15 @@ class FaceFollower:
         self._swept_s = -np.inf
         self._sweeps = 0
 
+    def change_options(self, options: TrackerOptions) -> None:
+        """Go on with other options; the followed faces stay.
+
+        Raises:
+            InputError: options of another type.
+        """
+        self._tracker.change_options(options)
+        self._options = options
+
     def check_time(self, timestamp_s: float) -> float:
         """Refuse a time that `update` would refuse: `FrameClock.check`.
 

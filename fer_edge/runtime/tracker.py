@@ -159,6 +159,15 @@ class FaceTracker:
         self._now_s: float | None = None
         self.clock.reset()
 
+    def change_options(self, options: TrackerOptions) -> None:
+        """Go on with other options; tracks and the driver stay.
+
+        Raises:
+            InputError: options of another type.
+        """
+        check_type("tracking", options, TrackerOptions, "TrackerOptions")
+        self._options = options
+
     @property
     def tracks(self) -> tuple[FaceTrack, ...]:
         """The tracked faces, including those not seen in the newest frame; oldest first."""

@@ -103,21 +103,14 @@ class VideoRecognizer:
         clock: Callable[[], float] | None = None,
         observer: TrackObserver | None = None,
     ) -> None:
-        check_type("recognizer", recognizer, Recognizer, "a Recognizer")
-        if recognizer.manifest.preprocess.alignment == "eyes" and not getattr(detector, "finds_tilt", False):
-            raise InputError(
-                f"alignment: got the bundle {recognizer.manifest.name!r}, which aligns faces by the eyes, expected one "
-                "that does not; pass a YuNetDetector, or crop with cut_face(..., eyes=...) and use Recognizer.stream"
-            )
-        self._recognizer = recognizer
+        self._finds_tilt = getattr(detector, "finds_tilt", False)
         self._finder = FaceFinder(detector)
         self._follower = FaceFollower(self._finder, tracking)
         self._clock = clock
         self._streaming = streaming
-        recognizer.stream(clock=clock, options=streaming)  # refuses wrong options here, not at the first face
         self._observer = observer
-        self._streams: dict[int, ExpressionStream] = {}
         self._looks: dict[int, Appearance] = {}
+        self.change_recognizer(recognizer)
         self._last: dict[int, ExpressionEstimate] = {}
         self._index = 0
 
@@ -147,6 +140,30 @@ class VideoRecognizer:
         self._streams.clear()
         self._looks.clear()
         self._last.clear()
+
+    def change_tracking(self, tracking: TrackerOptions) -> None:
+        """Follow faces by other options from the next frame on; tracks and windows stay.
+
+        Raises:
+            InputError: options of another type.
+        """
+        self._follower.change_options(tracking)
+
+    def change_recognizer(self, recognizer: Recognizer) -> None:
+        """Recognise with another network from the next frame on; tracks stay, and every face's window starts over.
+
+        Raises:
+            InputError: another type, or a bundle that aligns faces by the eyes without a detector that finds them.
+        """
+        check_type("recognizer", recognizer, Recognizer, "a Recognizer")
+        if recognizer.manifest.preprocess.alignment == "eyes" and not self._finds_tilt:
+            raise InputError(
+                f"alignment: got the bundle {recognizer.manifest.name!r}, which aligns faces by the eyes, expected one "
+                "that does not; pass a YuNetDetector, or crop with cut_face(..., eyes=...) and use Recognizer.stream"
+            )
+        recognizer.stream(clock=self._clock, options=self._streaming)  # refuses wrong options at once
+        self._recognizer = recognizer
+        self._streams: dict[int, ExpressionStream] = {}
 
     def follow(self, frame: Uint8, *, timestamp_s: float, boxes: Sequence[BoxXyxy] | None = None) -> FollowedFaces:
         """Find and track the faces of the next frame, the first stage of `process`.
