@@ -27,7 +27,8 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_atomic, write_json
 from fer_edge.core.metrics import accuracy_report, paired_report, softmax
 from fer_edge.core.plots import PALETTE, new_figure, write_plot
-from fer_edge.core.recipes import load_recipe, override
+from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import load_recipe
 from fer_edge.core.tables import Column, Table, print_table
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset, StillSet, load_dataset

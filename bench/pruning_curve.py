@@ -24,7 +24,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import read_json, write_atomic, write_json
 from fer_edge.core.json import encode
 from fer_edge.core.plots import new_figure, series_colours, write_plot
-from fer_edge.core.recipes import override
+from fer_edge.core.recipe_overrides import override
 from fer_edge.core.tables import Table, print_table
 from fer_edge.data import load_dataset
 from fer_edge.train.distributed import processes

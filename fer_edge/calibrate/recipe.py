@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from fer_edge.core.errors import InputError, RecipeError
 from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.json import expect
-from fer_edge.core.recipes import override
+from fer_edge.core.recipe_overrides import override
 from fer_edge.data.sampling import SampleChoice, SampleRecipe
 
 __all__ = [

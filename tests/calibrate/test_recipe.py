@@ -6,7 +6,8 @@ import pytest
 
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, OverflowFixes, PtqRecipe
 from fer_edge.core.errors import RecipeError
-from fer_edge.core.recipes import load_recipe, override, recipe_names
+from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import load_recipe, recipe_names
 
 
 def load(name_or_path: str = "default") -> CalibrationRecipe:
