@@ -115,7 +115,7 @@ max_ece_rise = 0.3
 name = "a"
 [[candidates]]
 name = "b"
-set = ["ptq.lstm=float"]
+set = ["ptq.activation_range=max"]
 """
 
 
