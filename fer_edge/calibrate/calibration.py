@@ -130,7 +130,7 @@ def measure_forms(
     if recipe.candidates:
         raise RecipeError(f"candidates: got {len(recipe.candidates)}, expected none; compare_candidates measures them")
     source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
-    sample = source.sample(dataset, recipe)
+    sample = recipe.sample.draw(dataset)
     gate = recipe.gate
     outside = draw_agreement_rows(dataset, sample, size=gate.agreement_rows, seed=gate.agreement_seed)
     evaluation = Evaluation.of(source, GateRows.of(dataset, outside))

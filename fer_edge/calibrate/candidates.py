@@ -157,7 +157,7 @@ def compare_candidates(
     """
     source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
     plans = _plans(recipe)
-    samples = {changed.sample: source.sample(dataset, changed) for _, changed in plans}
+    samples = {changed.sample: changed.sample.draw(dataset) for _, changed in plans}
     choice, gate = recipe.choice, recipe.gate
     outside = draw_agreement_rows(dataset, *samples.values(), size=gate.agreement_rows, seed=gate.agreement_seed)
     whole = Evaluation.of(source, GateRows.of(dataset, outside))

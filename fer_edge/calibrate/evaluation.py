@@ -32,7 +32,6 @@ from fer_edge.core.metrics import (
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Float32, Int64, Progress, Uint8
 from fer_edge.data.dataset import Dataset, StillSet
-from fer_edge.data.sampling import RowSample, draw_sample
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.weight_compression import STORAGE
@@ -95,17 +94,6 @@ class FloatParent:
         """Prepare stills as the bundle requires: uint8 (N, S, S)."""
         return prepare_stills(stills.images, self.bundle.manifest.preprocess)
 
-    def sample(self, dataset: Dataset, recipe: CalibrationRecipe) -> RowSample:
-        """Draw the recipe's calibration sample.
-
-        Raises:
-            InputError: as `draw_sample`.
-        """
-        chosen = recipe.sample
-        return draw_sample(
-            dataset, size=chosen.size, seed=chosen.seed, choice=chosen.choice, margins=self._label_margins
-        )
-
     @contextlib.contextmanager
     def network(self, graphs: Int8Graphs | None = None) -> Iterator[Network]:
         """Open ONNX Runtime on the CPU on an INT8 form's graphs, from memory; on the parent's own without them.
@@ -140,14 +128,6 @@ class FloatParent:
         """Progress of one evaluation: a function of (done, total), or None."""
         progress = self.progress
         return None if progress is None else lambda done, total: progress(what, done, total)
-
-    def _label_margins(self, stills: StillSet) -> Float32:
-        """float32 (N,): the parent's best logit less its second best."""
-        with self.network() as network:
-            report = self.told(f"{self.variant.name} on rows to choose from")
-            outputs = evaluate(network, stills.images, self.bundle.manifest.preprocess, progress=report)
-        best = np.sort(outputs.by_window[1], axis=1)
-        return best[:, -1] - best[:, -2]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -222,7 +222,7 @@ def measure_sensitivity(
     """
     form = recipe.forms[0]
     source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
-    sample = source.sample(dataset, recipe)
+    sample = recipe.sample.draw(dataset)
     choose = dataset.split("choose")
     kept = choose.subset(~leaked_rows(dataset, choose))
     measurement = LayerMeasurement(source, kept, source.frames(sample.stills), recipe=recipe, form=form)

@@ -23,7 +23,7 @@ RECIPE = CalibrationRecipe(
     candidates=(
         Candidate(name="plain"),
         Candidate(name="percentile", set=('forms=["int8"]', "ptq.activation_range=percentile")),
-        Candidate(name="hardest", set=("sample.choice=hardest", 'forms=["int8"]')),
+        Candidate(name="balanced", set=("sample.choice=balanced", 'forms=["int8"]')),
     ),
 )
 RESULT = CandidateResult(
@@ -41,7 +41,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 def test_every_candidate_is_measured_in_the_forms_it_makes(comparison: Comparison) -> None:
     assert [(each.name, each.form) for each in comparison.results] == [
-        ("plain", "int8"), ("plain", "int8-trt"), ("percentile", "int8"), ("hardest", "int8"),
+        ("plain", "int8"), ("plain", "int8-trt"), ("percentile", "int8"), ("balanced", "int8"),
     ]  # fmt: skip
     assert all(0 < each.mean_abs_logit_diff < 0.5 for each in comparison.results)
     assert len({each.mean_abs_logit_diff for each in comparison.results}) == 4

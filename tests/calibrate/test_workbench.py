@@ -23,5 +23,4 @@ def test_committed_costs_are_read_and_drawn() -> None:
     for file in files("sensitivity"):
         report = SensitivityReport.read(file)
         assert file.stem == f"{report.bundle['name']}-{report.form}"
-        assert file.with_suffix(".png").is_file(), file
         assert read_json(file)["command"].startswith("fer-edge calibrate")
