@@ -13,11 +13,13 @@ import onnxruntime
 from fer_edge.calibrate.evaluation import Evaluated, Evaluation, FloatParent
 from fer_edge.calibrate.gate import GateRows, draw_agreement_rows, require_gates
 from fer_edge.calibrate.int8_variants import qat_graphs, quantized_graphs
+from fer_edge.calibrate.mixed_precision import restore_accuracy
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import RecipeError
+from fer_edge.core.graph_card import with_cards
 from fer_edge.core.manifest import Variant, timestamp
 from fer_edge.core.types import Progress
 from fer_edge.data.dataset import Dataset
@@ -84,6 +86,7 @@ class CalibrationOutcome:
             if form.graphs.qat is not None:  # the manifest has it under the form's name now
                 manifest = manifest.without_variant(form.graphs.qat.name)
             graphs |= form.graphs.by_sha256
+        manifest, graphs = with_cards(manifest, graphs)
         return update_bundle(
             self.bundle, manifest, graphs, provenance=dataclasses.replace(history, calibration=calibration)
         )
@@ -130,14 +133,20 @@ def measure_forms(
     if recipe.candidates:
         raise RecipeError(f"candidates: got {len(recipe.candidates)}, expected none; compare_candidates measures them")
     source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
-    sample = recipe.sample.draw(dataset)
+    sample = source.sample(dataset, recipe)
     gate = recipe.gate
     outside = draw_agreement_rows(dataset, sample, size=gate.agreement_rows, seed=gate.agreement_seed)
     evaluation = Evaluation.of(source, GateRows.of(dataset, outside))
+    frames = source.frames(sample.stills)
     made = qat_graphs(bundle, recipe) or quantized_graphs(
-        source.encoder, source.head, source.frames(sample.stills), recipe=recipe, crowd=source.crowd, progress=progress
+        source.encoder, source.head, frames, recipe=recipe, crowd=source.crowd, progress=progress
     )
-    forms = [evaluation.judge(graphs, recipe) for graphs in made]
+    forms = []
+    for graphs in made:
+        form = evaluation.judge(graphs, recipe)
+        if not form.gate.passed and recipe.mixed.method != "none" and graphs.qat is None:
+            form = restore_accuracy(evaluation, frames, form, recipe)
+        forms.append(form)
     return outcome_of(evaluation, forms, {form.variant.name: sample for form in forms})
 
 
@@ -154,7 +163,7 @@ def outcome_of(
         evaluation: that judged them.
         forms: the forms.
         samples: calibration sample by form.
-        choice: candidates, where they were chosen from several.
+        choice: candidates and rule, where they were chosen from several.
     """
     rows = evaluation.rows
     common = {

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["graph_faults"]
+__all__ = ["fields", "graph_faults"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FLOAT32, _FLOAT16, _FLOAT64, _BFLOAT16 = 1, 10, 11, 16
@@ -40,7 +40,7 @@ def graph_faults(data: bytes) -> tuple[str, ...]:
     """
     faults: list[str] = []
     try:
-        if not any(number == 7 for number, _, _ in _fields(memoryview(data))):
+        if not any(number == 7 for number, _, _ in fields(memoryview(data))):
             return ("it holds no ONNX graph",)
         _walk("model", memoryview(data), faults, 0)
     except ValueError as error:
@@ -55,7 +55,7 @@ def _walk(message: str, view: memoryview, faults: list[str], depth: int) -> None
         _check_tensor(view, faults)
         return
     nested = _NESTED[message]
-    for number, wire_type, value in _fields(view):
+    for number, wire_type, value in fields(view):
         if number in nested and wire_type == _BYTES and isinstance(value, memoryview):
             _walk(nested[number], value, faults, depth + 1)
 
@@ -63,7 +63,7 @@ def _walk(message: str, view: memoryview, faults: list[str], depth: int) -> None
 def _check_tensor(view: memoryview, faults: list[str]) -> None:
     data_type, name, finite = 0, "(unnamed)", True
     raw = memoryview(b"")
-    for number, wire_type, value in _fields(view):
+    for number, wire_type, value in fields(view):
         if isinstance(value, int):
             if number == 2:
                 data_type = value
@@ -96,7 +96,7 @@ def _whole(raw: memoryview, item_bytes: int) -> memoryview:
     return raw
 
 
-def _fields(view: memoryview) -> Iterator[Field]:
+def fields(view: memoryview) -> Iterator[Field]:
     """Yield number, wire type and value of each field of a message."""
     position = 0
     while position < len(view):

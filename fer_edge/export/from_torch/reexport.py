@@ -9,6 +9,7 @@ import torch
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.bundle_writer import create_bundle
+from fer_edge.core.graph_card import with_cards
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.provenance import Provenance
 from fer_edge.export.from_torch.graphs import OPSET, export_network
@@ -72,4 +73,5 @@ def reexport_bundle(
         model={**manifest.model, **costs},
     )
     history = Provenance(training=bundle.read_provenance().training, outputs={"fp32": exported.outputs})
-    return create_bundle(out, result, exported.by_sha256, provenance=history, overwrite=overwrite)
+    carded, graphs = with_cards(result, exported.by_sha256)
+    return create_bundle(out, carded, graphs, provenance=history, overwrite=overwrite)

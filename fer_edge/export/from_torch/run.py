@@ -16,6 +16,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
+from fer_edge.core.graph_card import with_cards
 from fer_edge.core.int8_forms import FORMS, HALF_RANGE_WEIGHTS, QAT_SUFFIX, Form
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import CrowdHead, Manifest, SequenceSpec, Variant, timestamp
@@ -90,6 +91,7 @@ def export_run(
             manifest = manifest.with_variant(variant)
             graphs |= {sha256_bytes(data): data for data in made}
     history = Provenance(training=run.training, outputs={"fp32": exported.outputs})
+    manifest, graphs = with_cards(manifest, graphs)
     return create_bundle(out, manifest, graphs, provenance=history, overwrite=overwrite)
 
 
