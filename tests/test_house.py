@@ -62,7 +62,7 @@ VEHICLE_LINES = 6000
 # The one module of export that reads a training run also imports what made it.
 RUN_READERS = {"torch", "model", "train"}
 
-ENGINES = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda"}
+ENGINES = {"onnxruntime", "openvino", "ai_edge_litert", "tensorrt", "tensorrt_rtx", "pycuda", "cuda"}
 TRAINERS = {"torch", "torch_pruning", "safetensors", "sklearn"}
 OTHERS = {"nncf", "onnx", "onnxslim", "onnxscript", "matplotlib", "pyarrow", "scipy", "pandas"}
 HEAVY = ENGINES | TRAINERS | OTHERS
@@ -84,6 +84,7 @@ MUST_NOT_IMPORT = {
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless", "onnxruntime": {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"},
     "sklearn": "scikit-learn", "torch_pruning": "torch-pruning", "tensorrt_rtx": "tensorrt-rtx", "cuda": "cuda-python",
+    "ai_edge_litert": "ai-edge-litert",
 }  # fmt: skip
 
 

@@ -79,6 +79,12 @@ def command(
         command=command_line(),
     )
     with progress("timing") as bar:
+        if "litert" in providers:
+            from fer_edge.export.litert_cache import write_missing
+
+            for bundle in opened if wanted.original is None else (*opened, wanted.original):
+                names = [variant.name for variant in bundle.manifest.variants]
+                write_missing(bundle, [name for name in names if not variants or name in variants], progress=bar)
         report = run_bench(opened, data=dataset, options=wanted, progress=bar)
     show(report.to_json(), json_out, _parts(report, other))
     if html_file is not None:

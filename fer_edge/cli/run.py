@@ -26,7 +26,7 @@ def command(
     threads: opt.Threads,
     reading: opt.ReadingName,
     engines: Annotated[Path | None, opt.option("Folder of built or cached engines.", metavar="FOLDER")],
-    rebuild: Annotated[bool, opt.flag("Build missing or stale TensorRT engines first.")],
+    rebuild: Annotated[bool, opt.flag("Build missing TensorRT engines or LiteRT files first.")],
     annotate: Annotated[Path | None, opt.output("Write the frames with the estimates drawn in.")],
     detector: opt.Detector,
     seat: Annotated[Literal["left", "right"] | None, opt.option("Half of the picture in which the driver sits.")],
@@ -93,12 +93,20 @@ def command(
 
 def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) -> Path:
     from fer_edge.core.bundle import Bundle
-    from fer_edge.export.tensorrt_backend import rebuild_engines
+    from fer_edge.runtime.inference import choose_variant
     from fer_edge.runtime.providers import default_engine_folder
 
-    folder = engines or default_engine_folder()
+    opened, folder = Bundle.open(bundle), engines or default_engine_folder()
     with progress("building engines") as bar:
-        rebuild_engines(Bundle.open(bundle), folder, variant=variant, provider=provider, progress=bar)
+        if provider == "litert":
+            from fer_edge.export.litert_cache import write_missing
+
+            chosen = choose_variant(opened.manifest, variant=variant, provider=provider)
+            write_missing(opened, [chosen], folder=folder, progress=bar)
+        else:
+            from fer_edge.export.tensorrt_backend import rebuild_engines
+
+            rebuild_engines(opened, folder, variant=variant, provider=provider, progress=bar)
     return folder
 
 

@@ -25,7 +25,7 @@ __all__ = [
     "prepare_graphs",
 ]
 
-Part: TypeAlias = Literal["encoder", "head", "clip"]
+Part: TypeAlias = Literal["encoder", "head", "crowd", "clip"]
 EDGES: Final = ("min", "opt", "max")
 
 
@@ -50,8 +50,13 @@ class InputShapes:
 Shaped = Mapping[Part, Mapping[str, InputShapes]]
 
 
-def bundle_graphs(bundle: Bundle, variant: str, *, clip: bool) -> dict[Part, bytes]:
-    """Read a variant's own graphs; with `clip` also fuse them into one from a whole clip to its logits.
+def bundle_graphs(bundle: Bundle, variant: str, *, clip: bool, crowd: bool = False) -> dict[Part, bytes]:
+    """Read a variant's own graphs.
+
+    Args:
+        variant: its name.
+        clip: also fuse encoder and head into one graph from a whole clip to its logits.
+        crowd: also read the head `crowd`, where the variant has one.
 
     Raises:
         BundleError: no such variant, or a damaged graph.
@@ -61,6 +66,8 @@ def bundle_graphs(bundle: Bundle, variant: str, *, clip: bool) -> dict[Part, byt
         "encoder": bundle.graph_bytes(variant, "encoder"),
         "head": bundle.graph_bytes(variant, "head"),
     }
+    if crowd and bundle.variant(variant).crowd is not None:
+        graphs["crowd"] = bundle.graph_bytes(variant, "crowd")
     if clip:
         require("onnx", needed_by="the fused clip graph", extra="calibrate")
         from fer_edge.graph.clip_graph import fuse_clip_graph
@@ -105,7 +112,8 @@ def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: S
     if recipe.tensorrt is None and not recipe.fold and not recipe.float_weights and recipe.lstm == "loop":
         return Prepared(graphs=graphs, keep_float32={}, passes=())
     for package in ("onnx", "onnxslim") if recipe.fold else ("onnx",):
-        require(package, needed_by="rewriting graphs for a target", extra="tensorrt")
+        extra = "litert" if recipe.kind == "litert" else "tensorrt"
+        require(package, needed_by="rewriting graphs for a target", extra=extra)
     from fer_edge.graph.float16 import float32_nodes
     from fer_edge.graph.graph import Graph
 
@@ -123,13 +131,13 @@ def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: S
 def _rewrite(graph: Graph, recipe: TargetRecipe, shapes: Mapping[str, InputShapes], *, float16: bool) -> list[str]:
     """Apply the passes in place and return them in words."""
     from fer_edge.graph.float16 import to_float16
-    from fer_edge.graph.lstm_forms import unroll_lstm
+    from fer_edge.graph.lstm_forms import rewrite_lstm
     from fer_edge.graph.simplify import fix_dimensions, fold_constants
     from fer_edge.graph.tensorrt_rewrites import rewrite_for_tensorrt
     from fer_edge.graph.weight_compression import restore_weights
 
     said = []
-    if recipe.tensorrt is not None:
+    if recipe.tensorrt is not None or recipe.kind == "litert":
         rewrite_for_tensorrt(graph)
     if recipe.float_weights:
         restore_weights(graph)
@@ -137,9 +145,9 @@ def _rewrite(graph: Graph, recipe: TargetRecipe, shapes: Mapping[str, InputShape
     if sizes := {} if recipe.shapes.dynamic or recipe.kind == "openvino" else _fixed_sizes(graph, shapes):
         fix_dimensions(graph, sizes)
         said.append("fixed " + ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items()))
-    if recipe.lstm == "unrolled":
-        unroll_lstm(graph)
-        said.append("LSTM unrolled")
+    if recipe.lstm != "loop":
+        rewrite_lstm(graph, form=recipe.lstm)
+        said.append(f"LSTM {recipe.lstm}")
     if recipe.fold:
         fold_constants(graph)
         said.append("constants folded")
@@ -171,8 +179,10 @@ def part_shapes(manifest: Manifest, shapes: Shapes) -> dict[Part, dict[str, Inpu
         )
         return InputShapes(min=smallest, opt=tuned, max=largest)
 
+    head = {"features": at(windows, time, width), "length": at(windows)}
     return {
         "encoder": {"frames": at(frames, size, size)},
-        "head": {"features": at(windows, time, width), "length": at(windows)},
+        "head": head,
+        "crowd": head,
         "clip": {"frames": at(windows, time, size, size), "length": at(windows)},
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import override
 from fer_edge.core.types import Array
 from fer_edge.export.graph_passes import InputShapes, Part, bundle_graphs, part_shapes, prepare_graphs
 from fer_edge.export.recipe import Precision, TargetRecipe, load_target
@@ -61,7 +61,7 @@ class TargetJob:
     @property
     def quantized(self) -> bool:
         """The graphs hold Q/DQ pairs."""
-        return self.precision.startswith("int8")
+        return self.computes_in.startswith("int8")
 
     def sparse(self, part: Part) -> bool:
         """Whether the manifest states 2:4 sparse weights for a part and the recipe allows sparse kernels."""
@@ -106,7 +106,7 @@ def target_job(
     chosen = target_variant(bundle, recipe, variant)
     precision = choose_precision(bundle, recipe, chosen)
     shapes = part_shapes(bundle.manifest, recipe.shapes)
-    own = bundle_graphs(bundle, chosen, clip=clip)
+    own = bundle_graphs(bundle, chosen, clip=clip, crowd=recipe.kind == "litert")
     prepared = prepare_graphs(own, recipe, shapes, float16=precision.endswith("fp16"))
     return TargetJob(
         name=Path(name).stem if name.endswith(".toml") else name,

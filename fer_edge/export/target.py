@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import FerEdgeError, OutputError
+from fer_edge.core.errors import FerEdgeError, OutputError, require
 from fer_edge.core.files import output_folder, sha256_file, write_json, writing
 from fer_edge.core.json import encode
 from fer_edge.core.types import Progress, no_progress
@@ -47,6 +47,7 @@ BACKENDS: Final[Mapping[str, tuple[str, str]]] = {
     "tensorrt": ("tensorrt_backend", "TensorRtBackend"),
     "script": ("trtexec_script", "ScriptBackend"),
     "triton": ("triton_repository", "TritonBackend"),
+    "litert": ("litert_backend", "LiteRtBackend"),
 }
 """Module and class of the backend by a recipe's kind; imported on use, since each needs its engine's package."""
 
@@ -107,6 +108,8 @@ class TargetPlan:
     def __init__(self, job: TargetJob) -> None:
         self.job = job
         module, name = BACKENDS[job.recipe.kind]
+        if job.recipe.kind == "litert":
+            require("ai_edge_litert", needed_by=f"the target {job.name!r}", extra="litert")
         self.backend: Backend = getattr(importlib.import_module(f"fer_edge.export.{module}"), name)(job)
         self.files: tuple[PlannedFile, ...] = self.backend.planned()
         self.preflight: Verdict = job_findings(job)
@@ -127,7 +130,7 @@ class TargetPlan:
     def samples(self) -> Mapping[Part, tuple[Sample, ...]]:
         """Drawn faces through the bundle's own graphs: in the target's engine where that runs here, else on the CPU."""
         job = self.job
-        own = bundle_graphs(job.bundle, job.variant, clip="clip" in job.graphs)
+        own = bundle_graphs(job.bundle, job.variant, clip="clip" in job.graphs, crowd="crowd" in job.graphs)
         provider = job.recipe.provider if job.recipe.kind in ("ort", "openvino") else "cpu"
         return reference_samples(job.bundle, own, job.shapes, provider=provider)
 
@@ -160,7 +163,8 @@ class TargetPlan:
         if parity is None and not backend.not_run:
             parity = compare_parts(lambda part: backend.open(folder, part), self.samples)
             what = f"the target {job.name!r} against {job.variant}"
-            require_parity(parity, tolerance=_FILE_TOLERANCES[job.precision], what=what)
+            precision: Precision = "int8" if job.recipe.kind == "litert" and job.quantized else job.precision
+            require_parity(parity, tolerance=_FILE_TOLERANCES[precision], what=what)
         return TargetReport(
             target=job.name,
             bundle=job.bundle.manifest.name,

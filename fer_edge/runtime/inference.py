@@ -37,6 +37,7 @@ _AUTOMATIC: Final[Mapping[str, tuple[str, ...]]] = {
     # Never `int8-trt`: without AMX OpenVINO computes unsigned activations only; it shifts the signed ones of an encoder
     # with an LSTM and gets a tenth of the labels wrong (bench/results).
     "openvino": ("int8", "fp32"),
+    "litert": ("int8-trt", "fp32"),
     "cuda": ("fp32",),  # ONNX Runtime's CUDA provider has no INT8 kernels: Q/DQ only adds work there
     "ort-tensorrt": ("int8-trt", "fp32"),
     "tensorrt": ("int8-trt", "fp32"),
@@ -178,7 +179,8 @@ class Network:
         self._check_interface()
         self._most_frames, self._most_windows = _batch_limit(encoder), _batch_limit(head)
         features = next(spec for spec in head.inputs if spec.name == "features")
-        self._least_steps = features.limits[1][0] if features.limits else features.shape[1]
+        least = features.limits[1][0] if features.limits else features.shape[1]
+        self._steps = features.steps or (least or 1,)
         self._warm_up()
 
     @classmethod
@@ -218,7 +220,7 @@ class Network:
         if engines is not None:
             check_type("engines", engines, (str, os.PathLike), "a folder or None")
             engines = Path(engines)
-        elif provider in ENGINE_PROVIDERS and (bundle.path / ENGINE_FOLDER).is_dir():
+        elif provider in (*ENGINE_PROVIDERS, "litert") and (bundle.path / ENGINE_FOLDER).is_dir():
             engines = bundle.path / ENGINE_FOLDER
         chosen = bundle.variant(choose_variant(bundle.manifest, variant=variant, provider=provider))
         if reading not in (None, *READINGS):
@@ -283,14 +285,15 @@ class Network:
 
     def logits_with_attention(self, features: Float32, length: Int64) -> tuple[Float32, Float32]:
         """Compute logits, float32 (B, classes), and the weights of the frames, float32 (B, T)."""
-        limit, least = self._most_windows, self._least_steps
+        limit = self._most_windows
         if isinstance(features, np.ndarray) and features.ndim == 3:
             if limit < len(features) == len(length):
                 return _in_parts(
                     lambda part: self.logits_with_attention(features[part], length[part]), len(features), limit
                 )
-            if least is not None and features.shape[1] < least:
-                return self._filled(features, length, least)
+            steps = next((steps for steps in self._steps if steps >= features.shape[1]), features.shape[1])
+            if steps > features.shape[1]:
+                return self._filled(features, length, steps)
         outputs = self._run("head", self.head, {"features": features, "length": length})
         return outputs["logits"], outputs["attention"]
 

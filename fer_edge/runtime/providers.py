@@ -59,13 +59,23 @@ def _openvino(graph: bytes, threads: int, cache: Path | None) -> Session:
     return OpenVinoSession(graph, threads=threads, cache=cache)
 
 
+def _litert(graph: bytes, threads: int, cache: Path | None) -> Session:
+    require("ai_edge_litert", needed_by="the provider 'litert'", extra="litert")
+    from fer_edge.runtime.litert_session import LiteRtSession, find_litert
+
+    return LiteRtSession(
+        find_litert(cache or default_engine_folder(), graph_sha256=sha256_bytes(graph)), threads=threads
+    )
+
+
 PROVIDERS: Final[Mapping[str, Callable[[bytes, int, Path | None], Session]]] = {
     "cpu": _cpu,
     "cuda": _ort_gpu("cuda"),
     "ort-tensorrt": _ort_gpu("ort-tensorrt"),
     "openvino": _openvino,
+    "litert": _litert,
 }
-"""Providers that load an ONNX graph: ONNX Runtime on CPU, CUDA and TensorRT, OpenVINO on CPU."""
+"""Providers that load an ONNX graph; LiteRT loads the file that was made from it."""
 
 ENGINE_PROVIDERS: Final[Mapping[str, Package]] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 """Providers that load an engine built from the graph (`fer-edge export BUNDLE --target TARGET`)."""

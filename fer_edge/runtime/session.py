@@ -29,6 +29,7 @@ class TensorSpec:
         dtype: element type.
         shape: size of each dimension, None where it may vary.
         limits: smallest and largest size of each dimension, where the engine was built for a range.
+        steps: the sizes of the second dimension, where the engine was built for a few.
 
     Example:
         >>> import numpy as np
@@ -41,6 +42,7 @@ class TensorSpec:
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
     limits: tuple[tuple[int, int], ...] | None = None
+    steps: tuple[int, ...] = ()
 
     @property
     def largest(self) -> tuple[int, ...]:
@@ -59,6 +61,8 @@ class TensorSpec:
     def _size(self, axis: int) -> str:
         if (size := self.shape[axis]) is not None:
             return str(size)
+        if axis == 1 and self.steps:
+            return " or ".join(map(str, self.steps))
         return "any" if self.limits is None else "{} to {}".format(*self.limits[axis])
 
 
@@ -180,6 +184,8 @@ def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
     for got, expected in zip(shape, spec.shape, strict=True):
         if not got or (expected is not None and got != expected):
             return False
+    if spec.steps and shape[1] not in spec.steps:
+        return False
     return spec.limits is None or all(
         least <= size <= most for size, (least, most) in zip(shape, spec.limits, strict=True)
     )
@@ -194,7 +200,7 @@ def _misfit(spec: TensorSpec, inputs: Sequence[TensorSpec], feeds: Mapping[str, 
         return f"input {spec.name!r}: got {type(array).__name__}, expected a numpy array: {spec}"
     if array.dtype != spec.dtype:
         return f"input {spec.name!r}: got dtype {array.dtype}, expected {spec.dtype}"
-    if _fits(array.shape, replace(spec, limits=None)):
+    if _fits(array.shape, replace(spec, limits=None, steps=())):
         return f"input {spec.name!r}: got shape {array.shape}, but the engine was built for {spec}"
     return f"input {spec.name!r}: got shape {array.shape}, expected {spec} with no empty dimension"
 

@@ -148,7 +148,12 @@ def _check(recipe: SweepRecipe, dataset: Dataset) -> tuple[Unit, ...]:
     """Plan the units; everything that must fail, fails here, before any work."""
     _require_packages(recipe)
     for provider in recipe.providers:
-        open_session(reference_graph(), provider=provider).close()
+        if provider == "litert":
+            from fer_edge.export.litert_cache import require_litert
+
+            require_litert()
+        else:
+            open_session(reference_graph(), provider=provider).close()
     units = plan_units(recipe)
     if recipe.grid is not None and recipe.grid.teachers:
         from fer_edge.train.pretrained import open_pretrained
@@ -225,6 +230,11 @@ def _measure(
             and {(result.sha256, result.name) for result in earlier.variants} == wanted
         ):
             return earlier
+    if provider == "litert":
+        from fer_edge.export.litert_cache import write_missing
+
+        for bundle in bundles:
+            write_missing(bundle, _variants(bundle, recipe))
     measured = run_bench(
         bundles,
         data=dataset,

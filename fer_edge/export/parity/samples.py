@@ -52,14 +52,14 @@ def reference_samples(
         with open_session(graph, provider=provider) as session:
             if part == "encoder":
                 features = session.run({"frames": drawn})["features"]
-            feeds = _feeds(part, shapes[part], features if part == "head" else drawn)
+            feeds = _feeds(part, shapes[part], features if part in ("head", "crowd") else drawn)
             samples[part] = tuple(Sample(feeds=feed, expected=session.run(feed)) for feed in feeds)
     return samples
 
 
 def _feeds(part: Part, shapes: Mapping[str, InputShapes], given: Array) -> list[dict[str, Array]]:
     """Bring `given` to every shape; its rows repeat where there are too few."""
-    name = "features" if part == "head" else "frames"
+    name = "features" if part in ("head", "crowd") else "frames"
     leading = 1 if part == "encoder" else 2
     feeds: list[dict[str, Array]] = []
     for shape in dict.fromkeys(getattr(shapes[name], edge) for edge in EDGES):

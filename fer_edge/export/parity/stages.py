@@ -66,7 +66,12 @@ class _Graphs:
 
 
 def engine_opener(provider: str) -> Opener:
-    """Return a function that opens a graph in one of the runtime's engines."""
+    """Return a function that opens a graph in one of the runtime's engines; for LiteRT it is converted first."""
+    if provider == "litert":
+        require("ai_edge_litert", needed_by="the provider 'litert'", extra="litert")
+        from fer_edge.export.litert_backend import litert_run
+
+        return litert_run
 
     @contextmanager
     def opened(graph: bytes) -> Iterator[Run]:
@@ -84,8 +89,10 @@ def available_engines() -> tuple[dict[str, Opener], dict[str, str]]:
         if provider == _REFERENCE:
             continue
         try:
-            open_session(IDENTITY_GRAPH, provider=provider).close()
-            found[provider] = engine_opener(provider)
+            opener = engine_opener(provider)
+            if provider != "litert":
+                open_session(IDENTITY_GRAPH, provider=provider).close()
+            found[provider] = opener
         except (MissingPackageError, SessionError) as error:
             missing[provider] = str(error)
     return found, missing
