@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fer_edge.cli import options as opt
 from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
 from fer_edge.cli.training_output import show_run, training_in
+from fer_edge.core.errors import InputError
 
 if TYPE_CHECKING:
     from fer_edge.data.ckplus import CkPlusSequence
@@ -30,6 +31,7 @@ def command(
     sequences: Annotated[
         str | None, opt.option("Also train the head on these sequences.", opt.DATA_SPEC, metavar="ckplus:PATH")
     ],
+    fold: Annotated[str | None, opt.option("Train a teacher on all folds but this one.", metavar="K/N")],
     resume: opt.Resume,
     device: opt.Device,
     json_out: Path | None,
@@ -38,15 +40,16 @@ def command(
 
     Trains on the training split and selects the epoch on the choosing split (FER2013: PublicTest without leaked rows);
     the third split is not read. Under torchrun, several processes or GPUs share each batch. --stage sequence needs
-    --init, whose encoder is kept; with --set 'heads=["crowd"]' it trains the head on the FER+ votes alone. --init and
-    --teacher of the same run distil it into itself, which smooths noisy labels; with --set loss.distil_views=24 the
-    teachers' predictions for 24 random versions of every face are cached for later students. The features of the head's
-    clips are cached too.
+    --init, whose encoder is kept; with --set 'heads=["crowd"]' it trains the head on the FER+ votes alone. --fold 0/4
+    holds one of four folds of the training split out; given such runs of every fold as --teacher, a training takes
+    loss.soft_weight of its targets from the teachers that were not trained on the face. It follows the outputs of other
+    teachers; with --set loss.distil_views=24 their predictions for 24 random versions of every face are cached. The
+    features of the head's clips are cached too.
     """
     require_training("fer-edge train")
     from fer_edge.core.recipes import override
     from fer_edge.train.pretrained import open_pretrained
-    from fer_edge.train.train import TrainInputs, train_model
+    from fer_edge.train.train import TrainInputs, train_fold, train_model
 
     plan = override(_recipe(recipe), settings)
     dataset = read_dataset(data)
@@ -57,7 +60,13 @@ def command(
         sequences=() if sequences is None else _sequences(sequences),
     )
     with training_in(out, resume=resume, device=device) as options:
-        run = train_model(plan, dataset, out, inputs=inputs, options=options)
+        if fold is None:
+            run = train_model(plan, dataset, out, inputs=inputs, options=options)
+        elif inputs == TrainInputs():
+            number, folds = _fold(fold)
+            run = train_fold(plan, dataset, out, folds=folds, fold=number, options=options)
+        else:
+            raise InputError("--fold: got --init, --teacher, --stage or --sequences too, expected none of them")
     show_run(run, json_out)
 
 
@@ -72,8 +81,14 @@ def _recipe(name: str) -> TrainRecipe:
     return read_recipe(TrainRecipe, name, (), room="train")
 
 
+def _fold(text: str) -> tuple[int, int]:
+    number, _, folds = text.partition("/")
+    if not (number.isdecimal() and folds.isdecimal()):
+        raise InputError(f"--fold: got {text!r}, expected K/N, for example 0/4 for the first of four folds")
+    return int(number), int(folds)
+
+
 def _sequences(spec: str) -> tuple[CkPlusSequence, ...]:
-    from fer_edge.core.errors import InputError
     from fer_edge.data.ckplus import ckplus_sequences
 
     kind, _, where = spec.partition(":")

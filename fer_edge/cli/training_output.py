@@ -29,7 +29,7 @@ _STAGES = {
 }
 _SUMMARY = (
     "choose", "top1_by_window", "temperature", "seconds", "parent", "pruning", "sparsity", "qat", "quantised", "init",
-    "teacher", "data", "versions",
+    "teacher", "fold", "frames_top1", "data", "versions",
 )  # fmt: skip
 
 
@@ -76,6 +76,9 @@ def show_run(run: TrainRun, json_out: Path | None) -> None:
 
 def _run_table(run: TrainRun) -> Table:
     record = run.record
+    if fold := record.get("fold"):
+        held_out = (f"fold {fold['fold']} of {fold['folds']}, mean of both probes", _rate(record["frames_top1"]))
+        return Table(columns=("", Column("value", "right")), rows=[held_out], title=str(run.path))
     choose, windows = record["choose"], record["top1_by_window"]
     rows = [
         (f"{choose['split']} top-1, all {choose['n']:,}", f"{choose['top1']:.2%}"),

@@ -13,7 +13,7 @@ from fer_edge.core.json_report import JsonReport
 from fer_edge.core.types import Int64
 from fer_edge.data.dataset import Dataset, Role, StillSet
 
-__all__ = ["DatasetReport", "SplitReport", "describe", "leaked_rows"]
+__all__ = ["DatasetReport", "SplitReport", "describe", "fingerprints", "leaked_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def leaked_rows(dataset: Dataset, split: StillSet) -> NDArray[np.bool_]:
     Raises:
         DataError: the data set has no training split (``"train" in dataset.roles``).
     """
-    return np.isin(_fingerprints(split), _fingerprints(dataset.split("train")))
+    return np.isin(fingerprints(split), fingerprints(dataset.split("train")))
 
 
 def describe(dataset: Dataset) -> DatasetReport:
@@ -84,7 +84,7 @@ def describe(dataset: Dataset) -> DatasetReport:
         >>> describe(load_dataset("synthetic:14?size=32")).splits[0].n
         14
     """
-    marks = {name: _fingerprints(split) for name, split in dataset.splits.items()}
+    marks = {name: fingerprints(split) for name, split in dataset.splits.items()}
     height, width = next(iter(dataset.splits.values())).images.shape[1:]
     return DatasetReport(
         name=dataset.name,
@@ -116,7 +116,7 @@ def _split_report(dataset: Dataset, split: StillSet, marks: Mapping[str, NDArray
     )
 
 
-def _fingerprints(split: StillSet) -> NDArray[np.bytes_]:
+def fingerprints(split: StillSet) -> NDArray[np.bytes_]:
     """Hash each image: bytes (N,), 32 hexadecimal digits."""
     images = np.ascontiguousarray(split.images)
     return np.array([hashlib.blake2b(image, digest_size=16).hexdigest() for image in images], "S32")

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from fer_edge.train.degrade import degrade
 from fer_edge.train.recipe import AugmentSpec
 
 __all__ = ["augment_faces", "median_filter", "mix_faces"]
@@ -53,6 +54,7 @@ def augment_faces(faces: Tensor, spec: AugmentSpec, generator: torch.Generator, 
     deviation = uniform(1, 1, 1) * spec.noise * (uniform(1, 1, 1) < 0.5)
     noise = torch.randn(batch, 1, side, side, generator=generator, device=device)[part]
     light = _erase(light + noise * deviation, spec.erase, uniform)
+    light = degrade(light.clamp(0, 255), spec.degrade, generator)
     return light.squeeze(1).round_().clamp_(0, 255).to(torch.uint8)
 
 

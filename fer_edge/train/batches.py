@@ -30,12 +30,15 @@ class DeviceFaces:
     Attributes:
         images: uint8 (N, S, S), resized; median filtered for evaluation, in training only after augmentation.
         labels: int64 (N,).
-        targets: float32 (N, classes), the distributions to train toward.
+        targets: float32 (N, classes), the distributions to train toward; zeros for rows without a label.
+        crowd: float32 (N, classes + 1), shares of the FER+ votes, zeros for rows without a vote that counts; None where
+            no probe learns them.
     """
 
     images: Tensor
     labels: Tensor
     targets: Tensor
+    crowd: Tensor | None = None
 
     @classmethod
     def load(

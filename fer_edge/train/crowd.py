@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from fer_edge.core.crowd import class_shares, vote_shares
 from fer_edge.core.errors import DataError
 from fer_edge.core.labels import CROWD_LABELS, EXPRESSIONS, NOT_JUDGEABLE
+from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Uint8
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.negatives import TRAINED_NEGATIVES, make_negatives
 from fer_edge.model.network import SequenceHead
-from fer_edge.train.batches import seeded
+from fer_edge.train.batches import DeviceFaces, seeded
 from fer_edge.train.feature_cache import ClipFeatures
 from fer_edge.train.frame_classifier import single_contexts
 from fer_edge.train.recipe import TrainRecipe
@@ -32,6 +33,7 @@ __all__ = [
     "new_crowd_head",
     "probe_logits",
     "training_negatives",
+    "with_crowd",
 ]
 
 _CHANGING: Final = 0.5
@@ -89,6 +91,29 @@ def training_negatives(stills: StillSet, *, share: float, seed: int) -> Uint8:
     each = max(1, round(share * len(stills) / len(TRAINED_NEGATIVES)))
     faces = np.asarray(stills.images)
     return np.concatenate([make_negatives(kind, each, faces=faces, seed=seed) for kind in TRAINED_NEGATIVES])
+
+
+def with_crowd(faces: DeviceFaces, stills: StillSet, recipe: TrainRecipe) -> DeviceFaces:
+    """Add the shares of the votes to the training faces, and made negatives behind them.
+
+    Args:
+        faces: of the training split, prepared without the median filter.
+        stills: the same rows, with votes.
+        recipe: `sequence.negatives` is the share of negatives.
+    """
+    assert stills.votes is not None
+    device = faces.labels.device
+    made = training_negatives(stills, share=recipe.sequence.negatives, seed=recipe.seed)
+    unfiltered = replace(recipe.preprocess, median=0)
+    pictures = torch.from_numpy(np.array(prepare_stills(made, unfiltered))).to(device)
+    shares = torch.from_numpy(vote_shares(np.asarray(stills.votes))).float()
+    rejected = nn.functional.one_hot(torch.full((len(made),), shares.shape[1] - 1), shares.shape[1]).float()
+    return DeviceFaces(
+        images=torch.cat((faces.images, pictures)),
+        labels=torch.cat((faces.labels, torch.full((len(made),), -1, device=device))),
+        targets=torch.cat((faces.targets, faces.targets.new_zeros(len(made), faces.targets.shape[1]))),
+        crowd=torch.cat((shares, rejected)).to(device),
+    )
 
 
 def crowd_clips(clips: ClipFeatures, votes: Uint8, negatives: Tensor, *, seed: int) -> ClipFeatures:

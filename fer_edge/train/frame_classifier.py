@@ -34,6 +34,7 @@ class FrameOutput(NamedTuple):
         regions: (B, tokens), attention weights over the region tokens.
         maps: float32 (B, cells), energy of the CNN's last feature map by position, of length one: the sum of squares
             over the channels (activation-map attention, Zagoruyko and Komodakis 2017, arXiv 1612.03928).
+        crowd: (B, classes + 1), the logits of the probe for the crowd's votes; None without that probe.
     """
 
     logits: Tensor
@@ -41,6 +42,7 @@ class FrameOutput(NamedTuple):
     features: Tensor
     regions: Tensor
     maps: Tensor
+    crowd: Tensor | None = None
 
 
 class FrameClassifier(nn.Module):
@@ -50,6 +52,7 @@ class FrameClassifier(nn.Module):
         model: the network.
         probe: linear classifier of the context; None for the network's own LDA, DenseNet block and classifier.
         adapter: projection of the features into the teachers' space (FitNets, arXiv 1412.6550), used in training only.
+        crowd: a second linear classifier of the context, toward the crowd's votes; None to train toward labels alone.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class FrameClassifier(nn.Module):
         *,
         dropout: float = 0.0,
         adapter: nn.Linear | None = None,
+        crowd: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.probe = probe
         self.dropout = nn.Dropout(dropout)
         self.adapter = adapter or nn.Identity()
+        self.crowd = crowd
 
     def forward(self, faces: Tensor) -> FrameOutput:
         """Classify faces uint8 (B, S, S)."""
@@ -73,7 +78,8 @@ class FrameClassifier(nn.Module):
         features, regions = encoder.read(maps)
         logits, context = self.read(features)
         energy = normalize(maps.float().square().sum(dim=1).flatten(1), dim=1)
-        return FrameOutput(logits, context, self.adapter(features), regions, energy)
+        crowd = None if self.crowd is None else self.crowd(self.dropout(context))
+        return FrameOutput(logits, context, self.adapter(features), regions, energy, crowd)
 
     def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Classify single frames' features (N, F): logits (N, classes) and contexts (N, F)."""
@@ -95,7 +101,18 @@ def inference_copy(classifier: FrameClassifier) -> FrameClassifier:
 
 
 @torch.no_grad()
-def predicted_classes(classifier: nn.Module, images: Tensor, precision: Precision, *, size: int = 512) -> Tensor:
-    """Classify prepared faces uint8 (N, S, S): int64 (N,)."""
+def predicted_classes(
+    classifier: nn.Module, images: Tensor, precision: Precision, *, size: int = 512
+) -> tuple[Tensor, Tensor | None]:
+    """Classify prepared faces uint8 (N, S, S): int64 (N,), by the labels' probe and, where there is one, the crowd's.
+
+    The crowd's output `not judgeable` is left out.
+    """
+    own, crowd = [], []
     with autocast(precision, images.device):
-        return torch.cat([classifier(part).logits.argmax(dim=1) for part in torch.split(images, size)])
+        for part in torch.split(images, size):
+            output: FrameOutput = classifier(part)
+            own.append(output.logits.argmax(dim=1))
+            if output.crowd is not None:
+                crowd.append(output.crowd[:, :-1].argmax(dim=1))
+    return torch.cat(own), torch.cat(crowd) if crowd else None

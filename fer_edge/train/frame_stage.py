@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fer_edge.core.crowd import first_choice
 from fer_edge.core.types import Progress
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.batches import DeviceSplits, in_batches
@@ -34,8 +35,8 @@ class Batch:
 
     Attributes:
         faces: uint8 (B, S, S), augmented, mixed and filtered.
-        targets: float32 (B, classes).
-        labels: int64 (B,).
+        targets: float32 (B, classes); with a probe for the crowd's votes, theirs side by side (B, 2 x classes + 1).
+        labels: int64 (B,); -1 for a negative.
         rows: int64 (B,), their rows in the training split.
         weights: float32 (B,), of each row in the loss.
         teacher: the teachers' targets for these faces; None without teachers.
@@ -88,7 +89,8 @@ class FrameTask(Task[Batch]):
         head = self.module.model.head
         for parameter in (*head.reconstruction.parameters(), *head.classifier.parameters()):
             parameter.requires_grad_(False)
-        self.class_weights = class_weights(self.splits.train.labels, loss, config.classes)
+        labels = self.splits.train.labels
+        self.class_weights = class_weights(labels[labels >= 0], loss, config.classes)
         self.centres = CentreLoss(config.classes, config.feature_size, rate=loss.centre_rate).to(device)
         self.selection = InstanceSelection(len(self.splits.train), skip=self.recipe.optimiser.skip_easy, device=device)
 
@@ -104,6 +106,8 @@ class FrameTask(Task[Batch]):
         recipe, part, train = self.recipe, self.peers.part(len(index)), self.splits.train
         rows, median = index[part], recipe.preprocess.median
         clear, temperature = train.targets[rows], recipe.loss.distil_temperature
+        if train.crowd is not None:
+            clear = torch.cat((clear, train.crowd[rows]), dim=1)
         if view is None:
             faces = augment_faces(train.images[index], recipe.augment, generator, part)
             faces, targets = mix_faces(faces, clear, recipe.augment, generator)
@@ -132,11 +136,17 @@ class FrameTask(Task[Batch]):
         """Compute the loss; also returns contexts and the rows' own losses."""
         spec = self.recipe.loss
         output: FrameOutput = model(batch.faces)
-        each = soft_cross_entropies(output.logits, batch.targets, self.class_weights)
+        own = batch.targets[:, : output.logits.shape[1]]
+        each = soft_cross_entropies(output.logits, own, self.class_weights)
         if batch.teacher is not None:
             followed, hints = followed_losses(output, batch.teacher, batch.labels, spec)
             each = each + spec.distil_weight * (followed - each) + hints
-        loss = (each * batch.weights).mean() + spec.centre_weight * self.centres(output.context, batch.labels)
+        if output.crowd is not None:
+            crowd = soft_cross_entropies(output.crowd, batch.targets[:, own.shape[1] :], own.new_ones(()))
+            each = each + spec.crowd_weight * (crowd - each)
+        known = batch.labels >= 0
+        centred = self.centres(output.context[known], batch.labels[known])
+        loss = (each * batch.weights).mean() + spec.centre_weight * centred
         return loss, (output.context.detach(), each.detach())
 
     def after_step(self, batch: Batch, output: Any) -> None:
@@ -144,7 +154,8 @@ class FrameTask(Task[Batch]):
         context, each = output
         if self.constrain is not None:
             self.constrain()
-        self.centres.update(context, batch.labels)
+        known = batch.labels >= 0
+        self.centres.update(context[known], batch.labels[known])
         if not batch.mixed:  # the loss of a mixed face is not its row's
             self.selection.note(batch.rows, each)
 
@@ -153,11 +164,19 @@ class FrameTask(Task[Batch]):
         self.selection.share()
 
     def score(self, average: nn.Module) -> float:
-        """Top-1 on the rows to choose on that are not in the training split."""
+        """Top-1 on the rows to choose on that are not in the training split.
+
+        With a probe for the crowd's votes, the mean of this and of the agreement with the crowd's first choice.
+        """
         assert isinstance(average, FrameClassifier)
-        choose = self.splits.choose
-        found = predicted_classes(inference_copy(average), choose.images, self.recipe.precision)
-        return float((found == choose.labels)[self.splits.unleaked].float().mean())
+        splits, choose = self.splits, self.splits.choose
+        found, crowd = predicted_classes(inference_copy(average), choose.images, self.recipe.precision)
+        top1 = float((found == choose.labels)[splits.unleaked].float().mean())
+        if crowd is None or splits.choose_set.votes is None:
+            return top1
+        first = torch.from_numpy(first_choice(splits.choose_set.votes)).to(crowd.device)
+        kept = splits.unleaked & (first >= 0)
+        return (top1 + float((crowd == first)[kept].float().mean())) / 2
 
     def state(self) -> dict[str, Tensor]:
         """Class centres and the rows' losses."""

@@ -70,6 +70,7 @@ class AugmentSpec:
         noise: largest standard deviation of additive noise, grey levels.
         blur: probability of a 3x3 binomial blur.
         erase: probability of an occluding rectangle.
+        degrade: probability of one of the degradations of `fer_edge.train.degrade`.
         mix: probability that the faces of a batch are mixed pairwise (mixup, arXiv 1710.09412, or CutMix,
             arXiv 1905.04899).
     """
@@ -85,10 +86,11 @@ class AugmentSpec:
     noise: float = 8.0
     blur: float = 0.1
     erase: float = 0.3
+    degrade: float = 0.0
     mix: float = 0.3
 
     def __post_init__(self) -> None:
-        _check(self, 0, 1, "flip", "blur", "erase", "mix", "scale", "shift", "shear")
+        _check(self, 0, 1, "flip", "blur", "erase", "degrade", "mix", "scale", "shift", "shear")
         _check(self, 0, 180, "rotation_degrees")
         _check(self, 0, 255, "gamma", "gain", "gradient", "noise")
 
@@ -139,6 +141,9 @@ class LossSpec:
     Attributes:
         label_smoothing: mass spread evenly over the classes.
         votes_weight: share of the target taken from the FER+ votes of the row, where it has some.
+        crowd_weight: share of the loss toward the FER+ votes, by a probe of its own, where the recipe's heads include
+            `crowd`.
+        soft_weight: share of both targets taken from teachers that were not trained on the face, where there are some.
         class_weights: ``"none"``, or ``"inverse-sqrt"`` to weigh classes by one over the root of their count.
         centre_weight: weight of the centre loss (Wen et al. 2016).
         centre_rate: how far a class centre moves toward its mini-batch mean.
@@ -161,6 +166,8 @@ class LossSpec:
 
     label_smoothing: float = 0.05
     votes_weight: float = 0.3
+    crowd_weight: float = 0.5
+    soft_weight: float = 0.6
     class_weights: Literal["none", "inverse-sqrt"] = "none"
     centre_weight: float = 0.002
     centre_rate: float = 0.5
@@ -176,7 +183,8 @@ class LossSpec:
     distil_maps: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, 0, 1, "label_smoothing", "votes_weight", "centre_rate", "distil_weight", "distil_consensus")
+        _check(self, 0, 1, "label_smoothing", "votes_weight", "crowd_weight", "soft_weight", "centre_rate")
+        _check(self, 0, 1, "distil_weight", "distil_consensus")
         _check(self, 0, 0.9, "dropout")
         _check(self, 0, 10, "centre_weight")
         _check(self, 0.1, 100, "distil_temperature")

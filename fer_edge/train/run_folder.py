@@ -38,7 +38,7 @@ SCHEMA = 1
 _NOT_TRAINING: Final = ("schema", "done", "choose", "crowd", "history")
 """Keys of a record that do not describe how the weights were trained."""
 
-_BEGUN: Final = ("init", "teacher", "parent", "pruning", "sparsity", "qat", "stage", "sequences")
+_BEGUN: Final = ("init", "teacher", "parent", "pruning", "sparsity", "qat", "stage", "sequences", "fold")
 """Keys of a record that describe where the run began."""
 
 
@@ -249,10 +249,14 @@ class TrainRun:
         load_tensors(self.path / "model.safetensors", {"model": model, "probe": probe})
         return model.eval(), probe.eval()
 
-    def finish(self, model: AttentionCnnBiLstm, probe: nn.Module, **facts: Any) -> None:
-        """Write the final weights and remove the checkpoint."""
-        tensors = join({"model": model.state_dict(), "probe": probe.state_dict()})
-        save_checkpoint(self.path / "model.safetensors", tensors, {"recipe": encode(self.recipe)})
+    def finish(
+        self, model: AttentionCnnBiLstm, probe: nn.Module, crowd_probe: nn.Module | None = None, **facts: Any
+    ) -> None:
+        """Write the final weights, with the probe for the votes where it is given, and remove the checkpoint."""
+        parts = {"model": model.state_dict(), "probe": probe.state_dict()}
+        if crowd_probe is not None:
+            parts["crowd_probe"] = crowd_probe.state_dict()
+        save_checkpoint(self.path / "model.safetensors", join(parts), {"recipe": encode(self.recipe)})
         self.update(done=True, **facts)
         self.checkpoint.unlink(missing_ok=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from fer_edge.core.errors import DataError, InputError
-from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.labels import EXPRESSIONS, READINGS
 from fer_edge.data import Dataset, StillSet, leaked_rows
 from fer_edge.data.ckplus import CkPlusSequence
+from fer_edge.data.folds import fold_dataset
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batches import DeviceSplits
 from fer_edge.train.crowd import (
@@ -27,6 +28,7 @@ from fer_edge.train.crowd import (
     new_crowd_head,
     probe_logits,
     training_negatives,
+    with_crowd,
 )
 from fer_edge.train.distillation import Teachers
 from fer_edge.train.distributed import Processes, processes
@@ -46,8 +48,9 @@ from fer_edge.train.pretrained import (
 from fer_edge.train.recipe import TrainRecipe
 from fer_edge.train.run_folder import RunOptions, TrainRun, open_run
 from fer_edge.train.sequence_stage import FrameProbabilities, HeadStage, fit_head, tune_head
+from fer_edge.train.soft_labels import SoftLabels, soft_labels, softened
 
-__all__ = ["Stages", "TrainInputs", "train_model"]
+__all__ = ["Stages", "TrainInputs", "train_fold", "train_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,8 @@ class TrainInputs:
     Attributes:
         init: a finished run or a bundle whose weights to start from, of the recipe's shape or one that
             `fer_edge.train.weight_transfer` fits to it; None for random weights.
-        teachers: finished runs or bundles to distil from (`loss.distil_weight`); their probabilities are averaged.
+        teachers: finished runs or bundles to distil from (`loss.distil_weight`); their probabilities are averaged. Runs
+            of `train_fold` are asked about their held-out fold only (`loss.soft_weight`).
         stage: ``"sequence"`` trains the head alone, on the encoder of `init`.
         sequences: real sequences to train the head on, beside the clips.
     """
@@ -94,11 +98,19 @@ class TrainInputs:
                 f"heads: got {', '.join(recipe.heads)}, expected fer2013 too, since a new encoder needs a new head; "
                 "add it, or give --stage sequence"
             )
-        expect_teachers(self.teachers, dataset, recipe)
+        if 0 < len(self.fold_teachers) < len(self.teachers):
+            raise InputError("--teacher: got runs with and without --fold, expected one kind")
+        if not self.fold_teachers:
+            expect_teachers(self.teachers, dataset, recipe)
         if self.init is not None:
             expect_initial(self.init, recipe)
             if self.stage == "sequence":
                 dataset.expect_expressions(self.init.labels, of=f"the network {self.init.path}")
+
+    @property
+    def fold_teachers(self) -> tuple[TrainRun, ...]:
+        """The teachers that were trained without one fold."""
+        return tuple(each for each in self.teachers if isinstance(each, TrainRun) and "fold" in each.record)
 
     def facts(self) -> dict[str, Any]:
         """What the run records of them."""
@@ -147,15 +159,56 @@ def train_model(
             torch.manual_seed(recipe.seed)
             init = inputs.init
             model, probe = run.new_model() if init is None else initial_network(init, recipe, dataset)
+            in_folds, soft = inputs.fold_teachers, None
+            if in_folds:
+                soft = soft_labels(in_folds, dataset, device=peers.device, progress=options.progress)
             stages = Stages(
-                run=run, dataset=dataset, peers=peers, options=options, sequences=inputs.sequences,
-                teachers=load_teachers(inputs.teachers) if inputs.teachers else None,
+                run=run, dataset=dataset, peers=peers, options=options, sequences=inputs.sequences, soft=soft,
+                teachers=load_teachers(inputs.teachers) if inputs.teachers and not in_folds else None,
             )  # fmt: skip
             if inputs.stage == "all":
                 model.crowd = None  # it would not fit the new encoder
                 stages.fit(model, probe)
             else:
                 stages.fit_head(model)
+    return run
+
+
+def train_fold(
+    recipe: TrainRecipe,
+    dataset: Dataset,
+    out: Path,
+    *,
+    folds: int,
+    fold: int,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+) -> TrainRun:
+    """Train an encoder and its probes on all folds of the training split but one, or resume it; for `soft_labels`.
+
+    Args:
+        recipe: its heads are ``fer2013`` and ``crowd``.
+        dataset: its training split is divided by `fold_dataset`.
+        out: the run's folder.
+        folds: number of folds.
+        fold: the fold to hold out; the best epoch is chosen on it.
+
+    Raises:
+        InputError: no such fold, a head is missing, or the folder holds another run.
+        DataError: the data has no FER+ votes.
+        TrainingDiverged: the loss is not finite.
+        OutputError: the run cannot be written.
+    """
+    if set(recipe.heads) != set(READINGS):
+        raise InputError(f"heads: got {', '.join(recipe.heads)}, expected {', '.join(READINGS)} for a fold's teacher")
+    part = fold_dataset(dataset, folds, fold)
+    expect_votes(part)
+    with processes(options.device) as peers:
+        run = open_run(recipe, part, out, {"fold": {"folds": folds, "fold": fold}}, resume=options.resume, peers=peers)
+        with run.locked(peers):
+            run = TrainRun.open(out)
+            if not run.done:
+                torch.manual_seed(recipe.seed)
+                Stages(run=run, dataset=part, peers=peers, options=options).fit_frames(*run.new_model())
     return run
 
 
@@ -181,6 +234,7 @@ class Stages:
         peers: this process.
         options: callbacks.
         teachers: followed by the frame stage.
+        soft: soft labels of the training rows, part of the frame stage's targets.
         sequences: for the sequence stage.
         constrain: called after every step of the frame stage.
         rows: the training rows to use; all by default.
@@ -191,6 +245,7 @@ class Stages:
     peers: Processes
     options: RunOptions
     teachers: Teachers | None = None
+    soft: SoftLabels | None = None
     sequences: tuple[CkPlusSequence, ...] = ()
     constrain: Callable[[], None] | None = None
     rows: StillSet | None = None
@@ -198,8 +253,14 @@ class Stages:
 
     @cached_property
     def splits(self) -> DeviceSplits:
-        """The splits on this process's device."""
-        return DeviceSplits.load(self.dataset, self.run.recipe, self.peers.device, train=self.rows)
+        """The splits on this process's device; with the crowd's targets where the recipe has a head for them."""
+        recipe, stills = self.run.recipe, self.rows or self.dataset.split("train")
+        splits = DeviceSplits.load(self.dataset, recipe, self.peers.device, train=self.rows)
+        if "crowd" in recipe.heads:
+            splits = replace(splits, train=with_crowd(splits.train, stills, recipe))
+        if self.soft is not None:
+            splits = replace(splits, train=softened(splits.train, self.soft, recipe.loss.soft_weight))
+        return splits
 
     @cached_property
     def _seconds_before(self) -> float:
@@ -208,7 +269,7 @@ class Stages:
 
     def fit(self, model: AttentionCnnBiLstm, probe: nn.Linear) -> None:
         """Run both stages."""
-        best = self.frames(FrameClassifier(model, probe, dropout=self.run.recipe.loss.dropout))
+        best = self.frames(self._classifier(model, probe))
         if self.peers.leads:
             self.head(best)
             self.crowd(best.model)
@@ -216,10 +277,15 @@ class Stages:
 
     def fit_frames(self, model: AttentionCnnBiLstm, probe: nn.Linear) -> None:
         """Run the frame stage alone: a run to continue from, whose head does not fit its encoder."""
-        best = self.frames(FrameClassifier(model, probe, dropout=self.run.recipe.loss.dropout))
+        best = self.frames(self._classifier(model, probe))
         if self.peers.leads:
             top1 = self.run.record["history"][-1]["best_score"]
-            self.run.finish(best.model, probe_of(best), frames_top1=top1, seconds=self._seconds())
+            self.run.finish(best.model, probe_of(best), best.crowd, frames_top1=top1, seconds=self._seconds())
+
+    def _classifier(self, model: AttentionCnnBiLstm, probe: nn.Linear) -> FrameClassifier:
+        recipe = self.run.recipe
+        crowd = nn.Linear(recipe.model.feature_size, recipe.model.crowd.classes) if "crowd" in recipe.heads else None
+        return FrameClassifier(model, probe, dropout=recipe.loss.dropout, crowd=crowd)
 
     def fit_head(self, model: AttentionCnnBiLstm) -> None:
         """Run the sequence stage alone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import ON_CPU, small_dataset, small_recipe
+from training import ON_CPU, small_dataset, small_recipe, with_votes
 
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.crowd import crowd_accuracy
@@ -31,22 +30,6 @@ from fer_edge.train.run_folder import TrainRun
 from fer_edge.train.train import TrainInputs, train_model
 
 pytestmark = pytest.mark.train
-
-
-def with_votes(dataset: Dataset) -> Dataset:
-    """Seven votes for each face's own label, two for neutral, one for unknown; every 20th face is not judged."""
-    splits = {}
-    for name, split in dataset.splits.items():
-        votes = np.zeros((len(split), len(FERPLUS_VOTES)), np.uint8)
-        for row, label in enumerate(split.labels):
-            votes[row, FERPLUS_VOTES.index(EXPRESSIONS[label])] += 7
-        votes[:, FERPLUS_VOTES.index("neutral")] += 2
-        votes[:, FERPLUS_VOTES.index("unknown")] += 1
-        votes[::20] = 0
-        votes[::20, FERPLUS_VOTES.index("not-a-face")] = 10
-        votes[1] = 0  # no vote at all
-        splits[name] = dataclasses.replace(split, votes=votes)
-    return dataclasses.replace(dataset, splits=splits)
 
 
 @pytest.fixture(scope="module")
