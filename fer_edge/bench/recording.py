@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
-from fer_edge.bench.annotate import annotate_frame, annotated_video, check_annotation_path, write_annotated_image
+from fer_edge.bench.annotate import (
+    annotate_frame,
+    annotated_video,
+    check_annotation_path,
+    is_image_path,
+    write_annotated_image,
+)
+from fer_edge.bench.picture_files import PictureSource
 from fer_edge.core.errors import OutputError
-from fer_edge.core.files import expect_new, scratch_file, writing
+from fer_edge.core.files import expect_new, output_folder, scratch_file, writing
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.pipeline import RunSummary, run_source
 from fer_edge.runtime.recognizer import Recognizer
@@ -27,12 +35,14 @@ class RunOutputs:
     """What a run writes; no other frame, crop or estimate is kept.
 
     Attributes:
-        annotate: file of the annotated video, or of the annotated image for a photograph.
+        annotate: file of the annotated video, or of the annotated image for a photograph; a folder for several.
         records: JSON lines: a path, or an open text stream.
+        csv: table of the estimates, a row per face and frame.
     """
 
     annotate: Path | None = None
     records: Path | TextIO | None = None
+    csv: Path | None = None
     overwrite: bool = False
 
     def check(self, source: VideoSource) -> None:
@@ -42,11 +52,13 @@ class RunOutputs:
             InputError: a file name whose ending is no format for this source.
             OutputError: a file that exists, without `overwrite`.
         """
-        if self.annotate is not None:
+        many = isinstance(source, PictureSource)
+        if self.annotate is not None and not many:
             check_annotation_path(self.annotate, still=source.kind == "image")
-        for path in (self.annotate, self.records):
+        for path in (self.annotate, self.records, self.csv):
             if isinstance(path, Path):
-                expect_new(path, overwrite=self.overwrite, inputs=[source.name])
+                folder = many and path is self.annotate
+                expect_new(path, overwrite=self.overwrite, inputs=[source.name], folder=folder)
 
 
 def record_run(
@@ -79,28 +91,86 @@ def record_run(
     """
     outputs = outputs or RunOutputs()
     outputs.check(source)
-    still = source.kind == "image"
     with contextlib.ExitStack() as stack:
         emit = stack.enter_context(_record_writer(outputs.records))
         emit({"record": "run", "source": source.name, **recognizer.info.to_json()})
-        video = None
-        if outputs.annotate is not None and not still:
-            video = stack.enter_context(annotated_video(outputs.annotate, frame_rate=source.frame_rate))
+        tabulate = stack.enter_context(_table_writer(outputs.csv, recognizer.labels))
+        draw = stack.enter_context(_drawing(outputs, source))
 
         def write(frame: SourceFrame, result: FrameResult) -> None:
-            emit({"record": "frame", **result.to_json()})
-            if video is not None:
-                video.write(annotate_frame(frame.image, result.estimates), timestamp_s=frame.timestamp_s)
-            elif outputs.annotate is not None:
-                write_annotated_image(outputs.annotate, annotate_frame(frame.image, result.estimates))
+            name = {} if frame.name is None else {"source": frame.name}
+            emit({"record": "frame", **name, **result.to_json()})
+            tabulate(frame.name or source.name, result)
+            draw(frame, result)
             if on_result is not None:
                 on_result(result)
 
         summary = run_source(
             recognizer, source, detector=detector, tracking=tracking, whole_frame=whole_frame, on_frame=write
         )
+        for fault in source.unread if isinstance(source, PictureSource) else ():
+            emit({"record": "unread", "error": fault})
         emit({"record": "summary", **summary.to_json()})
     return summary
+
+
+@contextlib.contextmanager
+def _drawing(outputs: RunOutputs, source: VideoSource) -> Iterator[Callable[[SourceFrame, FrameResult], None]]:
+    """Yield a function that draws a frame's estimates into the annotated video, photograph or folder."""
+    path = outputs.annotate
+    if path is None:
+        yield lambda frame, result: None
+    elif isinstance(source, PictureSource):
+        with output_folder(path, overwrite=outputs.overwrite) as folder:
+
+            def draw(frame: SourceFrame, result: FrameResult) -> None:
+                place = folder / Path(frame.name or "").name
+                if place.exists():  # of another folder
+                    place = folder / f"{result.index}-{place.name}"
+                place = place if is_image_path(place) else place.with_name(f"{place.name}.png")
+                write_annotated_image(place, annotate_frame(frame.image, result.estimates))
+
+            yield draw
+    elif source.kind == "image":
+        yield lambda frame, result: write_annotated_image(path, annotate_frame(frame.image, result.estimates))
+    else:
+        with annotated_video(path, frame_rate=source.frame_rate) as video:
+            yield lambda frame, result: video.write(
+                annotate_frame(frame.image, result.estimates), timestamp_s=frame.timestamp_s
+            )
+
+
+_FIELDS: Final = ("track_id", "driver", "state", "label", "probability")
+
+
+@contextlib.contextmanager
+def _table_writer(target: Path | None, labels: Sequence[str]) -> Iterator[Callable[[str, FrameResult], None]]:
+    """Yield a function that writes a row per face, or one without a face, to a CSV file that appears on success."""
+    if target is None:
+        yield lambda name, result: None
+        return
+    with scratch_file(target) as scratch:
+        with writing(target):
+            file = scratch.open("w", encoding="utf-8", newline="")
+        try:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["source", "index", "timestamp_s", *_FIELDS, "left", "top", "right", "bottom", *labels])
+
+            def tabulate(name: str, result: FrameResult) -> None:
+                start = [name, result.index, f"{result.timestamp_s:.6f}"]
+                for each in result.estimates or (None,):
+                    fields: list[Any] = [""] * (len(_FIELDS) + 4 + len(labels))
+                    if each is not None:
+                        box = [f"{edge:.1f}" for edge in each.box_xyxy or ()] or [""] * 4
+                        shares = [f"{each.probabilities.get(label, 0.0):.6f}" for label in labels]
+                        fields = [*(getattr(each, name) for name in _FIELDS), *box, *shares]
+                    with writing(target):
+                        table.writerow(start + fields)
+
+            yield tabulate
+        finally:
+            with writing(target):
+                file.close()
 
 
 @contextlib.contextmanager

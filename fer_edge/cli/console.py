@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["command_line", "console", "name_network", "note_resume", "note_unread", "note_written", "progress", "show"]
 
 _REDRAW_EVERY_S: Final = 0.1
+_FAULTS_SHOWN: Final = 5
 
 console: Final = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
 """For progress and remarks, on stderr; brackets are printed as they are and paths are not broken."""
@@ -63,9 +64,14 @@ def name_network(info: NetworkInfo) -> None:
 
 def note_unread(source: VideoSource, read: int) -> None:
     """Print how many of a source's frames were skipped or are missing."""
-    if source.skipped:
+    faults = getattr(source, "unread", ())  # of many photographs
+    for fault in faults[:_FAULTS_SHOWN]:
+        console.print(f"note: skipped: {fault}")
+    if len(faults) > _FAULTS_SHOWN:
+        console.print(f"note: {len(faults)} photographs were skipped in all; --json lists them")
+    elif source.skipped and not faults:
         console.print(f"note: {source.name}: {source.skipped} damaged or lost frames were skipped, {read} were read")
-    elif read < (source.frames or 0):
+    elif not faults and read < (source.frames or 0):
         console.print(f"note: {source.name} announces {source.frames} frames, {read} could be read")
 
 

@@ -19,6 +19,7 @@ from fer_edge.core.labels import Reading
 __all__ = [
     "DATA_SPEC",
     "INPUT_PATH",
+    "OUTPUT",
     "OUTPUT_FILE",
     "OUTPUT_FOLDER",
     "REGION",
@@ -95,15 +96,20 @@ class _InputPath(_Text):
 
 
 class _Output(_InputPath):
-    """A file or folder that a command writes: absent, an empty folder, or anything of its kind with ``--overwrite``."""
+    """A file or folder that a command writes: absent, an empty folder, or anything of its kind with ``--overwrite``.
 
-    def __init__(self, *, folder: bool) -> None:
+    With `folder` None it is either, and the command checks which.
+    """
+
+    def __init__(self, *, folder: bool | None) -> None:
         self.name, self._folder = "folder" if folder else "file", folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from fer_edge.core.files import expect_new
 
-        path = expect_new(super().convert(value, param, ctx), overwrite=overwriting(), folder=self._folder)
+        path = super().convert(value, param, ctx)
+        folder = path.is_dir() if self._folder is None else self._folder
+        path = expect_new(path, overwrite=overwriting(), folder=folder)
         parent = next(each for each in path.absolute().parents if os.path.lexists(each))
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise OutputError(f"cannot write {path}: got {parent}, expected a writable folder; choose another place")
@@ -171,6 +177,7 @@ DATA_SPEC: Final = _DataSpec()
 INPUT_PATH: Final = _InputPath()
 REGION: Final = _Region()
 OUTPUT_FILE: Final = _Output(folder=False)
+OUTPUT: Final = _Output(folder=None)
 OUTPUT_FOLDER: Final = _Output(folder=True)
 RUN_FOLDER: Final = _RunFolder()
 

@@ -20,14 +20,15 @@ __all__ = ["command"]
 @opt.make_command
 def command(
     bundle: opt.BundleName,
-    source: Annotated[str, opt.option("Image, video, camera (0, /dev/video0, URL).", metavar="FILE|CAMERA")],
+    source: Annotated[str, opt.option("Image(s), video, camera (0, /dev/video0, URL).", metavar="FILE|CAMERA")],
     variant: opt.VariantName,
     provider: opt.Provider,
     threads: opt.Threads,
     reading: opt.ReadingName,
     engines: Annotated[Path | None, opt.option("Folder of built or cached engines.", metavar="FOLDER")],
     rebuild: Annotated[bool, opt.flag("Build missing TensorRT engines or LiteRT files first.")],
-    annotate: Annotated[Path | None, opt.output("Write the frames with the estimates drawn in.")],
+    annotate: Annotated[Path | None, opt.option("Write the frames with the estimates drawn in.", opt.OUTPUT)],
+    csv: Annotated[Path | None, opt.output("Write a table of the estimates, a row per face and frame.")],
     detector: opt.Detector,
     seat: Annotated[Literal["left", "right"] | None, opt.option("Half of the picture in which the driver sits.")],
     driver_roi: Annotated[
@@ -42,11 +43,13 @@ def command(
 
     The driver is the largest central face, in the driver's region where --seat or --driver-roi gives one.
 
-    SOURCE may also be a GStreamer pipeline, or drawn faces: synthetic, synthetic:happy. --json writes one object per
-    line: what runs, every frame, a summary.
+    SOURCE may also be a GStreamer pipeline, or drawn faces: synthetic, synthetic:happy. Many images are a folder, a
+    glob in quotes ('faces/*.jpg'), a numbered pattern (frame_%04d.png) or a list file (.txt, one path per line); each
+    is recognised by itself, and --annotate names a folder. --json writes one object per line: what runs, every frame,
+    a summary.
 
-    No frame is stored unless --annotate or --json asks for it. Ctrl-C or SIGTERM ends a camera's run and keeps its
-    outputs; a file's run then writes nothing. A camera that delivers no more frames ends the run with status 1 and
+    Nothing is stored unless --annotate, --csv or --json asks for it. Ctrl-C or SIGTERM ends a camera's run and keeps
+    its outputs; a file's run then writes nothing. A camera that delivers no more frames ends the run with status 1 and
     keeps its outputs.
     """
     from fer_edge.bench.recording import RunOutputs, record_run
@@ -59,7 +62,7 @@ def command(
     tracking = TrackerOptions(seat=seat, driver_roi=driver_roi, passengers=passengers)
     finder = None if detector == "haar" else open_detector(detector)  # drawn faces need no detector
     records = sys.stdout if json_out == opt.STDOUT else json_out
-    outputs = RunOutputs(annotate=annotate, records=records, overwrite=opt.overwriting())
+    outputs = RunOutputs(annotate=annotate, records=records, csv=csv, overwrite=opt.overwriting())
     with open_any_source(source) as frames, progress(f"recognising {source}") as bar:
 
         def update(result: FrameResult) -> None:
@@ -86,7 +89,7 @@ def command(
     note_unread(frames, summary.frames)
     if json_out != opt.STDOUT:
         _print_summary(summary)
-    note_written(annotate, None if json_out == opt.STDOUT else json_out)
+    note_written(annotate, csv, None if json_out == opt.STDOUT else json_out)
     if summary.lost is not None:
         raise SessionError(f"{summary.lost}; the frames before are recognised and written")
 

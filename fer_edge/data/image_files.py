@@ -9,31 +9,16 @@ from typing import Final
 import numpy as np
 
 from fer_edge.core.errors import DataError, FerEdgeError, require
+from fer_edge.core.images import decode_image
 from fer_edge.core.labels import expression_index
 from fer_edge.core.preprocess import PreprocessSpec, prepare_face
 from fer_edge.core.types import Progress, Uint8
 
-__all__ = ["class_images", "decode_grey", "folder_entries", "image_files", "read_grey", "read_stack"]
+__all__ = ["class_images", "folder_entries", "image_files", "read_grey", "read_stack"]
 
-_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm")
+_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm")  # known without a look inside
 _SYSTEM_FILES: Final = ("Thumbs.db", "desktop.ini", "__MACOSX")
 _PROGRESS_STEP = 256
-
-
-def decode_grey(data: bytes, *, where: str) -> Uint8:
-    """Decode an encoded image, colour or grey, to uint8 (H, W) grey.
-
-    Raises:
-        DataError: the bytes are not an image; the message begins with `where`.
-    """
-    cv2 = require("cv2", needed_by="reading images", extra="cpu")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    except cv2.error as error:
-        raise DataError(f"{where}: cannot be decoded as an image ({error.err})") from error
-    if image is None:
-        raise DataError(f"{where}: {len(data):,} bytes that cannot be decoded as an image; the file may be truncated")
-    return np.asarray(image, np.uint8)
 
 
 def read_grey(path: Path) -> Uint8:
@@ -46,7 +31,7 @@ def read_grey(path: Path) -> Uint8:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    return decode_grey(data, where=str(path))
+    return decode_image(data, where=str(path), grey=True)
 
 
 def read_stack(
@@ -104,11 +89,16 @@ def image_files(folder: Path) -> list[Path]:
     """
     files = folder_entries(folder)
     for file in files:
-        if file.suffix.lower() not in _SUFFIXES or not file.is_file():
-            raise DataError(f"{file}: expected only images in this folder ({', '.join(_SUFFIXES)}); move it elsewhere")
+        if not file.is_file() or not (file.suffix.lower() in _SUFFIXES or _holds_image(file)):
+            raise DataError(f"{file}: expected only images in this folder; move it elsewhere")
     if not files:
         raise DataError(f"{folder} holds no image; fill the folder or remove it")
     return files
+
+
+def _holds_image(file: Path) -> bool:
+    cv2 = require("cv2", needed_by="reading images", extra="cpu")
+    return bool(cv2.haveImageReader(str(file)))
 
 
 def class_images(folder: Path) -> list[tuple[Path, int]]:

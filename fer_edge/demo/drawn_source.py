@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from fer_edge.bench.picture_files import PictureSource, picture_files
 from fer_edge.core.labels import EXPRESSIONS, canonical_expression
 from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
 
@@ -16,7 +17,7 @@ _SIZE: Final = (480, 360)
 
 
 def open_any_source(spec: str) -> VideoSource:
-    """Open drawn faces (``synthetic``: all expressions, ``synthetic:happy``: one), or what `open_source` opens.
+    """Open drawn faces (``synthetic``, ``synthetic:happy``), many photographs, or what `open_source` opens.
 
     Raises:
         InputError: an unknown expression, or as `open_source`.
@@ -24,7 +25,10 @@ def open_any_source(spec: str) -> VideoSource:
     """
     word, _, expression = spec.partition(":")
     drawn = word == "synthetic" and not Path(spec).is_file()
-    return drawn_source(expression) if drawn else open_source(spec)
+    if drawn:
+        return drawn_source(expression)
+    files = picture_files(spec)
+    return open_source(spec) if files is None else PictureSource(spec, files)
 
 
 def drawn_source(expression: str = "") -> VideoSource:

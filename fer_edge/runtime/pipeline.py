@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ class RunSummary:
         frames_expected: as the file states, None where it does not.
         frames_skipped: frames that could not be read, with others after them.
         frames_with_face: frames with at least one recognised face.
-        faces: number of tracks, up to the newest that was recognised.
+        faces: number of tracks, up to the newest that was recognised; of photographs, of faces.
         driver_labels: number of frames by the driver's label.
         latency_ms: p50 and p99 of detection and tracking (``detect``) and of crops, encoder and head (``recognise``),
             over the last 65,536 frames.
@@ -99,13 +100,15 @@ def run_source(
     """
     clock = time.monotonic if source.live else None
     video = VideoRecognizer(recognizer, detector=detector, tracking=tracking, clock=clock)
-    counts = _Counts()
+    counts, still = _Counts(), source.kind == "image"
     started = time.perf_counter()
     interrupted = False
     try:
         for frame in source:
-            result = _recognise(video, frame, still=source.kind == "image", whole_frame=whole_frame)
-            counts.add(result)
+            result = _recognise(video, frame, still=still, whole_frame=whole_frame)
+            if still:
+                result = dataclasses.replace(result, index=counts.frames)
+            counts.add(result, still=still)
             if on_frame is not None:
                 on_frame(frame, result)
     except KeyboardInterrupt:
@@ -130,24 +133,24 @@ class _Counts:
     """Counts over the frames of one run in bounded memory, because a run may last for months."""
 
     def __init__(self) -> None:
-        self._frames = 0
+        self.frames = 0
         self._with_face = 0
         self._faces = 0
         self._labels: Counter[str] = Counter()
         self._times_ms = {stage: deque[float](maxlen=_TIMES_KEPT) for stage in ("detect", "recognise")}
 
-    def add(self, result: FrameResult) -> None:
-        self._frames += 1
+    def add(self, result: FrameResult, *, still: bool = False) -> None:
+        self.frames += 1
         self._with_face += bool(result.estimates)
-        for estimate in result.estimates:  # track ids count from 1
-            self._faces = max(self._faces, estimate.track_id or 0)
+        newest = max((estimate.track_id or 0 for estimate in result.estimates), default=0)  # ids count from 1
+        self._faces = self._faces + newest if still else max(self._faces, newest)
         if result.driver is not None:
             self._labels[result.driver.label] += 1
         self._times_ms["detect"].append(result.detect_ms)
         self._times_ms["recognise"].append(result.recognise_ms)
 
     def summary(self, *, source: VideoSource, info: NetworkInfo, seconds: float, interrupted: bool) -> RunSummary:
-        if not self._frames and not interrupted:
+        if not self.frames and not interrupted:
             raise DataError(f"{source.name}: got no frame, expected at least one")
         latency_ms = {
             stage: {f"p{rank}": float(np.percentile(times, rank)) for rank in (50, 99)}
@@ -157,7 +160,7 @@ class _Counts:
         return RunSummary(
             source=source.name,
             info=info,
-            frames=self._frames,
+            frames=self.frames,
             frames_expected=source.frames,
             frames_skipped=source.skipped,
             frames_with_face=self._with_face,

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from fer_edge.core.errors import DataError, InputError, require
+from fer_edge.core.images import decode_image
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.estimate import BoxXyxy
@@ -39,6 +40,7 @@ class SourceFrame:
             V4L2 (``0``, ``/dev/video0``) gives it, else the time of reading, which the camera's network or pipeline
             delays.
         boxes: the faces' boxes where the source knows them, else None.
+        name: the file of a photograph among several, else None.
 
     Example:
         >>> import numpy as np
@@ -50,6 +52,7 @@ class SourceFrame:
     image: Uint8
     timestamp_s: float
     boxes: tuple[BoxXyxy, ...] | None = None
+    name: str | None = None
 
 
 class VideoSource:
@@ -160,15 +163,15 @@ def _open_capture(cv2: Any, *place: Any) -> Any:
 
 
 def _open_file(cv2: Any, path: Path) -> VideoSource:
+    place = str(path.absolute())  # OpenCV takes the part before a colon of a relative path for a protocol
     try:
         with path.open("rb") as file:
             head = file.read(12)
+        animated = head.startswith(b"GIF8")
+        if not animated and cv2.haveImageReader(place):
+            return _image_source(path, decode_image(path.read_bytes(), where=str(path)))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    animated = head.startswith(b"GIF8")
-    place = str(path.absolute())  # OpenCV takes the part before a colon of a relative path for a protocol
-    if not animated and cv2.haveImageReader(place):
-        return _image_source(path, _decode_image(cv2, path))
     capture = _open_capture(cv2, place)
     if not capture.isOpened():
         raise DataError(f"{path}: got no video or image that OpenCV can read; convert it to H.264 in MP4, or to PNG")
@@ -273,19 +276,6 @@ def _square(cv2: Any, capture: Any, image: Uint8) -> Uint8:
     rows, columns = image.shape[:2]
     size = round(columns * max(1, wide / high)), round(rows * max(1, high / wide))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-
-
-def _decode_image(cv2: Any, path: Path) -> Uint8:
-    # Through bytes, because cv2.imread does not report why it fails.
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (cv2.error, MemoryError) as error:
-        raise DataError(f"{path}: cannot be decoded as an image ({getattr(error, 'err', error)})") from error
-    if image is None:
-        raise DataError(f"{path} is not an image that OpenCV can read; convert it to PNG or JPEG")
-    return np.asarray(image, np.uint8)
 
 
 def _image_source(path: Path, image: Uint8) -> VideoSource:

@@ -52,6 +52,8 @@ class ExplainOptions:
         """
         if source.live:
             raise InputError(f"source: got the live {source.name}, expected a photograph or a recording")
+        if source.kind == "image" and source.frames != 1:
+            raise InputError(f"source: got {source.frames} photographs, expected one; explain them one by one")
         if self.out is not None:
             check_annotation_path(self.out, still=self.draws_image(source))
             expect_new(self.out, overwrite=self.overwrite, inputs=[source.name])

@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge.core.errors import DataError, require
+from fer_edge.core.images import decode_image
 from fer_edge.core.labels import FERPLUS_VOTES
 from fer_edge.core.types import Int64, Progress, Uint8
 from fer_edge.data.dataset import Dataset
 from fer_edge.data.fer2013.rows import SIDE, Rows, emotion_label, usage_code
-from fer_edge.data.image_files import decode_grey
 
 __all__ = ["read"]
 
@@ -93,7 +93,7 @@ def _row_numbers(batch: Any, where: str) -> Int64:
 def _image(data: object, where: str) -> Uint8:
     if not isinstance(data, bytes):
         raise DataError(f"{where}: image is {type(data).__name__}, expected the bytes of an encoded image")
-    image = decode_grey(data, where=where)
+    image = decode_image(data, where=where, grey=True)
     if image.shape != (SIDE, SIDE):
         raise DataError(f"{where}: {image.shape[1]}x{image.shape[0]} pixels, expected {SIDE}x{SIDE}")
     return image
