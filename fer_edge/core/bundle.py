@@ -6,14 +6,13 @@ This module reads bundles; `bundle_writer` writes them.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fer_edge.core.disk import read_regular, sha256_bytes
 from fer_edge.core.errors import BundleError, InputError
-from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import Reading
 from fer_edge.core.manifest import DataFacts, FileEntry, GraphFile, Manifest, SequenceSpec, Variant, timestamp
 from fer_edge.core.preprocess import PreprocessSpec
@@ -41,11 +40,7 @@ GRAPH_FOLDER: Final = "graphs"
 
 _ZOO: Final = Path(__file__).parent.parent / "zoo"
 _MANIFEST_LIMIT_BYTES: Final = 1 << 20
-_FILE_LIMIT_BYTES: Final = 2 << 30  # protobuf's own limit
-
-# A named pipe in place of a file must not block the reader.
-_READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-
+_SIGNATURE_LIMIT_BYTES: Final = 1 << 12
 
 _READING: Final[Mapping[str, Reading]] = {"head": "fer2013", "crowd": "crowd"}
 
@@ -153,6 +148,31 @@ class Bundle:
                 raise BundleError(f"{self.path} was changed since it was opened; open it again") from error
             raise BundleError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
+    def check_signature(self, public_key: Path) -> None:
+        """Require a signature of the manifest that was opened, by the owner of a key.
+
+        Args:
+            public_key: PEM file of an ed25519 key.
+
+        Raises:
+            BundleError: there is no signature, another's, or the manifest changed since the bundle was opened.
+            InputError: the key cannot be read or is of another kind.
+            MissingPackageError: `cryptography` is not installed.
+        """
+        from fer_edge.core.signature import signature_holds
+
+        file = self.path / SIGNATURE_FILE
+        if not file.exists():
+            raise BundleError(f"{self.path}: got no {SIGNATURE_FILE}, expected one made with the owner's key")
+        data, signature = read_manifest(self.path), _read(self.path, file, limit_bytes=_SIGNATURE_LIMIT_BYTES)
+        if sha256_bytes(data) != self.sha256:
+            raise BundleError(f"{self.path}: {MANIFEST_FILE} changed since it was opened; open it again")
+        if not signature_holds(data, signature, public_key):
+            raise BundleError(
+                f"{file}: got another signature, expected one of this {MANIFEST_FILE} by the owner of the key "
+                f"{public_key}; fetch the bundle again"
+            )
+
 
 def _locate(path_or_name: str | os.PathLike[str]) -> Path:
     try:
@@ -202,8 +222,12 @@ def _check_size(folder: Path, file: GraphFile) -> None:
 
 
 def _check_confined(folder: Path, path: Path) -> None:
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{path}: got a link to {path.resolve()}, outside the bundle, expected a file inside it")
+    try:
+        place, inside = path.resolve(), path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:  # before Python 3.13 a loop of links is a RuntimeError
+        raise BundleError(f"{path}: got a loop of links, expected a regular file") from error
+    if not inside:
+        raise BundleError(f"{path}: got a link to {place}, outside the bundle, expected a file inside it")
 
 
 def read_manifest(folder: Path) -> bytes:
@@ -217,7 +241,7 @@ def read_manifest(folder: Path) -> bytes:
 
 def _read_entry(folder: Path, path: Path, entry: FileEntry) -> bytes:
     """Read a file that the manifest names; the bytes returned are the bytes that were hashed."""
-    data = _read(folder, path, limit_bytes=min(entry.size_bytes, _FILE_LIMIT_BYTES))
+    data = _read(folder, path, limit_bytes=entry.size_bytes)
     if (got := sha256_bytes(data)) != entry.sha256:
         raise BundleError(
             f"{path}: the content's sha256 is {got}, expected {entry.sha256}; the file was damaged or changed, "
@@ -229,13 +253,4 @@ def _read_entry(folder: Path, path: Path, entry: FileEntry) -> bytes:
 def _read(folder: Path, path: Path, *, limit_bytes: int) -> bytes:
     """Read a regular file inside `folder` whose size is checked before any memory is allocated for it."""
     _check_confined(folder, path)
-    try:
-        with open(os.open(path, _READ_FLAGS), "rb") as handle:
-            found = os.fstat(handle.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise BundleError(f"{path}: got a device, pipe or folder, expected a regular file")
-            if found.st_size > limit_bytes:
-                raise BundleError(f"{path}: got {found.st_size} bytes, expected at most {limit_bytes}")
-            return handle.read(limit_bytes)
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    return read_regular(path, limit_bytes=limit_bytes, error=BundleError)

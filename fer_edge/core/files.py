@@ -1,4 +1,4 @@
-"""Atomic writes, output checks, hashes and paths: an output is complete or absent."""
+"""Atomic writes and output checks: an output is complete or absent. `disk` holds what the runtime needs of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fer_edge.core.errors import InputError, OutputError
+from fer_edge.core.disk import default_cache_folder, read_json, sha256_bytes, user_path, writing
+from fer_edge.core.errors import OutputError
 
 if sys.platform != "win32":  # which has no flock: nothing is locked or swept there
     import fcntl
@@ -36,30 +37,6 @@ __all__ = [
 _MARK = ".fer-edge-"  # part of every scratch name: `.<output's name>.fer-edge-<random><suffix>`
 
 
-def user_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a user gave, with ``~`` expanded.
-
-    Raises:
-        InputError: no such user.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"path: got {os.fspath(path)!r}, expected a user with a home folder after ~") from error
-
-
-def default_cache_folder() -> Path:
-    """Return ``FER_EDGE_CACHE``, else ``$XDG_CACHE_HOME/fer-edge``, else ``~/.cache/fer-edge``."""
-    if own := os.environ.get("FER_EDGE_CACHE"):
-        return user_path(own)
-    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fer-edge"
-
-
-def sha256_bytes(data: bytes) -> str:
-    """Return the hex SHA-256 of `data`."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def sha256_file(path: Path) -> str:
     """Return the hex SHA-256 of a file's content."""
     digest = hashlib.sha256()
@@ -67,32 +44,6 @@ def sha256_file(path: Path) -> str:
         while chunk := handle.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: the file is missing, unreadable or not JSON.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # deeply nested brackets exceed the stack
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an `OSError` while writing `path` into an `OutputError`."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}. Free space, choose another folder, or change its "
-            "permissions; an earlier output is unchanged."
-        ) from error
 
 
 def expect_new(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from fer_edge.core.disk import read_regular
 from fer_edge.core.errors import InputError, require
 
 __all__ = ["sign_bytes", "signature_holds"]
+
+_KEY_LIMIT_BYTES: Final = 1 << 16
 
 
 def sign_bytes(data: bytes, private_key: Path) -> bytes:
@@ -43,10 +46,7 @@ def _load(path: Path, *, private: bool) -> Any:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the key {path}: {error.strerror or error}") from error
+    data = read_regular(path, limit_bytes=_KEY_LIMIT_BYTES)
     try:
         key = (
             serialization.load_pem_private_key(data, password=None)

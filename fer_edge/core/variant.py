@@ -25,6 +25,7 @@ _RESERVED: Final = frozenset({"auto"})
 _HEAD: Final = "fer2013"
 _OLD_HEAD: Final = "default"
 _CROWD: Final = "crowd"
+_LARGEST_BYTES: Final = 1 << 29
 _COLDEST, _HOTTEST = 0.01, 100.0  # far beyond what fitting gives; probabilities stay finite between
 _OF_A_HEAD: Final = ("temperature", "unknown_threshold", "metrics")
 
@@ -43,7 +44,8 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         expect(bool(_SHA256.fullmatch(self.sha256)), "sha256", self.sha256, "64 lower-case hexadecimal digits")
-        expect(self.size_bytes > 0, "size_bytes", self.size_bytes, "more than 0")
+        sizes = f"1 to {_LARGEST_BYTES}"
+        expect(0 < self.size_bytes <= _LARGEST_BYTES, "size_bytes", self.size_bytes, sizes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,11 @@ import numbers
 import reprlib
 from typing import Any
 
+import numpy as np
+
 from fer_edge.core.errors import FerEdgeError, InputError
 
-__all__ = ["check_type", "number", "whole_number"]
+__all__ = ["check_type", "listed", "number", "whole_number"]
 
 
 def number(name: str, value: Any, *, positive: bool = True, error: type[FerEdgeError] = InputError) -> float:
@@ -46,3 +48,15 @@ def check_type(name: str, value: Any, kinds: type | tuple[type, ...], expected: 
     """
     if not isinstance(value, kinds):
         raise InputError(f"{name}: got {type(value).__name__} {reprlib.repr(value)}, expected {expected}")
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """Return the items of a list, a tuple or an array.
+
+    Raises:
+        InputError: another type, or an array without dimensions.
+    """
+    check_type(name, values, (list, tuple, np.ndarray), "a list, a tuple or an array")
+    if isinstance(values, np.ndarray) and not values.ndim:
+        raise InputError(f"{name}: got a single number, expected a list, a tuple or an array")
+    return list(values)

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from fer_edge.core.disk import read_json, sha256_bytes
 from fer_edge.core.errors import InputError, SessionError
-from fer_edge.core.files import read_json, sha256_bytes
 from fer_edge.core.json import decode, expect
 from fer_edge.runtime.cuda_device import DeviceInfo
 from fer_edge.runtime.session import TensorSpec

@@ -29,7 +29,11 @@ class ExpressionEstimate:
     Attributes:
         label: one of the bundle's labels, or ``"unknown"``.
         unknown_because: reason, where the label is ``"unknown"``; else None.
-        probabilities: by label, of sum 1; empty where the state is FAILED.
+        probabilities: by label, of sum 1; empty where the state is FAILED or the crop was rejected.
+        quality: how fit the crop is to be judged, 0 to 1; below 0.5 it is rejected: the label is ``"unknown"``, there
+            are no probabilities, and the window goes on without the frame. None where it was not measured.
+        quality_reasons: why the crop is rejected, the worst first: ``"too small"``, ``"dark"``, ``"bright"``,
+            ``"flat"``, ``"blurred"``, ``"covered"``, ``"turned away"``, ``"not a face"``, or a reason of the caller's.
         not_judgeable: probability that the face cannot be judged, or that there is none; apart from `probabilities`,
             which are those if it can. None where the head does not compute it.
         reading: whose labels these are: ``"crowd"`` or ``"fer2013"``; None where FAILED.
@@ -55,6 +59,8 @@ class ExpressionEstimate:
     label: str
     unknown_because: str | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    quality: float | None = None
+    quality_reasons: tuple[str, ...] = ()
     not_judgeable: float | None = None
     reading: Reading | None = None
     timestamp_s: float | None = None

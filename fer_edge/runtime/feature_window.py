@@ -92,7 +92,7 @@ class FeatureWindow:
         return self._clock.check(timestamp_s)
 
     def push(self, feature: Float32, *, timestamp_s: float, encoder: str = "") -> None:
-        """Add one frame's feature.
+        """Add one frame's feature; a feature of the newest one's time replaces it.
 
         Args:
             feature: float32 (F,).
@@ -106,9 +106,14 @@ class FeatureWindow:
         """
         if feature.shape != self._features.shape[1:]:
             raise InputError(f"feature: got shape {feature.shape}, expected {self._features.shape[1:]}")
-        timestamp_s, newest_s = self.check_time(timestamp_s), self.newest_s
+        newest_s = self.newest_s
         paused = newest_s is not None and timestamp_s - newest_s > self._max_gap_s
-        if self._clock.accept(timestamp_s) or paused or encoder != self._encoder:
+        if timestamp_s == newest_s:
+            self._count -= 1
+            restarts = False
+        else:
+            restarts = self._clock.accept(self.check_time(timestamp_s))
+        if restarts or paused or encoder != self._encoder:
             self._count = 0
         self._encoder = encoder
         # Frames that come faster than the buffer can hold a window of: the newest one is replaced.
@@ -120,6 +125,15 @@ class FeatureWindow:
         self._features[slot] = feature
         self._times_s[slot] = timestamp_s
         self._count += 1
+
+    def skip(self, timestamp_s: float) -> None:
+        """Note the time of a frame that has no feature.
+
+        Raises:
+            FrameError: as `FrameClock.check`.
+        """
+        if self._clock.accept(self.check_time(timestamp_s)):
+            self._count = 0
 
     def view(self) -> WindowView:
         """Return the window that ends at the newest feature.

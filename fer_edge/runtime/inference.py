@@ -181,7 +181,7 @@ class Network:
         features = next(spec for spec in head.inputs if spec.name == "features")
         least = features.limits[1][0] if features.limits else features.shape[1]
         self._steps = features.steps or (least or 1,)
-        self._warm_up()
+        self.warm_up()
 
     @classmethod
     def open(
@@ -369,8 +369,12 @@ class Network:
             if "attention" not in {spec.name for spec in session.outputs}:
                 raise SessionError(f"the {part} has no output 'attention'; export the bundle again")
 
-    def _warm_up(self) -> None:
-        """Run a fixed frame at both ends of the window; `_run` checks for NaN."""
+    def warm_up(self) -> None:
+        """Run a fixed frame at both ends of the window.
+
+        Raises:
+            SessionError: the engine failed or computed NaN.
+        """
         size = self.frame_size
         rows, columns = np.mgrid[0:size, 0:size]
         frame = ((rows * 37 + columns * 101 + rows * columns * 7) % 256).astype(np.uint8)

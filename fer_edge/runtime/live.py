@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import FerEdgeError, FrameError, InputError
@@ -84,7 +83,7 @@ class LiveRecognizer:
         bundle: BundleSource | Recognizer,
         *,
         variant: str = "auto",
-        provider: str = "cpu",
+        provider: str | Sequence[str] = "cpu",
         threads: int = 1,
         reading: Reading | None = None,
         detector: FaceDetector | str | None = "haar",
@@ -104,6 +103,7 @@ class LiveRecognizer:
         clock = None if options.every_frame else options.clock
         with contextlib.ExitStack() as opened:
             opening: dict[str, Any] = {"provider": provider, "threads": threads, "reading": reading}
+            opening["quality"] = options.quality
             if isinstance(bundle, Recognizer):
                 self._recognizer = bundle
             else:
@@ -113,8 +113,9 @@ class LiveRecognizer:
                 smaller = Recognizer(options.fallback, variant=options.fallback_variant, **opening)
                 self._fallback = opened.enter_context(smaller)
             self._video = VideoRecognizer(
-                self._recognizer, detector=finder, tracking=self._tracking, streaming=options.streaming, clock=clock
-            )
+                self._recognizer, detector=finder, tracking=self._tracking, streaming=options.streaming, clock=clock,
+                reject=options.reject,
+            )  # fmt: skip
             self._opened = opened.pop_all()
         self._monitor = HealthMonitor(clock=options.clock)
         self._monitor.set("starting", "no frame was processed yet", state="DEGRADED")
@@ -376,8 +377,7 @@ class LiveRecognizer:
     def _keep_warm(self, now_s: float) -> None:
         if self._options.keep_warm_s is not None and now_s - self._ran_s >= self._options.keep_warm_s:
             self._ran_s = now_s
-            side = self._running.manifest.preprocess.size
-            self._running.recognize(np.zeros((side, side), np.uint8))
+            self._running.keep_warm()
 
     def _check_stall(self, now_s: float) -> None:
         limit_s = self._options.stall_after_s

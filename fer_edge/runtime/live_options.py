@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fer_edge.core.json import expect
 from fer_edge.runtime.arguments import check_type, number, whole_number
 from fer_edge.runtime.deadline import DeadlineOptions
 from fer_edge.runtime.frame_layout import check_layout
 from fer_edge.runtime.inference import BundleSource
+from fer_edge.runtime.quality import QualityLimits
 from fer_edge.runtime.streaming import StreamOptions
 from fer_edge.runtime.tracker import TrackerOptions
+from fer_edge.runtime.video_recognizer import FaceRule
 
 __all__ = ["LiveOptions"]
 
@@ -24,6 +27,8 @@ class LiveOptions:
     Attributes:
         tracking: how faces are followed, and whether passengers are recognised.
         streaming: options of each face's stream.
+        quality: the limits of a crop's quality, as `Recognizer` takes them.
+        reject: a rule of your own for face crops, as `VideoRecognizer` takes it.
         deadline: the budget of a frame; what happens beyond it: `DeadlinePolicy`.
         stall_after_s: without a usable frame for this long the recogniser is FAILED.
         fallback: a smaller bundle that takes over under load, as `Recognizer` takes it; None for none.
@@ -47,6 +52,8 @@ class LiveOptions:
 
     tracking: TrackerOptions = field(default_factory=TrackerOptions)
     streaming: StreamOptions = field(default_factory=StreamOptions)
+    quality: QualityLimits | Literal["measured"] | None = "measured"
+    reject: FaceRule | None = None
     deadline: DeadlineOptions = field(default_factory=DeadlineOptions)
     stall_after_s: float = 2.0
     fallback: BundleSource | None = None

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from fer_edge.core.disk import writing
 from fer_edge.core.errors import SessionError
-from fer_edge.core.files import writing
 from fer_edge.core.telemetry import without_telemetry
 from fer_edge.core.types import Array
 from fer_edge.runtime.session import Session, SessionInfo, TensorSpec, one_line

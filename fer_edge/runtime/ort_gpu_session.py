@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
+from fer_edge.core.disk import writing
 from fer_edge.core.errors import SessionError
-from fer_edge.core.files import writing
 from fer_edge.core.types import Array
 from fer_edge.runtime.ort_session import load_ort, ort_info, ort_options
 from fer_edge.runtime.session import Session, TensorSpec

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from fer_edge.core.disk import default_cache_folder, sha256_bytes
 from fer_edge.core.errors import InputError, SessionError, require
-from fer_edge.core.files import default_cache_folder, sha256_bytes
 from fer_edge.core.onnx_wire import graph_faults
 from fer_edge.core.telemetry import without_telemetry
 from fer_edge.core.tensorrt_flavours import Package
@@ -20,6 +20,7 @@ __all__ = [
     "ENGINE_PROVIDERS",
     "IDENTITY_GRAPH",
     "PROVIDERS",
+    "check_provider",
     "default_engine_folder",
     "open_session",
 ]
@@ -86,6 +87,18 @@ def default_engine_folder() -> Path:
     return default_cache_folder() / ENGINE_FOLDER
 
 
+def check_provider(name: str) -> None:
+    """Refuse anything but a provider's name.
+
+    Raises:
+        InputError: an unknown provider, or another type.
+    """
+    check_type("provider", name, str, "a provider's name")
+    known = (*PROVIDERS, *ENGINE_PROVIDERS)
+    if name not in known:
+        raise InputError(f"unknown provider {name!r}; expected one of {', '.join(known)}")
+
+
 def open_session(
     graph: bytes, *, provider: str = "cpu", threads: int = 1, engines: str | os.PathLike[str] | None = None
 ) -> Session:
@@ -114,11 +127,7 @@ def open_session(
         3.0
     """
     check_type("graph", graph, bytes, "an ONNX file's bytes")
-    check_type("provider", provider, str, "a provider's name")
-    check_type("provider", provider, str, "a provider's name")
-    known = (*PROVIDERS, *ENGINE_PROVIDERS)
-    if provider not in known:
-        raise InputError(f"unknown provider {provider!r}; expected one of {', '.join(known)}")
+    check_provider(provider)
     threads = whole_number("threads", threads, least=1, most=1024)
     folder = None
     if engines is not None:

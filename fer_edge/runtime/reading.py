@@ -15,6 +15,7 @@ from fer_edge.core.types import Array
 from fer_edge.runtime.arguments import check_type, number
 from fer_edge.runtime.estimate import CANNOT_BE_JUDGED, UNKNOWN, ExpressionEstimate
 from fer_edge.runtime.inference import Network
+from fer_edge.runtime.quality import NOT_A_FACE, UNMEASURED, Quality
 
 __all__ = ["NAMED_PRIORS", "HeadReader", "Moment", "Priors", "prior_weights"]
 
@@ -33,6 +34,21 @@ class Moment:
     window_fill: float
     timestamp_s: float | None = None
     degraded: str | None = None
+    quality: Quality = UNMEASURED
+
+    def rejected(self) -> ExpressionEstimate:
+        """Build the estimate of a crop that is not fit to be judged."""
+        return ExpressionEstimate(
+            label=UNKNOWN,
+            unknown_because=self.quality.detail,
+            quality=self.quality.score,
+            quality_reasons=self.quality.reasons,
+            timestamp_s=self.timestamp_s,
+            age_ms=self.age_ms,
+            window_fill=self.window_fill,
+            state="OK" if self.degraded is None else "DEGRADED",
+            state_because=self.degraded,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,22 +98,39 @@ class HeadReader:
             seven = seven / max(float(seven.sum()), float(np.finfo(np.float32).tiny))
         return seven, rejected
 
-    def estimate(self, row: Array, moment: Moment) -> ExpressionEstimate:
-        """Turn one row of the head's probabilities into an estimate."""
+    def estimate(
+        self, row: Array, moment: Moment, *, last: str | None = None, change_margin: float = 0.0
+    ) -> ExpressionEstimate:
+        """Turn one row of the head's probabilities into an estimate.
+
+        Args:
+            row: float32 (C,), as `Network.outputs`.
+            moment: when it was made, and on what.
+            last: the label that was shown last.
+            change_margin: another label must be more probable than `last` by this much.
+        """
         seven, rejected = self.split(row)
         best = int(np.argmax(seven))
-        doubt = None
+        held = self.labels.index(last) if last in self.labels else best
+        if change_margin and seven[held] >= max(self.unknown_threshold, seven[best] - change_margin):
+            best = held
+        doubt, quality, reasons = None, moment.quality.score, tuple[str, ...]()
         if seven[best] < self.unknown_threshold:
             doubt = (
                 f"the most probable, {self.labels[best]}, has {seven[best]:.2f}, below the threshold "
                 f"{self.unknown_threshold:.2f}"
             )
         if rejected is not None and self.not_judgeable_threshold is not None:
-            doubt = CANNOT_BE_JUDGED if rejected > self.not_judgeable_threshold else doubt
+            if rejected > self.not_judgeable_threshold:
+                doubt, reasons = CANNOT_BE_JUDGED, (NOT_A_FACE,)
+            if quality is not None:
+                quality = min(quality, _judgeable(rejected, self.not_judgeable_threshold))
         return ExpressionEstimate(
             label=self.labels[best] if doubt is None else UNKNOWN,
             unknown_because=doubt,
             probabilities={label: float(value) for label, value in zip(self.labels, seven, strict=True)},
+            quality=quality,
+            quality_reasons=reasons,
             not_judgeable=rejected,
             reading=self.reading,
             timestamp_s=moment.timestamp_s,
@@ -106,6 +139,11 @@ class HeadReader:
             state="OK" if moment.degraded is None else "DEGRADED",
             state_because=moment.degraded,
         )
+
+
+def _judgeable(rejected: float, threshold: float) -> float:
+    """Return a quality: 1 where the face can certainly be judged, 1/2 at the threshold, 0 at twice that."""
+    return max(0.0, 1 - 0.5 * rejected / threshold) if threshold > 0 else float(rejected <= 0)
 
 
 def prior_weights(manifest: Manifest, reading: Reading, priors: Priors) -> Array | None:

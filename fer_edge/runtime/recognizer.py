@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
+import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,11 +16,13 @@ from fer_edge.core.errors import FerEdgeError, InputError, SessionError
 from fer_edge.core.labels import Reading
 from fer_edge.core.manifest import Manifest
 from fer_edge.core.preprocess import prepare_face
-from fer_edge.core.types import Uint8
-from fer_edge.runtime.arguments import check_type
+from fer_edge.core.types import Float32, Uint8
+from fer_edge.runtime.arguments import check_type, listed
 from fer_edge.runtime.estimate import ExpressionEstimate, failed_estimate
 from fer_edge.runtime.feature_window import FeatureWindow, WindowView
 from fer_edge.runtime.inference import BundleSource, Network, NetworkInfo, PathLike, open_bundle
+from fer_edge.runtime.network_switch import NetworkSwitch, provider_order
+from fer_edge.runtime.quality import UNMEASURED, Quality, QualityLimits, judge_crop, quality_limits
 from fer_edge.runtime.reading import HeadReader, Moment, Priors
 from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 
@@ -39,13 +40,17 @@ class Recognizer:
         bundle: an open bundle, its folder, or the name of a shipped bundle.
         variant: a variant's name, or ``"auto"``: int8 where the bundle has it, else fp32 (on ``"cuda"`` always fp32).
             `info` holds the variant that runs.
-        provider: the engine (`PROVIDERS`); another one is never used in its place.
+        provider: the engine (`PROVIDERS`); another one is never used in its place. A tuple, such as
+            ``("cuda", "cpu")``, allows the others to take over where the first cannot be opened or fails twice;
+            estimates are DEGRADED then.
         threads: threads of one run.
         engines: the folder of built engines or of the engine's cache, as in `Network.open`.
         reading: the head: ``"crowd"``, what people see in the face, or ``"fer2013"``, the labels of FER2013. By default
             ``"crowd"`` where the bundle has it.
         priors: how frequent each expression is at the place of use: a mapping, ``"balanced"`` (all equally) or
             ``"half"`` (half-way there). By default the training's class frequencies stay in the probabilities.
+        quality: the limits of a crop's quality: ``"measured"``, `QualityLimits` of your own, or None for none.
+        public_key: PEM file of an ed25519 key; the bundle's signature must be the owner's.
 
     Raises:
         BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`.
@@ -55,13 +60,16 @@ class Recognizer:
         >>> from fer_edge.runtime import Recognizer
         >>> face = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)
         >>> with Recognizer("nano") as recognizer:
+        ...     recognizer.recognize(face).quality_reasons
+        ('not a face',)
+        >>> with Recognizer("nano", quality=None) as recognizer:
         ...     estimate = recognizer.recognize(face)
         ...     estimate.state, estimate.label in (*recognizer.labels, "unknown")
         ('OK', True)
 
         Where drivers look neutral 70 % of the time, neutral gains and every other expression loses by one factor:
 
-        >>> with Recognizer("nano", priors={"neutral": 0.7}) as in_a_car:
+        >>> with Recognizer("nano", priors={"neutral": 0.7}, quality=None) as in_a_car:
         ...     in_a_car.recognize(face).probabilities["neutral"] > estimate.probabilities["neutral"]
         True
     """
@@ -71,22 +79,30 @@ class Recognizer:
         bundle: BundleSource,
         *,
         variant: str = "auto",
-        provider: str = "cpu",
+        provider: str | Sequence[str] = "cpu",
         threads: int = 1,
         engines: PathLike | None = None,
         reading: Reading | None = None,
         priors: Priors = None,
+        quality: QualityLimits | Literal["measured"] | None = "measured",
+        public_key: PathLike | None = None,
     ) -> None:
         self._bundle: Bundle = open_bundle(bundle)
-        self._opening: dict[str, Any] = {
-            "provider": provider, "threads": threads, "engines": engines, "reading": reading
-        }  # fmt: skip
+        if public_key is not None:
+            check_type("public_key", public_key, (str, os.PathLike), "a PEM file's path or None")
+            self._bundle.check_signature(Path(public_key))
+        expected = "QualityLimits, 'measured' or None"
+        self._limits = quality_limits() if quality == "measured" else quality
+        check_type("quality", self._limits, (QualityLimits, type(None)), expected)
         self._priors = priors
-        self._lock = threading.Lock()
-        self._calls: Counter[Network] = Counter()  # calls in progress, by the network that each started with
-        self._network = self._open(variant)
+        opening: dict[str, Any] = {"threads": threads, "engines": engines, "reading": reading}
+
+        def opened(variant: str, provider: str) -> Network:
+            return Network.open(self._bundle, variant=variant, provider=provider, **opening)
+
+        self._switch = NetworkSwitch(opened, variant=variant, providers=provider_order(provider))
         try:
-            HeadReader.of(self._network, priors)
+            self._reader(self.network)
         except FerEdgeError:
             self.close()
             raise
@@ -104,12 +120,17 @@ class Recognizer:
     @property
     def info(self) -> NetworkInfo:
         """What runs: variant, precision, provider and its version, threads, reading."""
-        return self._network.info
+        return self.network.info
 
     @property
     def network(self) -> Network:
         """The encoder and head in use."""
-        return self._network
+        return self._switch.network
+
+    @property
+    def fallback_because(self) -> str | None:
+        """Why another provider than the first choice runs; None where that runs."""
+        return self._switch.fallback_because
 
     def change_variant(self, variant: str) -> None:
         """Switch to another variant of the bundle; the windows of all streams start over at their next frame.
@@ -120,14 +141,15 @@ class Recognizer:
             BundleError, InputError, SessionError, MissingPackageError, OutputError: as `Network.open`; the old variant
                 stays in use.
         """
-        network = self._open(variant)
-        with self._lock:
-            network, self._network = self._network, network
-            idle = not self._calls[network]
-            if idle:
-                del self._calls[network]
-        if idle:
-            network.close()
+        self._switch.change_variant(variant)
+
+    def keep_warm(self) -> None:
+        """Run the engine once on a fixed frame, for engines that are slow after a pause.
+
+        Raises:
+            SessionError: the engine failed.
+        """
+        self._switch.run(Network.warm_up)
 
     def recognize(self, face: Uint8) -> ExpressionEstimate:
         """Recognise the expression of one still.
@@ -141,20 +163,26 @@ class Recognizer:
     def recognize_stills(self, faces: Sequence[Uint8]) -> tuple[ExpressionEstimate, ...]:
         """Recognise several stills in one batch; as `recognize`."""
         started = time.perf_counter_ns()
-        prepared = self._prepare(faces)
-        if not len(prepared):
-            return ()
-        with self._in_use() as network:
+        quality, fit, prepared = self._prepare(faces)
+
+        def compute(network: Network) -> tuple[HeadReader, Float32]:
             features = network.encode(prepared)
-            rows = network.probabilities(features[:, None], np.ones(len(features), np.int64))
-        reader = HeadReader.of(network, self._priors)
-        return tuple(reader.estimate(row, Moment(age_ms=_since_ms(started), window_fill=1.0)) for row in rows)
+            return self._reader(network), network.probabilities(features[:, None], np.ones(len(features), np.int64))
+
+        reader, rows = self._switch.run(compute) if fit else (self._reader(self.network), ())
+        judged = dict(zip(fit, rows, strict=True))
+        age_ms, degraded = _since_ms(started), self.fallback_because
+        moments = [Moment(age_ms=age_ms, window_fill=1.0, degraded=degraded, quality=each) for each in quality]
+        return tuple(
+            reader.estimate(judged[index], moment) if index in judged else moment.rejected()
+            for index, moment in enumerate(moments)
+        )
 
     def recognize_clip(self, faces: Sequence[Uint8]) -> ExpressionEstimate:
         """Recognise the expression of a clip of one face.
 
         A clip longer than the model's window is read in windows that cover it evenly, and their probabilities are
-        averaged.
+        averaged. Frames that are not fit to be judged are left out.
 
         Args:
             faces: crops in order of time, at the manifest's frame rate; an array (T, H, W) is accepted.
@@ -165,18 +193,32 @@ class Recognizer:
             SessionError: the engine failed.
         """
         started = time.perf_counter_ns()
-        prepared = self._prepare(faces)
-        if not len(prepared):
+        quality, fit, prepared = self._prepare(faces)
+        if not quality:
             raise InputError("faces: got an empty clip, expected at least one frame")
-        with self._in_use() as network:
+        if not fit:
+            worst = min(quality, key=lambda each: each.score or 0.0)
+            return Moment(age_ms=_since_ms(started), window_fill=0.0, quality=worst).rejected()
+
+        def compute(network: Network) -> tuple[HeadReader, Float32]:
             features = network.encode(prepared)
             count, window = len(features), network.window
             steps = min(count, window)
             starts = np.linspace(0, count - steps, math.ceil(count / window)).round().astype(np.int64)
             windows = features[starts[:, None] + np.arange(steps)]
             rows = network.probabilities(windows, np.full(len(starts), steps, np.int64))
-        moment = Moment(age_ms=_since_ms(started), window_fill=steps / window, degraded=_unfilled(steps, window))
-        return HeadReader.of(network, self._priors).estimate(rows.mean(axis=0), moment)
+            return self._reader(network), rows.mean(axis=0)
+
+        reader, row = self._switch.run(compute)
+        window = self.manifest.sequence.window
+        scores = [score for index in fit if (score := quality[index].score) is not None]
+        moment = Moment(
+            age_ms=_since_ms(started),
+            window_fill=min(len(fit), window) / window,
+            degraded=self.fallback_because or _unfilled(len(fit), window),
+            quality=Quality(score=float(np.mean(scores))) if scores else UNMEASURED,
+        )
+        return reader.estimate(row, moment)
 
     def stream(
         self, *, clock: Callable[[], float] | None = None, options: StreamOptions | None = None
@@ -216,7 +258,7 @@ class Recognizer:
             InputError: streams and faces that do not match, or a stream of another recognizer.
             FrameError: a face of another type or shape, an empty crop, or a time not later than the last one.
         """
-        streams, faces = _listed("streams", streams), _listed("faces", faces)
+        streams, faces = listed("streams", streams), listed("faces", faces)
         if len(streams) != len(faces) or len({id(stream) for stream in streams}) != len(streams):
             raise InputError(f"streams: got {len(streams)} for {len(faces)} faces, expected one per face, none twice")
         if any(getattr(stream, "_recognizer", None) is not self for stream in streams):
@@ -226,38 +268,45 @@ class Recognizer:
         if not streams:
             return ()
         started = time.perf_counter_ns()
-        prepared = self._prepare(faces)
+        quality, fit, prepared = self._prepare(faces)
+        chosen = [streams[index] for index in fit]
+        for index in set(range(len(streams))).difference(fit):
+            streams[index]._window.skip(timestamp_s)
+
+        def compute(network: Network) -> tuple[HeadReader, StreamOutputs]:
+            features, regions = network.encode_with_attention(prepared)
+            for stream, feature in zip(chosen, features, strict=True):
+                stream._window.push(feature, timestamp_s=timestamp_s, encoder=network.variant.encoder.sha256)
+            views = tuple(stream._window.view() for stream in chosen)
+            lengths = np.array([view.length for view in views], np.int64)
+            rows, weights = network.probabilities_with_attention(np.stack([view.features for view in views]), lengths)
+            outputs = StreamOutputs(
+                rows=tuple(fit), faces=prepared, region_attention=regions, views=views, frame_attention=weights,
+                probabilities=rows,
+            )  # fmt: skip
+            return self._reader(network), outputs
+
         try:
-            with self._in_use() as network:
-                features, regions = network.encode_with_attention(prepared)
-                for stream, feature in zip(streams, features, strict=True):
-                    stream._window.push(feature, timestamp_s=timestamp_s, encoder=network.variant.encoder.sha256)
-                views = tuple(stream._window.view() for stream in streams)
-                lengths = np.array([view.length for view in views], np.int64)
-                rows, weights = network.probabilities_with_attention(
-                    np.stack([view.features for view in views]), lengths
-                )
+            reader, outputs = self._switch.run(compute) if fit else (self._reader(self.network), None)
         except SessionError as error:
             reason = str(error)
             return tuple(
                 failed_estimate(reason, timestamp_s=timestamp_s, age_ms=stream._age_ms(timestamp_s, started))
                 for stream in streams
             )
-        if observer is not None:
-            observer(
-                StreamOutputs(
-                    faces=prepared, region_attention=regions, views=views, frame_attention=weights, probabilities=rows
-                )
-            )
-        reader = HeadReader.of(network, self._priors)
-        return tuple(
-            reader.estimate(row, stream._moment(view, timestamp_s, started))
-            for stream, row, view in zip(streams, rows, views, strict=True)
-        )
+        if outputs is not None and observer is not None:
+            observer(outputs)
+        judged = dict(zip(fit, zip(outputs.probabilities, outputs.views, strict=True), strict=True)) if outputs else {}
+        estimates = []
+        for index, stream in enumerate(streams):
+            row, view = judged.get(index, (None, None))
+            moment = stream._moment(view, timestamp_s, started, quality[index])
+            estimates.append(moment.rejected() if row is None else stream._show(reader, row, moment))
+        return tuple(estimates)
 
     def close(self) -> None:
         """Close the engine; a second call does nothing."""
-        self._network.close()
+        self._switch.close()
 
     def __enter__(self) -> Recognizer:
         return self
@@ -265,30 +314,16 @@ class Recognizer:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _open(self, variant: str) -> Network:
-        return Network.open(self._bundle, variant=variant, **self._opening)
+    def _reader(self, network: Network) -> HeadReader:
+        return HeadReader.of(network, self._priors)
 
-    @contextlib.contextmanager
-    def _in_use(self) -> Iterator[Network]:
-        """Hold the current network open for one call, whatever `change_variant` does meanwhile."""
-        with self._lock:
-            network = self._network
-            self._calls[network] += 1
-        try:
-            yield network
-        finally:
-            with self._lock:
-                self._calls[network] -= 1
-                retired = not self._calls[network] and network is not self._network
-                if retired:
-                    del self._calls[network]
-            if retired:
-                network.close()
-
-    def _prepare(self, faces: Iterable[Uint8]) -> Uint8:
-        spec = self.manifest.preprocess
-        prepared = [prepare_face(face, spec) for face in _listed("faces", faces)]
-        return np.stack(prepared) if prepared else np.empty((0, spec.size, spec.size), np.uint8)
+    def _prepare(self, faces: Iterable[Uint8]) -> tuple[list[Quality], list[int], Uint8]:
+        """Judge every crop, and prepare those that are fit: the qualities, places of the fit ones, and these."""
+        spec, crops = self.manifest.preprocess, listed("faces", faces)
+        quality = [UNMEASURED if self._limits is None else judge_crop(crop, self._limits) for crop in crops]
+        fit = [index for index, each in enumerate(quality) if not each.reasons]
+        prepared = [prepare_face(crops[index], spec) for index in fit]
+        return quality, fit, np.stack(prepared) if prepared else np.empty((0, spec.size, spec.size), np.uint8)
 
 
 class ExpressionStream:
@@ -300,7 +335,7 @@ class ExpressionStream:
         >>> import numpy as np
         >>> from fer_edge.runtime import Recognizer
         >>> crops = np.random.default_rng(0).integers(0, 256, (3, 96, 96), dtype=np.uint8)
-        >>> with Recognizer("nano") as recognizer:
+        >>> with Recognizer("nano", quality=None) as recognizer:
         ...     stream = recognizer.stream()
         ...     for index, crop in enumerate(crops):
         ...         estimate = stream.update(crop, timestamp_s=index / 30)
@@ -323,6 +358,7 @@ class ExpressionStream:
         self._clock = clock
         self._options = options
         self._window = FeatureWindow(recognizer.manifest.sequence, max_gap_s=options.max_gap_s)
+        self._label: str | None = None
 
     def update(self, face: Uint8, *, timestamp_s: float) -> ExpressionEstimate:
         """Recognise the expression over the window that ends at this frame.
@@ -342,28 +378,34 @@ class ExpressionStream:
     def reset(self) -> None:
         """Empty the window, for example when another person sits down."""
         self._window.clear()
+        self._label = None
 
-    def _moment(self, view: WindowView, timestamp_s: float, started_ns: int) -> Moment:
+    def _show(self, reader: HeadReader, row: Float32, moment: Moment) -> ExpressionEstimate:
+        """Turn the head's probabilities into an estimate, which keeps the last label within the margin."""
+        last = self._label if len(self._window) > 1 else None
+        estimate = reader.estimate(row, moment, last=last, change_margin=self._options.change_margin)
+        self._label = estimate.label
+        return estimate
+
+    def _moment(self, view: WindowView | None, timestamp_s: float, started_ns: int, quality: Quality) -> Moment:
         sequence = self._recognizer.manifest.sequence
-        age_ms = self._age_ms(timestamp_s, started_ns)
-        degraded = _unfilled(view.length, sequence.window)
-        if view.largest_gap_s * sequence.frame_rate > self._options.max_stretch:
-            degraded = f"frames are missing: {view.largest_gap_s:.2f} s between two of the window"
+        age_ms, degraded = self._age_ms(timestamp_s, started_ns), None
+        if view is not None:
+            degraded = _unfilled(view.length, sequence.window)
+            if view.largest_gap_s * sequence.frame_rate > self._options.max_stretch:
+                degraded = f"frames are missing: {view.largest_gap_s:.2f} s between two of the window"
         if age_ms > self._options.max_age_ms:
             degraded = f"the frame is {age_ms:.0f} ms old, more than {self._options.max_age_ms:.0f}"
         return Moment(
-            age_ms=age_ms, window_fill=view.length / sequence.window, timestamp_s=timestamp_s, degraded=degraded
+            age_ms=age_ms,
+            window_fill=view.length / sequence.window if view else 0.0,
+            timestamp_s=timestamp_s,
+            degraded=self._recognizer.fallback_because or degraded,
+            quality=quality,
         )
 
     def _age_ms(self, timestamp_s: float, started_ns: int) -> float:
         return _since_ms(started_ns) if self._clock is None else max(0.0, (self._clock() - timestamp_s) * 1e3)
-
-
-def _listed(name: str, values: Any) -> list[Any]:
-    check_type(name, values, (list, tuple, np.ndarray), "a list, a tuple or an array")
-    if isinstance(values, np.ndarray) and not values.ndim:
-        raise InputError(f"{name}: got a single number, expected a list, a tuple or an array")
-    return list(values)
 
 
 def _since_ms(started_ns: int) -> float:

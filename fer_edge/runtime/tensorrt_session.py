@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from fer_edge.core.disk import writing
 from fer_edge.core.errors import OutputError, SessionError
-from fer_edge.core.files import write_atomic
 from fer_edge.core.tensorrt_flavours import Package
 from fer_edge.runtime.cuda_device import Device
 from fer_edge.runtime.device_session import DeviceSession, Shape, open_device
@@ -124,8 +125,12 @@ class TensorRtEngine:
     def _save_cache(self) -> None:
         if self._cache is None:
             return
+        place = self._cache_path()
+        scratch = place.with_name(f".{place.name}.{os.getpid()}")
         try:
-            write_atomic(self._cache_path(), bytes(self._cache.serialize()))
+            with writing(place):
+                scratch.write_bytes(bytes(self._cache.serialize()))
+                os.replace(scratch, place)
         except OutputError as error:
             _log.info("the runtime cache was not kept: %s", error)
 

@@ -15,17 +15,22 @@ from fer_edge.core.types import Uint8
 from fer_edge.runtime.appearance import Appearance
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.detector import Face, FaceDetector
-from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate, failed_estimate
+from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate, failed_estimate
 from fer_edge.runtime.face_finder import FaceFinder, FoundFaces, cut_tilted
 from fer_edge.runtime.follower import FaceFollower, FollowedFaces
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer
 from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 from fer_edge.runtime.tracker import FaceTrack, TrackerOptions, prominence
 
-__all__ = ["FrameResult", "TrackObserver", "VideoRecognizer"]
+__all__ = ["FaceRule", "FrameResult", "TrackObserver", "VideoRecognizer"]
 
 TrackObserver = Callable[[Sequence[FaceTrack], StreamOutputs], None]
 """Called with the tracks that were recognised in a frame, and what the network computed for them, in that order."""
+
+FaceRule = Callable[[Uint8, Face], "str | None"]
+"""Called with a raw crop, uint8 (H, W) grey, and its face in the frame: returns why it must not be judged, or None.
+
+The face's estimate is then ``"unknown"`` for that reason, and its window goes on without the frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,8 @@ class VideoRecognizer:
         streaming: options of each face's stream.
         clock: the clock of the timestamps, for true ages (`Recognizer.stream`).
         observer: called after every frame in which faces were recognised.
+        reject: a rule of your own for face crops (`FaceRule`), applied before the recogniser's own
+            (`Recognizer`, ``quality``).
 
     Raises:
         InputError: an argument of another type, or a bundle that aligns faces by the eyes without a
@@ -102,7 +109,11 @@ class VideoRecognizer:
         streaming: StreamOptions | None = None,
         clock: Callable[[], float] | None = None,
         observer: TrackObserver | None = None,
+        reject: FaceRule | None = None,
     ) -> None:
+        if reject is not None and not callable(reject):
+            raise InputError(f"reject: got {type(reject).__name__}, expected a function of a crop and its face")
+        self._reject = reject
         self._finds_tilt = getattr(detector, "finds_tilt", False)
         self._finder = FaceFinder(detector)
         self._follower = FaceFollower(self._finder, tracking)
@@ -218,12 +229,13 @@ class VideoRecognizer:
         started = time.perf_counter_ns()
         found = self.find(image, boxes=boxes)
         detected = time.perf_counter_ns()
-        crops, failed = self._cut_all(found, found.faces)
-        plain = dict(zip(crops, self._recognizer.recognize_stills(list(crops.values())), strict=True))
-        first = max(crops, key=lambda index: prominence(found.boxes[index], found.size), default=None)
+        crops, refused = self._cut_all(found, found.faces, timestamp_s=None)
+        plain = {**refused, **dict(zip(crops, self._recognizer.recognize_stills(list(crops.values())), strict=True))}
+        judged = [index for index, estimate in plain.items() if estimate.state != "FAILED"]
+        first = max(judged, key=lambda index: prominence(found.boxes[index], found.size), default=None)
         estimates = tuple(
             dataclasses.replace(
-                plain[index] if index in plain else failed_estimate(failed[index], timestamp_s=None),
+                plain[index],
                 track_id=index + 1,
                 driver=index == first,
                 box_xyxy=box if all(map(math.isfinite, box)) else None,
@@ -239,28 +251,37 @@ class VideoRecognizer:
         )
 
     def _cut_all(
-        self, found: FoundFaces | FollowedFaces, faces: Sequence[Face]
-    ) -> tuple[dict[int, Uint8], dict[int, str]]:
-        """Cut the faces; return the crops and, where a box cannot be cut, the faults, each by the face's index."""
-        crops, failed = dict[int, Uint8](), dict[int, str]()
+        self, found: FoundFaces | FollowedFaces, faces: Sequence[Face], *, timestamp_s: float | None
+    ) -> tuple[dict[int, Uint8], dict[int, ExpressionEstimate]]:
+        """Cut the faces; return the crops, and the estimates of those that cannot be cut or are rejected, by index."""
+        crops, refused = dict[int, Uint8](), dict[int, ExpressionEstimate]()
         for index, face in enumerate(faces):
             try:
-                crops[index] = cut_tilted(found.image, face, found.geometry, self._recognizer.manifest.preprocess)
+                crop = cut_tilted(found.image, face, found.geometry, self._recognizer.manifest.preprocess)
             except FrameError as error:  # one bad box must not cost the other faces their estimates
-                failed[index] = str(error)
-        return crops, failed
+                refused[index] = failed_estimate(str(error), timestamp_s=timestamp_s)
+                continue
+            reason = self._reject(crop, face) if self._reject is not None else None
+            if reason is None:
+                crops[index] = crop
+            else:
+                check_type("reject", reason, str, "a function that returns a reason or None")
+                refused[index] = ExpressionEstimate(
+                    label=UNKNOWN, unknown_because=reason, quality=0.0, quality_reasons=(reason,),
+                    timestamp_s=timestamp_s,
+                )  # fmt: skip
+        return crops, refused
 
     def _update_streams(self, followed: FollowedFaces) -> None:
         timestamp_s = followed.timestamp_s
         seen = [track for track in followed.recognised if track.seen_s == timestamp_s]
-        cut, failed = self._cut_all(followed, [track.face for track in seen])
+        cut, refused = self._cut_all(followed, [track.face for track in seen], timestamp_s=timestamp_s)
         crops = {seen[index].track_id: crop for index, crop in cut.items()}
-        for index, reason in failed.items():
-            self._last[seen[index].track_id] = failed_estimate(reason, timestamp_s=timestamp_s)
+        self._last.update({seen[index].track_id: estimate for index, estimate in refused.items()})
         for track_id, crop in crops.items():
             looks = Appearance.of(crop, time_s=timestamp_s)
             if (before := self._looks.get(track_id)) and looks.is_another(before):
-                del self._streams[track_id]  # the features of another person are no context
+                self._streams.pop(track_id, None)  # the features of another person are no context
             self._looks[track_id] = looks
         for track_id in crops.keys() - self._streams.keys():
             self._streams[track_id] = self._recognizer.stream(clock=self._clock, options=self._streaming)
@@ -270,7 +291,7 @@ class VideoRecognizer:
             [self._streams[track_id] for track_id in crops],
             list(crops.values()),
             timestamp_s=timestamp_s,
-            observer=None if observer is None else lambda outputs: observer(recognised, outputs),
+            observer=observer and (lambda outputs: observer([recognised[row] for row in outputs.rows], outputs)),
         )
         self._last.update(zip(crops, estimates, strict=True))
 

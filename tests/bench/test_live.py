@@ -29,7 +29,7 @@ def test_live_counts_the_driver_and_identities(tmp_path: Path) -> None:
     face, away = (20.0, 20.0, 80.0, 80.0), (100.0, 20.0, 140.0, 60.0)
     still = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
     clip = live.Clip(frames=[still] * 3, boxes=[(face, away)] * 3)
-    with Recognizer(tiny_bundle(tmp_path / "bundle")) as recognizer:
+    with Recognizer(tiny_bundle(tmp_path / "bundle"), quality=None) as recognizer:
         video = VideoRecognizer(recognizer, detector=Fixed(face), tracking=TrackerOptions(search_s=0.01))
         found = live.measure(video, clip, frames=10)
     assert (found["driver_share"], found["first_driver_frame"], found["tracks"]) == (0.8, 2, 1)

@@ -33,7 +33,7 @@ from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
 
 @pytest.fixture
 def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
-    with Recognizer(tiny_bundle(tmp_path / "bundle")) as opened:
+    with Recognizer(tiny_bundle(tmp_path / "bundle"), quality=None) as opened:
         yield opened
 
 

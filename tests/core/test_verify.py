@@ -110,7 +110,7 @@ class TestSignature:
             sign_bundle(bundle, public)
         with pytest.raises(InputError, match="not a PEM public key"):
             verify_bundle(bundle.path, public_key=tmp_path / "text")
-        with pytest.raises(InputError, match="cannot read the key"):
+        with pytest.raises(InputError, match=r"cannot read .*nothing"):
             verify_bundle(bundle.path, public_key=tmp_path / "nothing")
 
 

@@ -38,7 +38,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def recognizer(bundle: Bundle) -> Iterator[Recognizer]:
-    with Recognizer(bundle) as opened:
+    with Recognizer(bundle, quality=None) as opened:
         yield opened
 
 
@@ -51,7 +51,10 @@ def recognizer(bundle: Bundle) -> Iterator[Recognizer]:
         (lambda b: Recognizer(b, threads=True), r"threads: got True"),
         (lambda b: Recognizer(b, threads=10**400), r"threads: got 1000"),
         (lambda b: Recognizer(b, provider=None), r"provider: got NoneType"),
-        (lambda b: Recognizer(b, provider=["cpu"]), r"provider: got list"),
+        (lambda b: Recognizer(b, provider=()), r"unknown provider ''"),
+        (lambda b: Recognizer(b, provider=("cpu", "gpu")), r"unknown provider 'gpu'"),
+        (lambda b: Recognizer(b, quality="good"), r"quality: got str 'good'"),
+        (lambda b: Recognizer(b, public_key=7), r"public_key: got int 7"),
         (lambda b: Recognizer(b, variant=7), r"variant: got int 7"),
         (lambda b: Recognizer(b, engines=7), r"engines: got int 7"),
         (lambda _: open_session(None), r"graph: got NoneType"),
@@ -152,5 +155,5 @@ def test_anything_anywhere_is_accepted_or_refused_by_our_own_error(
 
 
 def test_paths_are_given_as_text_too(bundle: Bundle, tmp_path: Path) -> None:
-    with Recognizer(str(bundle.path), engines=str(tmp_path)) as opened:
+    with Recognizer(str(bundle.path), engines=str(tmp_path), quality=None) as opened:
         assert opened.recognize(FACE).state == "OK"

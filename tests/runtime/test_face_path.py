@@ -94,7 +94,7 @@ ENTRY_POINTS: dict[str, Callable[[Recognizer], object]] = {
 
 @pytest.mark.parametrize("entry", list(ENTRY_POINTS))
 def test_the_encoder_gets_what_training_prepares(bundle: Bundle, encoded: list[np.ndarray], entry: str) -> None:
-    with Recognizer(bundle) as recognizer:
+    with Recognizer(bundle, quality=None) as recognizer:
         encoded.clear()  # the warm-up
         ENTRY_POINTS[entry](recognizer)
     [faces] = encoded
@@ -138,7 +138,7 @@ def test_several_faces_share_one_conversion(bundle: Bundle, monkeypatch: pytest.
     finder = Found(grey=True)
     monkeypatch.setattr(finder, "detect", lambda image: boxes)
     everyone = TrackerOptions(passengers=True)
-    with Recognizer(bundle) as recognizer:
+    with Recognizer(bundle, quality=None) as recognizer:
         VideoRecognizer(recognizer, detector=finder, tracking=everyone).process(FRAME, timestamp_s=0.0)
         assert converted == [(90, 160)]
         converted.clear()

@@ -88,13 +88,21 @@ class TestStartingOver:
 
 
 class TestRefusing:
-    @pytest.mark.parametrize("time_s", [1.0, 0.5, float("nan"), float("inf")])
+    @pytest.mark.parametrize("time_s", [0.5, float("nan"), float("inf")])
     def test_a_time_that_is_not_later(self, time_s: float) -> None:
         window = FeatureWindow(_SPEC)
         window.push(_feature(1), timestamp_s=1.0)
         with pytest.raises(FrameError, match="timestamp_s"):
             window.push(_feature(2), timestamp_s=time_s)
         assert window.view().features[-1, 0] == 1
+
+    def test_the_time_of_the_newest_replaces_it(self) -> None:
+        window = FeatureWindow(_SPEC)
+        for number, time_s in enumerate((0.9, 1.0, 1.0)):
+            window.push(_feature(number), timestamp_s=time_s)
+        assert (len(window), window.view().features[-1, 0]) == (2, 2)
+        with pytest.raises(FrameError, match="repeated"):
+            window.check_time(1.0)
 
     def test_an_empty_window_and_another_feature(self) -> None:
         window = FeatureWindow(_SPEC)

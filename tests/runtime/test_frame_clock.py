@@ -21,7 +21,7 @@ _EPOCH_S = 1.8e9
 
 @pytest.fixture
 def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
-    with Recognizer(tiny_bundle(tmp_path / "bundle")) as opened:
+    with Recognizer(tiny_bundle(tmp_path / "bundle"), quality=None) as opened:
         yield opened
 
 

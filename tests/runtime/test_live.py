@@ -77,7 +77,9 @@ def start(bundle: Path, clock: Clock) -> Iterator[Start]:
             bundle,
             detector=detector,
             on_estimate=on_estimate,
-            options=LiveOptions(**{"clock": clock, "tracking": TrackerOptions(search_s=1e-3), **options}),
+            options=LiveOptions(
+                **{"clock": clock, "quality": None, "tracking": TrackerOptions(search_s=1e-3)} | options
+            ),
         )
         opened.append(live)
         return live
@@ -313,8 +315,8 @@ class TestEngine:
 
     def test_it_is_kept_warm(self, start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         runs: list[int] = []
-        inner = Recognizer.recognize
-        monkeypatch.setattr(Recognizer, "recognize", lambda self, face: runs.append(1) or inner(self, face))
+        inner = Recognizer.keep_warm
+        monkeypatch.setattr(Recognizer, "keep_warm", lambda self: runs.append(1) or inner(self))
         start(stall_after_s=0.2)
         live = start(stall_after_s=0.2, keep_warm_s=0.5)
         clock.now_s += 0.6

@@ -36,7 +36,7 @@ class TestReadings:
 
     def test_not_judgeable_is_apart(self, bundle: Bundle) -> None:
         frames = tiny_frames(5)
-        with Recognizer(bundle) as recognizer, Network.open(bundle, reading="crowd") as network:
+        with Recognizer(bundle, quality=None) as recognizer, Network.open(bundle, reading="crowd") as network:
             rows = network.probabilities(network.encode(frames)[:, None], np.ones(5, np.int64))
             for row, estimate in zip(rows, recognizer.recognize_stills(list(frames)), strict=True):
                 assert estimate.not_judgeable == pytest.approx(row[7])
@@ -46,7 +46,7 @@ class TestReadings:
                 assert estimate.reading == "crowd"
 
     def test_the_other_reading_has_no_such_probability(self, bundle: Bundle) -> None:
-        with Recognizer(bundle, reading="fer2013") as recognizer:
+        with Recognizer(bundle, reading="fer2013", quality=None) as recognizer:
             estimate = recognizer.recognize(tiny_frames(1)[0])
         assert (estimate.not_judgeable, estimate.reading) == (None, "fer2013")
         assert sum(estimate.probabilities.values()) == pytest.approx(1)
@@ -54,7 +54,7 @@ class TestReadings:
     def test_above_the_threshold_the_face_cannot_be_judged(self, tmp_path: Path) -> None:
         face = tiny_frames(1)[0]
         strict = tiny_crowd_bundle(tmp_path / "strict", not_judgeable_threshold=0.0)
-        with Recognizer(strict) as recognizer:
+        with Recognizer(strict, quality=None) as recognizer:
             estimates = [recognizer.recognize(face), recognizer.recognize_clip([face] * (WINDOW + 2))]
             estimates.append(recognizer.stream().update(face, timestamp_s=0.0))
         for estimate in estimates:
@@ -96,7 +96,10 @@ class TestPriors:
 
     def test_the_recognizer_applies_them_and_leaves_not_judgeable(self, bundle: Bundle) -> None:
         face = tiny_frames(1)[0]
-        with Recognizer(bundle) as plain, Recognizer(bundle, priors="balanced") as balanced:
+        with (
+            Recognizer(bundle, quality=None) as plain,
+            Recognizer(bundle, priors="balanced", quality=None) as balanced,
+        ):
             before, after = plain.recognize(face), balanced.recognize(face)
         known = bundle.manifest.class_frequencies["crowd"]
         raw = {name: value / known[name] for name, value in before.probabilities.items()}

@@ -34,7 +34,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def recognizer(bundle: Bundle) -> Iterator[Recognizer]:
-    with Recognizer(bundle, variant="fp32") as opened:
+    with Recognizer(bundle, variant="fp32", quality=None) as opened:
         yield opened
 
 
@@ -74,7 +74,9 @@ class TestStill:
             recognizer.recognize(face)
 
     def test_unknown_below_the_threshold(self, tmp_path: Path) -> None:
-        with Recognizer(tiny_bundle(tmp_path / "doubtful", temperature=100.0, unknown_threshold=0.5)) as recognizer:
+        with Recognizer(
+            tiny_bundle(tmp_path / "doubtful", temperature=100.0, unknown_threshold=0.5), quality=None
+        ) as recognizer:
             estimate = recognizer.recognize(tiny_frames(1)[0])
         assert estimate.label == "unknown"
         assert estimate.unknown_because is not None
@@ -240,17 +242,33 @@ class TestStream:
         stream = recognizer.stream()
         frames = tiny_frames(2)
 
-        def fail(frames: np.ndarray) -> np.ndarray:
+        def fail(network: Network, frames: np.ndarray) -> np.ndarray:
             raise SessionError("the GPU fell off the bus")
 
         with monkeypatch.context() as patch:
-            patch.setattr(recognizer.network, "encode_with_attention", fail)
+            patch.setattr(Network, "encode_with_attention", fail)
             failed = stream.update(frames[0], timestamp_s=0.0)
         assert (failed.state, failed.label, failed.window_fill) == ("FAILED", "unknown", 0)
         assert failed.state_because == "the GPU fell off the bus"
         assert failed.probabilities == {}
         assert failed.probability == 0
         assert stream.update(frames[1], timestamp_s=0.1).window_fill == 1 / WINDOW
+
+    def test_a_margin_holds_the_label(self, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = [(0.5, 0.5, 0.0), (0.45, 0.55, 0.0), (0.4, 0.6, 0.0), (0.5, 0.5, 0.0), (0.12, 0.18, 0.7)]
+        padded = [np.array([[*row, 0, 0, 0, 0]], np.float32) for row in rows]
+        shown = {}
+        for margin in (0.0, 0.15):
+            waiting = iter(padded)
+            monkeypatch.setattr(
+                recognizer.network, "probabilities_with_attention", lambda *_, waiting=waiting: (next(waiting), None)
+            )
+            stream = recognizer.stream(options=StreamOptions(change_margin=margin))
+            shown[margin] = [
+                EXPRESSIONS.index(stream.update(frame, timestamp_s=index / 10).label)
+                for index, frame in enumerate(tiny_frames(len(rows)))
+            ]
+        assert shown == {0.0: [0, 1, 1, 0, 2], 0.15: [0, 0, 1, 1, 2]}
 
     def test_streams_and_faces_belong_together(self, recognizer: Recognizer, bundle: Bundle) -> None:
         stream = recognizer.stream()
@@ -264,7 +282,7 @@ class TestStream:
 
 
 def test_auto_takes_int8_and_says_so(bundle: Bundle) -> None:
-    with Recognizer(bundle.path) as recognizer:
+    with Recognizer(bundle.path, quality=None) as recognizer:
         assert recognizer.info.variant == "int8"
         assert recognizer.info.provider == "cpu"
 
@@ -308,7 +326,7 @@ for name in ("torch", "nncf", "onnx", "openvino", "matplotlib", "pyarrow", "skle
     sys.modules[name] = None
 import numpy as np
 from fer_edge import Recognizer
-with Recognizer(sys.argv[1]) as recognizer:
+with Recognizer(sys.argv[1], quality=None) as recognizer:
     stream = recognizer.stream()
     print(stream.update(np.zeros((20, 20), np.uint8), timestamp_s=0.0).state)
 """

@@ -28,7 +28,7 @@ _RIGHT = (80.0, 10.0, 140.0, 70.0)
 
 @pytest.fixture
 def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
-    with Recognizer(tiny_bundle(tmp_path / "bundle", temperature=0.2)) as opened:
+    with Recognizer(tiny_bundle(tmp_path / "bundle", temperature=0.2), quality=None) as opened:
         yield opened
 
 

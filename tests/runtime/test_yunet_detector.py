@@ -83,7 +83,7 @@ def test_a_tilted_face_is_cut_level(astronaut: np.ndarray) -> None:
 
 def test_a_bundle_that_aligns_by_the_eyes_takes_it(yunet: YuNetDetector, astronaut: np.ndarray, tmp_path: Path) -> None:
     aligned = tiny_bundle(tmp_path / "aligned", preprocess=PreprocessSpec(size=SIZE, alignment="eyes"))
-    with Recognizer(aligned) as recognizer:
+    with Recognizer(aligned, quality=None) as recognizer:
         result = VideoRecognizer(recognizer, detector=yunet).process(astronaut, timestamp_s=0.0)
     assert [estimate.state for estimate in result.estimates] == ["DEGRADED"]
 

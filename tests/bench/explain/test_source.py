@@ -25,7 +25,7 @@ OTHER = (80.0, 10.0, 128.0, 58.0)
 
 @pytest.fixture(scope="module")
 def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]:
-    with Recognizer(tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")) as opened:
+    with Recognizer(tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny"), quality=None) as opened:
         yield opened
 
 
