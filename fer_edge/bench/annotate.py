@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.core.errors import FrameError, InputError, OutputError, require
-from fer_edge.core.files import scratch_file, write_atomic
+from fer_edge.core.files import scratch_file, write_atomic, writing
 from fer_edge.core.preprocess import check_image
 from fer_edge.core.types import Uint8
-from fer_edge.runtime.estimate import ExpressionEstimate
+from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate
 
 __all__ = [
     "AnnotatedVideo",
@@ -20,6 +22,7 @@ __all__ = [
     "annotated_video",
     "check_annotation_path",
     "is_image_path",
+    "pixelate",
     "write_annotated_image",
 ]
 
@@ -30,6 +33,9 @@ _WHITE: Final[Colour] = (255, 255, 255)
 _DARK: Final[Colour] = (30, 30, 30)
 _CODECS: Final = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".webm": "VP90"}
 _LONGEST_STILL_S: Final = 60.0  # a longer gap between two frames is shortened to this, or a wrong time fills the disk
+_BLOCKS: Final = 8  # of a pixelated face, along its longer side
+_SPACE_BYTES: Final = 1 << 18  # that the disk must still take
+_LOOK_EVERY: Final = 25  # frames between two looks at the disk
 _IMAGES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
@@ -56,6 +62,32 @@ def annotate_frame(image: Uint8, estimates: Sequence[ExpressionEstimate]) -> Uin
         if estimate.box_xyxy is not None:
             _draw(cv2, drawn, estimate, scale)
     return drawn
+
+
+def pixelate(image: Uint8, boxes: Sequence[BoxXyxy]) -> Uint8:
+    """Make faces unrecognisable in a copy of the frame; without a box the whole frame, where a face may be missed.
+
+    Args:
+        image: uint8 (H, W, 3) BGR or (H, W) grey.
+        boxes: of the faces; each is enlarged by half, for hair and chin.
+
+    Raises:
+        FrameError: another type or shape.
+    """
+    check_image(image)
+    cv2 = require("cv2", needed_by="drawing annotations", extra="cpu")
+    rows, columns = image.shape[:2]
+    hidden: Uint8 = image.copy()
+    for left, top, right, bottom in boxes or [(0.0, 0.0, float(columns), float(rows))]:
+        across, down = (right - left) / 4, (bottom - top) / 4
+        x, y = max(0, round(left - across)), max(0, round(top - down))
+        part = hidden[y : max(y, min(rows, round(bottom + down))), x : max(x, min(columns, round(right + across)))]
+        if part.size:
+            height, width = part.shape[:2]
+            block = max(1, max(height, width) // _BLOCKS)
+            small = cv2.resize(part, (-(-width // block), -(-height // block)), interpolation=cv2.INTER_AREA)
+            part[:] = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    return hidden
 
 
 def _draw(cv2: Any, image: Uint8, estimate: ExpressionEstimate, scale: float) -> None:
@@ -184,7 +216,7 @@ class AnnotatedVideo:
 
         Raises:
             FrameError: another size.
-            OutputError: this OpenCV has no such encoder.
+            OutputError: this OpenCV has no such encoder, or the disk is full.
         """
         if self._last is None:
             self._open((image.shape[1], image.shape[0]))
@@ -196,6 +228,8 @@ class AnnotatedVideo:
         place = round((timestamp_s - self._begun_s) * self._rate)
         for each in [self._last] * (place - self._count) + [image] * (place >= self._count):
             self._writer.write(each)
+            if self._count % _LOOK_EVERY == 0:
+                self._check_space()
             self._count += 1
         self._last, self._last_s = image, timestamp_s
 
@@ -207,13 +241,20 @@ class AnnotatedVideo:
         if not self._writer.isOpened():
             raise OutputError(f"this OpenCV cannot write {self._path} ({codec}); choose .avi or .mp4")
 
+    def _check_space(self) -> None:
+        """Try whether the disk takes some more, because OpenCV drops frames without an error when it does not."""
+        with writing(self._path), tempfile.TemporaryFile(dir=self._scratch.parent, buffering=0) as probe:
+            written = os.pwrite(probe.fileno(), bytes(_SPACE_BYTES), self._scratch.stat().st_size)
+            if written < _SPACE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def release(self) -> None:
         """Finish the file."""
         if self._writer is not None:
             self._writer.release()
 
     def check(self) -> None:
-        """Read the file back, because OpenCV drops frames without an error when the disk is full.
+        """Read the file back, because a disk may be full between two looks at it.
 
         Raises:
             OutputError: the file lacks frames.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from fer_edge.bench.annotate import (
     annotated_video,
     check_annotation_path,
     is_image_path,
+    pixelate,
     write_annotated_image,
 )
 from fer_edge.bench.picture_files import PictureSource
 from fer_edge.core.errors import OutputError
 from fer_edge.core.files import expect_new, output_folder, scratch_file, writing
+from fer_edge.core.types import Uint8
 from fer_edge.runtime.detector import FaceDetector
-from fer_edge.runtime.pipeline import RunSummary, run_source
+from fer_edge.runtime.live_result import LiveResult
+from fer_edge.runtime.pipeline import CameraOptions, RunSummary, run_source
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import FrameResult
@@ -38,11 +42,14 @@ class RunOutputs:
         annotate: file of the annotated video, or of the annotated image for a photograph; a folder for several.
         records: JSON lines: a path, or an open text stream.
         csv: table of the estimates, a row per face and frame.
+        anonymise: pixelate the faces in the annotated frames (`pixelate`).
+        overwrite: replace files that exist.
     """
 
     annotate: Path | None = None
     records: Path | TextIO | None = None
     csv: Path | None = None
+    anonymise: bool = False
     overwrite: bool = False
 
     def check(self, source: VideoSource) -> None:
@@ -70,6 +77,7 @@ def record_run(
     tracking: TrackerOptions | None = None,
     whole_frame: bool = False,
     on_result: Callable[[FrameResult], None] | None = None,
+    camera: CameraOptions | None = None,
 ) -> RunSummary:
     """Recognise every frame of a source (`run_source`) and write the outputs.
 
@@ -83,6 +91,7 @@ def record_run(
         tracking: how faces are followed, who is the driver, and whether passengers are recognised.
         whole_frame: the frames are face crops; no detector runs.
         on_result: called after every frame.
+        camera: how a camera's run is watched and kept going.
 
     Raises:
         InputError: outputs that do not suit the source.
@@ -105,8 +114,21 @@ def record_run(
             if on_result is not None:
                 on_result(result)
 
+        camera = camera or CameraOptions()
+        on_state = camera.on_state
+
+        def tell(result: LiveResult) -> None:
+            emit({"record": "state", "state": result.state, "because": result.state_because})
+            on_state(result)
+
         summary = run_source(
-            recognizer, source, detector=detector, tracking=tracking, whole_frame=whole_frame, on_frame=write
+            recognizer,
+            source,
+            detector=detector,
+            tracking=tracking,
+            whole_frame=whole_frame,
+            on_frame=write,
+            camera=dataclasses.replace(camera, on_state=tell),
         )
         for fault in source.unread if isinstance(source, PictureSource) else ():
             emit({"record": "unread", "error": fault})
@@ -118,6 +140,11 @@ def record_run(
 def _drawing(outputs: RunOutputs, source: VideoSource) -> Iterator[Callable[[SourceFrame, FrameResult], None]]:
     """Yield a function that draws a frame's estimates into the annotated video, photograph or folder."""
     path = outputs.annotate
+
+    def drawn(frame: SourceFrame, result: FrameResult) -> Uint8:
+        image = pixelate(frame.image, result.boxes) if outputs.anonymise else frame.image
+        return annotate_frame(image, result.estimates)
+
     if path is None:
         yield lambda frame, result: None
     elif isinstance(source, PictureSource):
@@ -128,16 +155,14 @@ def _drawing(outputs: RunOutputs, source: VideoSource) -> Iterator[Callable[[Sou
                 if place.exists():  # of another folder
                     place = folder / f"{result.index}-{place.name}"
                 place = place if is_image_path(place) else place.with_name(f"{place.name}.png")
-                write_annotated_image(place, annotate_frame(frame.image, result.estimates))
+                write_annotated_image(place, drawn(frame, result))
 
             yield draw
     elif source.kind == "image":
-        yield lambda frame, result: write_annotated_image(path, annotate_frame(frame.image, result.estimates))
+        yield lambda frame, result: write_annotated_image(path, drawn(frame, result))
     else:
         with annotated_video(path, frame_rate=source.frame_rate) as video:
-            yield lambda frame, result: video.write(
-                annotate_frame(frame.image, result.estimates), timestamp_s=frame.timestamp_s
-            )
+            yield lambda frame, result: video.write(drawn(frame, result), timestamp_s=frame.timestamp_s)
 
 
 _FIELDS: Final = ("track_id", "driver", "state", "label", "probability")

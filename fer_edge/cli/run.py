@@ -11,6 +11,7 @@ from fer_edge.cli.console import console, name_network, note_unread, note_writte
 from fer_edge.core.tables import Column, Table, print_table
 
 if TYPE_CHECKING:
+    from fer_edge.runtime.live_result import LiveResult
     from fer_edge.runtime.pipeline import RunSummary
     from fer_edge.runtime.video_recognizer import FrameResult
 
@@ -28,6 +29,7 @@ def command(
     engines: Annotated[Path | None, opt.option("Folder of built or cached engines.", metavar="FOLDER")],
     rebuild: Annotated[bool, opt.flag("Build missing TensorRT engines or LiteRT files first.")],
     annotate: Annotated[Path | None, opt.option("Write the frames with the estimates drawn in.", opt.OUTPUT)],
+    anonymise: Annotated[bool, opt.flag("Pixelate the faces in the annotated frames.")],
     csv: Annotated[Path | None, opt.output("Write a table of the estimates, a row per face and frame.")],
     detector: opt.Detector,
     seat: Annotated[Literal["left", "right"] | None, opt.option("Half of the picture in which the driver sits.")],
@@ -46,24 +48,31 @@ def command(
     SOURCE may also be a GStreamer pipeline, or drawn faces: synthetic, synthetic:happy. Many images are a folder, a
     glob in quotes ('faces/*.jpg'), a numbered pattern (frame_%04d.png) or a list file (.txt, one path per line); each
     is recognised by itself, and --annotate names a folder. --json writes one object per line: what runs, every frame,
-    a summary.
+    every change of the recogniser's state, a summary.
 
     Nothing is stored unless --annotate, --csv or --json asks for it. Ctrl-C or SIGTERM ends a camera's run and keeps
-    its outputs; a file's run then writes nothing. A camera that delivers no more frames ends the run with status 1 and
-    keeps its outputs.
+    its outputs; a file's run then writes nothing. A camera that is lost is opened again until it is back.
     """
     from fer_edge.bench.recording import RunOutputs, record_run
-    from fer_edge.core.errors import SessionError
     from fer_edge.demo.drawn_source import open_any_source
     from fer_edge.runtime.face_finder import open_detector
+    from fer_edge.runtime.frame_reader import call_interruptibly
+    from fer_edge.runtime.pipeline import CameraOptions
     from fer_edge.runtime.recognizer import Recognizer
+    from fer_edge.runtime.systemd import ServiceNotifier
     from fer_edge.runtime.tracker import TrackerOptions
 
     tracking = TrackerOptions(seat=seat, driver_roi=driver_roi, passengers=passengers)
     finder = None if detector == "haar" else open_detector(detector)  # drawn faces need no detector
     records = sys.stdout if json_out == opt.STDOUT else json_out
-    outputs = RunOutputs(annotate=annotate, records=records, csv=csv, overwrite=opt.overwriting())
-    with open_any_source(source) as frames, progress(f"recognising {source}") as bar:
+    outputs = RunOutputs(
+        annotate=annotate, records=records, csv=csv, anonymise=anonymise, overwrite=opt.overwriting()
+    )
+    with (
+        call_interruptibly(lambda: open_any_source(source)) as frames,
+        progress(f"recognising {source}") as bar,
+        ServiceNotifier() as service,
+    ):
 
         def update(result: FrameResult) -> None:
             driver = result.driver
@@ -85,13 +94,20 @@ def command(
                 tracking=tracking,
                 whole_frame=whole_frame,
                 on_result=update,
+                camera=CameraOptions(
+                    reopen=lambda: open_any_source(source),
+                    on_live=lambda live: service.watch(live.health),
+                    on_state=_print_state,
+                ),
             )
     note_unread(frames, summary.frames)
     if json_out != opt.STDOUT:
         _print_summary(summary)
     note_written(annotate, csv, None if json_out == opt.STDOUT else json_out)
-    if summary.lost is not None:
-        raise SessionError(f"{summary.lost}; the frames before are recognised and written")
+
+
+def _print_state(result: LiveResult) -> None:
+    console.print(f"state: {result.state}" + ("" if result.state_because is None else f": {result.state_because}"))
 
 
 def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) -> Path:
@@ -117,6 +133,8 @@ def _print_summary(summary: RunSummary) -> None:
     total = sum(summary.driver_labels.values())
     rows: list[tuple[str, object]] = [
         ("frames", summary.frames),
+        *([("frames dropped", summary.frames_dropped)] if summary.frames_dropped else []),
+        *([("camera opened again", summary.reopened)] if summary.reopened else []),
         ("frames with a face", summary.frames_with_face),
         ("faces", summary.faces),
         ("driver", ", ".join(f"{label} {count / total:.0%}" for label, count in summary.driver_labels.items()) or None),

@@ -19,7 +19,7 @@ from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.deadline import DeadlinePolicy, LoadMeasure
 from fer_edge.runtime.detector import FaceDetector
-from fer_edge.runtime.estimate import BoxXyxy, State
+from fer_edge.runtime.estimate import BoxXyxy
 from fer_edge.runtime.face_finder import open_detector
 from fer_edge.runtime.frame_layout import check_layout, convert_frame
 from fer_edge.runtime.health import Health, HealthMonitor
@@ -129,8 +129,8 @@ class LiveRecognizer:
         self._closed = False
         self._busy_since_s: float | None = None
         self._usable_s = self._ran_s = options.clock()
-        self._newest = LiveResult(index=-1, timestamp_s=self._usable_s, estimates=(), detect_ms=0.0, recognise_ms=0.0)
-        self._told: State = self._monitor.state
+        self._newest = self._with_state(LiveResult.without_frame(-1, self._usable_s))
+        self._telling = threading.Lock()
         self._threads = [threading.Thread(target=self._work, name="fer-edge recogniser", daemon=True)]
         self._on_estimate = on_estimate
         if on_estimate is not None:
@@ -152,7 +152,7 @@ class LiveRecognizer:
         boxes: Sequence[BoxXyxy] | None = None,
         token: Any = None,
     ) -> None:
-        """Hand over the newest frame; returns at once. The frame is copied, so its buffer may be used again.
+        """Hand over the newest frame; returns at once.
 
         Args:
             frame: as `convert_frame` takes it; one that cannot be used is counted and skipped, and so is None.
@@ -174,7 +174,7 @@ class LiveRecognizer:
             return
         self._frames.put(
             _Pushed(
-                frame=copy.copy(frame),
+                frame=copy.copy(frame) if self._options.copy_frames else frame,
                 timestamp_s=now_s if timestamp_s is None else timestamp_s,
                 layout=layout,
                 boxes=boxes,
@@ -230,6 +230,7 @@ class LiveRecognizer:
         """State a fault of the camera, which makes the recogniser FAILED until None is given; may count a reopening."""
         self._monitor.set("source", fault)
         self._monitor.reopened += reopened
+        self._tell_state()
 
     def reset(self) -> None:
         """End all tracks and empty their windows before the next frame, for example when another person sits down."""
@@ -312,8 +313,7 @@ class LiveRecognizer:
                 self._fail(error)
             self._busy_since_s = None
             self._check_stall(self._options.clock())
-            if self._monitor.state != self._told:
-                self._deliver(dataclasses.replace(self._newest, estimates=(), detect_ms=0.0, recognise_ms=0.0))
+            self._tell_state()
         self._results.close()
 
     def _process(self, pushed: _Pushed) -> None:
@@ -397,8 +397,17 @@ class LiveRecognizer:
             self._video.reset()
 
     def _deliver(self, result: LiveResult) -> None:
-        self._told = self._monitor.state
-        self._newest = dataclasses.replace(
-            result, state=self._told, state_because=self._monitor.because, token=None, estimates=()
-        )
-        self._results.put(dataclasses.replace(self._newest, token=result.token, estimates=result.estimates))
+        with self._telling:
+            self._newest = self._with_state(result)
+            self._results.put(self._newest)
+
+    def _tell_state(self) -> None:
+        """Deliver a result without a frame where the state is another one than the last result's."""
+        with self._telling:
+            if self._monitor.state != self._newest.state:
+                bare = LiveResult.without_frame(self._newest.index, self._newest.timestamp_s)
+                self._newest = self._with_state(bare)
+                self._results.put(self._newest)
+
+    def _with_state(self, result: LiveResult) -> LiveResult:
+        return dataclasses.replace(result, state=self._monitor.state, state_because=self._monitor.because)

@@ -37,6 +37,7 @@ class LiveOptions:
             after a pause is slow; None for never.
         results_kept: results that wait for a slow consumer; older ones are removed and counted.
         white_level: of 16-bit infrared frames (`convert_frame`).
+        copy_frames: `push` copies the frame; without it the caller must leave the buffer alone.
         every_frame: for recordings: `push` waits, no frame and no result is left out, no deadline and no stall; the
             times are the recording's.
         clock: the clock of the frames' times, in seconds.
@@ -61,6 +62,7 @@ class LiveOptions:
     keep_warm_s: float | None = None
     results_kept: int = 16
     white_level: int | None = None
+    copy_frames: bool = True
     every_frame: bool = False
     clock: Callable[[], float] = time.monotonic
 

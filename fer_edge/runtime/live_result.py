@@ -32,6 +32,11 @@ class LiveResult(FrameResult):
     state_because: str | None = None
     token: Any = field(default=None, compare=False, repr=False)
 
+    @classmethod
+    def without_frame(cls, index: int, timestamp_s: float) -> LiveResult:
+        """Build a result that only tells the state; index and time are the last frame's."""
+        return cls(index=index, timestamp_s=timestamp_s, estimates=(), detect_ms=0.0, recognise_ms=0.0)
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields by name, without the token."""
         return {name: value for name, value in super().to_json().items() if name != "token"}

@@ -1,4 +1,4 @@
-"""Runs a recognizer over a video source from its first frame to its last, and counts."""
+"""Runs a recognizer over a video source in overlapping stages, and counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -14,15 +14,22 @@ import numpy as np
 from fer_edge.core.errors import DataError
 from fer_edge.core.json import encode
 from fer_edge.runtime.detector import FaceDetector
+from fer_edge.runtime.estimate import BoxXyxy, State
+from fer_edge.runtime.frame_reader import FrameReader
+from fer_edge.runtime.health import Health
 from fer_edge.runtime.inference import NetworkInfo
+from fer_edge.runtime.live import LiveRecognizer
+from fer_edge.runtime.live_options import LiveOptions
+from fer_edge.runtime.live_result import LiveResult
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import FrameResult, VideoRecognizer
 from fer_edge.runtime.video_source import SourceFrame, VideoSource
 
-__all__ = ["RunSummary", "run_source"]
+__all__ = ["CameraOptions", "RunSummary", "run_source"]
 
 _TIMES_KEPT: Final = 65_536
+_RESULTS_KEPT: Final = 4  # each with its frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +39,11 @@ class RunSummary:
     Attributes:
         source: as given.
         info: what ran.
-        frames: frames read.
+        frames: frames recognised.
         frames_expected: as the file states, None where it does not.
-        frames_skipped: frames that could not be read, with others after them.
+        frames_skipped: frames that could not be read, with others after them, or not be used.
+        frames_dropped: frames of a camera that a newer one replaced, or whose result was not taken in time.
+        reopened: how often a lost camera gave frames again.
         frames_with_face: frames with at least one recognised face.
         faces: number of tracks, up to the newest that was recognised; of photographs, of faces.
         driver_labels: number of frames by the driver's label.
@@ -42,7 +51,7 @@ class RunSummary:
             over the last 65,536 frames.
         seconds: duration of the run.
         interrupted: Ctrl-C ended a camera's run.
-        lost: why the camera gave no more frames; None otherwise.
+        lost: why the camera gave no frames at the end; None otherwise.
 
     Example:
         >>> import numpy as np
@@ -59,6 +68,8 @@ class RunSummary:
     frames: int
     frames_expected: int | None
     frames_skipped: int
+    frames_dropped: int
+    reopened: int
     frames_with_face: int
     faces: int
     driver_labels: Mapping[str, int]
@@ -72,6 +83,23 @@ class RunSummary:
         return dict(encode(self))
 
 
+@dataclass(frozen=True, kw_only=True)
+class CameraOptions:
+    """How a camera's run is watched and kept going.
+
+    Attributes:
+        live: options of the `LiveRecognizer`; `LiveOptions.tracking` is replaced by that of the run.
+        reopen: opens a lost camera again; without it the run ends.
+        on_live: called once with the running recogniser.
+        on_state: called with every result whose state differs from the one before; such a result may have no frame.
+    """
+
+    live: LiveOptions = field(default_factory=LiveOptions)
+    reopen: Callable[[], VideoSource] | None = None
+    on_live: Callable[[LiveRecognizer], object] = lambda live: None
+    on_state: Callable[[LiveResult], object] = lambda result: None
+
+
 def run_source(
     recognizer: Recognizer,
     source: VideoSource,
@@ -80,11 +108,14 @@ def run_source(
     tracking: TrackerOptions | None = None,
     whole_frame: bool = False,
     on_frame: Callable[[SourceFrame, FrameResult], None] | None = None,
+    camera: CameraOptions | None = None,
 ) -> RunSummary:
-    """Recognise every frame of a source; nothing is written and no frame is kept.
+    """Recognise the frames of a source; nothing is written and no frame is kept.
 
-    A camera's run ends with Ctrl-C, or when the camera gives no more frames (`RunSummary.lost`). In a file's run Ctrl-C
-    is passed on.
+    Reading, recognition and `on_frame` overlap: the first two have threads of their own. Of a recording every frame is
+    recognised; of a camera the newest one, and frames that arrive meanwhile are dropped. A frame that cannot be used is
+    skipped. A camera's run ends with Ctrl-C, or when the camera is lost and nothing opens it again
+    (`RunSummary.lost`). In a file's run Ctrl-C is passed on.
 
     Args:
         recognizer: stays open; the caller closes it.
@@ -93,40 +124,72 @@ def run_source(
         tracking: how faces are followed, who is the driver, and whether passengers are recognised.
         whole_frame: the frames are face crops; no detector runs.
         on_frame: called after every frame with the frame and its result.
+        camera: how a camera's run is watched and kept going.
 
     Raises:
         DataError: a source that cannot be read, or has no frame.
         SessionError: no detector is available, or the engine failed on a photograph.
     """
-    clock = time.monotonic if source.live else None
-    video = VideoRecognizer(recognizer, detector=detector, tracking=tracking, clock=clock)
-    counts, still = _Counts(), source.kind == "image"
+    counts, camera = _Counts(), camera or CameraOptions()
     started = time.perf_counter()
     interrupted = False
-    try:
+    if source.kind == "image":
+        video = VideoRecognizer(recognizer, detector=detector, tracking=tracking)
         for frame in source:
-            result = _recognise(video, frame, still=still, whole_frame=whole_frame)
-            if still:
-                result = dataclasses.replace(result, index=counts.frames)
-            counts.add(result, still=still)
+            result = video.process_still(frame.image, boxes=_boxes(frame, whole_frame))
+            result = dataclasses.replace(result, index=counts.frames)
+            counts.add(result, still=True)
             if on_frame is not None:
                 on_frame(frame, result)
-    except KeyboardInterrupt:
-        if not source.live:
-            raise
-        interrupted = True
-    seconds = time.perf_counter() - started
-    return counts.summary(source=source, info=recognizer.info, seconds=seconds, interrupted=interrupted)
+        return counts.summary(source, recognizer.info, seconds=time.perf_counter() - started)
+    options = dataclasses.replace(
+        camera.live,
+        tracking=tracking or TrackerOptions(),
+        every_frame=not source.live,
+        results_kept=_RESULTS_KEPT,
+        copy_frames=False,
+    )
+    finder = detector or ("haar" if source.live and not whole_frame else None)
+    with LiveRecognizer(recognizer, detector=finder, options=options) as live:
+
+        def hand_over(frame: SourceFrame) -> None:
+            live.push(frame.image, frame.timestamp_s, boxes=_boxes(frame, whole_frame), token=frame)
+
+        def report(fault: str | None) -> None:
+            live.report_source(fault, reopened=fault is None)
+
+        reader = FrameReader(source, hand_over=hand_over, finish=live.finish, reopen=camera.reopen, report=report)
+        camera.on_live(live)
+        state: State = "OK"
+        try:
+            reader.start()
+            for result in live.estimates():
+                if result.state != state:
+                    state = result.state
+                    camera.on_state(result)
+                if result.token is not None:
+                    counts.add(result)
+                    if on_frame is not None:
+                        on_frame(result.token, result)
+            reader.check()
+        except KeyboardInterrupt:
+            if not source.live:
+                raise
+            interrupted = True
+        finally:
+            reader.stop()
+        seconds, health = time.perf_counter() - started, live.health()
+    lost = next((reason.because for reason in health.reasons if reason.name == "source"), source.lost)
+    if health.reopened and lost == source.lost:
+        lost = None
+    return counts.summary(source, recognizer.info, seconds=seconds, interrupted=interrupted, health=health, lost=lost)
 
 
-def _recognise(video: VideoRecognizer, frame: SourceFrame, *, still: bool, whole_frame: bool) -> FrameResult:
-    boxes = frame.boxes
-    if whole_frame:
-        rows, columns = frame.image.shape[:2]
-        boxes = ((0.0, 0.0, float(columns), float(rows)),)
-    if still:
-        return video.process_still(frame.image, boxes=boxes)
-    return video.process(frame.image, timestamp_s=frame.timestamp_s, boxes=boxes)
+def _boxes(frame: SourceFrame, whole_frame: bool) -> tuple[BoxXyxy, ...] | None:
+    if not whole_frame:
+        return frame.boxes
+    rows, columns = frame.image.shape[:2]
+    return ((0.0, 0.0, float(columns), float(rows)),)
 
 
 class _Counts:
@@ -149,7 +212,16 @@ class _Counts:
         self._times_ms["detect"].append(result.detect_ms)
         self._times_ms["recognise"].append(result.recognise_ms)
 
-    def summary(self, *, source: VideoSource, info: NetworkInfo, seconds: float, interrupted: bool) -> RunSummary:
+    def summary(
+        self,
+        source: VideoSource,
+        info: NetworkInfo,
+        *,
+        seconds: float,
+        interrupted: bool = False,
+        health: Health | None = None,
+        lost: str | None = None,
+    ) -> RunSummary:
         if not self.frames and not interrupted:
             raise DataError(f"{source.name}: got no frame, expected at least one")
         latency_ms = {
@@ -162,12 +234,14 @@ class _Counts:
             info=info,
             frames=self.frames,
             frames_expected=source.frames,
-            frames_skipped=source.skipped,
+            frames_skipped=source.skipped + (sum(health.skipped.values()) if health else 0),
+            frames_dropped=health.dropped + health.lost if health else 0,
+            reopened=health.reopened if health else 0,
             frames_with_face=self._with_face,
             faces=self._faces,
             driver_labels=dict(self._labels.most_common()),
             latency_ms=latency_ms,
             seconds=seconds,
             interrupted=interrupted,
-            lost=source.lost,
+            lost=lost,
         )

@@ -44,6 +44,7 @@ class FrameResult:
             the driver's alone, or the most prominent one's until a driver is chosen.
         detect_ms: time spent on face detection and tracking.
         recognise_ms: time spent on crops, encoder and head.
+        boxes: every face that is followed, recognised or not, where it was last seen.
 
     Example:
         >>> from fer_edge.runtime import FrameResult
@@ -56,6 +57,7 @@ class FrameResult:
     estimates: tuple[ExpressionEstimate, ...]
     detect_ms: float
     recognise_ms: float
+    boxes: tuple[BoxXyxy, ...] = ()
 
     @property
     def driver(self) -> ExpressionEstimate | None:
@@ -205,6 +207,7 @@ class VideoRecognizer:
             ),
             detect_ms=0.0,
             recognise_ms=(time.perf_counter_ns() - started) / 1e6,
+            boxes=tuple(track.box_xyxy for track in followed.tracks),
         )
         self._index += 1
         return result
@@ -248,6 +251,7 @@ class VideoRecognizer:
             estimates=estimates,
             detect_ms=(detected - started) / 1e6,
             recognise_ms=(time.perf_counter_ns() - detected) / 1e6,
+            boxes=found.boxes,
         )
 
     def _cut_all(

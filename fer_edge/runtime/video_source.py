@@ -108,6 +108,10 @@ class VideoSource:
             self._capture.release()
             self._capture = None
 
+    def abandon(self) -> None:
+        """Leave the file or camera to the thread that reads it, which may hang in it; `close` then does nothing."""
+        self._capture = None
+
     def __enter__(self) -> VideoSource:
         return self
 

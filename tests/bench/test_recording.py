@@ -23,6 +23,7 @@ from fer_edge.cli import main
 from fer_edge.core.errors import DataError, FerEdgeError, FrameError, InputError, OutputError
 from fer_edge.demo import drawn_source
 from fer_edge.demo.drawn_source import open_any_source
+from fer_edge.runtime import frame_reader
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
 from fer_edge.runtime.inference import NetworkInfo
 from fer_edge.runtime.pipeline import _Counts
@@ -167,7 +168,8 @@ class TestRun:
             assert os.listdir(tmp_path / "out") == []
         else:
             summary = record_run(recognizer, _own(frames(), kind=kind), outputs=outputs, whole_frame=True)
-            assert (summary.frames, summary.interrupted) == (3, True)
+            assert summary.interrupted
+            assert summary.frames + summary.frames_dropped <= 3
             assert sorted(os.listdir(tmp_path / "out")) == ["seen.avi", "seen.jsonl"]
             assert _records(tmp_path / "out" / "seen.jsonl")[-1]["interrupted"] is True
 
@@ -178,24 +180,45 @@ class TestRun:
         record_run(recognizer, _own(iter([frame]), kind="camera"), whole_frame=True, on_result=results.append)
         assert results[0].estimates[0].age_ms >= 400
 
-    def test_a_camera_that_is_lost_is_no_end(
+    def test_a_camera_that_is_lost_is_opened_again(
         self, recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def lost(spec: str) -> VideoSource:
+        """Unplugged after its first frame, not to be had at the next attempt, then back."""
+        opened: list[VideoSource] = []
+
+        def plug(spec: str) -> VideoSource:
             def frames() -> Iterator[SourceFrame]:
                 yield SourceFrame(image=np.zeros((64, 96, 3), np.uint8), timestamp_s=time.monotonic())
+                if len(opened) == 3:
+                    time.sleep(0.2)
+                    raise KeyboardInterrupt
                 source.lost = "the camera '0' gives no more frames"
 
-            source = _own(frames(), kind="camera")
+            opened.append(_own(frames(), kind="camera"))
+            if len(opened) == 2:
+                raise DataError("the camera '0' cannot be opened")
+            source = opened[-1]
             return source
 
-        monkeypatch.setattr(drawn_source, "open_any_source", lost)
+        monkeypatch.setattr(drawn_source, "open_any_source", plug)
+        monkeypatch.setattr(frame_reader, "_FIRST_WAIT_S", 0.01)
         done = _command("run", tmp_path / "bundle", "--source", 0, "--whole-frame", "--json", tmp_path / "seen.jsonl")
-        assert done.exit_code == 1
-        assert done.stderr.splitlines()[-1].startswith("error: the camera '0' gives no more frames; the frames before")
-        summary = _records(tmp_path / "seen.jsonl")[-1]
-        assert (summary["frames"], summary["interrupted"]) == (1, False)
-        assert summary["lost"] == "the camera '0' gives no more frames"
+        assert done.exit_code == 0, done.stderr
+        assert "state: FAILED: the camera '0' gives no more frames; it is being opened again" in done.stderr
+        records = _records(tmp_path / "seen.jsonl")
+        assert [record["state"] for record in records if record["record"] == "state"] == ["FAILED", "OK"]
+        summary = records[-1]
+        assert (summary["frames"], summary["reopened"], summary["interrupted"]) == (2, 1, True)
+        assert summary["lost"] is None
+
+    def test_a_camera_that_nobody_opens_again_ends_the_run(self, recognizer: Recognizer) -> None:
+        def frames() -> Iterator[SourceFrame]:
+            yield SourceFrame(image=np.zeros((64, 96, 3), np.uint8), timestamp_s=time.monotonic())
+            source.lost = "unplugged"
+
+        source = _own(frames(), kind="camera")
+        summary = record_run(recognizer, source, whole_frame=True)
+        assert (summary.frames, summary.interrupted, summary.lost) == (1, False, "unplugged")
 
     def test_a_run_of_months_keeps_no_more_than_one_of_an_hour(self) -> None:
         counts = _Counts()
@@ -208,7 +231,7 @@ class TestRun:
             counts.add(result)
         assert all(len(times) == 65_536 for times in counts._times_ms.values())
         info = NetworkInfo(bundle="", sha256="", variant="", precision="", provider="", provider_version="", threads=1)
-        summary = counts.summary(source=_own(iter([])), info=info, seconds=1.0, interrupted=False)
+        summary = counts.summary(_own(iter([])), info, seconds=1.0)
         assert (summary.frames, summary.faces, summary.frames_with_face) == (70_000, 3, 70_000)
         assert summary.latency_ms["detect"]["p50"] == 2.0
 
@@ -309,16 +332,18 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from fer_edge.core.errors import OutputError
-from fer_edge.bench.annotate import annotated_video
+from fer_edge.bench.annotate import AnnotatedVideo, annotated_video
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+if sys.argv[2] == "unseen":
+    AnnotatedVideo._check_space = lambda self: None
 random = np.random.default_rng(0)
 try:
     with annotated_video(Path(sys.argv[1]), frame_rate=10.0) as video:
-        for index in range(40):
+        for index in range(400):
             video.write(random.integers(0, 256, (64, 96, 3), dtype=np.uint8), timestamp_s=index / 10)
 except OutputError as error:
-    print(error)
+    print(index, error)
 """
 
 
@@ -341,13 +366,16 @@ main()
 """
 
 
+@pytest.mark.parametrize("noticed", ["during the run", "unseen"])
 @pytest.mark.parametrize("ending", ["mp4", "avi"])
-def test_a_full_disk_is_noticed_and_the_old_video_kept(tmp_path: Path, ending: str) -> None:
+def test_a_full_disk_is_noticed_and_the_old_video_kept(tmp_path: Path, ending: str, noticed: str) -> None:
     path = tmp_path / f"out.{ending}"
     path.write_text("old")
-    done = _child(_FULL, path)
+    done = _child(_FULL, path, noticed)
     assert done.returncode == 0, done.stderr
-    assert "got fewer than its 40 frames on disk" in done.stdout
+    frame, message = done.stdout.split(maxsplit=1)
+    assert message.startswith("cannot write")
+    assert 25 <= int(frame) < 399 if noticed == "during the run" else "fewer than its 400 frames on disk" in message
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == [path.name]
 
