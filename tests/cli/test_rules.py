@@ -227,9 +227,11 @@ class TestEnds:
             preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a test run under nohup ignores SIGHUP
         )
         limit = time.monotonic() + 60
-        while not any(out.iterdir()) and child.poll() is None and time.monotonic() < limit:
+        modes: set[int] = set()
+        while modes != {0o600} and child.poll() is None and time.monotonic() < limit:
             time.sleep(0.01)
-        assert [oct(each.stat().st_mode & 0o777) for each in out.iterdir()] == ["0o600"] * len(list(out.iterdir()))
+            modes = {each.stat().st_mode & 0o777 for each in out.iterdir()}
+        assert modes == {0o600}
         child.send_signal(number)
         stderr = child.communicate(timeout=60)[1].decode()
         assert (child.returncode, stderr.splitlines()[-1].startswith("interrupted by")) == (128 + number, True)
