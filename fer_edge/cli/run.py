@@ -65,9 +65,7 @@ def command(
     tracking = TrackerOptions(seat=seat, driver_roi=driver_roi, passengers=passengers)
     finder = None if detector == "haar" else open_detector(detector)  # drawn faces need no detector
     records = sys.stdout if json_out == opt.STDOUT else json_out
-    outputs = RunOutputs(
-        annotate=annotate, records=records, csv=csv, anonymise=anonymise, overwrite=opt.overwriting()
-    )
+    outputs = RunOutputs(annotate=annotate, records=records, csv=csv, anonymise=anonymise, overwrite=opt.overwriting())
     with (
         call_interruptibly(lambda: open_any_source(source)) as frames,
         progress(f"recognising {source}") as bar,
