@@ -27,6 +27,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import decode
 from fer_edge.core.manifest import CrowdHead, Variant
+from fer_edge.core.provenance import read_provenance
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.export.from_torch.graphs import check_graphs, graph_files, network_graphs
 from fer_edge.graph.cost import graph_file
@@ -56,7 +57,7 @@ def add_crowd_head(source: Bundle, run: TrainRun, dataset: Dataset, out: Path) -
     frequencies = {**bundle.manifest.class_frequencies, **run.record["class_frequencies"]}
     manifest = dataclasses.replace(bundle.manifest.with_variant(float32), class_frequencies=frequencies)
     bundle = update_bundle(bundle, manifest, {head.graph.sha256: graphs["crowd"]})
-    history = bundle.read_provenance()
+    history = read_provenance(bundle)
     added: dict[str, bytes] = {}
     manifest = bundle.manifest
     for variant in bundle.manifest.variants:

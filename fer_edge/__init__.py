@@ -65,6 +65,9 @@ if TYPE_CHECKING:
         FrameError as FrameError,
     )
     from fer_edge.runtime import (
+        FrameReader as FrameReader,
+    )
+    from fer_edge.runtime import (
         FrameResult as FrameResult,
     )
     from fer_edge.runtime import (
@@ -102,9 +105,6 @@ if TYPE_CHECKING:
     )
     from fer_edge.runtime import (
         Recognizer as Recognizer,
-    )
-    from fer_edge.runtime import (
-        RunSummary as RunSummary,
     )
     from fer_edge.runtime import (
         Session as Session,
@@ -155,9 +155,6 @@ if TYPE_CHECKING:
         prepare_stills as prepare_stills,
     )
     from fer_edge.runtime import (
-        run_source as run_source,
-    )
-    from fer_edge.runtime import (
         to_grey as to_grey,
     )
 
@@ -181,6 +178,7 @@ __all__ = [
     "FerEdgeError",
     "FoundFaces",
     "FrameError",
+    "FrameReader",
     "FrameResult",
     "HaarDetector",
     "Health",
@@ -194,7 +192,6 @@ __all__ = [
     "OutputError",
     "PreprocessSpec",
     "Recognizer",
-    "RunSummary",
     "Session",
     "SessionError",
     "SourceFrame",
@@ -212,7 +209,6 @@ __all__ = [
     "open_source",
     "prepare_face",
     "prepare_stills",
-    "run_source",
     "to_grey",
 ]
 

@@ -12,10 +12,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from fer_edge.core.bundle import Bundle, Manifest, PreprocessSpec, Provenance, SequenceSpec, Variant
+from fer_edge.core.bundle import Bundle, Manifest, PreprocessSpec, SequenceSpec, Variant
 from fer_edge.core.bundle_writer import create_bundle, update_bundle
 from fer_edge.core.files import sha256_bytes
-from fer_edge.core.labels import EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.label_sets import FERPLUS_VOTES
+from fer_edge.core.labels import EXPRESSIONS
+from fer_edge.core.provenance import Provenance
 from fer_edge.core.variant import CrowdHead
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.graph.cost import graph_file

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from fer_edge.core.labels import EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.label_sets import FERPLUS_VOTES
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.model.config import ModelConfig

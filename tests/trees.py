@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import DataError
-from fer_edge.core.labels import CKPLUS_CODES, EXPRESSIONS
+from fer_edge.core.label_sets import CKPLUS_CODES
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import load_dataset
 from fer_edge.data.faces import Face, draw_face, random_face, synthetic_stills
 from fer_edge.data.faces.people import random_units

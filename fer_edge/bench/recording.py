@@ -20,12 +20,12 @@ from fer_edge.bench.annotate import (
     write_annotated_image,
 )
 from fer_edge.bench.picture_files import PictureSource
+from fer_edge.bench.source_run import CameraOptions, RunSummary, run_source
 from fer_edge.core.errors import OutputError
 from fer_edge.core.files import expect_new, output_folder, scratch_file, writing
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.detector import FaceDetector
 from fer_edge.runtime.live_result import LiveResult
-from fer_edge.runtime.pipeline import CameraOptions, RunSummary, run_source
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import FrameResult

@@ -21,6 +21,7 @@ from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import RecipeError
 from fer_edge.core.graph_card import with_cards
 from fer_edge.core.manifest import Variant, timestamp
+from fer_edge.core.provenance import read_provenance
 from fer_edge.core.types import Progress
 from fer_edge.data.dataset import Dataset
 from fer_edge.data.sampling import RowSample
@@ -77,7 +78,7 @@ class CalibrationOutcome:
         self.require_passed()
         manifest = self.bundle.manifest
         graphs: dict[str, bytes] = {}
-        history = self.bundle.read_provenance()
+        history = read_provenance(self.bundle)
         calibration = dict(history.calibration)
         for form in self.forms:
             variant, recipe = _split_recipe(form.variant)

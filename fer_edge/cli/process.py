@@ -8,16 +8,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from fer_edge.core.errors import FerEdgeError
 from fer_edge.core.tables import SUBSTITUTE
 
-__all__ = ["ending_cleanly", "tolerate_encodings"]
+__all__ = ["call_interruptibly", "ending_cleanly", "tolerate_encodings"]
+
+T = TypeVar("T")
 
 
 class _Failure(click.ClickException):
@@ -74,6 +76,26 @@ def ending_cleanly() -> Iterator[None]:
         raise _Failure(f"text that cannot be encoded or decoded: {error}") from error
     except KeyboardInterrupt as error:
         raise _Interrupted(getattr(error, "number", signal.SIGINT)) from error
+
+
+def call_interruptibly(function: Callable[[], T]) -> T:
+    """Call a function that may hang in a driver, such that a signal ends the wait for it; raises what it raises."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+        done.set()
+
+    threading.Thread(target=call, name="fer-edge opening", daemon=True).start()
+    done.wait()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 @contextlib.contextmanager

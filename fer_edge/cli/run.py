@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from fer_edge.cli import options as opt
 from fer_edge.cli.console import console, name_network, note_unread, note_written, progress
+from fer_edge.cli.process import call_interruptibly
 from fer_edge.core.tables import Column, Table, print_table
 
 if TYPE_CHECKING:
+    from fer_edge.bench.source_run import RunSummary
     from fer_edge.runtime.live_result import LiveResult
-    from fer_edge.runtime.pipeline import RunSummary
     from fer_edge.runtime.video_recognizer import FrameResult
 
 __all__ = ["command"]
@@ -54,12 +55,11 @@ def command(
     its outputs; a file's run then writes nothing. A camera that is lost is opened again until it is back.
     """
     from fer_edge.bench.recording import RunOutputs, record_run
+    from fer_edge.bench.source_run import CameraOptions
+    from fer_edge.cli.systemd import ServiceNotifier
     from fer_edge.demo.drawn_source import open_any_source
     from fer_edge.runtime.face_finder import open_detector
-    from fer_edge.runtime.frame_reader import call_interruptibly
-    from fer_edge.runtime.pipeline import CameraOptions
     from fer_edge.runtime.recognizer import Recognizer
-    from fer_edge.runtime.systemd import ServiceNotifier
     from fer_edge.runtime.tracker import TrackerOptions
 
     tracking = TrackerOptions(seat=seat, driver_roi=driver_roi, passengers=passengers)

@@ -1,7 +1,8 @@
 """What every room builds on; imports no other room.
 
 - `errors`: the exception tree. `types`: array aliases and the progress callback. `labels`: the seven expressions.
-- `preprocess`: from a camera image or a cropped face to the network's input.
+  `label_sets`: the data sets' labels.
+- `preprocess`: from a camera image or a cropped face to the network's input; `normalisation`: the graph's first step.
 - `bundle`, `manifest`, `verify`, `signature`: the folder that a runtime opens, its description and its checks;
   `bundle_writer` writes it.
 - `metrics`, `accuracy`, `comparison`, `evaluate`: accuracy, calibration error, paired comparison, running a network.

@@ -16,7 +16,6 @@ from fer_edge.core.errors import BundleError, InputError
 from fer_edge.core.labels import Reading
 from fer_edge.core.manifest import DataFacts, FileEntry, GraphFile, Manifest, SequenceSpec, Variant, timestamp
 from fer_edge.core.preprocess import PreprocessSpec
-from fer_edge.core.provenance import Provenance
 from fer_edge.core.variant import Part
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "Manifest",
     "Part",
     "PreprocessSpec",
-    "Provenance",
     "SequenceSpec",
     "Variant",
     "timestamp",
@@ -34,7 +32,6 @@ __all__ = [
 ]
 
 MANIFEST_FILE: Final = "manifest.json"
-PROVENANCE_FILE: Final = "provenance.json"
 SIGNATURE_FILE: Final = "manifest.sig"
 GRAPH_FOLDER: Final = "graphs"
 
@@ -128,25 +125,7 @@ class Bundle:
     def read_graph(self, file: GraphFile) -> bytes:
         """Read a graph by its manifest entry, as `graph_bytes` does."""
         _check_size(self.path, file)
-        return _read_entry(self.path, graph_path(self.path, file.sha256), file)
-
-    def read_provenance(self) -> Provenance:
-        """Read the history of training and calibration; empty where the bundle has none.
-
-        Raises:
-            BundleError: `provenance.json` is missing, damaged or not the one that the manifest names.
-        """
-        entry = self.manifest.provenance
-        if entry is None:
-            return Provenance()
-        staged = staged_provenance(self.path, entry.sha256)
-        path = staged if staged.is_file() else self.path / PROVENANCE_FILE
-        try:
-            return Provenance.from_bytes(_read_entry(self.path, path, entry))
-        except BundleError as error:
-            if Bundle.open_manifest(self.path).sha256 != self.sha256:
-                raise BundleError(f"{self.path} was changed since it was opened; open it again") from error
-            raise BundleError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        return read_entry(self.path, graph_path(self.path, file.sha256), file)
 
     def check_signature(self, public_key: Path) -> None:
         """Require a signature of the manifest that was opened, by the owner of a key.
@@ -202,11 +181,6 @@ def graph_path(folder: Path, sha256: str) -> Path:
     return folder / GRAPH_FOLDER / f"{sha256}.onnx"
 
 
-def staged_provenance(folder: Path, sha256: str) -> Path:
-    """Return the place of a new `provenance.json` until the manifest that names it is committed."""
-    return folder / f".{PROVENANCE_FILE}.{sha256}"
-
-
 def _check_size(folder: Path, file: GraphFile) -> None:
     path = graph_path(folder, file.sha256)
     _check_confined(folder, path)
@@ -239,8 +213,12 @@ def read_manifest(folder: Path) -> bytes:
     return _read(folder, folder / MANIFEST_FILE, limit_bytes=_MANIFEST_LIMIT_BYTES)
 
 
-def _read_entry(folder: Path, path: Path, entry: FileEntry) -> bytes:
-    """Read a file that the manifest names; the bytes returned are the bytes that were hashed."""
+def read_entry(folder: Path, path: Path, entry: FileEntry) -> bytes:
+    """Read a file that the manifest names; the bytes returned are the bytes that were hashed.
+
+    Raises:
+        BundleError: it is missing, outside the bundle, no regular file, or not the one that the manifest names.
+    """
     data = _read(folder, path, limit_bytes=entry.size_bytes)
     if (got := sha256_bytes(data)) != entry.sha256:
         raise BundleError(

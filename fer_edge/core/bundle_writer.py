@@ -15,17 +15,15 @@ from pathlib import Path
 from fer_edge.core.bundle import (
     GRAPH_FOLDER,
     MANIFEST_FILE,
-    PROVENANCE_FILE,
     SIGNATURE_FILE,
     Bundle,
     graph_path,
     read_manifest,
-    staged_provenance,
 )
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import claimed, output_folder, sha256_bytes, write_atomic
 from fer_edge.core.manifest import FileEntry, Manifest
-from fer_edge.core.provenance import Provenance
+from fer_edge.core.provenance import PROVENANCE_FILE, Provenance, staged_provenance
 from fer_edge.core.signature import sign_bytes
 
 __all__ = ["create_bundle", "sign_bundle", "update_bundle"]

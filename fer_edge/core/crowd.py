@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fer_edge.core.accuracy import CrowdAccuracy, Rejections
 from fer_edge.core.errors import InputError
-from fer_edge.core.labels import CROWD_LABELS, EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.label_sets import FERPLUS_VOTES
+from fer_edge.core.labels import CROWD_LABELS, EXPRESSIONS
 from fer_edge.core.metrics import calibration_gap
 from fer_edge.core.types import Int64
 

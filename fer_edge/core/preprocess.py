@@ -2,7 +2,7 @@
 
 `cut_face` cuts the raw crop; `prepare_face` resizes it and applies the median filter, and is the only place that does
 either. Augmentation in training comes between the two. The exported graph then divides by 255 and applies the global
-contrast normalisation, of which `normalise` is the numpy reference.
+contrast normalisation, of which `core.normalisation` is the numpy reference.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import FrameError, InputError, require
 from fer_edge.core.json import decode, encode, expect
-from fer_edge.core.types import Float32, Uint8
+from fer_edge.core.types import Uint8
 
 __all__ = [
     "GCN_EPSILON",
     "PreprocessSpec",
     "check_image",
+    "check_stack",
     "crop_rectangle",
     "cut_face",
-    "normalise",
     "prepare_face",
     "prepare_stills",
     "to_grey",
@@ -222,39 +222,13 @@ def prepare_stills(images: Uint8, spec: PreprocessSpec) -> Uint8:
         >>> prepare_stills(np.zeros((5, 90, 80), np.uint8), PreprocessSpec(size=48)).shape
         (5, 48, 48)
     """
-    _check_stack(images, "images")
+    check_stack(images, "images")
     if images.shape[1:] == (spec.size, spec.size) and spec.median == 0:
         return np.ascontiguousarray(images)
     prepared = np.empty((len(images), spec.size, spec.size), np.uint8)
     for index, image in enumerate(images):
         prepared[index] = _prepare(image, spec)
     return prepared
-
-
-def normalise(frames: Uint8, spec: PreprocessSpec) -> Float32:
-    """Compute the exported graph's first step in FP32: x / 255, then global contrast normalisation frame by frame.
-
-    Args:
-        frames: uint8 (N, S, S) grey, prepared.
-        spec: size and normalisation.
-
-    Returns:
-        float32 (N, S, S); with ``"gcn"`` every frame has mean 0 and, unless constant, variance close to 1.
-
-    Raises:
-        InputError: another type, shape or size.
-    """
-    _check_stack(frames, "frames")
-    if frames.shape[1:] != (spec.size, spec.size):
-        raise InputError(f"frames: got shape {frames.shape}, expected (N, {spec.size}, {spec.size})")
-    scaled = frames.astype(np.float32) / np.float32(255)
-    if spec.normalisation == "scale":
-        return scaled
-    centred = scaled - scaled.mean(axis=(1, 2), keepdims=True)
-    variance = np.square(centred).mean(axis=(1, 2), keepdims=True)
-    # The mean of equal floats can miss them by an ulp, which the small epsilon would amplify.
-    constant = frames.min(axis=(1, 2), keepdims=True) == frames.max(axis=(1, 2), keepdims=True)
-    return np.where(constant, np.float32(0), centred / np.sqrt(variance + np.float32(GCN_EPSILON)))
 
 
 def check_image(image: Any) -> None:
@@ -277,7 +251,12 @@ def _cv2() -> Any:
     return require("cv2", needed_by="face preprocessing", extra="cpu")
 
 
-def _check_stack(images: Any, name: str) -> None:
+def check_stack(images: Any, name: str) -> None:
+    """Refuse anything but uint8 (N, H, W) with at least one pixel per image.
+
+    Raises:
+        InputError: another type or shape.
+    """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         got = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
         raise InputError(f"{name}: got {got}, expected a uint8 array (N, H, W) grey")

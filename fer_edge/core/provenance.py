@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
+from fer_edge.core.bundle import Bundle, read_entry
 from fer_edge.core.errors import BundleError, InputError
 from fer_edge.core.json import decode, encode, expect
 from fer_edge.core.manifest import parse_json, to_json_bytes
 
-__all__ = ["Provenance"]
+__all__ = ["PROVENANCE_FILE", "Provenance", "read_provenance", "staged_provenance"]
+
+PROVENANCE_FILE: Final = "provenance.json"
 
 _SCHEMA: Final = 1
 
@@ -53,3 +57,27 @@ class Provenance:
             return decode(cls, parse_json(data))
         except InputError as error:
             raise BundleError(str(error)) from error
+
+
+def read_provenance(bundle: Bundle) -> Provenance:
+    """Read the history of training and calibration; empty where the bundle has none.
+
+    Raises:
+        BundleError: `provenance.json` is missing, damaged or not the one that the manifest names.
+    """
+    entry = bundle.manifest.provenance
+    if entry is None:
+        return Provenance()
+    staged = staged_provenance(bundle.path, entry.sha256)
+    path = staged if staged.is_file() else bundle.path / PROVENANCE_FILE
+    try:
+        return Provenance.from_bytes(read_entry(bundle.path, path, entry))
+    except BundleError as error:
+        if Bundle.open_manifest(bundle.path).sha256 != bundle.sha256:
+            raise BundleError(f"{bundle.path} was changed since it was opened; open it again") from error
+        raise BundleError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def staged_provenance(folder: Path, sha256: str) -> Path:
+    """Return the place of a new `provenance.json` until the manifest that names it is committed."""
+    return folder / f".{PROVENANCE_FILE}.{sha256}"

@@ -13,6 +13,7 @@ from fer_edge.core.files import sha256_bytes
 from fer_edge.core.json import encode
 from fer_edge.core.manifest import GraphFile
 from fer_edge.core.onnx_wire import graph_faults
+from fer_edge.core.provenance import read_provenance
 
 __all__ = ["Check", "VerifyReport", "verify_bundle"]
 
@@ -100,7 +101,7 @@ def _check_provenance(bundle: Bundle) -> Check:
     if entry is None:
         return Check(name="provenance", verdict="note", detail="none")
     try:
-        bundle.read_provenance()
+        read_provenance(bundle)
     except BundleError as error:
         return Check(name="provenance", verdict="failed", detail=str(error))
     return Check(name="provenance", verdict="ok", detail=f"sha256 {entry.sha256[:12]}, {entry.size_bytes:,} bytes")

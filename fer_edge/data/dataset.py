@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import DataError
-from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.label_sets import CKPLUS_EMOTIONS, FERPLUS_VOTES
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Array, Int64, Uint8
 
 __all__ = ["ROLES", "Dataset", "Role", "StillSet"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_edge.core.errors import DataError, FerEdgeError, require
 from fer_edge.core.images import decode_image
-from fer_edge.core.labels import expression_index
+from fer_edge.core.label_sets import expression_index
 from fer_edge.core.preprocess import PreprocessSpec, prepare_face
 from fer_edge.core.types import Progress, Uint8
 

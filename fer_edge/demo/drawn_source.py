@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from fer_edge.bench.picture_files import PictureSource, picture_files
-from fer_edge.core.labels import EXPRESSIONS, canonical_expression
+from fer_edge.core.label_sets import canonical_expression
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source
 
 __all__ = ["drawn_source", "open_any_source"]

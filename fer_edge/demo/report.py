@@ -19,7 +19,7 @@ from fer_edge.core.tables import Column, Table
 from fer_edge.core.types import Uint8
 from fer_edge.core.verify import VerifyReport
 from fer_edge.export.target import TargetReport
-from fer_edge.runtime.pipeline import RunSummary
+from fer_edge.bench.source_run import RunSummary
 
 __all__ = ["ClipOutcome", "DemoReport", "SyntheticAccuracy", "render_page", "synthetic_table"]
 

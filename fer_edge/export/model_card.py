@@ -8,7 +8,7 @@ from typing import Final
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.int8_forms import QAT_SUFFIX
 from fer_edge.core.manifest import DataFacts, Manifest
-from fer_edge.core.provenance import Provenance
+from fer_edge.core.provenance import Provenance, read_provenance
 
 __all__ = ["CARD_FILE", "model_card"]
 
@@ -45,7 +45,7 @@ def model_card(bundle: Bundle) -> str:
     Raises:
         BundleError: the provenance is damaged.
     """
-    manifest, history = bundle.manifest, bundle.read_provenance()
+    manifest, history = bundle.manifest, read_provenance(bundle)
     limits = (*dict.fromkeys(limit for facts in manifest.data for limit in facts.limits), *_LIMITS)
     parts = [
         f"# Model card: {manifest.name}",

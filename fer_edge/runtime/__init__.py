@@ -18,13 +18,13 @@ from fer_edge.runtime.detector import CropGeometry, Face, FaceDetector
 from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate
 from fer_edge.runtime.face_finder import FaceFinder, FoundFaces, open_detector
 from fer_edge.runtime.frame_layout import LAYOUTS, convert_frame
+from fer_edge.runtime.frame_reader import FrameReader
 from fer_edge.runtime.haar_detector import HaarDetector
 from fer_edge.runtime.health import Health
 from fer_edge.runtime.inference import Network, NetworkInfo
 from fer_edge.runtime.live import LiveRecognizer
 from fer_edge.runtime.live_options import LiveOptions
 from fer_edge.runtime.live_result import LiveResult
-from fer_edge.runtime.pipeline import RunSummary, run_source
 from fer_edge.runtime.providers import ENGINE_PROVIDERS, PROVIDERS, open_session
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer
 from fer_edge.runtime.session import Session, TensorSpec
@@ -52,6 +52,7 @@ __all__ = [
     "FerEdgeError",
     "FoundFaces",
     "FrameError",
+    "FrameReader",
     "FrameResult",
     "HaarDetector",
     "Health",
@@ -65,7 +66,6 @@ __all__ = [
     "OutputError",
     "PreprocessSpec",
     "Recognizer",
-    "RunSummary",
     "Session",
     "SessionError",
     "SourceFrame",
@@ -82,6 +82,5 @@ __all__ = [
     "open_source",
     "prepare_face",
     "prepare_stills",
-    "run_source",
     "to_grey",
 ]

@@ -54,6 +54,12 @@ class SourceFrame:
     boxes: tuple[BoxXyxy, ...] | None = None
     name: str | None = None
 
+    @property
+    def whole_box(self) -> tuple[BoxXyxy, ...]:
+        """The box of the whole frame, for frames that are face crops."""
+        rows, columns = self.image.shape[:2]
+        return ((0.0, 0.0, float(columns), float(rows)),)
+
 
 class VideoSource:
     """Frames in order; a context manager that is iterated once. `open_source` opens one; or give frames of your own.

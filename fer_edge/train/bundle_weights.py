@@ -22,6 +22,7 @@ from fer_edge.core.errors import InputError, require
 from fer_edge.core.json import decode
 from fer_edge.core.json import encode as plain
 from fer_edge.core.preprocess import PreprocessSpec
+from fer_edge.core.provenance import read_provenance
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.model.weight_fusion import Affine, neutral_batch_norm, split_attention, split_tail
@@ -50,7 +51,7 @@ class BundleWeights:
             "bundle": self.bundle.manifest.name,
             "sha256": self.bundle.sha256,
             "graphs": {part: file.sha256 for part, file in variant.parts.items()},
-            "training": plain(self.bundle.read_provenance().training),
+            "training": plain(read_provenance(self.bundle).training),
         }
 
     @property
@@ -97,7 +98,7 @@ class BundleWeights:
             InputError: none is recorded, or one of another architecture.
         """
         try:
-            recorded = decode(TrainRecipe, plain(self.bundle.read_provenance().training["recipe"]))
+            recorded = decode(TrainRecipe, plain(read_provenance(self.bundle).training["recipe"]))
         except (KeyError, InputError) as error:
             raise InputError(
                 f"{self.bundle.path}: got no training recipe of this version ({error}); start from a training run"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fer_edge.core.labels import EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.label_sets import FERPLUS_VOTES
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.train.distributed import all_reduce_sum
 from fer_edge.train.recipe import LossSpec
 

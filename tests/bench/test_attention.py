@@ -16,7 +16,8 @@ from fer_edge.bench.attention import AttentionReport, average_attention
 from fer_edge.bench.attention_plot import attention_figure
 from fer_edge.cli import main
 from fer_edge.core.errors import DataError, InputError
-from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
+from fer_edge.core.label_sets import CKPLUS_EMOTIONS
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import Dataset, StillSet
 from fer_edge.runtime.inference import Network
 

@@ -19,6 +19,7 @@ from tiny import WINDOW, tiny_bundle
 
 from fer_edge.bench.annotate import annotated_video, write_annotated_image
 from fer_edge.bench.recording import RunOutputs, record_run
+from fer_edge.bench.source_run import _Counts
 from fer_edge.cli import main
 from fer_edge.core.errors import DataError, FerEdgeError, FrameError, InputError, OutputError
 from fer_edge.demo import drawn_source
@@ -26,7 +27,6 @@ from fer_edge.demo.drawn_source import open_any_source
 from fer_edge.runtime import frame_reader
 from fer_edge.runtime.estimate import UNKNOWN, ExpressionEstimate
 from fer_edge.runtime.inference import NetworkInfo
-from fer_edge.runtime.pipeline import _Counts
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_recognizer import FrameResult
 from fer_edge.runtime.video_source import SourceFrame, VideoSource, open_source

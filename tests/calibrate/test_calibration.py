@@ -16,6 +16,7 @@ from fer_edge.core.crowd import crowd_accuracy, vote_shares
 from fer_edge.core.errors import BundleError, DataError, GateError, RecipeError
 from fer_edge.core.evaluate import evaluate
 from fer_edge.core.metrics import fit_temperature, softmax
+from fer_edge.core.provenance import read_provenance
 from fer_edge.core.verify import verify_bundle
 from fer_edge.data import leaked_rows
 from fer_edge.graph.graph import Graph
@@ -111,7 +112,7 @@ def test_the_manifest_says_how_each_form_was_made(written: Bundle, outcome: Cali
         "PublicTest, T = 4, without leaked rows",
         "60 rows of Training outside the sample, T = 1",
     ]
-    provenance = written.read_provenance()
+    provenance = read_provenance(written)
     assert provenance.training == {"data": "noise"}
     assert provenance.calibration["int8-trt"]["recipe"]["sample"]["size"] == 42
     assert set(provenance.calibration) == {"int8", "int8-trt"}

@@ -12,6 +12,7 @@ from miniature import miniature_bundle, noise_dataset
 from fer_edge.calibrate.candidates import CandidateResult, Comparison, compare_candidates, ranked
 from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, SampleRecipe
 from fer_edge.core.errors import GateError, RecipeError
+from fer_edge.core.provenance import read_provenance
 from fer_edge.core.verify import verify_bundle
 from fer_edge.graph.graph import Graph
 
@@ -62,8 +63,8 @@ def test_the_chosen_go_through_the_whole_gate_and_can_be_written(comparison: Com
     assert comparison.outcome.passed
     bundle = comparison.outcome.write()
     assert verify_bundle(bundle.path).ok
-    assert bundle.read_provenance().calibration["int8"]["choice"]["chosen"] == comparison.chosen
-    assert bundle.read_provenance().calibration["int8"]["recipe"]["candidates"] == []
+    assert read_provenance(bundle).calibration["int8"]["choice"]["chosen"] == comparison.chosen
+    assert read_provenance(bundle).calibration["int8"]["recipe"]["candidates"] == []
 
 
 def test_where_none_may_ship_the_nearest_is_named(comparison: Comparison) -> None:

@@ -12,6 +12,7 @@ from fer_edge.calibrate.sensitivity import LayerCost, SensitivityReport
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.files import sha256_bytes
+from fer_edge.core.provenance import read_provenance
 from fer_edge.data.dataset import Dataset
 
 LENIENT = """
@@ -127,7 +128,7 @@ def test_candidates_are_compared_and_the_rules_one_is_written(tmp_path: Path, re
     record = json.loads(result.stdout)
     assert [each["name"] for each in record["results"]] == ["a", "b"]
     written = Bundle.open(bundle.path)
-    assert written.read_provenance().calibration["int8"]["choice"]["chosen"] == record["chosen"]
+    assert read_provenance(written).calibration["int8"]["choice"]["chosen"] == record["chosen"]
 
 
 def test_where_no_candidate_may_ship_the_table_comes_before_the_error(tmp_path: Path, recipe: Path) -> None:

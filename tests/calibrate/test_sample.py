@@ -10,6 +10,7 @@ from miniature import noise_dataset
 from fer_edge.calibrate.gate import draw_agreement_rows
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import DataError, InputError
+from fer_edge.core.provenance import read_provenance
 from fer_edge.data import load_dataset
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.data.sampling import draw_sample
@@ -146,7 +147,7 @@ def test_committed_samples_are_drawn_again(fer2013_path: Path) -> None:
     assert set(sample.stills.rows.tolist()) <= set(dataset.split("train").rows.tolist())
     for path in sorted(COMMITTED.glob("*.json")):
         committed = json.loads(path.read_text("utf-8"))
-        told = Bundle.open(path.stem).read_provenance().calibration["int8"]["recipe"]["sample"]
+        told = read_provenance(Bundle.open(path.stem)).calibration["int8"]["recipe"]["sample"]
         drawn = draw_sample(dataset, size=committed["size"], seed=committed["seed"], choice=told["choice"])
         again = drawn.to_json()
         assert again["rows"] == committed["rows"], path

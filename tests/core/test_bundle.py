@@ -18,13 +18,14 @@ from tiny import tiny_bundle, tiny_crowd_bundle, tiny_encoder, tiny_head, tiny_m
 
 import fer_edge.core.bundle
 import fer_edge.core.bundle_writer
-from fer_edge.core.bundle import Bundle, Manifest, Provenance, timestamp, zoo_names
+from fer_edge.core.bundle import Bundle, Manifest, timestamp, zoo_names
 from fer_edge.core.bundle_writer import create_bundle, update_bundle
 from fer_edge.core.errors import BundleError, InputError, OutputError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.manifest import FileEntry
 from fer_edge.core.metrics import AccuracyReport
+from fer_edge.core.provenance import Provenance, read_provenance
 from fer_edge.core.verify import verify_bundle
 
 _HEAD = ("variants", 0, "heads", "fer2013")
@@ -252,25 +253,25 @@ class TestProvenance:
 
     def test_it_is_read_back_and_named_by_hash(self, with_history: Bundle) -> None:
         data = (with_history.path / "provenance.json").read_bytes()
-        assert Bundle.open(with_history.path).read_provenance() == self.HISTORY
+        assert read_provenance(Bundle.open(with_history.path)) == self.HISTORY
         assert with_history.manifest.provenance == FileEntry(sha256=sha256_bytes(data), size_bytes=len(data))
 
     def test_a_bundle_without_history_has_an_empty_one(self, bundle: Bundle) -> None:
         assert bundle.manifest.provenance is None
-        assert bundle.read_provenance() == Provenance()
+        assert read_provenance(bundle) == Provenance()
 
     def test_an_update_keeps_it_unless_it_is_given(self, with_history: Bundle) -> None:
         renamed = update_bundle(with_history, dataclasses.replace(with_history.manifest, name="new", provenance=None))
-        assert renamed.read_provenance() == self.HISTORY
+        assert read_provenance(renamed) == self.HISTORY
         later = update_bundle(renamed, renamed.manifest, provenance=Provenance(training={"recipe": {}}))
-        assert Bundle.open(later.path).read_provenance().training == {"recipe": {}}
+        assert read_provenance(Bundle.open(later.path)).training == {"recipe": {}}
         assert {path.name for path in later.path.iterdir()} == {"manifest.json", "provenance.json", "graphs"}
 
     def test_a_changed_file_is_refused(self, with_history: Bundle) -> None:
         path = with_history.path / "provenance.json"
         path.write_bytes(path.read_bytes().replace(b'"seed": 1', b'"seed": 2'))
         with pytest.raises(BundleError, match=r"provenance\.json: the content's sha256 is"):
-            with_history.read_provenance()
+            read_provenance(with_history)
 
     @pytest.mark.parametrize("killed_at", ["manifest.json", "provenance.json"])
     def test_a_kill_leaves_the_old_or_the_new_history(
@@ -298,10 +299,10 @@ class TestProvenance:
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
         opened = Bundle.open(with_history.path)
-        assert opened.read_provenance() == (self.HISTORY if killed_at == "manifest.json" else new)
+        assert read_provenance(opened) == (self.HISTORY if killed_at == "manifest.json" else new)
         assert verify_bundle(opened.path).ok
         again = update_bundle(opened, dataclasses.replace(opened.manifest, name="later"))
-        assert again.read_provenance() == opened.read_provenance()
+        assert read_provenance(again) == read_provenance(opened)
         assert {path.name for path in again.path.iterdir()} == {"manifest.json", "provenance.json", "graphs"}
 
 
@@ -316,7 +317,7 @@ def test_extensions_are_free_and_kept(bundle: Bundle) -> None:
 def test_a_shipped_manifest_is_small(name: str) -> None:
     bundle = Bundle.open(name)
     assert (bundle.path / "manifest.json").stat().st_size < 48_000
-    assert bundle.read_provenance().training["recipe"]
+    assert read_provenance(bundle).training["recipe"]
     assert [facts.dataset for facts in bundle.manifest.data] == ["fer2013"]
 
 

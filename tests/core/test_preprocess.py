@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fer_edge.core.errors import FrameError, InputError, MissingPackageError
+from fer_edge.core.normalisation import normalise
 from fer_edge.core.preprocess import (
     PreprocessSpec,
     crop_rectangle,
     cut_face,
-    normalise,
     prepare_face,
     prepare_stills,
     to_grey,

@@ -19,7 +19,8 @@ from trees import (
 )
 
 from fer_edge.core.errors import DataError
-from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
+from fer_edge.core.label_sets import CKPLUS_EMOTIONS
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import describe, load_dataset
 from fer_edge.data.ckplus import ckplus_sequences, split_by_subject, subject_folds
 from fer_edge.data.dataset import StillSet

@@ -17,6 +17,7 @@ from training import ON_CPU, small_dataset, small_recipe
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError, OutputError
 from fer_edge.core.preprocess import prepare_stills
+from fer_edge.core.provenance import read_provenance
 from fer_edge.export.from_torch.graphs import TRACED_FRAMES
 from fer_edge.export.from_torch.run import export_run, run_outputs
 from fer_edge.export.model_card import model_card
@@ -61,7 +62,7 @@ def test_the_bundle_computes_what_torch_computes(run: TrainRun, bundle: Bundle) 
 
 def test_the_manifest_says_where_the_weights_come_from(run: TrainRun, bundle: Bundle) -> None:
     manifest = bundle.manifest
-    training = bundle.read_provenance().training
+    training = read_provenance(bundle).training
     assert training["data"] == run.record["data"]
     assert training["recipe"]["seed"] == 0
     assert manifest.variants[0].metrics[SPLIT].to_json() == run.record["choose"]

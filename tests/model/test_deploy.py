@@ -14,6 +14,7 @@ from training import ON_CPU, small_config, small_dataset, small_recipe
 
 from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.provenance import read_provenance
 from fer_edge.export.from_torch.graphs import graph_files, network_graphs
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.model.config import ModelConfig
@@ -93,7 +94,7 @@ def test_a_mean_that_lies_outside_the_discriminants_comes_back_as_one_that_does_
     old, new = bundle.variant("fp32"), again.variant("fp32")
     assert (again.manifest.name, new.metrics, new.temperature) == ("again", old.metrics, old.temperature)
     assert new.how_made["exported_again_from"] == bundle.sha256
-    assert again.read_provenance().training == bundle.read_provenance().training
+    assert read_provenance(again).training == read_provenance(bundle).training
     assert max(new.parity[part]["max_abs_diff"] for part in ("encoder", "head")) <= 1e-4
     done = CliRunner().invoke(main, given)
     assert done.exit_code == 1

@@ -9,7 +9,8 @@ import torch
 from training import small_config
 
 from fer_edge.core.errors import RecipeError
-from fer_edge.core.preprocess import PreprocessSpec, normalise
+from fer_edge.core.normalisation import normalise
+from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.core.recipes import load_recipe
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.cost import encoder_macs, head_macs

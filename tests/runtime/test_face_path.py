@@ -16,10 +16,10 @@ from tiny import SIZE, tiny_bundle
 
 from fer_edge.bench import workload
 from fer_edge.bench.explain import VideoExplainer
+from fer_edge.bench.source_run import run_source
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_stills
 from fer_edge.runtime.inference import Network
-from fer_edge.runtime.pipeline import run_source
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.tracker import TrackerOptions
 from fer_edge.runtime.video_recognizer import VideoRecognizer

@@ -16,7 +16,7 @@ from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import BundleError, InputError, SessionError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.metrics import softmax
-from fer_edge.core.preprocess import normalise
+from fer_edge.core.normalisation import normalise
 from fer_edge.runtime.inference import Network, choose_variant
 from fer_edge.runtime.providers import open_session
 

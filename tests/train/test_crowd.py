@@ -14,7 +14,8 @@ from training import ON_CPU, small_dataset, small_recipe, with_votes
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.crowd import crowd_accuracy
 from fer_edge.core.errors import DataError, InputError, RecipeError
-from fer_edge.core.labels import CROWD_LABELS, EXPRESSIONS, FERPLUS_VOTES
+from fer_edge.core.label_sets import FERPLUS_VOTES
+from fer_edge.core.labels import CROWD_LABELS, EXPRESSIONS
 from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset

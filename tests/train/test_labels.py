@@ -11,7 +11,8 @@ from trees import write_cropped_ckplus
 from fer_edge.bench import BenchOptions, Timing, run_bench
 from fer_edge.bench.clips import run_clips
 from fer_edge.core.errors import DataError, InputError
-from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
+from fer_edge.core.label_sets import CKPLUS_EMOTIONS
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.data.ckplus import split_by_subject
 from fer_edge.export.from_torch.run import export_run

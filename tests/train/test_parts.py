@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from fer_edge.core.errors import DataError, InputError, RecipeError
-from fer_edge.core.labels import FERPLUS_VOTES
+from fer_edge.core.label_sets import FERPLUS_VOTES
 from fer_edge.core.recipes import load_recipe, override
 from fer_edge.model.layers import LinearDiscriminants
 from fer_edge.train.augment import augment_faces, mix_faces

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from fer_edge.core.errors import DataError
-from fer_edge.core.labels import CKPLUS_EMOTIONS, EXPRESSIONS
+from fer_edge.core.label_sets import CKPLUS_EMOTIONS
+from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.types import Progress
 from fer_edge.data.cache import ReadPlan
 from fer_edge.data.ckplus.folds import split_by_subject

@@ -12,7 +12,7 @@ import numpy as np
 
 from fer_edge.core.cascade import load_cascade
 from fer_edge.core.errors import DataError, FerEdgeError
-from fer_edge.core.labels import CKPLUS_CODES, canonical_expression
+from fer_edge.core.label_sets import CKPLUS_CODES, canonical_expression
 from fer_edge.core.preprocess import PreprocessSpec, cut_face, prepare_face
 from fer_edge.core.types import Uint8
 from fer_edge.data.image_files import folder_entries, image_files, read_grey

@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_edge.core.errors import DataError, require
 from fer_edge.core.images import decode_image
-from fer_edge.core.labels import FERPLUS_VOTES
+from fer_edge.core.label_sets import FERPLUS_VOTES
 from fer_edge.core.types import Int64, Progress, Uint8
 from fer_edge.data.dataset import Dataset
 from fer_edge.data.fer2013.rows import SIDE, Rows, emotion_label, usage_code

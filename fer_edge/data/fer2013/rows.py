@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from fer_edge.core.errors import DataError
-from fer_edge.core.labels import FER2013_ORDER
+from fer_edge.core.label_sets import FER2013_ORDER
 from fer_edge.core.types import Int64, Uint8
 from fer_edge.data.dataset import Dataset, Role, StillSet
 

@@ -11,7 +11,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.graph_card import with_cards
 from fer_edge.core.manifest import timestamp
-from fer_edge.core.provenance import Provenance
+from fer_edge.core.provenance import Provenance, read_provenance
 from fer_edge.export.from_torch.graphs import OPSET, export_network
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.train.bundle_weights import BundleWeights
@@ -72,6 +72,6 @@ def reexport_bundle(
         variants=(variant,),
         model={**manifest.model, **costs},
     )
-    history = Provenance(training=bundle.read_provenance().training, outputs={"fp32": exported.outputs})
+    history = Provenance(training=read_provenance(bundle).training, outputs={"fp32": exported.outputs})
     carded, graphs = with_cards(result, exported.by_sha256)
     return create_bundle(out, carded, graphs, provenance=history, overwrite=overwrite)

@@ -16,6 +16,7 @@ from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import BundleError, MissingPackageError, SessionError, require
 from fer_edge.core.json import expect
 from fer_edge.core.manifest import Variant, timestamp
+from fer_edge.core.provenance import read_provenance
 from fer_edge.core.types import Array, Float32, Int64, Progress, Uint8, no_progress
 from fer_edge.export.job import Part, Run
 from fer_edge.export.parity.layer_search import Divergence, Opener, first_divergence, relative_spread
@@ -186,7 +187,7 @@ class _Check:
             self._progress("computing in torch", 0, 1)
             return self._from_torch(variant, stage, self._outputs(torch.encode, torch.logits), self._reference(variant))
         try:
-            record = recorded_outputs(self.bundle.read_provenance(), variant.name)
+            record = recorded_outputs(read_provenance(self.bundle), variant.name)
         except BundleError as error:
             return _skipped(variant, stage, str(error))
         if record is None:

@@ -7,9 +7,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from fer_edge.runtime.health import Health
+if TYPE_CHECKING:
+    from fer_edge.runtime.health import Health
 
 __all__ = ["ServiceNotifier"]
 

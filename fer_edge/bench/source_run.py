@@ -14,7 +14,7 @@ import numpy as np
 from fer_edge.core.errors import DataError
 from fer_edge.core.json import encode
 from fer_edge.runtime.detector import FaceDetector
-from fer_edge.runtime.estimate import BoxXyxy, State
+from fer_edge.runtime.estimate import State
 from fer_edge.runtime.frame_reader import FrameReader
 from fer_edge.runtime.health import Health
 from fer_edge.runtime.inference import NetworkInfo
@@ -55,7 +55,8 @@ class RunSummary:
 
     Example:
         >>> import numpy as np
-        >>> from fer_edge.runtime import Recognizer, SourceFrame, VideoSource, run_source
+        >>> from fer_edge.bench.source_run import run_source
+        >>> from fer_edge.runtime import Recognizer, SourceFrame, VideoSource
         >>> drawn = (SourceFrame(image=np.zeros((48, 64, 3), np.uint8), timestamp_s=i / 10) for i in range(3))
         >>> source = VideoSource(drawn, name="mine", kind="file", frame_rate=10.0)
         >>> with Recognizer("nano") as recognizer:
@@ -136,7 +137,7 @@ def run_source(
     if source.kind == "image":
         video = VideoRecognizer(recognizer, detector=detector, tracking=tracking)
         for frame in source:
-            result = video.process_still(frame.image, boxes=_boxes(frame, whole_frame))
+            result = video.process_still(frame.image, boxes=frame.whole_box if whole_frame else frame.boxes)
             result = dataclasses.replace(result, index=counts.frames)
             counts.add(result, still=True)
             if on_frame is not None:
@@ -151,45 +152,27 @@ def run_source(
     )
     finder = detector or ("haar" if source.live and not whole_frame else None)
     with LiveRecognizer(recognizer, detector=finder, options=options) as live:
-
-        def hand_over(frame: SourceFrame) -> None:
-            live.push(frame.image, frame.timestamp_s, boxes=_boxes(frame, whole_frame), token=frame)
-
-        def report(fault: str | None) -> None:
-            live.report_source(fault, reopened=fault is None)
-
-        reader = FrameReader(source, hand_over=hand_over, finish=live.finish, reopen=camera.reopen, report=report)
         camera.on_live(live)
         state: State = "OK"
         try:
-            reader.start()
-            for result in live.estimates():
-                if result.state != state:
-                    state = result.state
-                    camera.on_state(result)
-                if result.token is not None:
-                    counts.add(result)
-                    if on_frame is not None:
-                        on_frame(result.token, result)
-            reader.check()
+            with FrameReader(source, live, reopen=camera.reopen, whole_frame=whole_frame):
+                for result in live.estimates():
+                    if result.state != state:
+                        state = result.state
+                        camera.on_state(result)
+                    if result.token is not None:
+                        counts.add(result)
+                        if on_frame is not None:
+                            on_frame(result.token, result)
         except KeyboardInterrupt:
             if not source.live:
                 raise
             interrupted = True
-        finally:
-            reader.stop()
         seconds, health = time.perf_counter() - started, live.health()
     lost = next((reason.because for reason in health.reasons if reason.name == "source"), source.lost)
     if health.reopened and lost == source.lost:
         lost = None
     return counts.summary(source, recognizer.info, seconds=seconds, interrupted=interrupted, health=health, lost=lost)
-
-
-def _boxes(frame: SourceFrame, whole_frame: bool) -> tuple[BoxXyxy, ...] | None:
-    if not whole_frame:
-        return frame.boxes
-    rows, columns = frame.image.shape[:2]
-    return ((0.0, 0.0, float(columns), float(rows)),)
 
 
 class _Counts:
