@@ -149,38 +149,6 @@ def live(folder: Path, _: str | None) -> str:
     ).to_markdown()
 
 
-def pruning(path: Path, measure: str | None) -> str:
-    """Tabulate one measure of a pruning curve."""
-    from pruning_curve import table  # beside this file
-
-    return table(read_json(path), measure or "").to_markdown()
-
-
-def lstm_forms(path: Path, _: str | None) -> str:
-    """Tabulate the times of the LSTM's forms over the loop's."""
-
-    def ratios(row: dict[str, Any]) -> str:
-        forms = row["forms"].values()
-        return " : ".join(f"{each['over_loop']['median']:.2f} ({each['over_loop_min']:.2f})" for each in forms)
-
-    return Table.of(
-        read_json(path)["rows"],
-        {
-            "engine": lambda row: ENGINES[row["provider"]],
-            "variant": lambda row: f"`{row['variant']}`",
-            "graph": lambda row: row["part"],
-            "loop : hoisted : unrolled, median (min)": ratios,
-        },
-    ).to_markdown()
-
-
-def lstm_int8(path: Path, _: str | None) -> str:
-    """Tabulate the forms of the LSTM in one INT8 encoder."""
-    from lstm_int8 import table  # beside this file
-
-    return table(read_json(path)).to_markdown()
-
-
 def candidates(path: Path, _: str | None) -> str:
     """Tabulate ways to quantize, with the rows they were compared on and the choice."""
     result = read_json(path)
@@ -206,9 +174,6 @@ KINDS: dict[str, Callable[[Path, str | None], str]] = {
     "shipped": shipped,
     "live": live,
     "qat": qat,
-    "pruning": pruning,
-    "lstm": lstm_forms,
-    "lstm-int8": lstm_int8,
     "candidates": candidates,
 }
 

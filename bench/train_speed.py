@@ -20,7 +20,8 @@ from workbench import json_option, report_errors, result_head
 
 from fer_edge.cli.training_output import run_progress
 from fer_edge.core.files import write_json
-from fer_edge.core.recipes import load_recipe, override
+from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import load_recipe
 from fer_edge.core.tables import Table, print_table
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.train.batches import DeviceSplits

@@ -1,23 +1,16 @@
-"""The comparison on clips: its results as JSON, tables, Markdown and one plot."""
+"""The comparison on clips: its results as JSON, tables and Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from typing import Any, Final
 
 from fer_edge.bench.report import DataRead
-from fer_edge.bench.temporal_methods import AVERAGED, METHODS, SEQUENCE, SINGLE, SMOOTHED
+from fer_edge.bench.temporal_methods import AVERAGED, SEQUENCE, SINGLE, SMOOTHED
 from fer_edge.core.bootstrap import BootstrapReport
 from fer_edge.core.json_report import JsonReport
-from fer_edge.core.plots import GREY, PALETTE, draw_intervals, draw_lines, new_figure, write_plot
 from fer_edge.core.tables import Column, Table, percent, points
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = [
     "ClipReport",
@@ -28,7 +21,6 @@ __all__ = [
     "accuracy_table",
     "delay_table",
     "render_markdown",
-    "write_clip_plot",
 ]
 
 _SHORT: Final = {AVERAGED: "avg", SMOOTHED: "exp", SEQUENCE: "head"}
@@ -202,57 +194,6 @@ def render_markdown(report: ClipReport) -> str:
         delay_table(report).to_markdown(),
     ]
     return "\n".join(lines)
-
-
-def write_clip_plot(report: ClipReport, path: Path) -> None:
-    """Draw accuracy over T, the head's gain by condition, and the delays, side by side.
-
-    Raises:
-        OutputError: it cannot be written.
-        MissingPackageError: matplotlib is not installed.
-    """
-    with new_figure(13, 6.5, what="the plot of clips") as figure:
-        steps, gains, delays = figure.subplots(1, 3, width_ratios=(1, 1.3, 1))
-        _draw_steps(steps, report)
-        _draw_gains(gains, report)
-        _draw_delays(delays, report)
-        figure.suptitle(f"{report.bundle}/{report.variant}, clips made of {report.data.split} stills")
-        write_plot(figure, path)
-
-
-def _draw_steps(axes: Axes, report: ClipReport) -> None:
-    steps = list(report.conditions[0].top1[SINGLE])
-    means = {
-        method: [100 * float(np.mean([each.top1[method][step] for each in report.conditions])) for step in steps]
-        for method in METHODS
-    }
-    draw_lines(axes, range(len(steps)), means)
-    axes.set_xticks(range(len(steps)), steps)
-    axes.set(xlabel="frames T", ylabel="top-1 %, mean over all conditions", title="Constant expression")
-
-
-def _draw_gains(axes: Axes, report: ClipReport) -> None:
-    shades = {"clean": GREY, "trained": PALETTE[0], "unseen": PALETTE[3]}
-    rows = [(each.title, each.gain, shades[each.family]) for each in report.conditions]
-    rows += [(_POOLED[each.name], each.gain, shades.get(each.name, GREY)) for each in report.pooled]
-    intervals = [(100 * gain.low, 100 * gain.difference, 100 * gain.high) for _, gain, _ in rows]
-    draw_intervals(axes, [name for name, _, _ in rows], intervals, colours=[colour for _, _, colour in rows])
-    axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.set(xlabel=f"sequence head − averaging, points, T={report.window}", title="Gain, 95 % interval")
-
-
-def _draw_delays(axes: Axes, report: ClipReport) -> None:
-    rows = [
-        (f"{each.name}: {method}", (delay.median, delay.median, delay.p90), PALETTE[METHODS.index(method)])
-        for each in report.delays
-        for method, delay in each.methods.items()
-        if delay.median is not None and delay.p90 is not None
-    ]
-    draw_intervals(
-        axes, [name for name, _, _ in rows], [times for _, times, _ in rows], colours=[colour for _, _, colour in rows]
-    )
-    axes.set_xlim(left=-0.5)
-    axes.set(xlabel="frames until reported: median, p90", title="Changed expression")
 
 
 def _frames(count: float | None, *, digits: int = 0) -> str | None:

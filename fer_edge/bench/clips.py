@@ -54,7 +54,7 @@ class ClipOptions:
     Attributes:
         split: ``"choose"`` for development, ``"report"`` for the final figures; evaluations on PrivateTest are logged.
         variant: of the bundle, or ``"auto"``.
-        clips: stills used, evenly spread over the split; None for all of them.
+        clips: stills used, evenly spread over the split.
         smoothing: constant of the exponential smoothing, 0 to 1; None chooses it on these clips, which ``"report"``
             refuses.
         private_log: the log of PrivateTest evaluations; None finds the repository's.
@@ -64,14 +64,14 @@ class ClipOptions:
     variant: str = "auto"
     provider: str = "cpu"
     threads: int = 1
-    clips: int | None = 1000
+    clips: int = 1000
     smoothing: float | None = None
     private_log: Path | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
         expect(self.smoothing is None or 0 <= self.smoothing < 1, "smoothing", self.smoothing, "0 to below 1")
-        expect(self.clips is None or self.clips >= 20, "clips", self.clips, "at least 20")
+        expect(self.clips >= 20, "clips", self.clips, "at least 20")
         if self.split == "report" and self.smoothing is None:
             raise InputError(
                 "smoothing: got none for the split 'report', expected the constant chosen on the other split; run "
@@ -135,10 +135,10 @@ def run_clips(
     return report
 
 
-def _stills(rows: EvaluationRows, clips: int | None) -> tuple[Uint8, Int64]:
+def _stills(rows: EvaluationRows, clips: int) -> tuple[Uint8, Int64]:
     assert rows.labels is not None
     kept = np.flatnonzero(~rows.leaked) if rows.leaked is not None else np.arange(len(rows.labels))
-    if clips is not None and clips < len(kept):
+    if clips < len(kept):
         kept = kept[np.linspace(0, len(kept) - 1, clips).round().astype(int)]
     return np.asarray(rows.images)[kept], np.asarray(rows.labels)[kept]
 

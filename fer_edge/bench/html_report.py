@@ -14,7 +14,6 @@ from fer_edge.core.files import write_atomic
 from fer_edge.core.plots import (
     GREY,
     PALETTE,
-    draw_bar_groups,
     draw_labels,
     new_figure,
     plot_bytes,
@@ -70,8 +69,6 @@ def render_page(report: BenchReport) -> str:
         parts += [
             "<h2>Accuracy and time</h2>",
             _accuracy_plot(report),
-            "<h2>Recall by expression</h2>",
-            _recall_plot(report),
         ]
     parts += ["<h2>Each variant</h2>", *(_variant(result) for result in report.variants)]
     return html_page("fer-edge bench", parts)
@@ -214,20 +211,6 @@ def _accuracy_plot(report: BenchReport) -> str:
         axes.set_ylabel("top-1 %")
         axes.margins(y=0.25)
         draw_labels(axes, [(name, result.x, top1, colours[result.name]) for name, (result, top1) in found.items()])
-        return plot_bytes(figure, "svg").decode()
-
-
-def _recall_plot(report: BenchReport) -> str:
-    """Draw the recall of each expression that occurs in the split, variants side by side."""
-    recalls = {_name(result): result.accuracy.report.per_class for result in report.variants if result.accuracy}
-    labels = [label for label in next(iter(recalls.values()), {}) if all(label in each for each in recalls.values())]
-    with new_figure(9, 4.5, what=_PLOTS) as figure:
-        axes = figure.add_subplot()
-        draw_bar_groups(
-            axes, labels, {name: [100 * recall[label] for label in labels] for name, recall in recalls.items()}
-        )
-        axes.set_ylim(0, 100)
-        axes.set_ylabel("recall %")
         return plot_bytes(figure, "svg").decode()
 
 

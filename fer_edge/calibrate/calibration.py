@@ -13,7 +13,6 @@ import onnxruntime
 from fer_edge.calibrate.evaluation import Evaluated, Evaluation, FloatParent
 from fer_edge.calibrate.gate import GateRows, draw_agreement_rows, require_gates
 from fer_edge.calibrate.int8_variants import qat_graphs, quantized_graphs
-from fer_edge.calibrate.mixed_precision import restore_accuracy
 from fer_edge.calibrate.ptq import NNCF_VERSION
 from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
@@ -134,20 +133,14 @@ def measure_forms(
     if recipe.candidates:
         raise RecipeError(f"candidates: got {len(recipe.candidates)}, expected none; compare_candidates measures them")
     source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
-    sample = source.sample(dataset, recipe)
+    sample = recipe.sample.draw(dataset)
     gate = recipe.gate
     outside = draw_agreement_rows(dataset, sample, size=gate.agreement_rows, seed=gate.agreement_seed)
     evaluation = Evaluation.of(source, GateRows.of(dataset, outside))
-    frames = source.frames(sample.stills)
     made = qat_graphs(bundle, recipe) or quantized_graphs(
-        source.encoder, source.head, frames, recipe=recipe, crowd=source.crowd, progress=progress
+        source.encoder, source.head, source.frames(sample.stills), recipe=recipe, crowd=source.crowd, progress=progress
     )
-    forms = []
-    for graphs in made:
-        form = evaluation.judge(graphs, recipe)
-        if not form.gate.passed and recipe.mixed.method != "none" and graphs.qat is None:
-            form = restore_accuracy(evaluation, frames, form, recipe)
-        forms.append(form)
+    forms = [evaluation.judge(graphs, recipe) for graphs in made]
     return outcome_of(evaluation, forms, {form.variant.name: sample for form in forms})
 
 
@@ -164,7 +157,7 @@ def outcome_of(
         evaluation: that judged them.
         forms: the forms.
         samples: calibration sample by form.
-        choice: candidates and rule, where they were chosen from several.
+        choice: candidates, where they were chosen from several.
     """
     rows = evaluation.rows
     common = {

@@ -1,4 +1,4 @@
-"""Candidates: several ways to quantize, compared, and the recipe's rule that selects one for each form."""
+"""Candidates: several ways to quantize, compared, and the one with the fewest flips selected for each form."""
 
 from __future__ import annotations
 
@@ -72,16 +72,16 @@ class CandidateResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """All candidates, and those that the rule selects.
+    """All candidates, and those that are selected.
 
     Attributes:
         bundle: name and SHA-256 of its manifest.
         parent: accuracy and calibration error of the float parent, on the same rows.
         rows: the compared rows and their count.
-        recipe: with the rule and the candidates.
+        recipe: with the candidates.
         results: one for each candidate and form, in the recipe's order.
         chosen: form -> the selected candidate; absent where none may ship.
-        passed_over: form -> candidates that the rule ranks first but the whole gate refused.
+        passed_over: form -> candidates that rank first but the whole gate refused.
         outcome: the whole gate of the selected ones; what would be written.
     """
 
@@ -95,7 +95,7 @@ class Comparison:
     outcome: CalibrationOutcome
 
     def require_chosen(self) -> None:
-        """Refuse the comparison unless the rule selects a candidate for every form.
+        """Refuse the comparison unless a candidate is selected for every form.
 
         Raises:
             GateError: naming the form and the nearest candidate.
@@ -144,12 +144,12 @@ def compare_candidates(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Make and measure every candidate of a recipe, and put those that its rule selects through the whole gate.
+    """Make and measure every candidate of a recipe, and put those with the fewest flips through the whole gate.
 
     Args:
         bundle: holds the recipe's parent variant; nothing is written.
         dataset: calibrates on its training split, compares on its choosing split.
-        recipe: candidates, rule and gate.
+        recipe: candidates and gate.
 
     Raises:
         RecipeError: no candidate makes one of the forms.
@@ -157,7 +157,7 @@ def compare_candidates(
     """
     source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
     plans = _plans(recipe)
-    samples = {changed.sample: source.sample(dataset, changed) for _, changed in plans}
+    samples = {changed.sample: changed.sample.draw(dataset) for _, changed in plans}
     choice, gate = recipe.choice, recipe.gate
     outside = draw_agreement_rows(dataset, *samples.values(), size=gate.agreement_rows, seed=gate.agreement_seed)
     whole = Evaluation.of(source, GateRows.of(dataset, outside))
@@ -195,20 +195,14 @@ def compare_candidates(
             whole,
             [outcome for _, outcome in finals.values()],
             {form: taken.sample for form, (taken, _) in finals.items()},
-            choice={"rule": encode(choice), "of": [candidate.name for candidate, _ in plans], "chosen": chosen},
+            choice={"limits": encode(choice), "of": [candidate.name for candidate, _ in plans], "chosen": chosen},
         ),
     )
 
 
-def ranked(results: Sequence[CandidateResult], choice: ChoiceRecipe) -> list[CandidateResult]:
-    """Sort one form's candidates that may ship by the rule; equal ones keep their order."""
-    keys = {
-        "fewest-flips-within-gate": lambda each: (each.flip_rate,),
-        "best-top1-within-gate": lambda each: (-each.top1, each.flip_rate),
-        "least-ece-within-gate": lambda each: (each.ece, each.flip_rate),
-        "smallest-within-gate": lambda each: (each.size_bytes, each.flip_rate),
-    }
-    return sorted((each for each in results if each.within), key=keys[choice.rule])
+def ranked(results: Sequence[CandidateResult]) -> list[CandidateResult]:
+    """Sort one form's candidates that may ship, fewest flips first; equal ones keep their order."""
+    return sorted((each for each in results if each.within), key=lambda each: each.flip_rate)
 
 
 def _make(evaluation: Evaluation, candidate: Candidate, recipe: CalibrationRecipe, sample: RowSample) -> _Made:
@@ -269,10 +263,10 @@ def _result(evaluation: Evaluation, made: _Made, outcome: Evaluated, choice: Cho
 def _first_through(
     form: Form, made: Sequence[_Made], results: Sequence[CandidateResult], whole: Evaluation, choice: ChoiceRecipe
 ) -> tuple[tuple[_Made, Evaluated] | None, list[str]]:
-    """The first candidate by the rule that passes the whole gate, if any, and those that did not."""
+    """The first candidate in rank that passes the whole gate, if any, and those that did not."""
     more = len(whole.rows.outside.stills) > choice.agreement_rows
     refused: list[str] = []
-    for result in ranked([each for each in results if each.form == form], choice):
+    for result in ranked([each for each in results if each.form == form]):
         taken = next(each for each in made if each.candidate.name == result.name)
         outcome = taken.forms[form]
         if more:

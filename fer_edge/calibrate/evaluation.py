@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fer_edge.calibrate.crowd_logits import CrowdLogits, crowd_logits, crowd_pai
 from fer_edge.calibrate.gate import GateReport, GateRows, check_gate
 from fer_edge.calibrate.int8_variants import Int8Graphs
 from fer_edge.calibrate.ptq import NNCF_VERSION
-from fer_edge.calibrate.recipe import CalibrationRecipe, LstmStorage
+from fer_edge.calibrate.recipe import CalibrationRecipe
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.evaluate import StillOutputs, evaluate
 from fer_edge.core.json import encode
@@ -32,7 +32,6 @@ from fer_edge.core.metrics import (
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Float32, Int64, Progress, Uint8
 from fer_edge.data.dataset import Dataset, StillSet
-from fer_edge.data.sampling import RowSample, draw_sample
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.weight_compression import STORAGE
@@ -41,12 +40,6 @@ from fer_edge.runtime.providers import open_session
 from fer_edge.runtime.session import Session
 
 __all__ = ["Evaluated", "Evaluation", "FloatParent", "VariantLogits"]
-
-_LSTM: Final[dict[LstmStorage, str]] = {
-    "weights": "sequence weights stored as int8, computed in float",
-    "float": "the encoder's LSTM float, other sequence weights stored as int8, computed in float",
-    "projection": "the product of its LSTM's input too; other sequence weights stored as int8, computed in float",
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,17 +94,6 @@ class FloatParent:
         """Prepare stills as the bundle requires: uint8 (N, S, S)."""
         return prepare_stills(stills.images, self.bundle.manifest.preprocess)
 
-    def sample(self, dataset: Dataset, recipe: CalibrationRecipe) -> RowSample:
-        """Draw the recipe's calibration sample.
-
-        Raises:
-            InputError: as `draw_sample`.
-        """
-        chosen = recipe.sample
-        return draw_sample(
-            dataset, size=chosen.size, seed=chosen.seed, choice=chosen.choice, margins=self._label_margins
-        )
-
     @contextlib.contextmanager
     def network(self, graphs: Int8Graphs | None = None) -> Iterator[Network]:
         """Open ONNX Runtime on the CPU on an INT8 form's graphs, from memory; on the parent's own without them.
@@ -146,14 +128,6 @@ class FloatParent:
         """Progress of one evaluation: a function of (done, total), or None."""
         progress = self.progress
         return None if progress is None else lambda done, total: progress(what, done, total)
-
-    def _label_margins(self, stills: StillSet) -> Float32:
-        """float32 (N,): the parent's best logit less its second best."""
-        with self.network() as network:
-            report = self.told(f"{self.variant.name} on rows to choose from")
-            outputs = evaluate(network, stills.images, self.bundle.manifest.preprocess, progress=report)
-        best = np.sort(outputs.by_window[1], axis=1)
-        return best[:, -1] - best[:, -2]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -233,15 +207,12 @@ class Evaluation:
         """The float variant, with the accuracy and temperature measured now."""
         return _measured(self.source.variant, self.reference)
 
-    def judge(
-        self, graphs: Int8Graphs, recipe: CalibrationRecipe, *, mixed: Mapping[str, Any] | None = None
-    ) -> Evaluated:
+    def judge(self, graphs: Int8Graphs, recipe: CalibrationRecipe) -> Evaluated:
         """Run a form on the gate's rows and compare it with the parent.
 
         Args:
             graphs: the form.
             recipe: how it was made, and the gate's limits.
-            mixed: how its float layers were chosen, for the manifest.
 
         Raises:
             SessionError: ONNX Runtime refuses a graph or failed.
@@ -249,13 +220,10 @@ class Evaluation:
         with self.source.network(graphs) as network:
             logits = _logits(network, self.source, self.rows, self.source.crowd_session(graphs))
         gate = self._gate(logits, recipe)
-        how_made = {**_how_made(graphs, recipe), "gate": gate.to_json()}
-        if mixed is not None:
-            how_made["mixed"] = dict(mixed)
         variant = dataclasses.replace(
-            _measured(_entry(self.source, graphs, recipe), logits),
+            _measured(_entry(self.source, graphs), logits),
             parent=self.source.variant.name,
-            how_made=how_made,
+            how_made={**_how_made(graphs, recipe), "gate": gate.to_json()},
             parity=self.reference.difference(logits, against=recipe.parent),
         )
         return Evaluated(variant=variant, graphs=graphs, gate=gate, logits=logits)
@@ -347,7 +315,7 @@ def _how_made(graphs: Int8Graphs, recipe: CalibrationRecipe) -> dict[str, Any]:
     if graphs.qat is not None:
         return {**graphs.qat.how_made, "calibration_recipe": record}
     return {
-        "method": f"post-training quantization of the encoder; {_LSTM[recipe.ptq.lstm]}",
+        "method": "post-training quantization of the encoder; sequence weights stored as int8, computed in float",
         "nncf": NNCF_VERSION,
         "overflow_fix": recipe.overflow_fix.of(graphs.form),
         "weight_storage": STORAGE[graphs.form],
@@ -355,18 +323,13 @@ def _how_made(graphs: Int8Graphs, recipe: CalibrationRecipe) -> dict[str, Any]:
     }
 
 
-def _entry(source: FloatParent, graphs: Int8Graphs, recipe: CalibrationRecipe) -> Variant:
+def _entry(source: FloatParent, graphs: Int8Graphs) -> Variant:
     """The form's entry for the manifest, without parent and measurements."""
     window = source.bundle.manifest.sequence.window
-    hoisted = recipe.ptq.lstm == "projection" and graphs.qat is None
-    encoder = graph_file(graphs.encoder, dimensions=None if hoisted else {"N": 1}, name=f"the {graphs.form} encoder")
-    if hoisted:  # the body of its loop is not counted; the network is the same
-        known = source.variant.encoder
-        encoder = dataclasses.replace(encoder, parameters=known.parameters, macs=known.macs)
     return Variant(
         name=graphs.form,
         precision="int8",
-        encoder=encoder,
+        encoder=graph_file(graphs.encoder, dimensions={"N": 1}, name=f"the {graphs.form} encoder"),
         head=graph_file(graphs.head, dimensions={"B": 1, "T": window}, name=f"the {graphs.form} head"),
         crowd=_crowd_entry(source, graphs),
         unknown_threshold=source.variant.unknown_threshold,

@@ -175,6 +175,6 @@ def require_gates(reports: Iterable[tuple[str, GateReport]]) -> None:
         raise GateError(
             "INT8 lost more accuracy than the recipe allows, so nothing was written:\n  "
             + "\n  ".join(failures)
-            + "\nTry another ptq.activation_range, a larger sample, mixed.method (float layers, chosen by what they "
-            "cost), or train for INT8 (fer-edge qat)"
+            + "\nTry another ptq.activation_range, a larger sample, ptq.float_nodes (fer-edge sensitivity shows what "
+            "each layer costs), or train for INT8 (fer-edge qat)"
         )

@@ -16,7 +16,7 @@ from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import pool_before_quantizing, to_signed_int8
 from fer_edge.graph.weight_compression import compress_head, compress_parts
 
-__all__ = ["Int8Graphs", "finished_graphs", "qat_graphs", "quantized_graphs"]
+__all__ = ["Int8Graphs", "qat_graphs", "quantized_graphs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,20 +113,17 @@ def quantized_graphs(
             quantized[overflow_fix] = quantize_encoder(
                 encoder, frames, recipe=recipe.ptq, overflow_fix=overflow_fix, progress=report
             )
-        made.append(finished_graphs(form, quantized[overflow_fix], head, recipe=recipe, crowd=crowd))
+        made.append(_finished_graphs(form, quantized[overflow_fix], head, crowd))
     return tuple(made)
 
 
-def finished_graphs(
-    form: Form, encoder: Graph, head: Graph, *, recipe: CalibrationRecipe, crowd: Graph | None = None
-) -> Int8Graphs:
+def _finished_graphs(form: Form, encoder: Graph, head: Graph, crowd: Graph | None) -> Int8Graphs:
     """Finish NNCF's result for one form: pooling before rounding, signed for TensorRT, weights compressed.
 
     Args:
         form: which.
         encoder: with Q/DQ; not changed.
         head: float; not changed.
-        recipe: treatment of the encoder's LSTM (``ptq.lstm``).
         crowd: the head `crowd`, float, or None; not changed.
 
     Raises:
@@ -136,7 +133,7 @@ def finished_graphs(
     pool_before_quantizing(encoder)
     if form == "int8-trt":
         to_signed_int8(encoder)
-    compress_parts(encoder, head, form=form, float_lstm=recipe.ptq.lstm == "float")
+    compress_parts(encoder, head, form=form)
     if crowd is not None:
         crowd = crowd.copy()
         compress_head(crowd, form=form)

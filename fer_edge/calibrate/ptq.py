@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any, Final
 
 from onnx import ModelProto, NodeProto
@@ -15,22 +14,19 @@ from fer_edge.core.telemetry import quiet_nncf, without_telemetry
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.layers import find_nodes
-from fer_edge.graph.lstm_forms import PRODUCT, rewrite_lstm
 from fer_edge.graph.simplify import fold_constants
 from fer_edge.graph.tensorrt_rewrites import cast_input_first
 
 with without_telemetry():
     import nncf
-    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, QuantizationParameters
+    from nncf.quantization.advanced_parameters import QuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 __all__ = [
     "NNCF_VERSION",
-    "AccuracySearch",
     "float_nodes",
     "prepared_encoder",
     "quantize_encoder",
-    "quantize_with_accuracy_control",
 ]
 
 NNCF_VERSION: Final = str(nncf.__version__)
@@ -43,25 +39,7 @@ _RANGES: Final[dict[PtqRange, Any]] = {
 }
 _WEIGHTED: Final = ("Conv", "Gemm", "MatMul", "LSTM")
 _SEQUENTIAL: Final = ("LSTM", "MatMul")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracySearch:
-    """The search of NNCF's accuracy control.
-
-    Attributes:
-        score: called with a graph and the numbers of items to look at (all where the graph is judged, a few where
-            groups are ranked); returns a figure that falls as the graph gets worse, and one for each item. The float
-            graph's must not be 0: NNCF 3.4 divides by it, even where the drop is absolute.
-        items: number of items.
-        max_drop: how far the figure may fall below the float graph's.
-        max_groups: most groups of quantizers that return to float.
-    """
-
-    score: Callable[[Graph, Sequence[int]], tuple[float, list[float]]]
-    items: int
-    max_drop: float
-    max_groups: int
+_FLOAT_TYPES: Final = ("MatMul", "Mul", "Softmax", "ReduceSum")
 
 
 def quantize_encoder(
@@ -76,7 +54,8 @@ def quantize_encoder(
     """Put Q/DQ around the encoder's convolutions: int8 weights per channel, 8-bit activations per tensor.
 
     Float stay the normalisation (pixels to the first convolution), everything from the first LSTM or MatMul on, and
-    what the recipe names. The map that the first MatMul reads is rounded (``recipe.round_map``); its matrix is not.
+    what the recipe names. The map that the first MatMul reads, for the means of the regions, is rounded to 8 bits, so
+    that the operator that makes it computes in INT8; its matrix is not.
 
     Args:
         encoder: `frames` uint8 (N, S, S) -> `features`, `attention`; not changed.
@@ -89,10 +68,10 @@ def quantize_encoder(
         InputError: no frame.
         RecipeError: a node of the recipe that the graph does not have.
     """
-    prepared = prepared_encoder(encoder, recipe)
+    prepared = prepared_encoder(encoder)
     batches = _batches(frames, recipe)
     # NNCF reads the sample once for the ranges and once more for each correction, and may skip one.
-    total = len(batches) * (1 + recipe.bias_correction + (recipe.smooth_quant is not None))
+    total = len(batches) * (1 + recipe.bias_correction)
     reads = itertools.count(1)
 
     def feed(batch: Uint8) -> dict[str, Uint8]:
@@ -106,62 +85,26 @@ def quantize_encoder(
             nncf.Dataset(batches, feed),
             ignored_scope=_ignored(prepared, recipe, only),
             advanced_parameters=_advanced(recipe, overflow_fix),
-            **_common(recipe, len(batches)),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(batches),
+            fast_bias_correction=True,
         )
     if progress is not None:
         progress("quantizing", total, total)
     return _finished(quantized, prepared)
 
 
-def quantize_with_accuracy_control(
-    encoder: Graph,
-    frames: Uint8,
-    *,
-    recipe: PtqRecipe,
-    overflow_fix: HalfRange,
-    search: AccuracySearch,
-) -> Graph:
-    """Quantize as `quantize_encoder`, then return groups of quantizers to float until the accuracy suffices.
-
-    Raises:
-        InputError, RecipeError: as `quantize_encoder`.
-    """
-    prepared = prepared_encoder(encoder, recipe)
-    batches = _batches(frames, recipe)
-    with quiet_nncf(nncf):
-        quantized = nncf.quantize_with_accuracy_control(
-            prepared.to_model(),
-            nncf.Dataset(batches, lambda batch: {"frames": batch}),
-            nncf.Dataset(list(range(search.items))),
-            lambda model, wanted: search.score(Graph(model), [int(item) for item in wanted]),
-            max_drop=search.max_drop,
-            drop_type=nncf.DropType.ABSOLUTE,
-            ignored_scope=_ignored(prepared, recipe, None),
-            advanced_quantization_parameters=_advanced(recipe, overflow_fix),
-            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                max_num_iterations=search.max_groups,
-                ranking_subset_size=max(1, search.items // 4),
-                num_ranking_workers=1,
-            ),
-            **_common(recipe, len(batches)),
-        )
-    return _finished(quantized, prepared)
-
-
-def prepared_encoder(encoder: Graph, recipe: PtqRecipe) -> Graph:
-    """Copy the encoder as NNCF needs it: constants folded, nodes named, the LSTM hoisted where the recipe wants it."""
+def prepared_encoder(encoder: Graph) -> Graph:
+    """Copy the encoder as NNCF needs it: constants folded, nodes named."""
     prepared = encoder.copy()
     cast_input_first(prepared)
     fold_constants(prepared)
-    if recipe.lstm == "projection":
-        _name_nodes(prepared)
-        rewrite_lstm(prepared, form="hoisted")
     _name_nodes(prepared)
     return prepared
 
 
 def float_nodes(encoder: Graph, recipe: PtqRecipe) -> list[str]:
-    """Name the nodes that stay float: normalisation, sequence part, the recipe's types and nodes.
+    """Name the nodes that stay float: normalisation, sequence part, the attention's operators, the recipe's nodes.
 
     Raises:
         InputError: the graph has no node to quantize.
@@ -174,13 +117,9 @@ def float_nodes(encoder: Graph, recipe: PtqRecipe) -> list[str]:
     normalisation = encoder.ancestors([first.input[0]])
     sequence = encoder.descendants(node for node in encoder.nodes if node.op_type in _SEQUENTIAL)
     inside = {node.name for node in (*normalisation, *sequence)}
-    inside |= {node.name for node in encoder.nodes if node.op_type in recipe.float_types}
-    rounded: set[str] = set()
-    if recipe.lstm == "projection":
-        rounded = {node.name for node in encoder.nodes if node.op_type == "MatMul" and node.name.endswith(PRODUCT)}
+    inside |= {node.name for node in encoder.nodes if node.op_type in _FLOAT_TYPES}
     reader = _map_reader(encoder)
-    if recipe.round_map and reader is not None and not named & _map_convolutions(encoder, reader):
-        rounded.add(reader.name)
+    rounded = set() if reader is None or named & _map_convolutions(encoder, reader) else {reader.name}
     return [node.name for node in encoder.nodes if node.name in inside - rounded | named]
 
 
@@ -208,16 +147,6 @@ def _ignored(graph: Graph, recipe: PtqRecipe, only: Collection[str] | None) -> A
     return nncf.IgnoredScope(names=names, validate=False)
 
 
-def _common(recipe: PtqRecipe, batches: int) -> dict[str, Any]:
-    return {
-        "preset": nncf.QuantizationPreset(recipe.preset),
-        "subset_size": batches,
-        "fast_bias_correction": True,
-        # NNCF applies SmoothQuant to transformers only.
-        "model_type": None if recipe.smooth_quant is None else nncf.ModelType.TRANSFORMER,
-    }
-
-
 def _advanced(recipe: PtqRecipe, overflow_fix: HalfRange) -> Any:
     return nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix(overflow_fix),
@@ -225,9 +154,6 @@ def _advanced(recipe: PtqRecipe, overflow_fix: HalfRange) -> Any:
         # Per channel, ONNX Runtime refuses depthwise convolutions; TensorRT wants per tensor too.
         activations_quantization_params=QuantizationParameters(per_channel=False),
         activations_range_estimator_params=_RANGES[recipe.activation_range],
-        smooth_quant_alphas=AdvancedSmoothQuantParameters(
-            convolution=-1 if recipe.smooth_quant is None else recipe.smooth_quant, matmul=-1
-        ),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from fer_edge.core.errors import InputError, RecipeError
 from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.json import expect
-from fer_edge.core.recipes import override
+from fer_edge.core.recipe_overrides import override
 from fer_edge.data.sampling import SampleChoice, SampleRecipe
 
 __all__ = [
@@ -17,13 +17,10 @@ __all__ = [
     "CalibrationRecipe",
     "Candidate",
     "ChoiceRecipe",
-    "ChoiceRule",
     "Form",
     "GateLimits",
     "HalfRange",
-    "LstmStorage",
     "Method",
-    "MixedRecipe",
     "OverflowFixes",
     "PtqRange",
     "PtqRecipe",
@@ -35,10 +32,6 @@ __all__ = [
 HalfRange: TypeAlias = Literal["disable", "first_layer_only", "enable"]
 Method: TypeAlias = Literal["auto", "ptq", "qat"]
 PtqRange: TypeAlias = Literal["histogram", "mean", "max", "percentile"]
-LstmStorage: TypeAlias = Literal["weights", "float", "projection"]
-ChoiceRule: TypeAlias = Literal[
-    "fewest-flips-within-gate", "best-top1-within-gate", "least-ece-within-gate", "smallest-within-gate"
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,36 +39,21 @@ class PtqRecipe:
     """NNCF's post-training quantization of the encoder.
 
     Attributes:
-        preset: ``"performance"`` keeps every zero point at 0; ``"mixed"`` gives signed activations one, which
-            ``"int8-trt"`` cannot have.
         activation_range: the range with the least error on a histogram of the values, the mean or the extremes of
             the batches' ranges, or the mean of their 0.01st and 99.99th percentiles.
         batch: faces a batch.
         bias_correction: shift biases by the mean quantization error (NNCF's fast algorithm).
-        smooth_quant: SmoothQuant's alpha for convolutions (0 to 1), which adds a Mul before some of them; None: off.
-        float_types: operator types that stay float.
-        float_nodes: further nodes that stay float: by name, by layer (``cnn.3``, ``cnn.3.0``), or by a regular
-            expression after ``re:``.
-        lstm: treatment of the encoder's LSTM: ``"weights"`` stores them as int8 and computes in float; ``"float"``
-            keeps it float; ``"projection"`` hoists the input's product out of the loop and quantizes it.
-        round_map: round the last map to 8 bits before the regions' means are taken, so that the operator that makes it
-            computes in INT8; the means stay float.
+        float_nodes: nodes that stay float: by name, by layer (``cnn.3``, ``cnn.3.0``), or by a regular expression after
+            ``re:``.
     """
 
-    preset: Literal["performance", "mixed"] = "performance"
     activation_range: PtqRange = "histogram"
     batch: int = 64
     bias_correction: bool = False
-    smooth_quant: float | None = None
-    float_types: tuple[str, ...] = ("MatMul", "Mul", "Softmax", "ReduceSum")
     float_nodes: tuple[str, ...] = ()
-    lstm: LstmStorage = "weights"
-    round_map: bool = True
 
     def __post_init__(self) -> None:
         expect(self.batch >= 1, "batch", self.batch, "1 or more")
-        smooth = self.smooth_quant is None or 0 <= self.smooth_quant <= 1
-        expect(smooth, "smooth_quant", self.smooth_quant, "0 to 1, or nothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,23 +121,6 @@ class SensitivityRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixedRecipe:
-    """Mixed precision for a form that fails the gate.
-
-    Attributes:
-        method: ``"none"``: off. ``"sensitivity"`` leaves the most sensitive layer float, then the two most sensitive
-            ones, and so on. ``"accuracy-control"`` is NNCF's own search.
-        max_layers: most layers that are left float (with accuracy control: groups of layers).
-    """
-
-    method: Literal["none", "sensitivity", "accuracy-control"] = "none"
-    max_layers: int = 4
-
-    def __post_init__(self) -> None:
-        expect(self.max_layers >= 1, "max_layers", self.max_layers, "1 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """One of several ways to quantize.
 
@@ -174,16 +135,14 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceRecipe:
-    """The rule that selects a candidate for each form, on the choosing split.
+    """How a candidate is selected for each form: the fewest label flips on the choosing split, within the gate.
 
     Attributes:
-        rule: order of the candidates that pass the gate; among equal ones fewer flips, then the earlier one.
         max_ece_rise: largest rise of the calibration error over the parent's, each after its own temperature.
         agreement_rows: training rows of the comparison. The selected candidate then takes the whole gate; if it fails,
             the next one does.
     """
 
-    rule: ChoiceRule = "fewest-flips-within-gate"
     max_ece_rise: float = 0.0
     agreement_rows: int = 1000
 
@@ -207,8 +166,7 @@ class CalibrationRecipe:
         overflow_fix: half-range weights, by form.
         gate: limits of the gate.
         sensitivity: rows of a sensitivity measurement.
-        mixed: mixed precision after a failed gate.
-        choice: rule that selects a candidate.
+        choice: limits that a selected candidate keeps.
         candidates: ways to quantize, compared; without any, the recipe itself is the one way.
     """
 
@@ -220,7 +178,6 @@ class CalibrationRecipe:
     overflow_fix: OverflowFixes = field(default_factory=OverflowFixes)
     gate: GateLimits = field(default_factory=GateLimits)
     sensitivity: SensitivityRecipe = field(default_factory=SensitivityRecipe)
-    mixed: MixedRecipe = field(default_factory=MixedRecipe)
     choice: ChoiceRecipe = field(default_factory=ChoiceRecipe)
     candidates: tuple[Candidate, ...] = ()
 
@@ -228,20 +185,13 @@ class CalibrationRecipe:
         expect(len(self.forms) > 0, "forms", self.forms, f"some of {', '.join(FORMS)}")
         expect(len(set(self.forms)) == len(self.forms), "forms", self.forms, "each form once")
         expect(self.parent not in FORMS, "parent", self.parent, "a float variant")
-        if "int8-trt" in self.forms and self.ptq.preset == "mixed":
-            raise RecipeError(
-                'ptq.preset: got "mixed" (activations with a zero point), expected "performance" for "int8-trt"; '
-                "TensorRT takes symmetric INT8 only"
-            )
         names = [candidate.name for candidate in self.candidates]
         expect(len(set(names)) == len(names), "candidates", names, "each name once")
         for place, candidate in enumerate(self.candidates):
             try:
-                changed = self.of_candidate(candidate)
+                self.of_candidate(candidate)
             except (InputError, RecipeError) as error:
                 raise RecipeError(f"candidates[{place}].set: {candidate.name}: {error}") from error
-            searched = changed.mixed.method
-            expect(searched == "none", "mixed.method", searched, '"none" beside candidates; name float layers in one')
 
     def of_candidate(self, candidate: Candidate) -> CalibrationRecipe:
         """Apply a candidate's changes; the result has no candidates.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fer_edge.graph.qdq import to_signed_int8
 from fer_edge.graph.weight_compression import STORAGE, compress_weights
 from fer_edge.runtime.inference import Network
 
-__all__ = ["LayerCost", "LayerMeasurement", "SensitivityReport", "measure_sensitivity", "sensitive_first"]
+__all__ = ["LayerCost", "LayerMeasurement", "SensitivityReport", "measure_sensitivity"]
 
 _BESIDE = ("schema", "what", "command")  # keys of the file that are no fields of the report
 _POOLS = ("AveragePool", "GlobalAveragePool")
@@ -95,7 +96,7 @@ class SensitivityReport:
     layers: tuple[LayerCost, ...]
     together: LayerCost
     sample: dict[str, Any]
-    recipe: CalibrationRecipe
+    recipe: Mapping[str, Any]
     created: str
     nncf: str
 
@@ -137,16 +138,14 @@ class LayerMeasurement:
             self.outputs = _outputs(network, source, self.stills, source.variant.name)
         self.temperature = fit_temperature(self.outputs.by_window[1], self.stills.labels)
 
-    def layers(self, *, beyond_recipe: bool = False) -> tuple[LayerCost, ...]:
-        """Cost of each layer; `beyond_recipe` adds what the recipe keeps float, and the LSTM's compressed weights."""
-        prepared = prepared_encoder(self.source.encoder, self.recipe.ptq)
+    def layers(self) -> tuple[LayerCost, ...]:
+        """Cost of each layer, also of those that the recipe keeps float, and of the LSTM's compressed weights."""
+        prepared = prepared_encoder(self.source.encoder)
         kept_float = set(float_nodes(prepared, self.recipe.ptq))
         costs = []
         for node in _quantizable(prepared):
             lstm = node.op_type == "LSTM"
             by_recipe = node.name not in kept_float or lstm
-            if not beyond_recipe and (not by_recipe or lstm):
-                continue
             quantized = prepared.copy()
             if lstm:
                 compress_weights(quantized, storage=STORAGE[self.form], kinds=("LSTM",))
@@ -223,11 +222,11 @@ def measure_sensitivity(
     """
     form = recipe.forms[0]
     source = FloatParent.open(bundle, dataset, recipe, threads=threads, progress=progress)
-    sample = source.sample(dataset, recipe)
+    sample = recipe.sample.draw(dataset)
     choose = dataset.split("choose")
     kept = choose.subset(~leaked_rows(dataset, choose))
     measurement = LayerMeasurement(source, kept, source.frames(sample.stills), recipe=recipe, form=form)
-    layers = measurement.layers(beyond_recipe=True)
+    layers = measurement.layers()
     together = measurement.quantized()
     compress_weights(together, storage=STORAGE[form], until="attention")
     parameters = sum(layer.parameters for layer in layers if layer.quantized_by_recipe)
@@ -243,15 +242,10 @@ def measure_sensitivity(
             together, layer="together", node="", operator="all", parameters=parameters, quantized_by_recipe=True
         ),
         sample=sample.summary(),
-        recipe=recipe,
+        recipe=encode(recipe),
         created=timestamp(),
         nncf=NNCF_VERSION,
     )
-
-
-def sensitive_first(costs: tuple[LayerCost, ...]) -> tuple[LayerCost, ...]:
-    """Sort by noise on the logits, most first; label flips are too few to rank by."""
-    return tuple(sorted(costs, key=lambda cost: cost.logit_sqnr_db))
 
 
 def _outputs(network: Network, source: FloatParent, stills: StillSet, what: str) -> StillOutputs:

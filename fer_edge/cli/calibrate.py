@@ -31,8 +31,8 @@ def command(
 
     NNCF quantizes the encoder on a sample of the training split. A bundle exported from a `fer-edge qat` run keeps its
     learned graphs instead, unless --set method=ptq is given. Exits 1 and leaves BUNDLE unchanged where a form loses
-    more accuracy than the recipe allows. Where the recipe lists candidates, all are compared and its rule selects one
-    for each form.
+    more accuracy than the recipe allows. Where the recipe lists candidates, all are compared and the one with
+    the fewest flips is selected for each form.
     """
     from fer_edge.calibrate import require_packages
 

@@ -55,9 +55,6 @@ def outcome_parts(outcome: CalibrationOutcome) -> Iterator[Table | str]:
         title="accuracy gate",
         caption="p: McNemar's test",
     )
-    for form in outcome.forms:
-        if mixed := form.variant.how_made.get("mixed"):
-            yield f"{form.variant.name}: left float by {mixed['method']}: {', '.join(mixed['float_layers'])}"
 
 
 def sensitivity_table(report: SensitivityReport) -> Table:
@@ -82,7 +79,7 @@ def sensitivity_table(report: SensitivityReport) -> Table:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Make a table of one row per candidate and form, with the ones that the rule selects."""
+    """Make a table of one row per candidate and form, with the selected ones."""
     parent, choice = comparison.parent, comparison.recipe.choice
     return Table.of(
         comparison.results,
@@ -104,7 +101,7 @@ def comparison_table(comparison: Comparison) -> Table:
         },
         title=f"{comparison.bundle['name']}: {comparison.rows['n']:,} rows of {comparison.rows['split']} without "
         f"leaked ones, parent {parent['top1']:.2%}, ECE {parent['ece']:.4f}",
-        caption=f"rule: {choice.rule}, ECE at most {choice.max_ece_rise:.4f} above the parent's, each after its own "
+        caption=f"selected: fewest flips, ECE at most {choice.max_ece_rise:.4f} above the parent's, each after its own "
         "temperature",
     )
 

@@ -21,12 +21,10 @@ def command(
     provider: opt.Provider,
     threads: opt.Threads,
     count: Annotated[int, opt.option("Stills used.", opt.integer(20, 1_000_000), name="--clips", default=1000)],
-    everything: Annotated[bool, opt.flag("Use every still of the split.", name="--all")],
     smoothing: Annotated[
         float | None, opt.option("Constant of the exponential smoothing.  [default: the best]", opt.real(0, 0.999))
     ],
     markdown_file: Annotated[Path | None, opt.output("Write the tables here.", name="--markdown")],
-    png_file: Annotated[Path | None, opt.output("Draw the comparison here.", name="--png")],
     private_log: opt.PrivateLog,
     json_out: Path | None,
 ) -> None:
@@ -36,10 +34,9 @@ def command(
     and 16 frames: clean, with corruptions that the head was trained on, and with others. Also measures the number of
     frames until a changed expression is reported.
     """
-    from fer_edge.bench.clip_report import accuracy_table, delay_table, render_markdown, write_clip_plot
+    from fer_edge.bench.clip_report import accuracy_table, delay_table, render_markdown
     from fer_edge.bench.clips import ClipOptions, run_clips
     from fer_edge.core.bundle import Bundle
-    from fer_edge.core.errors import require
     from fer_edge.core.files import write_atomic
     from fer_edge.core.json import encode
 
@@ -48,19 +45,15 @@ def command(
         variant=variant,
         provider=provider,
         threads=threads,
-        clips=None if everything else count,
+        clips=count,
         smoothing=smoothing,
         private_log=private_log,
         command=command_line(),
     )
-    if png_file is not None:
-        require("matplotlib", needed_by="fer-edge clips --png", extra="report")
     opened, dataset = Bundle.open(bundle), read_dataset(data)
     with progress("making clips") as bar:
         report = run_clips(opened, dataset, options=wanted, progress=bar)
     show(encode(report), json_out, [accuracy_table(report), "", delay_table(report)])
     if markdown_file is not None:
         write_atomic(markdown_file, render_markdown(report).encode())
-    if png_file is not None:
-        write_clip_plot(report, png_file)
-    note_written(markdown_file, png_file)
+    note_written(markdown_file)

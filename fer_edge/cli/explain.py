@@ -6,18 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
-
 from fer_edge.cli import options as opt
-from fer_edge.cli.console import command_line, console, name_network, note_unread, note_written, progress, show
-from fer_edge.cli.inputs import read_dataset
+from fer_edge.cli.console import console, name_network, note_unread, note_written, progress, show
 from fer_edge.core.tables import Column, Table
 
 if TYPE_CHECKING:
-    from fer_edge.bench.attention import AttentionReport
     from fer_edge.bench.explain import ExplainOptions, FrameExplanation, SourceExplanation
-    from fer_edge.data import Dataset
-    from fer_edge.runtime.inference import Network
     from fer_edge.runtime.recognizer import Recognizer
     from fer_edge.runtime.video_source import VideoSource
 
@@ -27,8 +21,7 @@ __all__ = ["command"]
 @opt.make_command
 def command(
     bundle: opt.BundleName,
-    source: Annotated[str | None, opt.argument(metavar="[IMAGE|VIDEO]")],
-    data: Annotated[str | None, opt.dataset("Average over the faces of a data set instead, by expression.")],
+    source: Annotated[str, opt.argument(metavar="IMAGE|VIDEO")],
     out: Annotated[Path | None, opt.output("Write the picture here: an image, or a video.")],
     occlusion: Annotated[bool, opt.flag("Also measure the effect of covering each region.")],
     until_s: Annotated[
@@ -46,49 +39,23 @@ def command(
 
     Explains the most prominent face of an image, or the driver's face in a video. The maps have the resolution of the
     region tokens (3x3 in the shipped bundles) and are drawn cell by cell. The picture of a video is a video, or an
-    image of its last window; with --data it shows the mean maps and no face.
+    image of its last window.
     """
-    if (source is None) == (data is None):
-        raise click.UsageError("give either an image or a video to explain, or --data.")
-    if data is not None and (whole_frame or until_s is not None):
-        raise click.UsageError("--whole-frame and --until belong to an image or a video, not to --data.")
     from fer_edge.bench.explain import ExplainOptions
     from fer_edge.demo.drawn_source import open_any_source
-    from fer_edge.runtime.inference import Network
     from fer_edge.runtime.recognizer import Recognizer
 
-    if data is not None:
-        from fer_edge.bench.attention_plot import WHAT, attention_figure
-        from fer_edge.core.plots import check_plot_path
-
-        if out is not None:
-            check_plot_path(out, what=WHAT)
-        dataset = read_dataset(data)
-        with Network.open(bundle, variant=variant, provider=provider, threads=threads, reading=reading) as network:
-            averaged = _average(network, dataset, occlusion)
-        if out is not None:
-            attention_figure(averaged, out)
-        show(averaged.to_json(), json_out, [_averages_table(averaged)])
-    else:
-        wanted = ExplainOptions(
-            out=out, occlusion=occlusion, whole_frame=whole_frame, until_s=until_s, overwrite=opt.overwriting()
-        )
-        with open_any_source(str(source)) as frames:
-            wanted.check(frames)
-            with Recognizer(bundle, variant=variant, provider=provider, threads=threads, reading=reading) as recognizer:
-                explained = _explain(recognizer, frames, wanted, detector)
-        if until_s is None:
-            note_unread(frames, len(explained.frames))
-        show(explained.to_json(), json_out, _source_tables(explained))
+    wanted = ExplainOptions(
+        out=out, occlusion=occlusion, whole_frame=whole_frame, until_s=until_s, overwrite=opt.overwriting()
+    )
+    with open_any_source(str(source)) as frames:
+        wanted.check(frames)
+        with Recognizer(bundle, variant=variant, provider=provider, threads=threads, reading=reading) as recognizer:
+            explained = _explain(recognizer, frames, wanted, detector)
+    if until_s is None:
+        note_unread(frames, len(explained.frames))
+    show(explained.to_json(), json_out, _source_tables(explained))
     note_written(out)
-
-
-def _average(network: Network, dataset: Dataset, occlusion: bool) -> AttentionReport:
-    from fer_edge.bench.attention import average_attention
-
-    name_network(network.info)
-    with progress("explaining every face") as bar:
-        return average_attention(network, dataset, occlusion=occlusion, command=command_line(), progress=bar)
 
 
 def _explain(recognizer: Recognizer, frames: VideoSource, wanted: ExplainOptions, detector: str) -> SourceExplanation:
@@ -131,35 +98,6 @@ def _source_tables(explained: SourceExplanation) -> list[Table | str]:
         rows.append(("correlation of both", None if face.agreement is None else f"{face.agreement:+.2f}"))
     title = f"{explained.source}: {explained.info.bundle} {explained.info.variant}"
     return [Table(columns=("measure", Column("value", "left")), rows=rows, title=title)]
-
-
-def _averages_table(report: AttentionReport) -> Table:
-    data, found = report.data, report.faithfulness
-    caption = f"{report.data.split}, {data.n} faces; mean entropy {report.entropy['mean']:.3f} of 1, which is even. "
-    caption += "Regions row by row, from the forehead."
-    if found is not None:
-        caption += (
-            f"\nAttention and covering correlate at {found.correlation:+.2f} on average (with another face's "
-            f"attention {found.correlation_of_mismatched:+.2f}); they peak in the same region in "
-            f"{found.same_peak:.0%} of the faces ({found.same_peak_of_mismatched:.0%})."
-        )
-    return Table.of(
-        report.expressions.items(),
-        {
-            "expression": lambda each: each[0],
-            "faces": lambda each: each[1].n,
-            Column("entropy", priority=1): lambda each: f"{each[1].entropy:.3f}",
-            Column("attention, %", "left"): lambda each: _cells(each[1].attention),
-            Column("lost by covering, points", "left"): lambda each: (
-                None if each[1].occlusion_drop is None else _cells(each[1].occlusion_drop)
-            ),
-            Column("label of the average face", priority=2): lambda each: (
-                f"{each[1].average_face.label} {each[1].average_face.probability:.0%}"
-            ),
-        },
-        title=f"{report.info.bundle} {report.info.variant}",
-        caption=caption,
-    )
 
 
 def _cells(values: Sequence[Sequence[float]]) -> str:

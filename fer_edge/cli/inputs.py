@@ -26,7 +26,8 @@ def read_dataset(spec: str, *, cache: Path | None = None) -> Dataset:
 
 def read_recipe(kind: type[_Recipe], name: str | None, settings: Iterable[str], *, room: str) -> _Recipe:
     """Read a recipe (None: the defaults of `kind`) and apply ``--set``."""
-    from fer_edge.core.recipes import load_recipe, override
+    from fer_edge.core.recipe_overrides import override
+    from fer_edge.core.recipes import load_recipe
 
     return override(kind() if name is None else load_recipe(kind, name, room=room), settings)
 

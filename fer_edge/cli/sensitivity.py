@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fer_edge.cli import options as opt
-from fer_edge.cli.console import command_line, note_written, progress, show
+from fer_edge.cli.console import command_line, progress, show
 from fer_edge.cli.inputs import read_dataset, read_recipe
 
 __all__ = ["command"]
@@ -20,7 +20,6 @@ def command(
     recipe: Annotated[str, opt.recipe("default")],
     settings: Annotated[tuple[str, ...], opt.settings("sample.size=1024")],
     form: Annotated[Literal["int8", "int8-trt"] | None, opt.option("INT8 form.  [default: the recipe's first]")],
-    png_file: Annotated[Path | None, opt.output("Draw the costs here: .png, .svg or .pdf.", name="--png")],
     threads: opt.Threads,
     json_out: Path | None,
 ) -> None:
@@ -30,20 +29,13 @@ def command(
     require_packages(needed_by="fer-edge sensitivity")
     from fer_edge.calibrate.recipe import CalibrationRecipe
     from fer_edge.calibrate.sensitivity import measure_sensitivity
-    from fer_edge.calibrate.sensitivity_plot import WHAT, sensitivity_figure
     from fer_edge.cli.calibration_tables import sensitivity_table
     from fer_edge.core.bundle import Bundle
-    from fer_edge.core.plots import check_plot_path
 
     plan = read_recipe(CalibrationRecipe, recipe, settings, room="calibrate")
     if form is not None:
         plan = dataclasses.replace(plan, forms=(form,))
-    if png_file is not None:
-        check_plot_path(png_file, what=WHAT)
     opened, dataset = Bundle.open(bundle), read_dataset(data)
     with progress("measuring layers") as bar:
         report = measure_sensitivity(opened, dataset, recipe=plan, threads=threads, progress=bar)
     show({**report.to_json(), "command": command_line()}, json_out, [sensitivity_table(report)])
-    if png_file is not None:
-        sensitivity_figure(report, png_file)
-        note_written(png_file)

@@ -43,7 +43,7 @@ def command(
         raise click.UsageError("--peers and --no-peers exclude each other")
     from fer_edge.bench.peers import find_peers, read_peers
     from fer_edge.core.errors import require
-    from fer_edge.core.recipes import override
+    from fer_edge.core.recipe_overrides import override
     from fer_edge.sweep.run import SweepOptions, load_sweep, run_sweep, write_sweep
 
     if png:

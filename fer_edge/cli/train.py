@@ -47,7 +47,7 @@ def command(
     features of the head's clips are cached too.
     """
     require_training("fer-edge train")
-    from fer_edge.core.recipes import override
+    from fer_edge.core.recipe_overrides import override
     from fer_edge.train.pretrained import open_pretrained
     from fer_edge.train.train import TrainInputs, train_fold, train_model
 

@@ -6,14 +6,12 @@ import contextlib
 import io
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fer_edge.core.errors import InputError, require
-from fer_edge.core.files import write_atomic
+from fer_edge.core.errors import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,17 +20,11 @@ if TYPE_CHECKING:
 __all__ = [
     "GREY",
     "PALETTE",
-    "check_plot_path",
-    "draw_bar_groups",
-    "draw_bars",
-    "draw_intervals",
     "draw_labels",
-    "draw_lines",
     "new_figure",
     "plot_bytes",
     "series_colours",
     "set_log_x",
-    "write_plot",
 ]
 
 PALETTE: Final = (
@@ -44,11 +36,9 @@ PALETTE: Final = (
 GREY: Final = "#666666"
 """Of axes, limits and whatever is not a series."""
 
-_FORMATS: Final = (".png", ".svg", ".pdf")
 _UNDATED: Final[dict[str, dict[str, Any]]] = {
     "png": {"Software": None},
     "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
 }
 _STYLE: Final[dict[str, Any]] = {
     "font.family": "sans-serif",
@@ -72,22 +62,6 @@ _SHARE: Final = (0.0, 0.5, 1.0)
 _PARTS: Final = np.linspace(0, 1, 40)
 
 
-def check_plot_path(path: Path, *, what: str) -> None:
-    """Refuse, before any work, a path that no plot can be written to.
-
-    Args:
-        path: file of the plot.
-        what: what the plot shows, for the message.
-
-    Raises:
-        InputError: its ending names no format.
-        MissingPackageError: matplotlib is not installed.
-    """
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(f"{path}: got the ending {path.suffix!r}, expected one of {', '.join(_FORMATS)}")
-    require("matplotlib", needed_by=what, extra="report")
-
-
 @contextlib.contextmanager
 def new_figure(width: float, height: float, *, what: str) -> Iterator[Figure]:
     """Open an empty figure in the shared style; draw and write it inside the block.
@@ -101,9 +75,9 @@ def new_figure(width: float, height: float, *, what: str) -> Iterator[Figure]:
         MissingPackageError: matplotlib is not installed.
 
     Example:
-        >>> from fer_edge.core.plots import draw_bars, new_figure, plot_bytes
+        >>> from fer_edge.core.plots import new_figure, plot_bytes
         >>> with new_figure(6, 2, what="the example") as figure:
-        ...     draw_bars(figure.add_subplot(), ["fp32", "int8"], [1.2, 0.4])
+        ...     _ = figure.add_subplot().barh(["fp32", "int8"], [1.2, 0.4])
         ...     svg = plot_bytes(figure, "svg")
     """
     matplotlib = require("matplotlib", needed_by=what, extra="report")
@@ -114,20 +88,11 @@ def new_figure(width: float, height: float, *, what: str) -> Iterator[Figure]:
 
 
 def plot_bytes(figure: Figure, kind: str) -> bytes:
-    """Render as ``"png"``, ``"svg"`` (from its `<svg>` tag on) or ``"pdf"``; the same figure gives the same bytes."""
+    """Render as ``"png"`` or ``"svg"`` (from its `<svg>` tag on); the same figure gives the same bytes."""
     out = io.BytesIO()
     figure.savefig(out, format=kind, dpi=120, metadata=_UNDATED[kind])
     data = out.getvalue()
     return data[data.index(b"<svg") :] if kind == "svg" else data
-
-
-def write_plot(figure: Figure, path: Path) -> None:
-    """Write a figure atomically in the format that the ending of the path names.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_atomic(path, plot_bytes(figure, path.suffix.lower()[1:]))
 
 
 def series_colours(names: Iterable[str]) -> dict[str, str]:
@@ -136,63 +101,6 @@ def series_colours(names: Iterable[str]) -> dict[str, str]:
     taken = {_RESERVED[name] for name in unique if name in _RESERVED}
     others = itertools.cycle([colour for colour in PALETTE if colour not in taken])
     return {name: _RESERVED[name] if name in _RESERVED else next(others) for name in unique}
-
-
-def draw_bars(
-    axes: Axes, names: Sequence[str], values: Sequence[float], *, colours: Sequence[str] | str = PALETTE[0]
-) -> None:
-    """Draw horizontal bars, the first on top, with their values."""
-    bars = axes.barh(range(len(names)), values, color=colours, height=0.7)
-    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=7)
-    axes.margins(x=0.18)
-    _name_rows(axes, names)
-    axes.axvline(0, color=GREY, linewidth=0.6)
-    if not any(values):
-        axes.set_xlim(-1, 1)
-
-
-def draw_bar_groups(
-    axes: Axes, names: Sequence[str], series: Mapping[str, Sequence[float]],
-    *, errors: Mapping[str, Sequence[float]] | None = None,
-) -> None:  # fmt: skip
-    """Draw vertical bars, a group for each name and in it a bar for each series, with a legend above."""
-    width = 0.84 / max(1, len(series))
-    for place, ((title, values), colour) in enumerate(
-        zip(series.items(), series_colours(series).values(), strict=True)
-    ):
-        centres = [index - 0.42 + width * (place + 0.5) for index in range(len(names))]
-        hatch = "//" if place >= len(PALETTE) else None
-        axes.bar(centres, values, width=width, color=colour, hatch=hatch, label=title)
-        if errors is not None:
-            axes.errorbar(centres, values, yerr=errors[title], fmt="none", ecolor=GREY, elinewidth=0.7)
-    axes.set_xticks(range(len(names)), names)
-    axes.legend(ncols=min(4, len(series)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
-
-
-def draw_intervals(
-    axes: Axes, names: Sequence[str], intervals: Sequence[tuple[float, float, float]],
-    *, colours: Sequence[str] | None = None, filled: Sequence[bool] | None = None,
-) -> None:  # fmt: skip
-    """Draw (low, middle, high) as horizontal intervals, the first on top; a mark that is not filled is hollow."""
-    for place, (low, middle, high) in enumerate(intervals):
-        colour = PALETTE[0] if colours is None else colours[place]
-        inside = colour if filled is None or filled[place] else "white"
-        axes.errorbar(
-            middle, place, xerr=[[middle - low], [high - middle]], fmt="o", markersize=5, capsize=3, color=colour,
-            markerfacecolor=inside,
-        )  # fmt: skip
-    _name_rows(axes, names)
-
-
-def draw_lines(
-    axes: Axes, xs: Sequence[float], series: Mapping[str, Sequence[float]],
-    *, errors: Mapping[str, Sequence[float]] | None = None,
-) -> None:  # fmt: skip
-    """Draw a marked line for each series over the same `xs`, with a legend and, where given, error bars."""
-    for title, colour in series_colours(series).items():
-        yerr = None if errors is None else errors[title]
-        axes.errorbar(xs, series[title], yerr=yerr, marker="o", markersize=4, capsize=3, color=colour, label=title)
-    axes.legend()
 
 
 def set_log_x(axes: Axes, xs: Sequence[float]) -> None:
@@ -277,8 +185,3 @@ def _distances(box: Any, at: Any) -> Any:
 def _side(offset: float) -> int:
     """Return how text at an offset is aligned: 0 starts at it, 1 is centred on it, 2 ends at it."""
     return 1 if abs(offset) < 5 else 0 if offset > 0 else 2
-
-
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)

@@ -5,18 +5,16 @@ A recipe holds what differs from the dataclass's defaults; a table is a nested d
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib.resources
 import re
 import sys
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fer_edge.core.errors import FerEdgeError, RecipeError
 from fer_edge.core.files import user_path
-from fer_edge.core.json import decode, encode
+from fer_edge.core.json import decode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,7 +24,7 @@ else:
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["load_recipe", "override", "recipe_names"]
+__all__ = ["load_recipe", "recipe_names"]
 
 T = TypeVar("T")
 
@@ -67,39 +65,6 @@ def load_recipe(kind: type[T], name_or_path: str, *, room: str) -> T:
         raise RecipeError(f"{file}{f', line {line}' if line else ''}: {error}") from error
 
 
-def override(recipe: T, settings: Iterable[str]) -> T:
-    """Return a copy of `recipe` with some values replaced (``--set``).
-
-    Args:
-        recipe: the recipe.
-        settings: ``"key=value"`` or ``"table.key=value"`` with a TOML value; quotes around text are optional, ``none``
-            empties an optional key, and the last setting of a key counts.
-
-    Raises:
-        RecipeError: a setting without ``=``, an unknown key, or a value that does not fit.
-    """
-    tree = encode(recipe)
-    for setting in settings:
-        dotted, equals, text = setting.partition("=")
-        *tables, key = dotted.strip().split(".")
-        if not equals or not all((*tables, key)):
-            raise RecipeError(f"--set {setting!r}: expected key=value or table.key=value")
-        node = tree
-        for table in tables:
-            if node.get(table) is None:
-                node[table] = {}
-            node = node[table]
-            if not isinstance(node, dict):
-                raise RecipeError(f"--set {setting!r}: {table!r} is a value, not a table")
-        value = _value(text.strip())
-        number = isinstance(value, (int, float)) and _takes_text(type(recipe), (*tables, key))
-        node[key] = text.strip() if number else value
-    try:
-        return decode(type(recipe), tree)
-    except FerEdgeError as error:
-        raise RecipeError(f"--set: {error}") from error
-
-
 def _folder(room: str) -> Traversable:
     return importlib.resources.files("fer_edge").joinpath(room, "recipes")
 
@@ -113,26 +78,6 @@ def _find(name_or_path: str, room: str) -> Traversable:
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}."
         raise RecipeError(f"no {room} recipe is called {name_or_path!r}; {hint} The path of your own ends in .toml")
     return _folder(room).joinpath(f"{name_or_path}.toml")
-
-
-def _value(text: str) -> Any:
-    if text.lower() == "none":
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _takes_text(kind: Any, path: Sequence[str]) -> bool:
-    """Return whether a key holds text, so that ``flavour=10.3`` is not read as a number."""
-    for name in path:
-        if not dataclasses.is_dataclass(kind):
-            return False
-        hint = typing.get_type_hints(kind).get(name)
-        options = [each for each in typing.get_args(hint) if each is not type(None)]
-        kind = options[0] if len(options) == 1 else hint
-    return kind is str
 
 
 def _line_of(text: str, address: str) -> int | None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fer_edge.core.errors import DataError, InputError
+from fer_edge.core.errors import DataError
 from fer_edge.core.json import expect
 from fer_edge.core.types import Int64
 from fer_edge.data.dataset import Dataset, StillSet
 
 __all__ = ["RowSample", "SampleChoice", "SampleRecipe", "draw_sample"]
 
-SampleChoice: TypeAlias = Literal["stratified", "random", "balanced", "hardest"]
-
-_POOL: Final = 4  # stratified candidates per hard row
+SampleChoice: TypeAlias = Literal["stratified", "balanced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +24,7 @@ class SampleRecipe:
 
     Attributes:
         choice: ``"stratified"`` keeps the class frequencies, ``"balanced"`` gives all classes the same number as far as
-            they have rows, ``"random"`` ignores classes, ``"hardest"`` takes, of four times as many stratified rows,
-            those with the smallest margin between the float network's two best labels.
+            they have rows.
     """
 
     size: int = 512
@@ -38,6 +34,10 @@ class SampleRecipe:
     def __post_init__(self) -> None:
         expect(self.size >= 1, "size", self.size, "1 or more")
         expect(self.seed >= 0, "seed", self.seed, "0 or more")
+
+    def draw(self, dataset: Dataset) -> RowSample:
+        """Draw the sample, as `draw_sample`."""
+        return draw_sample(dataset, size=self.size, seed=self.seed, choice=self.choice)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,24 +70,15 @@ class RowSample:
         return {**self.summary(), "rows": self.stills.rows.tolist()}
 
 
-def draw_sample(
-    dataset: Dataset,
-    *,
-    size: int,
-    seed: int,
-    choice: SampleChoice = "stratified",
-    margins: Callable[[StillSet], NDArray[np.floating[Any]]] | None = None,
-) -> RowSample:
+def draw_sample(dataset: Dataset, *, size: int, seed: int, choice: SampleChoice = "stratified") -> RowSample:
     """Draw training rows without replacement.
 
     Args:
         dataset: a data set with a training split.
         choice: as in `SampleRecipe`.
-        margins: computes float (N,), the margin between the network's two best labels; needed for ``"hardest"``.
 
     Raises:
         DataError: no training split, or too few rows.
-        InputError: ``"hardest"`` without `margins`.
     """
     train = dataset.split("train")
     if size > len(train):
@@ -97,17 +88,8 @@ def draw_sample(
         )
     random = np.random.default_rng(seed)
     counts = np.bincount(train.labels)
-    if choice == "random":
-        index = random.choice(len(train), size, replace=False)
-    elif choice == "balanced":
-        index = _by_class(train, _even(counts, size), random)
-    elif choice == "stratified":
-        index = _by_class(train, _shares(counts, size), random)
-    else:
-        if margins is None:
-            raise InputError('sample.choice: got "hardest" without a network, expected one to compute margins')
-        pool = _by_class(train, _shares(counts, min(len(train), _POOL * size)), random)
-        index = pool[np.argsort(margins(train.subset(pool)), kind="stable")[:size]]
+    given = _even(counts, size) if choice == "balanced" else _shares(counts, size)
+    index = _by_class(train, given, random)
     rows = train.subset(np.sort(index))
     return RowSample(dataset=dataset.name, dataset_sha256=dataset.sha256, seed=seed, stills=rows)
 

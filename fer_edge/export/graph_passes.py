@@ -131,7 +131,7 @@ def prepare_graphs(graphs: Mapping[Part, bytes], recipe: TargetRecipe, shapes: S
 def _rewrite(graph: Graph, recipe: TargetRecipe, shapes: Mapping[str, InputShapes], *, float16: bool) -> list[str]:
     """Apply the passes in place and return them in words."""
     from fer_edge.graph.float16 import to_float16
-    from fer_edge.graph.lstm_forms import rewrite_lstm
+    from fer_edge.graph.lstm_forms import unroll_lstm
     from fer_edge.graph.simplify import fix_dimensions, fold_constants
     from fer_edge.graph.tensorrt_rewrites import rewrite_for_tensorrt
     from fer_edge.graph.weight_compression import restore_weights
@@ -145,9 +145,9 @@ def _rewrite(graph: Graph, recipe: TargetRecipe, shapes: Mapping[str, InputShape
     if sizes := {} if recipe.shapes.dynamic or recipe.kind == "openvino" else _fixed_sizes(graph, shapes):
         fix_dimensions(graph, sizes)
         said.append("fixed " + ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items()))
-    if recipe.lstm != "loop":
-        rewrite_lstm(graph, form=recipe.lstm)
-        said.append(f"LSTM {recipe.lstm}")
+    if recipe.lstm == "unrolled":
+        unroll_lstm(graph)
+        said.append("LSTM unrolled")
     if recipe.fold:
         fold_constants(graph)
         said.append("constants folded")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.recipes import override
+from fer_edge.core.recipe_overrides import override
 from fer_edge.core.types import Array
 from fer_edge.export.graph_passes import InputShapes, Part, bundle_graphs, part_shapes, prepare_graphs
 from fer_edge.export.recipe import Precision, TargetRecipe, load_target

@@ -14,7 +14,7 @@ __all__ = ["EngineKind", "LstmForm", "Precision", "ShapeRange", "Shapes", "Targe
 
 EngineKind = Literal["ort", "openvino", "tensorrt", "script", "triton", "litert"]
 Precision = Literal["variant", "fp32", "fp16", "int8", "int8-fp16"]
-LstmForm = Literal["loop", "hoisted", "unrolled"]
+LstmForm = Literal["loop", "unrolled"]
 
 _TENSORRT_KINDS: Final = ("tensorrt", "script")
 
@@ -73,8 +73,7 @@ class TargetRecipe:
             where range allows. ``"int8"``: Q/DQ with FP32 around it. ``"int8-fp16"``: Q/DQ with FP16 around it.
         flavour: the row of `FLAVOURS` that builds; for the kinds ``"tensorrt"`` and ``"script"``.
         shapes: the open dimensions.
-        lstm: ``"loop"`` keeps the LSTM node, ``"hoisted"`` computes X·W of all steps in one product before the loop,
-            ``"unrolled"`` has no loop (fixed number of steps).
+        lstm: ``"loop"`` keeps the LSTM node, ``"unrolled"`` has no loop (fixed number of steps).
         float_weights: restore weights stored as int8 to float.
         fold: fold constants.
         opset: newest opset of the graphs; the flavour's limit by default. For TensorRT.
@@ -125,7 +124,7 @@ class TargetRecipe:
         self._check(served, "triton", f"no such table: {kind} is not a server")
         batches = self.kind != "triton" or self.shapes.dynamic
         expect(batches, "shapes.dynamic", self.shapes.dynamic, "true: a server batches its requests")
-        self._check(unrolls, "lstm", "'loop' or 'hoisted': unrolling needs a fixed number of steps (shapes.time)")
+        self._check(unrolls, "lstm", "'loop': unrolling needs a fixed number of steps (shapes.time)")
         self._check_devices(self.tensorrt, kind)
 
     def _check(self, condition: bool, name: str, expected: str) -> None:

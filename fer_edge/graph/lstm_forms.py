@@ -1,11 +1,8 @@
-"""LSTM forms: the node of ONNX, hoisted input product, unrolled steps.
+"""The LSTM without a loop: its steps one after the other in the graph.
 
-TensorRT runs the node as a loop with the input's product inside, one small product a step. Two other forms of the same
-arithmetic:
-
-- ``"hoisted"``: X·W + b of all steps and both directions is one matrix product; a Scan computes the rest step by step.
-- ``"unrolled"``: the same, with the steps one after the other in the graph. It needs a fixed number of steps; an
-  engine has no loop and can record one run as a CUDA graph.
+TensorRT runs the node of ONNX as a loop with the input's product inside, one small product a step. Unrolled, X·W + b of
+all steps and both directions is one matrix product. It needs a fixed number of steps; an engine has no loop and can
+record one run as a CUDA graph.
 
 Both directions are stacked in each step, so a bidirectional layer of T steps has T small products, not 2 T.
 """
@@ -13,49 +10,39 @@ Both directions are stacked in each step, so a bidirectional layer of T steps ha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
-import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Array, Float32
 from fer_edge.graph.graph import Graph, attribute
 
-__all__ = ["CELL", "PRODUCT", "LstmForm", "rewrite_lstm", "unusual_lstm"]
-
-LstmForm = Literal["loop", "hoisted", "unrolled"]
+__all__ = ["CELL", "unroll_lstm", "unusual_lstm"]
 
 CELL: Final = "/cell/"
 """Part of the names of a rewritten LSTM's cell nodes: everything after the two matrix products of a step."""
-
-PRODUCT: Final = "/product"
-"""End of the name of the matrix product of all steps' input."""
 
 _DEFAULT_ACTIVATIONS: Final = ("sigmoid", "tanh", "tanh")
 _LONGEST: Final = 64  # steps; beyond that the graph grows faster than any engine gains
 
 
-def rewrite_lstm(graph: Graph, *, form: LstmForm) -> None:
-    """Write every LSTM node in another form; outputs keep their names, shapes and values.
+def unroll_lstm(graph: Graph) -> None:
+    """Write every LSTM node step by step; outputs keep their names, shapes and values.
 
-    Weights stored as int8 are restored to float: a step reads them directly, where the node's own form would dequantize
-    them in every run.
+    Weights stored as int8 are restored to float: a step reads them directly, where the node would dequantize them in
+    every run.
 
     Args:
         graph: edited in place.
-        form: ``"loop"`` changes nothing.
 
     Raises:
-        InputError: an unknown form; an LSTM that is not plain (`unusual_lstm`); with ``"unrolled"`` also a number of
-            steps that is not fixed, or above 64.
+        InputError: an LSTM that is not plain (`unusual_lstm`), or whose number of steps is not fixed or above 64.
     """
-    if form not in ("loop", "hoisted", "unrolled"):
-        raise InputError(f"LSTM form: got {form!r}, expected 'loop', 'hoisted' or 'unrolled'")
-    if form == "loop" or all(node.op_type != "LSTM" for node in graph.nodes):
+    if all(node.op_type != "LSTM" for node in graph.nodes):
         return
-    shapes = graph.infer() if form == "unrolled" else {}
+    shapes = graph.infer()
     body: list[NodeProto] = []
     constants: list[TensorProto] = []
     for node in graph.nodes:
@@ -63,19 +50,16 @@ def rewrite_lstm(graph: Graph, *, form: LstmForm) -> None:
             body.append(node)
             continue
         if reason := unusual_lstm(node, graph):
-            raise InputError(f"LSTM {node.name!r}: {reason}; take the form 'loop'")
+            raise InputError(f'LSTM {node.name!r}: {reason}; keep the loop (lstm = "loop")')
+        shape = shapes[node.input[0]].shape if node.input[0] in shapes else ()
+        count = shape[0] if shape else None
+        if not isinstance(count, int) or not 1 <= count <= _LONGEST:
+            raise InputError(
+                f"LSTM {node.name!r}: got {count if isinstance(count, int) else 'a dynamic number'} of steps, expected "
+                f"a fixed number up to {_LONGEST}; fix the time dimension first"
+            )
         writer = _Writer(node, graph)
-        if form == "unrolled":
-            shape = shapes[node.input[0]].shape if node.input[0] in shapes else ()
-            count = shape[0] if shape else None
-            if not isinstance(count, int) or not 1 <= count <= _LONGEST:
-                raise InputError(
-                    f"LSTM {node.name!r}: got {count if isinstance(count, int) else 'a dynamic number'} of steps, "
-                    f"expected a fixed number up to {_LONGEST}; fix the time dimension first, or take 'hoisted'"
-                )
-            writer.unrolled(count)
-        else:
-            writer.hoisted()
+        writer.unrolled(count)
         body += writer.nodes
         constants += writer.constants
     graph.initializers |= {tensor.name: tensor for tensor in constants}
@@ -140,38 +124,6 @@ class _Writer:
         stacked = kept[0] if steps == 1 else self._add("Concat", kept, "steps", axis=0)
         self._finish(stacked, hidden, cell)
 
-    def hoisted(self) -> None:
-        """A Scan over the steps; the states stay (D, B, H)."""
-        product = self._product()
-        states = [self._initial(0) or self._zero_state(product), self._initial(1) or self._zero_state(product)]
-        outer, self.nodes = self.nodes, []
-        gate, hidden, cell = (self._name(f"scan_{part}") for part in ("gate", "hidden", "cell"))
-        after, memory = self._step(gate, hidden, cell, "scan")
-        kept = self._add("Identity", [after], "scan_kept")
-        shape = [self._directions, None, self._hidden]
-        body = helper.make_graph(
-            self.nodes,
-            self._name("scan_body"),
-            [_floats(hidden, shape), _floats(cell, shape), _floats(gate, [self._directions, None, 4 * self._hidden])],
-            [_floats(after, shape), _floats(memory, shape), _floats(kept, shape)],
-            self.constants_of_body(),
-        )
-        self.nodes = outer
-        stacked, last, final = (self._name(part) for part in ("steps", "last_hidden", "last_cell"))
-        self.nodes.append(
-            helper.make_node(
-                "Scan", [*states, product], [last, final, stacked], self._name("scan"), body=body, num_scan_inputs=1
-            )
-        )
-        self._finish(stacked, last, final)
-
-    def constants_of_body(self) -> list[TensorProto]:
-        """Move the constants that the cell reads into the Scan's body."""
-        names = {name for node in self.nodes for name in node.input}
-        inside = [tensor for tensor in self.constants if tensor.name in names]
-        self.constants = [tensor for tensor in self.constants if tensor.name not in names]
-        return inside
-
     def _read_weights(self) -> _Weights:
         def read(position: int) -> Array | None:
             name = self._inputs[position]
@@ -190,9 +142,7 @@ class _Writer:
 
     def _product(self) -> str:
         """X·W + b of every step, float32 (T, D, B, 4H), a reverse direction's steps already in its own order."""
-        product = self._add(
-            "MatMul", [self._inputs[0], self._floats("input_weight", self._weights.product)], PRODUCT[1:]
-        )
+        product = self._add("MatMul", [self._inputs[0], self._floats("input_weight", self._weights.product)], "product")
         biased = self._add("Add", [product, self._floats("input_bias", self._weights.bias)], "biased")
         if self._directions == 1:
             gates = self._add("Unsqueeze", [biased, self._ints("one", [1])], "gates")
@@ -233,16 +183,6 @@ class _Writer:
         """The initial hidden (0) or cell (1) state, (D, B, H); empty where it is zero."""
         name = self._inputs[5 + which]
         return "" if not name or self._graph.is_zero(name) else name
-
-    def _zero_state(self, gates: str) -> str:
-        """Zeros (D, B, H), the initial state of a Scan: a slice of the gates times zero.
-
-        It has the batch size without a Shape, which an engine would copy to the host.
-        """
-        first = self._add("Gather", [gates, self._ints("first", 0)], "first_gate", axis=0)
-        bounds = [self._ints("zero", [0]), self._ints("hidden", [self._hidden]), self._ints("last_axis", [2])]
-        part = self._add("Slice", [first, *bounds], "state_like")
-        return self._add("Mul", [part, self._floats("nothing", np.float32(0))], "zero_state")
 
     def _step(self, gate: str, hidden: str, cell: str, step: str) -> tuple[str, str]:
         """One step of the cell: the gates' input part (D, B, 4H) and both states to both new states."""
@@ -299,7 +239,3 @@ class _Writer:
         if all(tensor.name != full for tensor in self.constants):
             self.constants.append(numpy_helper.from_array(values, full))
         return full
-
-
-def _floats(name: str, shape: list[int | None]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

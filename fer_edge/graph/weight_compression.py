@@ -28,17 +28,15 @@ _SMALLEST: Final = 1024  # elements; for fewer, scales and extra nodes cost more
 _LAST_COMPRESSED: Final = "attention"
 
 
-def compress_parts(encoder: Graph, head: Graph, *, form: Form, float_lstm: bool = False) -> None:
+def compress_parts(encoder: Graph, head: Graph, *, form: Form) -> None:
     """Compress the sequence weights of both parts as the engines of an INT8 form need them.
 
     Args:
         encoder: quantized for the form; edited in place.
         head: float; edited in place.
         form: selects the storage.
-        float_lstm: keep the weights of the encoder's LSTMs float.
     """
-    kinds = ("MatMul", "Gemm") if float_lstm else _KINDS
-    compress_weights(encoder, storage=STORAGE[form], until=_LAST_COMPRESSED, kinds=kinds)
+    compress_weights(encoder, storage=STORAGE[form], until=_LAST_COMPRESSED)
     compress_head(head, form=form)
 
 

@@ -19,7 +19,8 @@ from fer_edge.core.errors import DataError, GateError, InputError, RecipeError, 
 from fer_edge.core.files import read_json, sha256_file, write_json, writing
 from fer_edge.core.int8_forms import FORMS, Form
 from fer_edge.core.json import decode, encode
-from fer_edge.core.recipes import load_recipe, override
+from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import load_recipe
 from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
 from fer_edge.sweep.grid import Network, Unit

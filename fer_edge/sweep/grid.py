@@ -11,7 +11,8 @@ from typing import Final
 
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.core.errors import InputError, RecipeError
-from fer_edge.core.recipes import load_recipe, override
+from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import load_recipe
 from fer_edge.model.config import ModelConfig
 from fer_edge.sweep.recipe import EVERY_BUNDLE, GridSpec, SweepRecipe
 from fer_edge.train.recipe import TrainRecipe

@@ -157,19 +157,18 @@ class TestARun:
             run_clips(bundle, load_dataset("synthetic:300@3"), options=ClipOptions(split="report"))
 
 
-def test_the_command_writes_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temporal_methods, "LEVELS", (3,))
     monkeypatch.setattr(temporal_methods, "TRAINED", ("compression",))
     monkeypatch.setattr(temporal_methods, "UNSEEN", ())
     bundle = tiny_bundle(tmp_path / "tiny")
-    files = [tmp_path / "out" / name for name in ("clips.json", "clips.md", "clips.png")]
-    given = ["--json", files[0], "--markdown", files[1], "--png", files[2], "--clips", "20"]
+    files = [tmp_path / "out" / name for name in ("clips.json", "clips.md")]
+    given = ["--json", files[0], "--markdown", files[1], "--clips", "20"]
     result = CliRunner().invoke(main, ["clips", str(bundle.path), "--data", "synthetic:300@3", *map(str, given)])
     assert result.exit_code == 0, result.output
     assert "compression 3" in result.stdout
     assert json.loads(files[0].read_text())["bundle"] == "tiny"
     assert "| compression 3 |" in files[1].read_text()
-    assert files[2].read_bytes().startswith(b"\x89PNG")
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def test_every_table_is_what_its_result_says(script: ModuleType) -> None:
 def test_a_table_that_says_otherwise_is_written_anew(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = ROOT / "bench" / "results" / "pruning" / "base.json"
-    result = f"<!-- pruning: {path} top1_linear -->\n"
-    (tmp_path / "guide.md").write_text(f"before\n\n{result}| typed by hand |\n<!-- /pruning -->\n\nafter\n")
+    path = ROOT / "calibrate" / "candidates" / "base-float-layers.json"
+    result = f"<!-- candidates: {path} -->\n"
+    (tmp_path / "guide.md").write_text(f"before\n\n{result}| typed by hand |\n<!-- /candidates -->\n\nafter\n")
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(script, "GUIDES", ("guide.md",))
     checked = CliRunner().invoke(script.main, ["--check"])
@@ -41,19 +41,19 @@ def test_a_table_that_says_otherwise_is_written_anew(
     assert "typed by hand" in (tmp_path / "guide.md").read_text()
     assert CliRunner().invoke(script.main, []).exit_code == 0
     text = (tmp_path / "guide.md").read_text()
-    assert text.startswith(f"before\n\n{result}| importance |")
-    assert text.endswith("<!-- /pruning -->\n\nafter\n")
+    assert text.startswith(f"before\n\n{result}`base`, 3,309 rows")
+    assert text.endswith("<!-- /candidates -->\n\nafter\n")
     assert "typed by hand" not in text
     assert CliRunner().invoke(script.main, ["--check"]).exit_code == 0
 
 
 def test_a_table_without_an_end_is_refused(script: ModuleType) -> None:
     with pytest.raises(InputError, match="does not end"):
-        script.filled("<!-- lstm: a.json -->\n| a row |\n\n<!-- check: base -->\n<!-- /check -->\n<!-- /lstm -->\n")
+        script.filled("<!-- live: a.json -->\n| a row |\n\n<!-- check: base -->\n<!-- /check -->\n<!-- /live -->\n")
 
 
 def test_a_result_that_is_missing_is_named(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "guide.md").write_text("<!-- lstm: gone.json -->\nold\n<!-- /lstm -->\n")
+    (tmp_path / "guide.md").write_text("<!-- bench: gone.json -->\nold\n<!-- /bench -->\n")
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(script, "GUIDES", ("guide.md",))
     refused = CliRunner().invoke(script.main, [])

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, GateLimits, OverflowFixes, PtqRecipe
+from fer_edge.calibrate.recipe import CalibrationRecipe, Candidate, ChoiceRecipe, OverflowFixes
 from fer_edge.core.errors import RecipeError
-from fer_edge.core.recipes import load_recipe, override, recipe_names
+from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import load_recipe, recipe_names
 
 
 def load(name_or_path: str = "default") -> CalibrationRecipe:
@@ -20,7 +21,7 @@ def test_the_shipped_recipe_states_the_defaults_and_the_limits_of_the_protocol()
     limits = recipe.gate
     assert (limits.max_top1_drop, limits.max_flip_rate, limits.max_ece_rise) == (0.005, 0.03, 0.01)
     assert (limits.min_agreement, limits.agreement_rows) == (0.97, 10_000)
-    assert recipe_names("calibrate") == ("default", "float-layers", "variants")
+    assert recipe_names("calibrate") == ("default", "float-layers")
 
 
 def test_each_form_has_an_overflow_fix_of_its_own() -> None:
@@ -31,19 +32,14 @@ def test_each_form_has_an_overflow_fix_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("ptq.presett=mixed", "did you mean 'preset'"),
+        ("ptq.batchs=4", "did you mean 'batch'"),
         ("sample.size=0", "sample.size: got 0, expected 1 or more"),
         ("gate.min_agreement=97", "gate.min_agreement: got 97.0, expected a fraction"),
         ("overflow_fix.int8=half", "one of 'disable', 'first_layer_only', 'enable'"),
-        ("ptq.smooth_quant=2", "expected 0 to 1"),
         ("forms=[]", "forms: got"),
         ('forms=["int8","int8"]', "each form once"),
         ("parent=int8", "expected a float variant"),
-        ("ptq.preset=mixed", "TensorRT takes symmetric INT8 only"),
-        ("sample.choice=hard", "one of 'stratified', 'random', 'balanced', 'hardest'"),
-        ("ptq.lstm=int8", "one of 'weights', 'float', 'projection'"),
-        ("mixed.max_layers=0", "expected 1 or more"),
-        ("choice.rule=best", "one of 'fewest-flips-within-gate'"),
+        ("sample.choice=hard", "one of 'stratified', 'balanced'"),
         ("sensitivity.rows=0", "expected 1 or more"),
     ],
 )
@@ -52,27 +48,9 @@ def test_what_cannot_be_is_refused(setting: str, words: str) -> None:
         override(load(), [setting])
 
 
-def test_mixed_zero_points_are_for_int8_alone() -> None:
-    recipe = override(load(), ['forms=["int8"]', "ptq.preset=mixed"])
-    assert recipe.ptq.preset == "mixed"
-
-
-def test_the_shipped_candidates_are_ways_to_quantize_under_the_same_gate() -> None:
-    recipe = load("variants")
-    assert recipe.gate == GateLimits()
-    assert recipe.choice.max_ece_rise == 0, "INT8 must be no worse calibrated than FP32"
-    ways = {candidate.name: recipe.of_candidate(candidate) for candidate in recipe.candidates}
-    assert ways["histogram"].ptq == PtqRecipe()
-    assert ways["bias-correction"].ptq.bias_correction
-    assert ways["zero-points"].forms == ("int8",)
-    assert {way.sample.choice for way in ways.values()} == {"stratified", "random", "balanced", "hardest"}
-    assert {way.sample.size for way in ways.values()} == {128, 512, 1024}
-    assert {way.ptq.activation_range for way in ways.values()} == {"histogram", "mean", "max", "percentile"}
-
-
 def test_the_first_convolution_may_stay_float() -> None:
     recipe = load("float-layers")
-    assert recipe.choice == ChoiceRecipe(), "the same rule as among the other candidates"
+    assert recipe.choice == ChoiceRecipe(), "INT8 must be no worse calibrated than FP32"
     ways = {candidate.name: recipe.of_candidate(candidate) for candidate in recipe.candidates}
     assert ways["whole"] == recipe.of_candidate(Candidate(name="as it is"))
     for name, way in ways.items():
@@ -93,7 +71,6 @@ def test_a_candidate_that_does_not_fit_is_refused_when_the_recipe_is_read(tmp_pa
 
     refused('[[candidates]]\nname = "a"\nset = ["ptq.bias_corection=true"]\n', r"candidates\[0\].*did you mean")
     refused('[[candidates]]\nname = "a"\n[[candidates]]\nname = "a"\n', "each name once")
-    refused('[mixed]\nmethod = "sensitivity"\n[[candidates]]\nname = "a"\n', '"none" beside candidates')
 
 
 def test_a_recipe_of_ones_own_names_its_faults_by_line(tmp_path: Path) -> None:

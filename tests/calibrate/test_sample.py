@@ -9,7 +9,7 @@ from miniature import noise_dataset
 
 from fer_edge.calibrate.gate import draw_agreement_rows
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import DataError, InputError
+from fer_edge.core.errors import DataError
 from fer_edge.core.provenance import read_provenance
 from fer_edge.data import load_dataset
 from fer_edge.data.dataset import Dataset, StillSet
@@ -94,7 +94,7 @@ def test_rows_to_agree_on_share_no_image_with_the_sample() -> None:
         draw_agreement_rows(dataset, sample, size=left + 1, seed=1)
 
 
-def test_other_choices_of_rows_are_what_they_say() -> None:
+def test_a_balanced_choice_is_what_it_says() -> None:
     dataset = noise_dataset()
     train = dataset.split("train")
     counts = np.bincount(draw_sample(dataset, size=35, seed=3, choice="balanced").stills.labels, minlength=7)
@@ -102,25 +102,6 @@ def test_other_choices_of_rows_are_what_they_say() -> None:
     assert counts.sum() == 35
     short = counts < counts.max() - 1
     assert counts[short].tolist() == available[short].tolist(), "a class gives less than the others only if it has less"
-    random = draw_sample(dataset, size=35, seed=3, choice="random")
-    assert len(set(random.stills.rows.tolist())) == 35
-    assert random.stills.rows.tolist() != draw_sample(dataset, size=35, seed=3).stills.rows.tolist()
-
-
-def test_the_hardest_rows_are_those_of_the_least_margin() -> None:
-    dataset = noise_dataset()
-    asked: list[int] = []
-
-    def margins(stills: StillSet) -> np.ndarray:
-        asked.append(len(stills))
-        return stills.rows.astype(float)
-
-    hard = draw_sample(dataset, size=20, seed=3, choice="hardest", margins=margins)
-    assert asked == [80]
-    easy = draw_sample(dataset, size=20, seed=3, choice="hardest", margins=lambda stills: -margins(stills))
-    assert hard.stills.rows.max() < easy.stills.rows.min()
-    with pytest.raises(InputError, match="without a network"):
-        draw_sample(dataset, size=20, seed=3, choice="hardest")
 
 
 def test_rows_to_agree_on_lie_outside_every_sample() -> None:

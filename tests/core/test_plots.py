@@ -11,34 +11,24 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.text import Text
 
-from fer_edge.core.errors import InputError
 from fer_edge.core.plots import (
-    check_plot_path,
-    draw_bar_groups,
-    draw_bars,
-    draw_intervals,
     draw_labels,
-    draw_lines,
     new_figure,
     plot_bytes,
     series_colours,
-    write_plot,
 )
 
 
 def drawn(kind: str) -> bytes:
-    with new_figure(9, 6, what="the test") as figure:
-        axes = figure.subplots(2, 3).ravel()
-        draw_bars(axes[0], ["fp32", "int8"], [1.2, -0.3])
-        draw_bar_groups(axes[1], ["happy", "sad"], {"a": [1, 2], "b": [2, 1]}, errors={"a": [0.1, 0.1], "b": [0, 0]})
-        draw_intervals(axes[2], ["a", "b"], [(1, 2, 3), (0, 1, 4)], filled=[True, False])
-        draw_lines(axes[3], [1, 2], {"a": [1, 2], "b": [2, 1]})
-        axes[5].plot([1, 2], [1, 2], "o")
-        draw_labels(axes[5], [("one", 1, 1, "black"), ("two", 2, 2, "black")], steps=[(1, 1), (2, 2)])
+    with new_figure(4, 3, what="the test") as figure:
+        axes = figure.add_subplot()
+        axes.plot([1, 2], [1, 2], "o", label="happy")
+        axes.legend()
+        draw_labels(axes, [("one", 1, 1, "black"), ("two", 2, 2, "black")], steps=[(1, 1), (2, 2)])
         return plot_bytes(figure, kind)
 
 
-@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("kind", ["png", "svg"])
 def test_the_same_figure_gives_the_same_bytes(kind: str, tmp_path: Path) -> None:
     assert drawn(kind) == drawn(kind)
 
@@ -47,15 +37,6 @@ def test_svg_begins_with_its_tag_and_keeps_text(tmp_path: Path) -> None:
     svg = drawn("svg").decode()
     assert svg.startswith("<svg ")
     assert ">happy<" in svg
-
-
-def test_writes_what_the_ending_names(tmp_path: Path) -> None:
-    for name, magic in (("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.SVG", b"<svg")):
-        with new_figure(2, 2, what="the test") as figure:
-            write_plot(figure, tmp_path / name)
-        assert (tmp_path / name).read_bytes().startswith(magic)
-    with pytest.raises(InputError, match=r"got the ending '\.gif', expected one of \.png, \.svg, \.pdf"):
-        check_plot_path(Path("a.gif"), what="the test")
 
 
 def test_variants_keep_their_colours_and_no_two_series_share_one() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from fer_edge.core.errors import RecipeError
 from fer_edge.core.json import expect
-from fer_edge.core.recipes import load_recipe, override, recipe_names
+from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import load_recipe, recipe_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fer_edge.core.errors import RecipeError
-from fer_edge.core.recipes import override
+from fer_edge.core.recipe_overrides import override
 from fer_edge.export.recipe import load_target
 from fer_edge.export.selection import choose_target, target_names
 from fer_edge.export.target import BACKENDS

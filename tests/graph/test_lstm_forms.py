@@ -9,11 +9,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fer_edge.core.errors import InputError
 from fer_edge.graph.graph import Graph
-from fer_edge.graph.lstm_forms import rewrite_lstm
+from fer_edge.graph.lstm_forms import unroll_lstm
 from fer_edge.graph.simplify import fix_dimensions
 from fer_edge.graph.weight_compression import compress_weights
-
-FORMS = ("hoisted", "unrolled")
 
 
 def lstm_graph(
@@ -70,7 +68,6 @@ def kinds(model: ModelProto) -> set[str]:
     return {node.op_type for node in model.graph.node}
 
 
-@pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=12, deadline=None)
 @given(
     direction=st.sampled_from(["forward", "reverse", "bidirectional"]),
@@ -82,7 +79,7 @@ def kinds(model: ModelProto) -> set[str]:
     bias=st.booleans(),
 )
 def test_every_form_computes_what_the_node_computes(
-    form: str, direction: str, steps: int, batch: int, width: int, hidden: int, given_states: bool, bias: bool
+    direction: str, steps: int, batch: int, width: int, hidden: int, given_states: bool, bias: bool
 ) -> None:
     states = "given" if given_states else "none"
     model = lstm_graph(direction=direction, steps=steps, width=width, hidden=hidden, states=states, bias=bias)
@@ -91,21 +88,19 @@ def test_every_form_computes_what_the_node_computes(
     feeds = {"x": random.normal(0, 1, (steps, batch, width)).astype(np.float32)}
     if given_states:
         feeds |= {name: random.normal(0, 1, (ways, batch, hidden)).astype(np.float32) for name in ("h", "c")}
-    rewritten = applied(rewrite_lstm, model, form=form)
+    rewritten = applied(unroll_lstm, model)
     Graph(rewritten).write()
     assert "LSTM" not in kinds(rewritten)
-    assert ("Scan" in kinds(rewritten)) == (form == "hoisted")
     expected, got = run_graph(model, feeds), run_graph(rewritten, feeds)
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, atol=2e-6)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("outputs", [("Y",), ("Y_h",), ("Y_c",), ("Y", "Y_c")])
-def test_outputs_that_nothing_reads_stay_away(form: str, outputs: tuple[str, ...]) -> None:
+def test_outputs_that_nothing_reads_stay_away(outputs: tuple[str, ...]) -> None:
     model = lstm_graph(outputs=outputs)
     feeds = {"x": np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)}
-    got = run_graph(applied(rewrite_lstm, model, form=form), feeds)
+    got = run_graph(applied(unroll_lstm, model), feeds)
     assert set(got) == set(outputs)
     for name, value in run_graph(model, feeds).items():
         np.testing.assert_allclose(got[name], value, atol=2e-6)
@@ -113,53 +108,43 @@ def test_outputs_that_nothing_reads_stay_away(form: str, outputs: tuple[str, ...
 
 def test_zero_states_are_seen_and_the_shapes_they_were_made_of_go() -> None:
     model = lstm_graph(states="zero")
-    unrolled = applied(rewrite_lstm, model, form="unrolled")
+    unrolled = applied(unroll_lstm, model)
     assert "ConstantOfShape" not in kinds(unrolled)
     assert sum(node.op_type == "MatMul" for node in unrolled.graph.node) == 5  # X·W, and h·R of all steps but the first
     feeds = {"x": np.random.default_rng(1).normal(size=(5, 2, 3)).astype(np.float32)}
     np.testing.assert_allclose(run_graph(unrolled, feeds)["Y"], run_graph(model, feeds)["Y"], atol=2e-6)
 
 
-def test_the_loop_takes_any_number_of_steps() -> None:
-    hoisted = applied(rewrite_lstm, lstm_graph(steps="T"), form="hoisted")
-    for steps in (1, 3, 11):
-        feeds = {"x": np.random.default_rng(steps).normal(size=(steps, 2, 3)).astype(np.float32)}
-        expected = run_graph(lstm_graph(steps="T"), feeds)["Y"]
-        np.testing.assert_allclose(run_graph(hoisted, feeds)["Y"], expected, atol=2e-6)
-
-
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("storage", ["cast", "dequantize"])
-def test_weights_stored_as_int8_are_read_through(form: str, storage: str) -> None:
+def test_weights_stored_as_int8_are_read_through(storage: str) -> None:
     model = applied(compress_weights, lstm_graph(width=40, hidden=32), storage=storage)
     assert len(kinds(model)) > 1
-    rewritten = applied(rewrite_lstm, model, form=form)
+    rewritten = applied(unroll_lstm, model)
     assert not kinds(rewritten) & {"Cast", "DequantizeLinear"}
     feeds = {"x": np.random.default_rng(2).normal(size=(5, 3, 40)).astype(np.float32)}
     expected, got = run_graph(model, feeds), run_graph(rewritten, feeds)
     np.testing.assert_allclose(got["Y"], expected["Y"], atol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_network_computes_the_same(form: str) -> None:
+def test_the_network_computes_the_same() -> None:
     random = np.random.default_rng(0)
     frames = {"frames": random.integers(0, 256, (3, 16, 16)).astype(np.uint8)}
     encoder = miniature_encoder()
-    got = run_graph(applied(rewrite_lstm, encoder, form=form), frames)
+    got = run_graph(applied(unroll_lstm, encoder), frames)
     for name, value in run_graph(encoder, frames).items():
         np.testing.assert_allclose(got[name], value, atol=1e-5)
     window = {"features": random.normal(size=(2, 4, 24)).astype(np.float32), "length": np.array([4, 2], np.int64)}
     head = applied(fix_dimensions, miniature_head(), {"T": 4})
-    got = run_graph(applied(rewrite_lstm, head, form=form), window)
+    got = run_graph(applied(unroll_lstm, head), window)
     for name, value in run_graph(miniature_head(), window).items():
         np.testing.assert_allclose(got[name], value, atol=1e-5)
 
 
 def test_an_open_number_of_steps_is_not_unrolled() -> None:
     with pytest.raises(InputError, match="'lstm': got a dynamic number of steps, expected a fixed number up to 64"):
-        applied(rewrite_lstm, lstm_graph(steps="T"), form="unrolled")
+        applied(unroll_lstm, lstm_graph(steps="T"))
     with pytest.raises(InputError, match="got 65"):
-        applied(rewrite_lstm, lstm_graph(steps=65), form="unrolled")
+        applied(unroll_lstm, lstm_graph(steps=65))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +159,7 @@ def test_an_open_number_of_steps_is_not_unrolled() -> None:
 )
 def test_what_is_not_plain_is_named(unusual: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        applied(rewrite_lstm, lstm_graph(**unusual), form="hoisted")  # type: ignore[arg-type]
+        applied(unroll_lstm, lstm_graph(**unusual))  # type: ignore[arg-type]
 
 
 def test_computed_weights_are_named() -> None:
@@ -182,12 +167,7 @@ def test_computed_weights_are_named() -> None:
     model.graph.node.insert(0, helper.make_node("Abs", ["R"], ["R2"], "abs"))
     model.graph.node[1].input[2] = "R2"
     with pytest.raises(InputError, match="got computed weights"):
-        applied(rewrite_lstm, model, form="hoisted")
-
-
-def test_an_unknown_form_is_named() -> None:
-    with pytest.raises(InputError, match="got 'looped'"):
-        applied(rewrite_lstm, lstm_graph(), form="looped")  # type: ignore[arg-type]
+        applied(unroll_lstm, model)
 
 
 def test_two_nodes_keep_their_own_weights() -> None:
@@ -198,6 +178,6 @@ def test_two_nodes_keep_their_own_weights() -> None:
     model.graph.node.append(twin)
     model.graph.output.append(floats("Z", [5, 2, "B", 4]))
     feeds = {"x": np.random.default_rng(1).normal(size=(5, 2, 3)).astype(np.float32)}
-    got = run_graph(applied(rewrite_lstm, model, form="unrolled"), feeds)
+    got = run_graph(applied(unroll_lstm, model), feeds)
     for name, value in run_graph(model, feeds).items():
         np.testing.assert_allclose(got[name], value, atol=2e-6)

@@ -12,7 +12,8 @@ from scipy import stats
 
 from fer_edge.core.errors import DataError, InputError, RecipeError
 from fer_edge.core.label_sets import FERPLUS_VOTES
-from fer_edge.core.recipes import load_recipe, override
+from fer_edge.core.recipe_overrides import override
+from fer_edge.core.recipes import load_recipe
 from fer_edge.model.layers import LinearDiscriminants
 from fer_edge.train.augment import augment_faces, mix_faces
 from fer_edge.train.batches import batches, seeded

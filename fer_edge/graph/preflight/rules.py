@@ -312,7 +312,7 @@ RULES: Final = (
         "recurrent-states",
         _RECURRENT,
         _states,
-        "give zeros of shape (directions, batch, hidden), or take the LSTM form 'hoisted' or 'unrolled'",
+        "give zeros of shape (directions, batch, hidden), or take the LSTM form 'unrolled'",
         "warning",
     ),
     Rule("recurrent-type", _RECURRENT, _recurrent_type, "cast the layer's input and weights to float32"),
