@@ -13,13 +13,15 @@ import numpy as np
 from fer_edge.core.accuracy import softmax
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, FerEdgeError, InputError, SessionError
+from fer_edge.core.graph_interface import graph_misfits
 from fer_edge.core.json import encode
 from fer_edge.core.labels import READINGS, Reading
 from fer_edge.core.manifest import Manifest, Variant
 from fer_edge.core.types import Array, Float32, Int64, Uint8
+from fer_edge.core.variant import Part
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
-from fer_edge.runtime.session import Session, TensorSpec, all_finite
+from fer_edge.runtime.session import Session, all_finite
 
 __all__ = ["BundleSource", "Network", "NetworkInfo", "PathLike", "choose_variant", "open_bundle", "suitable_variants"]
 
@@ -176,7 +178,6 @@ class Network:
         self.frame_size = self.manifest.preprocess.size
         self.feature_size = self.manifest.sequence.feature_size
         self.window = self.manifest.sequence.window
-        self._check_interface()
         self._most_frames, self._most_windows = _batch_limit(encoder), _batch_limit(head)
         features = next(spec for spec in head.inputs if spec.name == "features")
         least = features.limits[1][0] if features.limits else features.shape[1]
@@ -229,9 +230,12 @@ class Network:
         sessions: list[Session] = []
         what = chosen.name
         try:
-            for part, file in (("encoder", chosen.encoder), ("head", chosen.head_graph(read))):
+            parts: tuple[Part, Part] = ("encoder", "crowd" if read == "crowd" else "head")
+            for part, file in zip(parts, (chosen.encoder, chosen.head_graph(read)), strict=True):
                 what = f"{chosen.name} {part}"
                 graph = bundle.read_graph(file)
+                if faults := graph_misfits(graph, bundle.manifest, part):
+                    raise BundleError(f"{bundle.path}: {what}: {'; '.join(faults)}; export the bundle again")
                 sessions.append(open_session(graph, provider=provider, threads=threads, engines=engines))
             what = chosen.name
             return cls(bundle=bundle, variant=chosen, encoder=sessions[0], head=sessions[1], reading=read)
@@ -351,24 +355,6 @@ class Network:
             )
         return outputs
 
-    def _check_interface(self) -> None:
-        size, width, classes = self.frame_size, self.feature_size, len(self.outputs)
-        uint8, float32, int64 = np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int64)
-        expected = (
-            ("encoder's input", self.encoder.inputs, TensorSpec(name="frames", dtype=uint8, shape=(None, size, size))),
-            ("encoder's output", self.encoder.outputs, TensorSpec(name="features", dtype=float32, shape=(None, width))),
-            ("head's input", self.head.inputs, TensorSpec(name="features", dtype=float32, shape=(None, None, width))),
-            ("head's input", self.head.inputs, TensorSpec(name="length", dtype=int64, shape=(None,))),
-            ("head's output", self.head.outputs, TensorSpec(name="logits", dtype=float32, shape=(None, classes))),
-        )
-        for what, found, spec in expected:
-            if not any(_matches(each, spec) for each in found):
-                listed = ", ".join(map(str, found))
-                raise SessionError(f"the {what} {spec.name!r} does not fit the manifest: got {listed}, expected {spec}")
-        for part, session in (("encoder", self.encoder), ("head", self.head)):
-            if "attention" not in {spec.name for spec in session.outputs}:
-                raise SessionError(f"the {part} has no output 'attention'; export the bundle again")
-
     def warm_up(self) -> None:
         """Run a fixed frame at both ends of the window.
 
@@ -393,11 +379,3 @@ def _batch_limit(session: Session) -> int:
 def _in_parts(run: Callable[[slice], tuple[Float32, Float32]], count: int, limit: int) -> tuple[Float32, Float32]:
     parts = [run(slice(start, start + limit)) for start in range(0, count, limit)]
     return np.concatenate([first for first, _ in parts]), np.concatenate([second for _, second in parts])
-
-
-def _matches(found: TensorSpec, spec: TensorSpec) -> bool:
-    return (
-        (found.name, found.dtype) == (spec.name, spec.dtype)
-        and len(found.shape) == len(spec.shape)
-        and all(a is None or b is None or a == b for a, b in zip(found.shape, spec.shape, strict=True))
-    )

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny import graph_file, tiny_bundle, tiny_encoder
+from tiny import graph_file, tiny_bundle, tiny_crowd_bundle, tiny_encoder
 
-from fer_edge.core.bundle import Bundle
-from fer_edge.core.bundle_writer import sign_bundle, update_bundle
-from fer_edge.core.errors import BundleError, InputError
+from fer_edge.core.bundle import Bundle, PreprocessSpec
+from fer_edge.core.bundle_writer import create_bundle, sign_bundle, update_bundle
+from fer_edge.core.errors import BundleError, FerEdgeError, InputError
+from fer_edge.core.graph_card import with_cards
+from fer_edge.core.labels import EXPRESSIONS, NOT_JUDGEABLE
 from fer_edge.core.provenance import Provenance
 from fer_edge.core.verify import verify_bundle
+from fer_edge.runtime.recognizer import Recognizer
 
 
 @pytest.fixture
@@ -66,7 +72,130 @@ class TestVerify:
         assert message in failed.detail
 
 
+class TestFitness:
+    """What the runtime refuses to load, `verify` refuses with the same words."""
+
+    @staticmethod
+    def refusals(bundle: Bundle, **recognizer: Any) -> tuple[str, str]:
+        with pytest.raises(FerEdgeError) as caught:
+            Recognizer(bundle.path, **recognizer)
+        failed = [check.detail for check in verify_bundle(bundle.path).checks if check.verdict == "failed"]
+        assert failed
+        return failed[-1], str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            (EXPRESSIONS[:3], "output 'logits' does not fit the manifest: got .* [78].*expected .* [34]"),
+            (EXPRESSIONS[::-1], "the head's labels: got .*'neutral', 'surprise'.* expected .*'angry', 'disgust'"),
+        ],
+    )
+    @pytest.mark.parametrize("carded", [False, True])
+    def test_labels_cut_or_turned_over(
+        self, tmp_path: Path, labels: tuple[str, ...], message: str, carded: bool
+    ) -> None:
+        bundle = _two_heads(tmp_path, labels=EXPRESSIONS if carded else None)
+        for reading in ("fer2013", "crowd"):
+            _rewrite(bundle, labels)
+            for refusal in self.refusals(bundle, reading=reading):
+                assert re.search(message, refusal)
+
+    def test_own_labels_in_another_order_than_their_card(self, tmp_path: Path) -> None:
+        bundle = _two_heads(tmp_path, labels=tuple("abcdefg"))
+        _rewrite(bundle, tuple("abcdefg"))
+        assert verify_bundle(bundle.path).ok
+        Recognizer(bundle.path).close()
+        _rewrite(bundle, tuple("bacdefg"))
+        assert all("the head's labels" in refusal for refusal in self.refusals(bundle))
+
+    def test_inputs_of_another_size(self, tmp_path: Path) -> None:
+        bundle = tiny_bundle(tmp_path / "bundle", preprocess=PreprocessSpec(size=24))
+        for refusal in self.refusals(bundle):
+            assert re.search("the encoder's input 'frames' does not fit .*16.*24", refusal)
+
+
+def _two_heads(tmp_path: Path, *, labels: tuple[str, ...] | None) -> Bundle:
+    bundle = tiny_crowd_bundle(tmp_path / "bundle")
+    if labels is None:
+        return bundle
+    graphs = {sha: bundle.read_graph(file) for sha, file in bundle.manifest.graph_files.items()}
+    crowd = dataclasses.replace(bundle.manifest.variants[0].crowd, labels=(*labels, NOT_JUDGEABLE))
+    variant = dataclasses.replace(bundle.manifest.variants[0], crowd=crowd)
+    own = dataclasses.replace(bundle.manifest, labels=labels, variants=(variant,), class_frequencies={})
+    manifest, carded = with_cards(own, graphs)
+    return create_bundle(tmp_path / "carded", manifest, carded)
+
+
+def _rewrite(bundle: Bundle, labels: tuple[str, ...]) -> None:
+    path = bundle.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["labels"] = labels
+    manifest["class_frequencies"] = {}
+    manifest["variants"][0]["heads"]["crowd"]["labels"] = [*labels, NOT_JUDGEABLE]
+    path.write_text(json.dumps(manifest))
+
+
+class TestHostileFiles:
+    """Pipes, devices, loops of links and huge files in place of the bundle's: one error each, and no wait."""
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    @pytest.mark.parametrize("kind", ["pipe", "loop", "folder", "device", "huge"])
+    @pytest.mark.parametrize("name", ["manifest.json", "graph", "provenance.json", "manifest.sig", "key"])
+    def test_in_place_of_each_file(self, tmp_path: Path, kind: str, name: str) -> None:
+        bundle = tiny_bundle(tmp_path / "bundle")
+        bundle = update_bundle(bundle, bundle.manifest, provenance=Provenance(training={"seed": 1}))
+        private, public = _key_pair(tmp_path, "owner")
+        sign_bundle(bundle, private)
+        graph = bundle.path / "graphs" / f"{bundle.variant('fp32').encoder.sha256}.onnx"
+        place = {"graph": graph, "key": public}.get(name, bundle.path / name)
+        place.unlink()
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "loop":
+            place.symlink_to(place)
+        elif kind == "folder":
+            place.mkdir()
+        elif kind == "device":
+            place.symlink_to("/dev/zero")
+        else:
+            with place.open("wb") as file:
+                file.truncate(1 << 36)
+        with pytest.raises(FerEdgeError):
+            _read_all(bundle.path, public)
+        if name == "key":
+            with pytest.raises(InputError):
+                verify_bundle(bundle.path, public_key=public)
+        else:
+            assert not verify_bundle(bundle.path, public_key=public).ok
+
+    def test_a_size_beyond_reason_is_refused_in_the_manifest(self, bundle: Bundle) -> None:
+        path = bundle.path / "manifest.json"
+        path.write_text(path.read_text().replace('"size_bytes": ', '"size_bytes": 9999999', 1))
+        with pytest.raises(BundleError, match=r"size_bytes: got 9999999.*expected 1 to 536870912"):
+            Bundle.open(bundle.path)
+
+
+def _read_all(folder: Path, key: Path) -> None:
+    Recognizer(folder, public_key=key).close()
+    Bundle.open(folder).read_provenance()
+
+
 class TestSignature:
+    def test_the_runtime_requires_it_where_a_key_is_given(
+        self, bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        with pytest.raises(BundleError, match=r"got no manifest\.sig, expected one made with the owner's key"):
+            Recognizer(bundle.path, public_key=keys[1])
+        sign_bundle(bundle, keys[0])
+        with Recognizer(bundle.path, public_key=str(keys[1])) as recognizer:
+            assert recognizer.info.sha256 == bundle.sha256
+        with pytest.raises(BundleError, match="got another signature"):
+            Recognizer(bundle.path, public_key=_key_pair(tmp_path, "other")[1])
+        stale = Bundle.open(bundle.path)
+        update_bundle(bundle, dataclasses.replace(bundle.manifest, name="new"))
+        with pytest.raises(BundleError, match="got no manifest"):
+            Recognizer(stale, public_key=keys[1])
+
     @pytest.fixture
     def keys(self, tmp_path: Path) -> tuple[Path, Path]:
         return _key_pair(tmp_path, "owner")

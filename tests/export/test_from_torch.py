@@ -157,7 +157,7 @@ def test_card_and_manifest_claim_only_data_that_were_used(run: TrainRun, bundle:
 
 
 def test_the_exported_bundle_recognises(bundle: Bundle) -> None:
-    with Recognizer(bundle) as recognizer:
+    with Recognizer(bundle, quality=None) as recognizer:
         estimate = recognizer.recognize(np.asarray(small_dataset().split("choose").images[0]))
     assert sum(estimate.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
 

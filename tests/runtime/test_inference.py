@@ -132,7 +132,7 @@ class TestOpening:
 
     def test_a_truncated_graph_is_named(self, tmp_path: Path) -> None:
         bundle = tiny_bundle(tmp_path / "bundle", head=tiny_head().SerializeToString()[:-60])
-        with pytest.raises(SessionError, match=r"fp32 head: .*not a whole ONNX file"):
+        with pytest.raises(BundleError, match=r"fp32 head: .*not a whole ONNX file"):
             Network.open(bundle)
 
     def test_nan_weights_are_named(self, tmp_path: Path) -> None:
@@ -154,16 +154,16 @@ class TestOpening:
 
     def test_graphs_that_do_not_fit_the_manifest(self, tmp_path: Path) -> None:
         larger = tiny_bundle(tmp_path / "larger", preprocess=PreprocessSpec(size=24))
-        with pytest.raises(SessionError, match=r"the encoder's input 'frames' does not fit the manifest: got .*16.*24"):
+        with pytest.raises(BundleError, match=r"the encoder's input 'frames' does not fit the manifest: got .*16.*24"):
             Network.open(larger)
         swapped = tiny_bundle(tmp_path / "swapped", encoder=tiny_head(), head=tiny_encoder())
-        with pytest.raises(SessionError, match="the encoder's input 'frames' does not fit"):
+        with pytest.raises(BundleError, match="the encoder's input 'frames' does not fit"):
             Network.open(swapped)
 
     def test_an_encoder_without_attention(self, tmp_path: Path) -> None:
         model = tiny_encoder()
         model.graph.output.pop()
-        with pytest.raises(SessionError, match="the encoder has no output 'attention'"):
+        with pytest.raises(BundleError, match="the encoder's output 'attention' does not fit"):
             Network.open(tiny_bundle(tmp_path / "bundle", encoder=model))
 
 

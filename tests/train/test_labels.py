@@ -53,7 +53,7 @@ def test_the_bundle_says_what_its_outputs_mean(run: TrainRun, official: Dataset,
     assert list(run.record["choose"]["per_class"]) == list(CKPLUS_EMOTIONS)
     bundle = export_run(run, tmp_path / "official")
     assert bundle.manifest.labels == CKPLUS_EMOTIONS
-    with Recognizer(bundle) as recognizer:
+    with Recognizer(bundle, quality=None) as recognizer:
         estimate = recognizer.recognize(official.split("report").images[0])
     assert set(estimate.probabilities) == set(CKPLUS_EMOTIONS)
     timing = Timing.choose(quick=True, rounds=1, batch=2, idle_s=None)
