@@ -6,6 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ def record_run(
     """Recognise every frame of a source (`run_source`) and write the outputs.
 
     The outputs are written when the run ends by itself, or a camera's run with Ctrl-C; otherwise nothing is written.
+    Records of a camera that go into a pipe are left out while nobody reads it.
 
     Args:
         recognizer: stays open; the caller closes it.
@@ -101,7 +103,7 @@ def record_run(
     outputs = outputs or RunOutputs()
     outputs.check(source)
     with contextlib.ExitStack() as stack:
-        emit = stack.enter_context(_record_writer(outputs.records))
+        emit = stack.enter_context(_record_writer(outputs.records, live=source.live))
         emit({"record": "run", "source": source.name, **recognizer.info.to_json()})
         tabulate = stack.enter_context(_table_writer(outputs.csv, recognizer.labels))
         draw = stack.enter_context(_drawing(outputs, source))
@@ -199,13 +201,13 @@ def _table_writer(target: Path | None, labels: Sequence[str]) -> Iterator[Callab
 
 
 @contextlib.contextmanager
-def _record_writer(target: Path | TextIO | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _record_writer(target: Path | TextIO | None, *, live: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Yield a function that writes one record per line, to a stream at once or to a file that appears on success."""
     if target is None:
         yield lambda record: None
     elif not isinstance(target, Path):
         stream = target
-        yield lambda record: _print(stream, record)
+        yield lambda record: None if live and _is_full(stream) else _print(stream, record)
     else:
         with scratch_file(target) as scratch:
             with writing(target):
@@ -215,6 +217,14 @@ def _record_writer(target: Path | TextIO | None) -> Iterator[Callable[[Mapping[s
             finally:
                 with writing(target):
                     file.close()
+
+
+def _is_full(stream: TextIO) -> bool:
+    """Tell whether a write could wait for a reader; a pipe that is not full takes a line of 4 KiB as a whole."""
+    try:
+        return not select.select([], [stream], [], 0)[1]
+    except (OSError, ValueError):  # no file of the system
+        return False
 
 
 def _print(stream: TextIO, record: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny import WINDOW, tiny_bundle
 
-from fer_edge.bench.annotate import annotated_video, write_annotated_image
+from fer_edge.bench.annotate import annotated_video, pixelate, write_annotated_image
 from fer_edge.bench.recording import RunOutputs, record_run
 from fer_edge.bench.source_run import _Counts
 from fer_edge.cli import main
@@ -253,6 +253,38 @@ class TestRun:
         assert (summary.frames, summary.faces) == (40, 1)
         assert summary.frames_with_face > 35
         assert sum(summary.driver_labels.values()) > 30
+
+
+class TestAnonymise:
+    def test_faces_are_pixelated_and_boxes_and_labels_kept(self, recognizer: Recognizer, tmp_path: Path) -> None:
+        """Those of passengers too, who are not recognised."""
+        noise = np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+        boxes = ((20.0, 20.0, 60.0, 60.0), (120.0, 30.0, 170.0, 80.0))
+        frames = [SourceFrame(image=noise, timestamp_s=index / 10, boxes=boxes) for index in range(4)]
+        images = {}
+        for hidden in (False, True):
+            outputs = RunOutputs(annotate=tmp_path / f"{hidden}.avi", anonymise=hidden)
+            record_run(recognizer, _own(iter(frames)), outputs=outputs)
+            with open_source(str(outputs.annotate)) as written:
+                images[hidden] = [frame.image for frame in written][-1].astype(int)
+        for left, top, right, bottom in boxes:
+            face = (slice(int(top) + 6, int(bottom) - 4), slice(int(left) + 6, int(right) - 6))
+            assert images[False][face].std() > 2 * images[True][face].std()
+        changed = np.abs(images[False] - images[True]).mean(axis=-1)
+        assert changed[100:].max() < 3, "what is outside of the boxes stays"
+        edges = [changed[round(top), round(left) : round(right)].mean() for left, top, right, _ in boxes]
+        assert min(edges) < 40 < max(edges), "and so does the box that is drawn around the recognised face"
+
+    def test_without_a_known_face_the_whole_frame_is_hidden(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (120, 200), dtype=np.uint8)
+        assert pixelate(noise, []).std() < noise.std() / 4
+        assert len(np.unique(pixelate(noise, []))) < 50
+
+    def test_boxes_over_the_edge_and_outside(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (120, 200), dtype=np.uint8)
+        hidden = pixelate(noise, [(-50.0, -50.0, 30.0, 30.0), (300.0, 300.0, 340.0, 340.0)])
+        np.testing.assert_array_equal(hidden[60:, 60:], noise[60:, 60:])
+        assert hidden[:30, :30].std() < noise.std() / 2
 
 
 class TestOutputs:

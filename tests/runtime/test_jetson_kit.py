@@ -356,7 +356,13 @@ class TestService:
 
     def test_it_neither_writes_nor_talks(self) -> None:
         text = (KIT / "systemd" / "fer-edge.service").read_text()
-        for line in ("PrivateNetwork=yes", "ProtectSystem=strict", "IPAddressDeny=any", "Restart=always"):
+        for line in (
+            "Type=notify",
+            "PrivateNetwork=yes",
+            "ProtectSystem=strict",
+            "IPAddressDeny=any",
+            "Restart=always",
+        ):
             assert line in text.splitlines()
         assert "ReadWritePaths" not in text
 
