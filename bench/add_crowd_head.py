@@ -42,7 +42,7 @@ def add_crowd_head(source: Bundle, run: TrainRun, dataset: Dataset, out: Path) -
     if model.crowd is None:
         raise InputError(f"{run.path}: got a run without the head 'crowd', expected one with it")
     graphs = network_graphs(model)
-    check_graphs(model, graphs, 1e-4)
+    check_graphs(model, graphs, 1e-3)  # logits of windows of noise reach tens
     measured, window = run.record["crowd"], run.recipe.sequence.window
     head = CrowdHead(
         graph=graph_files({"crowd": graphs["crowd"]}, window=window)["crowd"],
