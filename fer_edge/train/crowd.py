@@ -17,10 +17,12 @@ from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Uint8
 from fer_edge.data import Dataset, StillSet
 from fer_edge.data.negatives import TRAINED_NEGATIVES, make_negatives
-from fer_edge.model.network import SequenceHead
+from fer_edge.data.sampling import draw_sample
+from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.train.batches import DeviceFaces, seeded
 from fer_edge.train.feature_cache import ClipFeatures
 from fer_edge.train.frame_classifier import single_contexts
+from fer_edge.train.linear_probe import face_contexts
 from fer_edge.train.recipe import TrainRecipe
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "fit_distributions",
     "new_crowd_head",
     "probe_logits",
+    "probe_of_votes",
     "training_negatives",
     "with_crowd",
 ]
@@ -40,6 +43,9 @@ _CHANGING: Final = 0.5
 """Share of the negatives' clips in which a face is shown before or after."""
 
 _RIDGE: Final = 1e-4
+
+_FACES: Final = 8192
+"""Training faces that a probe is fitted to, at most."""
 
 
 def expect_votes(dataset: Dataset) -> None:
@@ -162,6 +168,15 @@ def distribution_probe(clips: ClipFeatures, head: SequenceHead) -> nn.Linear:
     with torch.no_grad():
         contexts = single_contexts(head.eval(), clips.stills[kept].float())
     return fit_distributions(contexts, clips.targets[kept])
+
+
+def probe_of_votes(model: AttentionCnnBiLstm, dataset: Dataset, recipe: TrainRecipe) -> nn.Linear:
+    """Fit a probe to the votes of a sample of the training faces and to negatives, on the CPU."""
+    stills = draw_sample(dataset, size=min(_FACES, len(dataset.split("train"))), seed=0).stills
+    faces = with_crowd(DeviceFaces.of(stills, recipe, torch.device("cpu")), stills, recipe)
+    assert faces.crowd is not None
+    kept = faces.crowd.sum(dim=1) > 0
+    return fit_distributions(face_contexts(model.eval(), faces.images[kept]), faces.crowd[kept])
 
 
 def fit_distributions(contexts: Tensor, targets: Tensor) -> nn.Linear:

@@ -145,7 +145,8 @@ def _fit(stages: Stages, network: TrainedNetwork, sample: RowSample, recipe: Qat
     run, config = stages.run, stages.run.recipe
     keep = recipe.head == "keep"
     model, probe = _calibrated(network.model, sample, config, recipe), copy.deepcopy(network.probe)
-    student = _QatClassifier(model, None if keep else probe, dropout=config.loss.dropout)
+    crowd = None if keep else stages.crowd_probe(network.model)
+    student = _QatClassifier(model, None if keep else probe, dropout=config.loss.dropout, crowd=crowd)
     if keep:
         for parameter in model.head.parameters():
             parameter.requires_grad_(False)
@@ -156,11 +157,13 @@ def _fit(stages: Stages, network: TrainedNetwork, sample: RowSample, recipe: Qat
         best.probe = probe.to(stages.peers.device)
     else:
         stages.head(best)
+        stages.crowd(best.model)
     rounded = {"form": recipe.form, **still_accuracy(run, best.model, stages.splits)}
     save_checkpoint(run.path / QUANTISED_FILE, best.model.encoder.state_dict(), {"form": recipe.form})
     plain = AttentionCnnBiLstm(config.model, normalisation=config.preprocess.normalisation)
     plain.encoder.load_state_dict(dict(plain_state(best.model.encoder)))
     plain.head.load_state_dict(best.model.head.state_dict())
+    plain.crowd = best.model.crowd
     # A head that was not trained here is not evaluated on clips either.
     stages.finish(FrameClassifier(plain, best.probe), on_clips=not keep, quantised=rounded)
 

@@ -27,6 +27,7 @@ from fer_edge.train.crowd import (
     expect_votes,
     new_crowd_head,
     probe_logits,
+    probe_of_votes,
     training_negatives,
     with_crowd,
 )
@@ -283,9 +284,16 @@ class Stages:
             self.run.finish(best.model, probe_of(best), best.crowd, frames_top1=top1, seconds=self._seconds())
 
     def _classifier(self, model: AttentionCnnBiLstm, probe: nn.Linear) -> FrameClassifier:
+        return FrameClassifier(model, probe, dropout=self.run.recipe.loss.dropout, crowd=self.crowd_probe(model))
+
+    def crowd_probe(self, model: AttentionCnnBiLstm) -> nn.Linear | None:
+        """Make the probe for the votes where the recipe has a head for them: fitted to a trained encoder, else new."""
         recipe = self.run.recipe
-        crowd = nn.Linear(recipe.model.feature_size, recipe.model.crowd.classes) if "crowd" in recipe.heads else None
-        return FrameClassifier(model, probe, dropout=recipe.loss.dropout, crowd=crowd)
+        if "crowd" not in recipe.heads:
+            return None
+        if {"init", "parent"} & self.run.record.keys():
+            return probe_of_votes(model, self.dataset, recipe)
+        return nn.Linear(recipe.model.feature_size, recipe.model.crowd.classes)
 
     def fit_head(self, model: AttentionCnnBiLstm) -> None:
         """Run the sequence stage alone."""

@@ -20,14 +20,18 @@ from fer_edge.core.metrics import softmax
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.data.negatives import TRAINED_NEGATIVES
+from fer_edge.data.sampling import SampleRecipe
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.export.model_card import model_card
 from fer_edge.runtime.inference import Network
 from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.crowd import crowd_clips, fit_distributions, training_negatives
 from fer_edge.train.feature_cache import ClipFeatures
-from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.prune import prune_run
+from fer_edge.train.qat import qat_run
+from fer_edge.train.recipe import OptimiserSpec, PruneRecipe, QatRecipe, TrainRecipe
 from fer_edge.train.run_folder import TrainRun
+from fer_edge.train.structured_pruning import PruneTarget
 from fer_edge.train.train import TrainInputs, train_model
 
 pytestmark = pytest.mark.train
@@ -179,3 +183,21 @@ class TestExport:
         with torch.no_grad():
             expected, got = (each(windows, length)[0].numpy() for each in (model.crowd, again.crowd))
         assert np.abs(softmax(expected) - softmax(got)).max() < 1e-4
+
+
+def test_pruning_and_qat_keep_both_heads(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    pytest.importorskip("nncf")
+    short = OptimiserSpec(epochs=1, batch_size=64)
+    plan = PruneRecipe(optimiser=short, importance_rows=64)
+    pruned = prune_run(run, tmp_path / "pruned", dataset, target=PruneTarget(macs=0.7), recipe=plan, options=ON_CPU)
+    assert pruned.record["crowd"]["choose"]["n_first_choice"] > 0
+
+    settings = QatRecipe(optimiser=short, sample=SampleRecipe(size=64))
+    rounded = qat_run(pruned, tmp_path / "rounded", dataset, recipe=settings, options=ON_CPU)
+    bundle = export_run(rounded, tmp_path / "bundle")
+
+    for name in ("fp32", "int8-qat", "int8-trt-qat"):
+        crowd = bundle.variant(name).crowd
+        assert crowd is not None
+        assert crowd.temperature == rounded.record["crowd"]["temperature"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import fold_weight_quantizers
 from fer_edge.graph.sparsity import require_two_of_four
 from fer_edge.graph.tensorrt_rewrites import cast_input_first
-from fer_edge.graph.weight_compression import STORAGE, compress_parts
+from fer_edge.graph.weight_compression import STORAGE, compress_head, compress_parts
 from fer_edge.model.cost import encoder_macs, head_macs
 from fer_edge.model.fake_quantization import fixed
 from fer_edge.model.network import AttentionCnnBiLstm
@@ -87,7 +87,7 @@ def export_run(
     graphs = exported.by_sha256
     if "qat" in run.record:
         for form in FORMS:
-            variant, made = _int8_variant(run, form, exported.graphs["head"])
+            variant, made = _int8_variant(run, form, exported)
             manifest = manifest.with_variant(variant)
             graphs |= {sha256_bytes(data): data for data in made}
     history = Provenance(training=run.training, outputs={"fp32": exported.outputs})
@@ -95,7 +95,7 @@ def export_run(
     return create_bundle(out, manifest, graphs, provenance=history, overwrite=overwrite)
 
 
-def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tuple[bytes, bytes]]:
+def _int8_variant(run: TrainRun, form: Form, exported: ExportedNetwork) -> tuple[Variant, tuple[bytes, ...]]:
     """Export one INT8 form with the ranges that the run learnt; no gate has judged it."""
     rounding, window = load_quantised(run, form), run.recipe.sequence.window
     encoder = Graph.read(encoder_graph(fixed(rounding), run.recipe.model), name=f"the {form} encoder")
@@ -103,9 +103,16 @@ def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tupl
     cast_input_first(encoder)
     parity = _rounding_parity(rounding, encoder.write(), run)
     require_parity(parity, tolerance=ROUNDING_TOLERANCE, what=f"the exported {form} encoder against torch")
-    compressed_head = Graph.read(head, name="the head")
-    compress_parts(encoder, compressed_head, form=form)
-    graphs = encoder.write(name=f"the {form} encoder"), compressed_head.write(name=f"the {form} head")
+    head = Graph.read(exported.graphs["head"], name="the head")
+    compress_parts(encoder, head, form=form)
+    graphs = [encoder.write(name=f"the {form} encoder"), head.write(name=f"the {form} head")]
+    crowd = _crowd_head(run.record, exported)
+    if crowd is not None:
+        votes = Graph.read(exported.graphs["crowd"], name="the head crowd")
+        compress_head(votes, form=form)
+        graphs.append(votes.write(name=f"the {form} head crowd"))
+        file = graph_file(graphs[2], dimensions={"B": 1, "T": window}, name=f"the {form} head crowd")
+        crowd = replace(crowd, graph=file, metrics={})
     measured = run.record["quantised"]
     trained = measured["form"] == form
     accuracy = AccuracyReport.from_json(measured["choose"])
@@ -114,6 +121,7 @@ def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tupl
         precision="int8",
         encoder=graph_file(graphs[0], dimensions={"N": 1}, name=f"the {form} encoder"),
         head=graph_file(graphs[1], dimensions={"B": 1, "T": window}, name=f"the {form} head"),
+        crowd=crowd,
         parent="fp32",
         how_made={
             "method": "quantization-aware training of the encoder; sequence weights stored as int8, computed in float",
@@ -129,7 +137,7 @@ def _int8_variant(run: TrainRun, form: Form, head: bytes) -> tuple[Variant, tupl
         unknown_threshold=measured["unknown_threshold"],
         metrics={accuracy.split: accuracy} if trained else {},
         parity={"encoder": encode(parity)},
-    ), graphs
+    ), tuple(graphs)
 
 
 def _rounding_parity(rounding: nn.Module, graph: bytes, run: TrainRun) -> Parity:
