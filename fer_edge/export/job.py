@@ -65,7 +65,7 @@ class TargetJob:
 
     def sparse(self, part: Part) -> bool:
         """Whether the manifest states 2:4 sparse weights for a part and the recipe allows sparse kernels."""
-        return self.recipe.sparse_weights and part != "head" and "sparsity" in self.bundle.manifest.model
+        return self.recipe.sparse_weights and part in ("encoder", "clip") and "sparsity" in self.bundle.manifest.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def target_job(
     chosen = target_variant(bundle, recipe, variant)
     precision = choose_precision(bundle, recipe, chosen)
     shapes = part_shapes(bundle.manifest, recipe.shapes)
-    own = bundle_graphs(bundle, chosen, clip=clip, crowd=recipe.kind == "litert")
+    own = bundle_graphs(bundle, chosen, clip=clip, crowd=recipe.kind != "triton")
     prepared = prepare_graphs(own, recipe, shapes, float16=precision.endswith("fp16"))
     return TargetJob(
         name=Path(name).stem if name.endswith(".toml") else name,

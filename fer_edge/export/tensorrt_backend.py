@@ -255,8 +255,7 @@ class TensorRtBackend(Backend):
         """Return the hash of a part's graph in the bundle; the fused graph has only its own."""
         if part == "clip":
             return sha256_bytes(self.job.graphs[part])
-        variant = self.job.bundle.variant(self.job.variant)
-        return (variant.encoder if part == "encoder" else variant.head).sha256
+        return self.job.bundle.variant(self.job.variant).parts[part].sha256
 
 
 def rebuild_engines(

@@ -90,7 +90,7 @@ class EngineSidecar:
         engine_bytes: size of the plan.
         graph_sha256: hash of the bundle's graph.
         built_from_sha256: hash of the graph that the parser read, after the target's passes.
-        part: ``"encoder"``, ``"head"`` or ``"clip"``.
+        part: ``"encoder"``, ``"head"``, ``"crowd"`` or ``"clip"``.
         package: ``"tensorrt"`` or ``"tensorrt_rtx"``.
         version: full version of that package.
         gpu: the GPU that it was built on; None for an engine built ahead of time.

@@ -206,8 +206,7 @@ class Network:
                 user's cache. For engines that compile a graph when they open it, the folder of their cache
                 (`open_session`); without it nothing is kept.
             reading: the head: ``"crowd"`` (what people see, and whether a face can be judged) or ``"fer2013"`` (the
-                labels of FER2013); None takes ``"crowd"`` where the variant has it, except on engines built ahead,
-                which are built for ``"fer2013"``.
+                labels of FER2013); None takes ``"crowd"`` where the variant has it.
 
         Raises:
             BundleError: no such bundle, variant or head, or a damaged one.
@@ -226,7 +225,7 @@ class Network:
         chosen = bundle.variant(choose_variant(bundle.manifest, variant=variant, provider=provider))
         if reading not in (None, *READINGS):
             raise InputError(f"reading: got {reading!r}, expected one of {', '.join(READINGS)}, or None")
-        read: Reading = reading or ("fer2013" if provider in ENGINE_PROVIDERS else chosen.readings[0])
+        read: Reading = reading or chosen.readings[0]
         sessions: list[Session] = []
         what = chosen.name
         try:
