@@ -52,10 +52,10 @@ def test_the_zoo_builds_for_every_gpu(
     backend.check()
     steps: list[tuple[str, int, int]] = []
     backend.write(tmp_path, lambda *step: steps.append(step))
-    assert {step[0].split(":")[0] for step in steps} == {"building encoder", "building head"}
+    assert {step[0].split(":")[0] for step in steps} == {"building encoder", "building head", "building crowd"}
     assert all(done <= total for _, done, total in steps)
     assert {file.name for file in backend.planned()} <= {path.name for path in tmp_path.iterdir()}
-    for part, file in (("encoder", bundle.variant(variant).encoder), ("head", bundle.variant(variant).head)):
+    for part, file in bundle.variant(variant).parts.items():
         engine = read_engine(next(tmp_path.glob(f"{file.sha256}-*.engine")))
         said = engine.sidecar
         assert (said.part, said.precision, said.compute_capabilities) == (part, precision, capabilities)

@@ -248,7 +248,7 @@ class TestDryRun:
         assert any("uint8 values" in refusal for refusal in plan["refusals"])
         assert {finding["rule"] for finding in plan["findings"]} == {"quantizer-signed"}
         assert plan["shapes"]["encoder"]["frames"]["max"] == [2, 48, 48]
-        assert [file["part"] for file in plan["files"]] == ["encoder", "head"]
+        assert [file["part"] for file in plan["files"]] == ["encoder", "head", "crowd"]
 
 
 class TestCheck:

@@ -60,7 +60,7 @@ class TestScript:
         assert done.returncode == 0, done.stdout
 
     def test_the_graphs_are_what_the_oldest_parser_reads(self, script_folder: Path) -> None:
-        for part in ("encoder", "head"):
+        for part in ("encoder", "head", "crowd"):
             graph = onnx.load(script_folder / f"{part}.onnx")
             assert graph.opset_import[0].version <= 17
             assert not {"LSTM", "Loop", "Scan"} & {node.op_type for node in graph.graph.node}
@@ -78,14 +78,14 @@ class TestScript:
         calls = (work / "calls").read_text().splitlines() if (work / "calls").exists() else []
         return done.returncode, done.stderr + done.stdout, calls
 
-    def test_it_builds_both_engines_with_the_flags_of_the_precision(self, script_folder: Path, tmp_path: Path) -> None:
-        code, said, (encoder, head) = self.run_script(script_folder, tmp_path / "device")
+    def test_it_builds_every_engine_with_the_flags_of_the_precision(self, script_folder: Path, tmp_path: Path) -> None:
+        code, said, (encoder, head, crowd) = self.run_script(script_folder, tmp_path / "device")
         assert code == 0, said
         for flag in ("--fp16", "--int8", "--buildOnly", "--memPoolSize=workspace:512", "--precisionConstraints=obey"):
             assert flag in encoder.split()
         assert "--minShapes=frames:1x48x48 --optShapes=frames:1x48x48 --maxShapes=frames:2x48x48" in encoder
         width = Bundle.open("base").manifest.sequence.feature_size
-        assert f"--maxShapes=features:2x16x{width},length:2" in head
+        assert all(f"--maxShapes=features:2x16x{width},length:2" in each for each in (head, crowd))
         kept = encoder.split("--layerPrecisions=")[1].split()[0].split(",")
         assert "/normalise/InstanceNormalization/deviation:fp32" in kept
         assert "/attention/Softmax:fp32" in kept
@@ -95,7 +95,7 @@ class TestScript:
     def test_an_engine_that_is_there_is_kept(self, script_folder: Path, tmp_path: Path) -> None:
         self.run_script(script_folder, tmp_path / "device")
         code, said, calls = self.run_script(script_folder, tmp_path / "device")
-        assert (code, len(calls)) == (0, 2)
+        assert (code, len(calls)) == (0, 3)
         assert "encoder.engine exists already" in said
 
     def test_a_build_that_fails_leaves_no_engine(self, script_folder: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ class TestScript:
         encoder = onnx.load(tmp_path / "out" / "encoder.onnx")
         casts = [each for node in encoder.graph.node if node.op_type == "Cast" for each in node.attribute]
         assert onnx.TensorProto.FLOAT16 in {each.i for each in casts}
-        code, said, (flags, _) = self.run_script(tmp_path / "out", tmp_path / "device", version=fitting)
+        code, said, (flags, *_) = self.run_script(tmp_path / "out", tmp_path / "device", version=fitting)
         assert code == 0, said
         assert ("--stronglyTyped" in flags.split()) is (flavour != "11")
         assert not {"--fp16", "--int8", "--precisionConstraints=obey"} & set(flags.split())
