@@ -38,6 +38,7 @@ MODULES = {
 MAY_IMPORT = {
     "fer_edge": {"core", "runtime"},
     "__main__": {"cli"},
+    "_pyinstaller": set(),
     "core": set(),
     "data": {"core"},
     "graph": {"core"},
@@ -64,7 +65,7 @@ RUN_READERS = {"torch", "model", "train"}
 
 ENGINES = {"onnxruntime", "openvino", "ai_edge_litert", "tensorrt", "tensorrt_rtx", "pycuda", "cuda"}
 TRAINERS = {"torch", "torch_pruning", "safetensors", "sklearn"}
-OTHERS = {"nncf", "onnx", "onnxslim", "onnxscript", "matplotlib", "pyarrow", "scipy", "pandas"}
+OTHERS = {"PyInstaller", "nncf", "onnx", "onnxslim", "onnxscript", "matplotlib", "pyarrow", "scipy", "pandas"}
 HEAVY = ENGINES | TRAINERS | OTHERS
 MUST_NOT_IMPORT = {
     "core": ENGINES | TRAINERS | {"nncf", "onnx"},

@@ -13,6 +13,7 @@ from fer_edge.core.types import Array, Uint8
 from fer_edge.runtime.arguments import number, whole_number
 from fer_edge.runtime.detector import CropGeometry, Face
 from fer_edge.runtime.estimate import BoxXyxy
+from fer_edge.runtime.one_process import Reopened
 from fer_edge.runtime.patch import cut_patch, overlap
 
 __all__ = ["HaarDetector"]
@@ -26,7 +27,7 @@ _NEAR_MARGIN: Final = 0.35
 _SAME: Final = 0.3  # overlap of two boxes of one face
 
 
-class HaarDetector:
+class HaarDetector(Reopened):
     """OpenCV's frontal-face cascade (Viola and Jones 2001), in a frame, and near a face.
 
     The cascade accepts heads within about 12 degrees; the tilt of a face is that of the search that found it. Use one

@@ -20,6 +20,7 @@ from fer_edge.core.manifest import Manifest, Variant
 from fer_edge.core.types import Array, Float32, Int64, Uint8
 from fer_edge.core.variant import Part
 from fer_edge.runtime.arguments import check_type
+from fer_edge.runtime.one_process import OneProcess
 from fer_edge.runtime.providers import ENGINE_FOLDER, ENGINE_PROVIDERS, open_session
 from fer_edge.runtime.session import Session, all_finite
 
@@ -137,7 +138,7 @@ class NetworkInfo:
         return dict(encode(self))
 
 
-class Network:
+class Network(OneProcess):
     """Encoder and one head of a variant, opened together and warmed up; a context manager.
 
     Use `Network.open`. Calls from several threads are as safe as the engine's `Session`.

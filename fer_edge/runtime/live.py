@@ -27,6 +27,7 @@ from fer_edge.runtime.inference import BundleSource, NetworkInfo
 from fer_edge.runtime.live_options import LiveOptions
 from fer_edge.runtime.live_result import LiveResult
 from fer_edge.runtime.newest_queue import NewestQueue
+from fer_edge.runtime.one_process import OneProcess
 from fer_edge.runtime.recognizer import Recognizer
 from fer_edge.runtime.video_recognizer import VideoRecognizer
 
@@ -48,7 +49,7 @@ class _Pushed:
     pushed_s: float
 
 
-class LiveRecognizer:
+class LiveRecognizer(OneProcess):
     """Recognises expressions in the frames of a camera, in a thread of its own; a context manager.
 
     `push` never waits: a frame that is not yet in work is replaced by a newer one. Results come by `estimates`, by
@@ -165,6 +166,7 @@ class LiveRecognizer:
             InputError: an unknown layout, ``"grey16"`` without `LiveOptions.white_level`, or a closed recogniser.
         """
         check_layout(layout, self._options.white_level)
+        self.check_process()
         if self._closed:
             raise InputError("push: got a frame after close(); open a new LiveRecognizer")
         now_s = self._options.clock()

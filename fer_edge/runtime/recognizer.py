@@ -22,6 +22,7 @@ from fer_edge.runtime.estimate import ExpressionEstimate, failed_estimate
 from fer_edge.runtime.feature_window import FeatureWindow, WindowView
 from fer_edge.runtime.inference import BundleSource, Network, NetworkInfo, PathLike, open_bundle
 from fer_edge.runtime.network_switch import NetworkSwitch, provider_order
+from fer_edge.runtime.one_process import OneProcess, Reopened
 from fer_edge.runtime.quality import UNMEASURED, Quality, QualityLimits, judge_crop, quality_limits
 from fer_edge.runtime.reading import HeadReader, Moment, Priors
 from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
@@ -29,7 +30,7 @@ from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 __all__ = ["ExpressionStream", "Recognizer"]
 
 
-class Recognizer:
+class Recognizer(Reopened):
     """Recognises expressions in face crops with one variant of a bundle; a context manager.
 
     Faces are raw crops of any size, uint8 (H, W) grey or (H, W, 3) BGR, as `cut_face` returns them with the bundle's
@@ -142,6 +143,7 @@ class Recognizer:
                 stays in use.
         """
         self._switch.change_variant(variant)
+        self._opened_with[1]["variant"] = variant
 
     def keep_warm(self) -> None:
         """Run the engine once on a fixed frame, for engines that are slow after a pause.
@@ -326,7 +328,7 @@ class Recognizer:
         return quality, fit, np.stack(prepared) if prepared else np.empty((0, spec.size, spec.size), np.uint8)
 
 
-class ExpressionStream:
+class ExpressionStream(OneProcess):
     """One face over time; created by `Recognizer.stream`, used by one thread at a time.
 
     Each `update` costs one encoder pass and one pass of the head over the window's cached features.

@@ -14,6 +14,7 @@ import numpy as np
 
 from fer_edge.core.errors import FerEdgeError, InputError, SessionError
 from fer_edge.core.types import Array
+from fer_edge.runtime.one_process import OneProcess
 
 __all__ = ["Session", "SessionInfo", "TensorSpec", "all_finite", "check_feeds", "one_line"]
 
@@ -85,7 +86,7 @@ class SessionInfo:
     threads: int = 1
 
 
-class Session(abc.ABC):
+class Session(OneProcess, abc.ABC):
     """One graph loaded into one engine; a context manager. `open_session` opens one by the provider's name.
 
     Every session may be used from several threads: the runs of one are either concurrent (ONNX Runtime on the CPU,
@@ -126,6 +127,7 @@ class Session(abc.ABC):
             SessionError: the engine failed, or the session is closed.
         """
         check_feeds(self.inputs, feeds)
+        self.check_process()
         with self._turn:
             if self._closed:
                 raise SessionError("session: got a run after close, expected an open session; open it again")

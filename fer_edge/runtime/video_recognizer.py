@@ -18,6 +18,7 @@ from fer_edge.runtime.detector import Face, FaceDetector
 from fer_edge.runtime.estimate import UNKNOWN, BoxXyxy, ExpressionEstimate, failed_estimate
 from fer_edge.runtime.face_finder import FaceFinder, FoundFaces, cut_tilted
 from fer_edge.runtime.follower import FaceFollower, FollowedFaces
+from fer_edge.runtime.one_process import OneProcess
 from fer_edge.runtime.recognizer import ExpressionStream, Recognizer
 from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 from fer_edge.runtime.tracker import FaceTrack, TrackerOptions, prominence
@@ -69,7 +70,7 @@ class FrameResult:
         return dict(encode(self))
 
 
-class VideoRecognizer:
+class VideoRecognizer(OneProcess):
     """Recognises the driver's face in a video, or every face: detector, tracker, a stream of expressions per face.
 
     All recognised faces of a frame go through the encoder and the head as one batch. A face that is out of sight for a
@@ -184,6 +185,7 @@ class VideoRecognizer:
         Raises:
             FrameError, SessionError, MissingPackageError: as `process`.
         """
+        self.check_process()
         return self._follower.update(frame, timestamp_s=timestamp_s, boxes=boxes)
 
     def recognize(self, followed: FollowedFaces) -> FrameResult:

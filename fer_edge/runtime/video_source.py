@@ -18,6 +18,7 @@ from fer_edge.core.images import decode_image
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.estimate import BoxXyxy
+from fer_edge.runtime.one_process import OneProcess
 
 __all__ = ["SourceFrame", "VideoSource", "open_source"]
 
@@ -61,7 +62,7 @@ class SourceFrame:
         return ((0.0, 0.0, float(columns), float(rows)),)
 
 
-class VideoSource:
+class VideoSource(OneProcess):
     """Frames in order; a context manager that is iterated once. `open_source` opens one; or give frames of your own.
 
     Attributes:
@@ -106,6 +107,7 @@ class VideoSource:
         return self.kind == "camera"
 
     def __iter__(self) -> Iterator[SourceFrame]:
+        self.check_process()
         return self._frames
 
     def close(self) -> None:

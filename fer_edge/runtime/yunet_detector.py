@@ -12,6 +12,7 @@ from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import number, whole_number
 from fer_edge.runtime.detector import CropGeometry, Face
 from fer_edge.runtime.estimate import BoxXyxy
+from fer_edge.runtime.one_process import Reopened
 from fer_edge.runtime.patch import cut_patch, overlap
 
 __all__ = ["YuNetDetector"]
@@ -22,7 +23,7 @@ _CANDIDATES: Final = 200
 _SUPPRESSION: Final = 0.3
 
 
-class YuNetDetector:
+class YuNetDetector(Reopened):
     """YuNet (Wu et al. 2023) in OpenCV's `FaceDetectorYN`, on a frame shrunk to a bounded size.
 
     OpenCV's model zoo has the model file. Use one detector per thread.
