@@ -20,11 +20,11 @@ from fer_edge.core.bundle import (
     graph_path,
     read_manifest,
 )
-from fer_edge.core.errors import BundleError, InputError, OutputError
+from fer_edge.core.errors import BundleError, InputError, OutputError, require
 from fer_edge.core.files import claimed, output_folder, sha256_bytes, write_atomic
 from fer_edge.core.manifest import FileEntry, Manifest
 from fer_edge.core.provenance import PROVENANCE_FILE, Provenance, staged_provenance
-from fer_edge.core.signature import sign_bytes
+from fer_edge.core.signature import load_key
 
 __all__ = ["create_bundle", "sign_bundle", "update_bundle"]
 
@@ -140,7 +140,7 @@ def sign_bundle(bundle: Bundle, private_key: Path) -> None:
     data = read_manifest(bundle.path)
     if sha256_bytes(data) != bundle.sha256:
         raise BundleError(f"{bundle.path} was changed since it was opened; open it again before signing it")
-    write_atomic(bundle.path / SIGNATURE_FILE, sign_bytes(data, private_key))
+    write_atomic(bundle.path / SIGNATURE_FILE, _sign(data, private_key))
 
 
 def _entry(data: bytes) -> FileEntry:
@@ -183,3 +183,18 @@ def _update_lock(folder: Path) -> Iterator[None]:
         if not ours:
             raise BundleError(f"{folder} is being updated by another process; wait for it and open it again")
         yield
+
+
+def _sign(data: bytes, private_key: Path) -> bytes:
+    """Return the raw 64-byte ed25519 signature of `data`."""
+    require("cryptography", needed_by="a bundle's signature", extra="sign")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    cure = "make one with: openssl genpkey -algorithm ed25519 -out KEY"
+    what = "private key without pass phrase"
+    key = load_key(
+        private_key, lambda pem: load_pem_private_key(pem, password=None), Ed25519PrivateKey, what=what, cure=cure
+    )
+    signature: bytes = key.sign(data)
+    return signature

@@ -54,5 +54,4 @@ class Reopened(OneProcess):
         return made
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        arguments, options = self._opened_with
-        return functools.partial(type(self), **options), arguments
+        return functools.partial(type(self), **self._opened_with[1]), self._opened_with[0]

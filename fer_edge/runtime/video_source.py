@@ -204,13 +204,12 @@ def _open_pipeline(cv2: Any, spec: str) -> VideoSource:
 
 
 def _open_camera(cv2: Any, spec: str, *place: Any) -> VideoSource:
-    closed = f"the camera {spec!r} cannot be opened; is it there, free, and readable for this user?"
     try:
         capture = _open_capture(cv2, *place)
-    except (cv2.error, OverflowError) as error:  # a number that is no C int
-        raise DataError(closed) from error
-    if not capture.isOpened():
-        raise DataError(closed)
+    except (cv2.error, OverflowError):  # a number that is no C int
+        capture = None
+    if capture is None or not capture.isOpened():
+        raise DataError(f"the camera {spec!r} cannot be opened; is it there, free, and readable for this user?")
     return _capture_source(cv2, spec, capture, camera=True)
 
 

@@ -84,7 +84,7 @@ def test_the_rest_says_what_to_do(bundle: Path, make: Callable[[Recognizer], Any
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_process_is_told_to_open_its_own(bundle: Path) -> None:
     """A call would wait for ever for the engine's threads, which a fork does not copy."""
-    recognizer, detector = Recognizer(bundle, threads=2), HaarDetector()
+    recognizer, detector = Recognizer(bundle, threads=2, quality=None), HaarDetector()
     video, network = VideoRecognizer(recognizer, detector=detector), recognizer.network
     live, source = LiveRecognizer(recognizer, detector=None), _sources()
     uses: list[Callable[[], object]] = [
