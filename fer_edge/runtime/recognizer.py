@@ -321,6 +321,7 @@ class Recognizer(Reopened):
 
     def _prepare(self, faces: Iterable[Uint8]) -> tuple[list[Quality], list[int], Uint8]:
         """Judge every crop, and prepare those that are fit: the qualities, places of the fit ones, and these."""
+        self.check_process()
         spec, crops = self.manifest.preprocess, listed("faces", faces)
         quality = [UNMEASURED if self._limits is None else judge_crop(crop, self._limits) for crop in crops]
         fit = [index for index, each in enumerate(quality) if not each.reasons]

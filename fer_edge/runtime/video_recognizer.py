@@ -220,6 +220,7 @@ class VideoRecognizer(OneProcess):
         Raises:
             FrameError, SessionError, MissingPackageError: as `process`.
         """
+        self.check_process()
         return self._finder.find(image, boxes)
 
     def process_still(self, image: Uint8, *, boxes: Sequence[BoxXyxy] | None = None) -> FrameResult:

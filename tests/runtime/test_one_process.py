@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import os
 import pickle
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -92,11 +93,13 @@ def test_a_forked_process_is_told_to_open_its_own(bundle: Path) -> None:
         lambda: recognizer.stream().update(_FACE, timestamp_s=0.0),
         lambda: network.encode(np.zeros((1, network.frame_size, network.frame_size), np.uint8)),
         lambda: video.process(_FACE, timestamp_s=0.0),
+        lambda: video.process_still(_FACE),
         lambda: live.push(_FACE),
         lambda: next(iter(source)),
     ]
     child = os.fork()
     if not child:
+        signal.alarm(20)
         refused = 0
         for use in uses:
             try:
