@@ -25,7 +25,6 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
-from fer_edge.core.json import decode
 from fer_edge.core.manifest import CrowdHead, Variant
 from fer_edge.core.provenance import read_provenance
 from fer_edge.data import Dataset, load_dataset
@@ -33,6 +32,7 @@ from fer_edge.export.from_torch.graphs import check_graphs, graph_files, network
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.weight_compression import compress_head
+from fer_edge.train.recipe import recorded
 from fer_edge.train.run_folder import TrainRun
 
 
@@ -64,7 +64,7 @@ def add_crowd_head(source: Bundle, run: TrainRun, dataset: Dataset, out: Path) -
         if variant.name == "fp32":
             continue
         made = history.calibration[variant.name]
-        recipe = decode(CalibrationRecipe, made.get("recipe") or made["calibration_recipe"])
+        recipe = recorded(CalibrationRecipe, made.get("recipe") or made["calibration_recipe"])
         changed, data = _judged(bundle, variant, recipe, dataset, graphs["crowd"], window)
         manifest = manifest.with_variant(changed)
         added[sha256_bytes(data)] = data

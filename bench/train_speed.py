@@ -28,8 +28,7 @@ from fer_edge.train.batches import DeviceSplits
 from fer_edge.train.distributed import processes
 from fer_edge.train.frame_classifier import FrameClassifier
 from fer_edge.train.frame_stage import FrameTask, fit_frames
-from fer_edge.train.instance_selection import uses_all_rows
-from fer_edge.train.recipe import OptimiserSpec, TrainRecipe
+from fer_edge.train.recipe import TrainRecipe
 from fer_edge.train.run_folder import TrainRun
 
 ROWS = {"Training": 28_709, "PublicTest": 3_589}
@@ -44,19 +43,6 @@ def noise(name: str, size: int) -> StillSet:
         labels=random.integers(0, 7, count),
         rows=np.arange(count),
     )
-
-
-def thirty_epochs(spec: OptimiserSpec, seconds: list[float]) -> float:
-    """Return the minutes of 30 epochs, at the fastest epoch timed of each kind.
-
-    Args:
-        spec: says which epochs work on every row: all, or the first and the last of a training that leaves rows out.
-        seconds: of every epoch timed.
-    """
-    whole = [second for epoch, second in enumerate(seconds) if uses_all_rows(spec.skip_easy, epoch, len(seconds))]
-    parts = [second for epoch, second in enumerate(seconds) if not uses_all_rows(spec.skip_easy, epoch, len(seconds))]
-    count = sum(uses_all_rows(spec.skip_easy, epoch, 30) for epoch in range(30))
-    return (count * min(whole) + (30 - count) * min(parts, default=0.0)) / 60
 
 
 def epoch_seconds(recipe: TrainRecipe, device: str) -> tuple[list[float], str]:
@@ -87,7 +73,7 @@ def main(preset: str, epochs: int, settings: tuple[str, ...], device: str, json_
     recipe = override(load_recipe(TrainRecipe, preset, room="train"), settings)
     recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, epochs=epochs))
     seconds, place = epoch_seconds(recipe, device)
-    minutes = thirty_epochs(recipe.optimiser, seconds)
+    minutes = 30 * min(seconds) / 60
     result |= {
         "trained_on": place,
         "threads": torch.get_num_threads(),
@@ -95,7 +81,6 @@ def main(preset: str, epochs: int, settings: tuple[str, ...], device: str, json_
         "rows": ROWS,
         "batch_size": recipe.optimiser.batch_size,
         "epoch_seconds": seconds,
-        "skip_easy": recipe.optimiser.skip_easy,
         "minutes_for_30_epochs": round(minutes, 1),
     }
     if json_file is not None:

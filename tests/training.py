@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 import torch
@@ -33,13 +32,12 @@ ON_CPU = RunOptions(device="cpu")
 RESUMED = RunOptions(device="cpu", resume=True)
 
 
-def small_config(convolution: Literal["dense", "separable"] = "dense") -> ModelConfig:
+def small_config() -> ModelConfig:
     """16x16 input, four tokens, a residual block in two stages."""
     return ModelConfig(
         input_size=16,
         channels=(16, 16, 24, 32),
         blocks=((), (16,), (), (32,)),
-        convolution=convolution,
         stem_kernel=3,
         token_grid=2,
         spatial_hidden=16,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fer_edge.cli import options as opt
 from fer_edge.cli.inputs import read_dataset, read_recipe, require_training
@@ -20,21 +19,10 @@ def command(
     parameters: Annotated[
         int | None, opt.option("Parameters of encoder and head to keep: 2_000_000.", opt.integer(1, 10**9))
     ],
-    idle_blocks: Annotated[
-        float | None,
-        opt.option(
-            "Remove residual blocks whose output varies less (0.2).",
-            opt.real(0, 1),
-            metavar="[SHARE]",
-            is_flag=False,
-            flag_value=0.2,
-        ),
-    ],
-    sparsity: Annotated[Literal["2:4"] | None, opt.option("Zeros that a sparse tensor core skips.")],
     data: Annotated[str, opt.dataset("Data set to fine-tune on, as for train.")],
     out: Annotated[Path | None, opt.option("Folder of the new run.  [default: PARENT-pruned]", opt.RUN_FOLDER)],
     recipe: Annotated[str | None, opt.recipe(None, "A TOML file instead of the built-in settings.")],
-    settings: Annotated[tuple[str, ...], opt.settings("steps=3")],
+    settings: Annotated[tuple[str, ...], opt.settings("round_to=16")],
     teachers: Annotated[
         tuple[str, ...], opt.option("Distil from it.  [default: PARENT]", name="--teacher", metavar="RUN|BUNDLE")
     ],
@@ -42,11 +30,10 @@ def command(
     device: opt.Device,
     json_out: Path | None,
 ) -> None:
-    """Remove filters, hidden units and idle blocks of PARENT, a run or a bundle, until it has the target size.
+    """Remove filters and hidden units of PARENT, a run or a bundle, until it has the target size.
 
     The unpruned model is the teacher of the fine-tuning unless --teacher is given; several teachers are averaged. The
-    recipe sets how filters are ranked (group-norm, bn-scale, taylor, hessian or random), in how many steps, and the
-    loss and augmentation of the fine-tuning after each step. The result is a run like any other.
+    recipe sets rounding, loss and augmentation of the fine-tuning. The result is a run like any other.
     """
     require_training("fer-edge prune", "torch_pruning")
     from fer_edge.train.pretrained import open_pretrained
@@ -55,10 +42,6 @@ def command(
     from fer_edge.train.structured_pruning import PruneTarget
 
     plan = read_recipe(PruneRecipe, recipe, settings, room="train")
-    if idle_blocks is not None:
-        plan = replace(plan, idle_blocks=idle_blocks)
-    if sparsity is not None:
-        plan = replace(plan, sparsity=replace(plan.sparsity, pattern=sparsity))
     target = PruneTarget(macs=macs, parameters=parameters)
     origin, given = open_pretrained(parent), tuple(map(open_pretrained, teachers))
     name = Path(parent)

@@ -43,8 +43,7 @@ def command(
     --init, whose encoder is kept; with --set 'heads=["crowd"]' it trains the head on the FER+ votes alone. --fold 0/4
     holds one of four folds of the training split out; given such runs of every fold as --teacher, a training takes
     loss.soft_weight of its targets from the teachers that were not trained on the face. It follows the outputs of other
-    teachers; with --set loss.distil_views=24 their predictions for 24 random versions of every face are cached. The
-    features of the head's clips are cached too.
+    teachers. The features of the head's clips are cached.
     """
     require_training("fer-edge train")
     from fer_edge.core.recipe_overrides import override

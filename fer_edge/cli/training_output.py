@@ -28,7 +28,7 @@ _STAGES = {
     "classifier": "after the LDA",
 }
 _SUMMARY = (
-    "choose", "top1_by_window", "temperature", "seconds", "parent", "pruning", "sparsity", "qat", "quantised", "init",
+    "choose", "top1_by_window", "temperature", "seconds", "parent", "pruning", "qat", "quantised", "init",
     "teacher", "fold", "frames_top1", "data", "versions",
 )  # fmt: skip
 
@@ -103,9 +103,6 @@ def _run_table(run: TrainRun) -> Table:
         rows.append(("encoder multiply-accumulates", f"{before / 1e6:.1f} M -> {after / 1e6:.1f} M"))
         if "parameters_before" in pruning:  # absent in runs of older versions
             rows.append(("parameters", f"{pruning['parameters_before']:,} -> {pruning['parameters_after']:,}"))
-    if sparsity := record.get("sparsity"):
-        weights = f"{sparsity['zeros']:,} of {sparsity['of_weights']:,} weights"
-        rows.append((f"zeros in the pattern {sparsity['pattern']}", weights))
     if rounded := record.get("quantised"):
         rows.append((f"rounded as {rounded['form']}: top-1, all", f"{rounded['choose']['top1']:.2%}"))
         rows.append(

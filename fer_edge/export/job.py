@@ -63,10 +63,6 @@ class TargetJob:
         """The graphs hold Q/DQ pairs."""
         return self.computes_in.startswith("int8")
 
-    def sparse(self, part: Part) -> bool:
-        """Whether the manifest states 2:4 sparse weights for a part and the recipe allows sparse kernels."""
-        return self.recipe.sparse_weights and part in ("encoder", "clip") and "sparsity" in self.bundle.manifest.model
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedFile:

@@ -71,20 +71,13 @@ def model_card(bundle: Bundle) -> str:
 
 def _model(manifest: Manifest) -> str:
     model, size = manifest.model, manifest.preprocess.size
-    text = (
+    return (
         f"{model.get('architecture', 'a network')}, {model.get('parameters', 0):,} parameters, "
         f"{model.get('macs_encoder', 0) / 1e6:.1f} M multiply-accumulates per frame in the encoder and "
         f"{model.get('macs_head', 0) / 1e6:.1f} M per window in the head. Input: one grey face crop of {size}x{size} "
         f"pixels per frame; windows of {manifest.sequence.window} frames at {manifest.sequence.frame_rate:g} per "
         f"second. Output: {', '.join(manifest.labels)}."
     )
-    if sparsity := model.get("sparsity"):
-        text += (
-            f"\n\nAt most two of every four weights along the input channels of {len(sparsity['convolutions'])} "
-            f"convolutions are non-zero ({sparsity['pattern']}), which sparse tensor cores use; the counts above are "
-            "those of dense weights."
-        )
-    return text
 
 
 def _protocol(manifest: Manifest, history: Provenance) -> Iterator[str]:

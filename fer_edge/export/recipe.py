@@ -80,7 +80,6 @@ class TargetRecipe:
         workspace_mib: memory for the builder's tactics, in MiB; None for the builder's default.
         compute_capabilities: GPUs to build ahead of time for (RTX); empty for the GPU of this machine.
         dla_core: the deep learning accelerator to use beside the GPU; None for the GPU only.
-        sparse_weights: allow kernels for 2:4 sparse weights, where the manifest states such weights.
         triton: server settings, for the kind ``"triton"``.
 
     Raises:
@@ -101,7 +100,6 @@ class TargetRecipe:
     workspace_mib: int | None = None
     compute_capabilities: tuple[int, ...] = ()
     dla_core: int | None = None
-    sparse_weights: bool = True
     triton: TritonOptions = field(default_factory=TritonOptions)
 
     def __post_init__(self) -> None:

@@ -163,7 +163,6 @@ class TensorRtBackend(Backend):
             workspace_bytes=None if recipe.workspace_mib is None else recipe.workspace_mib << 20,
             compute_capabilities=self._compute_capabilities if self._library.flavour.just_in_time else (),
             dla_core=recipe.dla_core,
-            sparse_weights=job.sparse(part),
             timing_cache=timing_cache,
         )
 
@@ -238,7 +237,6 @@ class TensorRtBackend(Backend):
                 "variant": job.variant,
                 "machine": machine.os,
                 "driver": machine.driver,
-                "sparse_weights": options.sparse_weights,
                 "dla_core": options.dla_core,
             },
         )

@@ -35,7 +35,6 @@ class BuildOptions:
         workspace_bytes: memory for tactics; None for the builder's default.
         compute_capabilities: GPUs to build ahead of time for; empty for the GPU of this machine.
         dla_core: the deep learning accelerator to use, with the GPU for layers that it cannot run.
-        sparse_weights: allow kernels for 2:4 sparse weights.
         timing_cache: of an earlier build; the same cache gives the same choice of kernels.
     """
 
@@ -46,7 +45,6 @@ class BuildOptions:
     workspace_bytes: int | None = None
     compute_capabilities: tuple[int, ...] = ()
     dla_core: int | None = None
-    sparse_weights: bool = False
     timing_cache: bytes = b""
 
 
@@ -192,8 +190,6 @@ def _configure(library: TensorRtLibrary, config: Any, network: Any, options: Bui
     trt, row = library.module, library.flavour
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if options.sparse_weights:
-        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if options.compute_capabilities:
         config.num_compute_capabilities = len(options.compute_capabilities)
         for index, capability in enumerate(options.compute_capabilities):

@@ -31,8 +31,6 @@ def trtexec_flags(job: TargetJob, part: Part) -> tuple[str, ...]:
         if job.float16 and kept:
             flags.append("--precisionConstraints=obey")
             flags.append("--layerPrecisions=" + ",".join(f"{name}:fp32" for name in kept))
-    if job.sparse(part):
-        flags.append("--sparsity=enable")
     shapes = job.shapes[part]
     if any(not shape.fixed for shape in shapes.values()):
         for edge in ("min", "opt", "max"):

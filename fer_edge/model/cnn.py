@@ -9,27 +9,18 @@ from fer_edge.model.config import ModelConfig
 __all__ = ["FrameCNN", "ResidualBlock"]
 
 
-def _convolution(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+def _convolution(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
-def _depthwise(channels: int) -> nn.Sequential:
-    return nn.Sequential(*_convolution(channels, channels, groups=channels), nn.ReLU(inplace=True))
-
-
 class ResidualBlock(nn.Module):
-    """Two convolutions around a shortcut (He et al. 2016, arXiv 1512.03385).
+    """Two 3x3 convolutions around a shortcut (He et al. 2016, arXiv 1512.03385)."""
 
-    Dense ones are 3x3. Separable ones are 1x1, a depthwise 3x3 between them (Sandler et al. 2018, arXiv 1801.04381).
-    """
-
-    def __init__(self, channels: int, width: int, *, separable: bool = False) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        kernel = 1 if separable else 3
-        self.expand = _convolution(channels, width, kernel=kernel)
-        self.depthwise = _depthwise(width) if separable else nn.Identity()
-        self.reduce = _convolution(width, channels, kernel=kernel)
+        self.expand = _convolution(channels, width)
+        self.reduce = _convolution(width, channels)
         self.relu = nn.ReLU(inplace=True)
         nn.init.zeros_(self.reduce.get_parameter("1.weight"))  # the block starts as the identity (arXiv 1706.02677)
 
@@ -40,7 +31,7 @@ class ResidualBlock(nn.Module):
 
     def branch(self, x: Tensor) -> Tensor:
         """Compute the residual: (N, C, H, W) -> (N, C, H, W)."""
-        refined: Tensor = self.reduce(self.depthwise(self.relu(self.expand(x))))
+        refined: Tensor = self.reduce(self.relu(self.expand(x)))
         return refined
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,16 +45,13 @@ class FrameCNN(nn.Sequential):
 
     def __init__(self, config: ModelConfig) -> None:
         stages: list[nn.Module] = []
-        inputs, separable = 1, config.convolution == "separable"
+        inputs = 1
         for index, (channels, widths) in enumerate(zip(config.channels, config.blocks, strict=True)):
             strided = index == 0 and config.stem == "strided"
-            layers: list[nn.Module] = []
             kernel = config.stem_kernel if index == 0 else 3
-            if separable and index > 0:
-                layers, kernel = [*_depthwise(inputs)], 1
-            layers += _convolution(inputs, channels, kernel=kernel, stride=2 if strided else 1)
+            layers: list[nn.Module] = [*_convolution(inputs, channels, kernel=kernel, stride=2 if strided else 1)]
             layers.append(nn.ReLU(inplace=True))
-            layers += (ResidualBlock(channels, width, separable=separable) for width in widths)
+            layers += (ResidualBlock(channels, width) for width in widths)
             if index < 3 and not strided:
                 layers.append(nn.MaxPool2d(2))
             stages.append(nn.Sequential(*layers))
@@ -72,4 +60,3 @@ class FrameCNN(nn.Sequential):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                module.weight.data.mul_(module.groups**0.5)  # fan_out ignores groups

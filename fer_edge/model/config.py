@@ -21,8 +21,6 @@ class ModelConfig:
         input_size: side of the square grey face crop, pixels.
         channels: output channels of the four stages.
         blocks: for every stage, the inner width of each of its residual blocks.
-        convolution: ``"dense"`` 3x3 convolutions, or ``"separable"``: all but the first are a depthwise 3x3 and a
-            pointwise 1x1 convolution, with a ninth of the weights.
         stem_kernel: kernel side of the first convolution.
         stem: ``"pooled"`` keeps the first convolution at full size and down-samples by max pooling, as every other
             stage does; ``"strided"`` gives the first convolution a stride of two.
@@ -38,7 +36,6 @@ class ModelConfig:
     input_size: int = 48
     channels: tuple[int, ...] = (64, 64, 128, 256)
     blocks: tuple[tuple[int, ...], ...] = ((), (64,), (128,), (256,))
-    convolution: Literal["dense", "separable"] = "dense"
     stem_kernel: int = 5
     stem: Literal["pooled", "strided"] = "strided"
     token_grid: int = 3

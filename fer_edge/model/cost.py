@@ -23,12 +23,8 @@ def encoder_macs(config: ModelConfig) -> int:
     for index, (channels, widths) in enumerate(zip(config.channels, config.blocks, strict=True)):
         strided = index == 0 and config.stem == "strided"
         side //= 2 if strided else 1
-        if config.convolution == "separable":
-            kernel = config.stem_kernel**2 * channels if index == 0 else inputs * (9 + channels)
-            kernel += sum(width * (2 * channels + 9) for width in widths)
-        else:
-            kernel = (config.stem_kernel if index == 0 else 3) ** 2 * inputs * channels
-            kernel += sum(2 * 9 * channels * width for width in widths)
+        kernel = (config.stem_kernel if index == 0 else 3) ** 2 * inputs * channels
+        kernel += sum(2 * 9 * channels * width for width in widths)
         total += side**2 * kernel
         side //= 2 if index < 3 and not strided else 1
         inputs = channels

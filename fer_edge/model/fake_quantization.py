@@ -83,7 +83,7 @@ class QuantisedConvolution(nn.Conv2d):
         kernel, stride = (plain.kernel_size[0], plain.kernel_size[1]), (plain.stride[0], plain.stride[1])
         assert not isinstance(plain.padding, str)
         padding = (plain.padding[0], plain.padding[1])
-        super().__init__(plain.in_channels, plain.out_channels, kernel, stride, padding, groups=plain.groups)
+        super().__init__(plain.in_channels, plain.out_channels, kernel, stride, padding)
         self.load_state_dict(plain.state_dict())
         self.quantiser = Quantiser(plain.out_channels, signed=True)
         self.quantiser.low = -127
@@ -113,13 +113,12 @@ class _QuantisedBlock(nn.Module):
         super().__init__()
         self.expand = _quantised_layer(plain.expand)
         self.relu = _QuantisedReLU()
-        self.depthwise = _quantised_layer(plain.depthwise)
         self.reduce = _quantised_layer(plain.reduce)
         self.reduce[1] = Quantiser(signed=True)  # replaces the folded batch normalisation
         self.output = _QuantisedReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        refined: Tensor = self.reduce(self.depthwise(self.relu(self.expand(x))))
+        refined: Tensor = self.reduce(self.relu(self.expand(x)))
         output: Tensor = self.output(x + refined)
         return output
 

@@ -15,7 +15,7 @@ import torch
 
 from fer_edge.bench.private_log import PRIVATE_SPLIT, append_private, writable_log
 from fer_edge.core.errors import InputError
-from fer_edge.core.json import decode, encode
+from fer_edge.core.json import encode
 from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import accuracy_report
@@ -29,7 +29,7 @@ from fer_edge.paper.results import RunResult, StudyProgress, run_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
 from fer_edge.train.distributed import compute_device
-from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.recipe import TrainRecipe, recorded
 from fer_edge.train.run_folder import data_facts
 
 __all__ = ["PlannedRun", "StudyOptions", "plan_runs", "publish_study", "read_runs", "run_study"]
@@ -212,7 +212,7 @@ def _train(
 def _recipe_of(result: RunResult) -> TrainRecipe | None:
     """Return the recipe of a run; settings newer than the run take their defaults. None where none fits."""
     try:
-        return decode(TrainRecipe, result.settings.get("recipe"))
+        return recorded(TrainRecipe, result.settings.get("recipe"))
     except InputError:
         return None
 

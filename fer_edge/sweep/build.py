@@ -25,7 +25,7 @@ from fer_edge.core.types import Progress
 from fer_edge.data import Dataset
 from fer_edge.sweep.grid import Network, Unit
 from fer_edge.sweep.recipe import SweepRecipe
-from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.recipe import TrainRecipe, recorded
 
 if TYPE_CHECKING:
     from fer_edge.train.loop import EpochReport
@@ -332,6 +332,6 @@ def _fixed_keys(recipe: SweepRecipe) -> dict[str, Any]:
 def _recipe_of(record: NetworkRecord) -> TrainRecipe | None:
     """Return the training recipe of a record; settings newer than the record take their defaults."""
     try:
-        return decode(TrainRecipe, record.recipe)
+        return recorded(TrainRecipe, record.recipe)
     except (InputError, RecipeError):
         return None

@@ -19,14 +19,13 @@ from torch import Tensor, nn
 
 from fer_edge.core.bundle import Bundle, Part
 from fer_edge.core.errors import InputError, require
-from fer_edge.core.json import decode
 from fer_edge.core.json import encode as plain
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.core.provenance import read_provenance
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.model.weight_fusion import Affine, neutral_batch_norm, split_attention, split_tail
-from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.recipe import TrainRecipe, recorded
 
 __all__ = ["BundleWeights"]
 
@@ -55,12 +54,6 @@ class BundleWeights:
         }
 
     @property
-    def sparsity(self) -> str | None:
-        """The sparsity pattern of the weights, ``"2:4"``; None for dense ones."""
-        pruned: dict[str, str] = self.bundle.manifest.model.get("sparsity", {})
-        return pruned.get("pattern")
-
-    @property
     def path(self) -> Path:
         """Its folder."""
         return self.bundle.path
@@ -83,7 +76,7 @@ class BundleWeights:
             InputError: the bundle holds another architecture.
         """
         try:
-            return decode(ModelConfig, plain(self.bundle.manifest.model["config"]))
+            return recorded(ModelConfig, plain(self.bundle.manifest.model["config"]))
         except (KeyError, InputError) as error:
             raise InputError(
                 f"{self.bundle.path}: got no model of this version ({error}), expected an attention CNN-BiLSTM; start "
@@ -98,12 +91,12 @@ class BundleWeights:
             InputError: none is recorded, or one of another architecture.
         """
         try:
-            recorded = decode(TrainRecipe, plain(read_provenance(self.bundle).training["recipe"]))
+            recipe = recorded(TrainRecipe, plain(read_provenance(self.bundle).training["recipe"]))
         except (KeyError, InputError) as error:
             raise InputError(
                 f"{self.bundle.path}: got no training recipe of this version ({error}); start from a training run"
             ) from error
-        return replace(recorded, model=self.config, preprocess=self.preprocess)
+        return replace(recipe, model=self.config, preprocess=self.preprocess)
 
     def load_model(self) -> AttentionCnnBiLstm:
         """Load the network of the bundle's ``fp32`` variant, in evaluation mode.

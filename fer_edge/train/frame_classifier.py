@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from fer_edge.model.deploy import folded
 from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
@@ -30,18 +29,11 @@ class FrameOutput(NamedTuple):
     Attributes:
         logits: (B, classes).
         context: (B, F), the head's context at T = 1.
-        features: (B, F), the encoder's output, behind the adapter where there is one.
-        regions: (B, tokens), attention weights over the region tokens.
-        maps: float32 (B, cells), energy of the CNN's last feature map by position, of length one: the sum of squares
-            over the channels (activation-map attention, Zagoruyko and Komodakis 2017, arXiv 1612.03928).
         crowd: (B, classes + 1), the logits of the probe for the crowd's votes; None without that probe.
     """
 
     logits: Tensor
     context: Tensor
-    features: Tensor
-    regions: Tensor
-    maps: Tensor
     crowd: Tensor | None = None
 
 
@@ -51,7 +43,6 @@ class FrameClassifier(nn.Module):
     Attributes:
         model: the network.
         probe: linear classifier of the context; None for the network's own LDA, DenseNet block and classifier.
-        adapter: projection of the features into the teachers' space (FitNets, arXiv 1412.6550), used in training only.
         crowd: a second linear classifier of the context, toward the crowd's votes; None to train toward labels alone.
     """
 
@@ -61,25 +52,18 @@ class FrameClassifier(nn.Module):
         probe: nn.Linear | None = None,
         *,
         dropout: float = 0.0,
-        adapter: nn.Linear | None = None,
         crowd: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.probe = probe
         self.dropout = nn.Dropout(dropout)
-        self.adapter = adapter or nn.Identity()
         self.crowd = crowd
 
     def forward(self, faces: Tensor) -> FrameOutput:
         """Classify faces uint8 (B, S, S)."""
-        encoder = self.model.encoder
-        maps = encoder.cnn(encoder.normalise(faces))
-        features, regions = encoder.read(maps)
-        logits, context = self.read(features)
-        energy = normalize(maps.float().square().sum(dim=1).flatten(1), dim=1)
-        crowd = None if self.crowd is None else self.crowd(self.dropout(context))
-        return FrameOutput(logits, context, self.adapter(features), regions, energy, crowd)
+        logits, context = self.read(self.model.encoder(faces)[0])
+        return FrameOutput(logits, context, None if self.crowd is None else self.crowd(self.dropout(context)))
 
     def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Classify single frames' features (N, F): logits (N, classes) and contexts (N, F)."""

@@ -5,7 +5,7 @@ The fine-tuning of pruned and of quantized networks is the same stage on other w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,16 +15,14 @@ from torch import Tensor, nn
 from fer_edge.core.crowd import first_choice
 from fer_edge.core.types import Progress
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
-from fer_edge.train.batches import DeviceSplits, in_batches
-from fer_edge.train.distillation import Teachers, TeacherTargets, followed_losses, logits_of
+from fer_edge.train.batches import DeviceSplits, batches
+from fer_edge.train.distillation import Teachers
 from fer_edge.train.distributed import ONE_PROCESS, Processes, autocast
 from fer_edge.train.frame_classifier import FrameClassifier, FrameOutput, inference_copy, predicted_classes
-from fer_edge.train.instance_selection import InstanceSelection
 from fer_edge.train.loop import EpochReport, Loop, OnEpoch, Task, no_progress
-from fer_edge.train.losses import CentreLoss, class_weights, soft_cross_entropies
+from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropies
 from fer_edge.train.recipe import TrainRecipe
 from fer_edge.train.run_folder import TrainRun
-from fer_edge.train.teacher_cache import TeacherCache, View
 
 __all__ = ["Batch", "FrameTask", "fit_frames"]
 
@@ -37,19 +35,13 @@ class Batch:
         faces: uint8 (B, S, S), augmented, mixed and filtered.
         targets: float32 (B, classes); with a probe for the crowd's votes, theirs side by side (B, 2 x classes + 1).
         labels: int64 (B,); -1 for a negative.
-        rows: int64 (B,), their rows in the training split.
-        weights: float32 (B,), of each row in the loss.
-        teacher: the teachers' targets for these faces; None without teachers.
-        mixed: whether every face is mixed with another.
+        teacher: (B, classes), the logits that the teachers give for these faces; None without teachers.
     """
 
     faces: Tensor
     targets: Tensor
     labels: Tensor
-    rows: Tensor
-    weights: Tensor
-    teacher: TeacherTargets | None = None
-    mixed: bool = False
+    teacher: Tensor | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,7 +54,6 @@ class FrameTask(Task[Batch]):
         recipe: augmentation, losses, optimiser, precision, seed.
         peers: this process.
         teachers: whose outputs the loss follows.
-        constrain: called after every step to restore what a step may not change, such as zeros.
     """
 
     module: FrameClassifier
@@ -70,21 +61,13 @@ class FrameTask(Task[Batch]):
     recipe: TrainRecipe
     peers: Processes = ONE_PROCESS
     teachers: Teachers | None = None
-    constrain: Callable[[], None] | None = None
     progress: Progress = no_progress
 
     def __post_init__(self) -> None:
         config, loss, device = self.recipe.model, self.recipe.loss, self.peers.device
-        self.cache: TeacherCache | None = None
         if self.teachers is not None:
-            self.teachers.expect_fit(config, loss)
+            self.teachers.expect_fit(config)
             self.teachers.to(device)
-            if loss.distil_features:
-                self.module.adapter = nn.Linear(config.feature_size, self.teachers.feature_size, bias=False)
-            if loss.distil_views:
-                self.cache = TeacherCache(
-                    teachers=self.teachers, train=self.splits.train, recipe=self.recipe, peers=self.peers
-                )
         self.module.to(device)
         head = self.module.model.head
         for parameter in (*head.reconstruction.parameters(), *head.classifier.parameters()):
@@ -92,76 +75,49 @@ class FrameTask(Task[Batch]):
         labels = self.splits.train.labels
         self.class_weights = class_weights(labels[labels >= 0], loss, config.classes)
         self.centres = CentreLoss(config.classes, config.feature_size, rate=loss.centre_rate).to(device)
-        self.selection = InstanceSelection(len(self.splits.train), skip=self.recipe.optimiser.skip_easy, device=device)
 
     def batches(self, epoch: int, generator: torch.Generator) -> tuple[int, Iterable[Batch]]:
-        """Draw the rows of an epoch and augment them batch by batch, or use a cached view of all."""
-        view = None if self.cache is None else self.cache.view(epoch, self.progress)
-        rows, weights = self.selection.epoch(epoch, self.recipe.optimiser.epochs, generator)
-        size = min(self.recipe.optimiser.batch_size, len(rows))
-        indices = in_batches(rows, size)
-        return len(rows) // size, (self._batch(view, index, weights, generator) for index in indices)
+        """Draw the rows of an epoch and augment them batch by batch."""
+        count = len(self.splits.train)
+        size = min(self.recipe.optimiser.batch_size, count)
+        return count // size, (self._batch(index, generator) for index in batches(count, size, generator))
 
-    def _batch(self, view: View | None, index: Tensor, weights: Tensor, generator: torch.Generator) -> Batch:
+    def _batch(self, index: Tensor, generator: torch.Generator) -> Batch:
         recipe, part, train = self.recipe, self.peers.part(len(index)), self.splits.train
-        rows, median = index[part], recipe.preprocess.median
-        clear, temperature = train.targets[rows], recipe.loss.distil_temperature
+        rows, clear = index[part], train.targets[index[part]]
         if train.crowd is not None:
             clear = torch.cat((clear, train.crowd[rows]), dim=1)
-        if view is None:
-            faces = augment_faces(train.images[index], recipe.augment, generator, part)
-            faces, targets = mix_faces(faces, clear, recipe.augment, generator)
-            mixed, faces = targets is not clear, median_filter(faces, median)
-            teacher = self._ask(faces)
-        else:
-            teacher = view.targets(rows, temperature)
-            both = torch.cat((clear, torch.softmax(teacher.logits / temperature, dim=1)), dim=1)
-            faces, targets = mix_faces(view.images[rows], both, recipe.augment, generator)
-            mixed, faces = targets is not both, median_filter(faces, median)
-            targets, followed = targets[:, : clear.shape[1]], targets[:, clear.shape[1] :]
-            if mixed:  # probabilities mix like labels; features, regions and maps do not
-                teacher = TeacherTargets(logits=logits_of(followed, temperature))
-        return Batch(
-            faces=faces, targets=targets, labels=train.labels[rows], rows=rows, weights=weights[rows],
-            teacher=teacher, mixed=mixed,
-        )  # fmt: skip
+        faces = augment_faces(train.images[index], recipe.augment, generator, part)
+        faces, targets = mix_faces(faces, clear, recipe.augment, generator)
+        faces = median_filter(faces, recipe.preprocess.median)
+        return Batch(faces=faces, targets=targets, labels=train.labels[rows], teacher=self._ask(faces))
 
-    def _ask(self, faces: Tensor) -> TeacherTargets | None:
+    def _ask(self, faces: Tensor) -> Tensor | None:
         if self.teachers is None:
             return None
         with autocast(self.recipe.precision, self.peers.device):
-            return self.teachers.targets(faces, self.recipe.loss)
+            return self.teachers.logits(faces, self.recipe.loss.distil_temperature)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-        """Compute the loss; also returns contexts and the rows' own losses."""
+        """Compute the loss; also returns contexts."""
         spec = self.recipe.loss
         output: FrameOutput = model(batch.faces)
         own = batch.targets[:, : output.logits.shape[1]]
         each = soft_cross_entropies(output.logits, own, self.class_weights)
         if batch.teacher is not None:
-            followed, hints = followed_losses(output, batch.teacher, batch.labels, spec)
-            each = each + spec.distil_weight * (followed - each) + hints
+            followed = distillation_losses(output.logits, batch.teacher, spec.distil_temperature)
+            each = each + spec.distil_weight * (followed - each)
         if output.crowd is not None:
             crowd = soft_cross_entropies(output.crowd, batch.targets[:, own.shape[1] :], own.new_ones(()))
             each = each + spec.crowd_weight * (crowd - each)
         known = batch.labels >= 0
-        centred = self.centres(output.context[known], batch.labels[known])
-        loss = (each * batch.weights).mean() + spec.centre_weight * centred
-        return loss, (output.context.detach(), each.detach())
+        loss = each.mean() + spec.centre_weight * self.centres(output.context[known], batch.labels[known])
+        return loss, output.context.detach()
 
     def after_step(self, batch: Batch, output: Any) -> None:
-        """Apply the constraint, move the class centres and note the rows' losses."""
-        context, each = output
-        if self.constrain is not None:
-            self.constrain()
+        """Move the class centres."""
         known = batch.labels >= 0
-        self.centres.update(context[known], batch.labels[known])
-        if not batch.mixed:  # the loss of a mixed face is not its row's
-            self.selection.note(batch.rows, each)
-
-    def after_epoch(self) -> None:
-        """Exchange the rows' losses."""
-        self.selection.share()
+        self.centres.update(output[known], batch.labels[known])
 
     def score(self, average: nn.Module) -> float:
         """Top-1 on the rows to choose on that are not in the training split.
@@ -179,12 +135,12 @@ class FrameTask(Task[Batch]):
         return (top1 + float((crowd == first)[kept].float().mean())) / 2
 
     def state(self) -> dict[str, Tensor]:
-        """Class centres and the rows' losses."""
-        return {"centres": self.centres.centres, "losses": self.selection.losses}
+        """Class centres."""
+        return {"centres": self.centres.centres}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Restore `state`."""
-        self.centres.centres, self.selection.losses = tensors["centres"], tensors["losses"]
+        self.centres.centres = tensors["centres"]
 
 
 def fit_frames(run: TrainRun, task: FrameTask, on_epoch: OnEpoch | None = None) -> FrameClassifier:

@@ -2,7 +2,7 @@
 
 A `Task` defines what is trained: the module, its batches and its loss. The loop does the rest, every epoch:
 
-    batches -> learning rate (warm-up, cosine) -> loss under autocast -> backward -> [SAM: backward at the ascent point]
+    batches -> learning rate (warm-up, cosine) -> loss under autocast -> backward
             -> gradient clipping -> AdamW -> Task.after_step -> moving average
     then    -> Task.score of the averaged weights -> checkpoint -> on_epoch
 
@@ -54,7 +54,6 @@ from fer_edge.train.checkpoint import (
 )
 from fer_edge.train.distributed import ONE_PROCESS, Processes, all_reduce_sum, autocast
 from fer_edge.train.recipe import OptimiserSpec, Precision
-from fer_edge.train.sam import sam_ascent
 
 __all__ = ["EpochReport", "Fit", "Loop", "OnEpoch", "Task", "learning_rate", "no_progress"]
 
@@ -120,8 +119,6 @@ class Task(Generic[B]):
     def loss(self, model: nn.Module, batch: B) -> tuple[Tensor, Any]:
         """Return the scalar loss of a batch and anything that `after_step` needs.
 
-        Called twice a step with SAM: must draw nothing at random apart from dropout.
-
         Args:
             model: `module`, wrapped for data parallelism where there are several processes.
             batch: one of `batches`.
@@ -129,10 +126,7 @@ class Task(Generic[B]):
         raise NotImplementedError
 
     def after_step(self, batch: B, output: Any) -> None:
-        """Run after every optimiser step, before the moving average; `output` is the first one of `loss`."""
-
-    def after_epoch(self) -> None:
-        """Run in every process after an epoch, before the score."""
+        """Run after every optimiser step, before the moving average; `output` is the second value of `loss`."""
 
     def score(self, average: nn.Module) -> float | None:
         """Return a score of the averaged module, higher is better; None to keep the last epoch. Process 0 only."""
@@ -182,7 +176,7 @@ class Loop:
     """Settings of one training.
 
     Attributes:
-        spec: epochs, learning rate, weight decay, clipping, SAM radius, decay of the moving average (0 for none).
+        spec: epochs, learning rate, weight decay, clipping, decay of the moving average (0 for none).
         seed: of everything random; include a number of the stage where one seed serves several.
         stage: name of the training in progress and reports.
         precision: as in `TrainRecipe`.
@@ -236,7 +230,6 @@ class Loop:
                 raise TrainingDiverged(
                     f"training loss: got {loss} in epoch {epoch + 1} of {self.stage}; lower the learning rate"
                 )
-            task.after_epoch()
             if peers.leads:
                 best = training.keep_best(task.score(training.average.eval()))
                 seconds = round(time.monotonic() - started, 1)
@@ -252,22 +245,15 @@ class Loop:
         """Take one optimiser step and return the loss."""
         for group in training.optimiser.param_groups:
             group["lr"] = rate
-        loss, output = self._backward(training, batch)
-        if self.spec.sam_radius:
-            with sam_ascent(training.model, self.spec.sam_radius):
-                self._backward(training, batch)
-        nn.utils.clip_grad_norm_(training.parameters, self.spec.clip_norm)
-        training.optimiser.step()
-        training.task.after_step(batch, output)
-        training.update_average()
-        return loss
-
-    def _backward(self, training: _State[B], batch: B) -> tuple[Tensor, Any]:
         training.optimiser.zero_grad(set_to_none=True)
         with autocast(self.precision, self.peers.device):
             loss, output = training.task.loss(training.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), output
+        nn.utils.clip_grad_norm_(training.parameters, self.spec.clip_norm)
+        training.optimiser.step()
+        training.task.after_step(batch, output)
+        training.update_average()
+        return loss.detach()
 
 
 class _State(Generic[B]):

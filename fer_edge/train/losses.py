@@ -13,10 +13,7 @@ from fer_edge.train.recipe import LossSpec
 __all__ = [
     "CentreLoss",
     "class_weights",
-    "decoupled_losses",
     "distillation_losses",
-    "feature_losses",
-    "region_losses",
     "soft_cross_entropies",
     "soft_cross_entropy",
     "soft_targets",
@@ -78,47 +75,6 @@ def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> 
     target = torch.log_softmax(teacher.float() / temperature, dim=1)
     rows = nn.functional.kl_div(student, target, reduction="none", log_target=True).sum(dim=1)
     return rows * temperature**2
-
-
-def decoupled_losses(logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float, beta: float) -> Tensor:
-    """Compute decoupled distillation: (own class, all others), plus `beta` times the divergence among the others.
-
-    Plain distillation weighs the second part by the mass that the teacher gives it, which is small where it is sure.
-
-    Source: Zhao et al. 2022 (arXiv 2203.08679), eq. 7, alpha = 1.
-
-    Args:
-        logits: (B, classes).
-        teacher: (B, classes).
-        labels: int64 (B,), each row's own class.
-        beta: weight of the second part.
-
-    Returns:
-        float32 (B,), times the squared temperature.
-    """
-    own = nn.functional.one_hot(labels, logits.shape[1]).bool()
-
-    def parts(given: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = given.float() / temperature
-        others = scaled[~own].reshape(len(scaled), -1)
-        return torch.stack((scaled[own], torch.logsumexp(others, dim=1)), dim=1), others
-
-    first, second = (
-        distillation_losses(student, target, 1.0) for student, target in zip(parts(logits), parts(teacher), strict=True)
-    )
-    return (first + beta * second) * temperature**2
-
-
-def feature_losses(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute one minus the cosine of every row's features, (B, F) both: float32 (B,); arXiv 1412.6550."""
-    return 1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=1)
-
-
-def region_losses(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute the KL divergence of every row's attention weights to the teacher's, (B, tokens) both: float32 (B,)."""
-    smallest = 1e-6  # the logarithm of zero is infinite
-    target = teacher.float().clamp(min=smallest)
-    return (target * (target.log() - student.float().clamp(min=smallest).log())).sum(dim=1)
 
 
 class CentreLoss(nn.Module):

@@ -20,7 +20,6 @@ from fer_edge.train.frame_classifier import FrameClassifier
 from fer_edge.train.linear_probe import probe_of_faces
 from fer_edge.train.recipe import TrainRecipe
 from fer_edge.train.run_folder import TrainRun
-from fer_edge.train.weight_transfer import can_transfer, transfer
 
 __all__ = [
     "Pretrained",
@@ -82,7 +81,7 @@ def load_network(given: Pretrained, dataset: Dataset) -> TrainedNetwork:
 
 
 def initial_network(given: Pretrained, recipe: TrainRecipe, dataset: Dataset) -> tuple[AttentionCnnBiLstm, nn.Linear]:
-    """Load the weights to start from, in the recipe's shape, and a probe.
+    """Load the weights to start from and a probe.
 
     The probe is fitted where `given` is a bundle or has other labels.
     """
@@ -93,7 +92,6 @@ def initial_network(given: Pretrained, recipe: TrainRecipe, dataset: Dataset) ->
     else:
         model = given.load_model()
         refit_batch_norm(model, training_faces(dataset, recipe.preprocess))
-    model, probe = transfer(model, probe, recipe.model)
     return model, probe or probe_of_faces(model, dataset, recipe)
 
 
@@ -101,12 +99,12 @@ def expect_initial(given: Pretrained, recipe: TrainRecipe) -> None:
     """Refuse weights that do not fit the recipe.
 
     Raises:
-        InputError: their shape cannot be transferred, or their faces are prepared otherwise.
+        InputError: their shape is another, or their faces are prepared otherwise.
     """
-    if not can_transfer(recipe.model, given.config) or given.preprocess != recipe.preprocess:
+    if recipe.model != given.config or given.preprocess != recipe.preprocess:
         raise InputError(
-            f"--init {given.path}: got another shape or preprocessing, expected the recipe's; allowed differences are "
-            "more or fewer residual blocks at the end of a stage, and either narrower layers or a wider CNN"
+            f"--init {given.path}: got another shape or preprocessing, expected the recipe's; train its own recipe "
+            "(fer-edge train RUN|BUNDLE --init RUN|BUNDLE), or make it smaller (fer-edge prune)"
         )
 
 

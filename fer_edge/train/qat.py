@@ -59,14 +59,12 @@ def qat_run(
         options: resume, device, callbacks.
 
     Raises:
-        InputError: the parent is not finished or sparse, its labels differ, or `out` holds another run.
+        InputError: the parent is not finished, its labels differ, or `out` holds another run.
         MissingPackageError: NNCF is not installed.
         TrainingDiverged: the loss is not finite.
         OutputError: the run cannot be written.
     """
     dataset.expect_expressions(parent.labels, of=str(parent.path))
-    if parent.sparsity is not None:
-        raise InputError(f"{parent.path}: got weights of sparsity {parent.sparsity}, expected dense ones")
     drawn = recipe.sample
     rows, sample = _rows(dataset, recipe), draw_sample(dataset, size=drawn.size, seed=drawn.seed, choice=drawn.choice)
     with without_telemetry():
@@ -114,16 +112,8 @@ def _rows(dataset: Dataset, recipe: QatRecipe) -> StillSet:
 
 
 def _training(parent: Pretrained, recipe: QatRecipe) -> TrainRecipe:
-    """Derive the fine-tuning's recipe from the parent's: logits are followed, without hints or cached views."""
-    loss = replace(
-        parent.recipe.loss,
-        distil_weight=recipe.distil_weight,
-        distil_views=0,
-        distil_consensus=0.0,
-        distil_features=0.0,
-        distil_regions=0.0,
-        distil_maps=0.0,
-    )
+    """Derive the fine-tuning's recipe from the parent's."""
+    loss = replace(parent.recipe.loss, distil_weight=recipe.distil_weight)
     if recipe.head == "keep":  # the contexts must stay where the head expects them
         loss = replace(loss, centre_weight=0.0, dropout=0.0)
     return replace(parent.recipe, loss=loss, optimiser=recipe.optimiser, precision=recipe.precision)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, Literal, TypeAlias, TypeVar, get_type_hints
 
 from fer_edge.core.errors import RecipeError
 from fer_edge.core.int8_forms import ActivationRange, Form
+from fer_edge.core.json import decode
 from fer_edge.core.labels import READINGS, Reading
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.data.clips import TRAINED, ClipPlan
@@ -15,24 +17,39 @@ from fer_edge.model.config import ModelConfig
 
 __all__ = [
     "AugmentSpec",
-    "Importance",
     "LossSpec",
     "OptimiserSpec",
     "Precision",
     "PruneRecipe",
     "QatRecipe",
     "SequenceTraining",
-    "SparsitySpec",
     "TrainRecipe",
+    "recorded",
 ]
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 """Arithmetic of a training: ``"auto"`` is bf16 where the device has it natively, else FP32."""
 
-Importance: TypeAlias = Literal["group-norm", "bn-scale", "taylor", "hessian", "random"]
-"""Importance measures of `fer_edge.train.importance`."""
-
 _MANY = 1_000_000_000
+
+
+_Kind = TypeVar("_Kind")
+
+
+def recorded(kind: type[_Kind], value: Any) -> _Kind:
+    """Decode a recipe or shape that a run or bundle records; keys that this version no longer has are dropped.
+
+    Raises:
+        InputError: a value does not fit this version.
+    """
+    return decode(kind, _known(kind, value))
+
+
+def _known(kind: Any, value: Any) -> Any:
+    if not is_dataclass(kind) or not isinstance(value, Mapping):
+        return value
+    hints = get_type_hints(kind)
+    return {name: _known(hints[name], each) for name, each in value.items() if name in hints}
 
 
 def _check(recipe: Any, low: float, high: float, *names: str) -> None:
@@ -107,10 +124,6 @@ class OptimiserSpec:
         weight_decay: decoupled (Loshchilov and Hutter 2019), on matrices and kernels only.
         ema_decay: of the exponential moving average that is evaluated and exported; 0 disables it.
         clip_norm: gradients are scaled down to this norm.
-        skip_easy: probability that a row with a loss below the mean is skipped in an epoch (InfoBatch, arXiv
-            2303.04947). 0.5 saves a third of the time.
-        sam_radius: radius of SAM (`fer_edge.train.sam`), which doubles the time of a step; 0 disables it. Published
-            values are 0.5 to 2.
     """
 
     epochs: int = 50
@@ -120,8 +133,6 @@ class OptimiserSpec:
     weight_decay: float = 0.05
     ema_decay: float = 0.998
     clip_norm: float = 2.0
-    skip_easy: float = 0.0
-    sam_radius: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self, 1, _MANY, "epochs")
@@ -130,8 +141,6 @@ class OptimiserSpec:
         _check(self, 0, _MANY, "warmup_epochs")
         _check(self, 0, 0.99999, "ema_decay")
         _check(self, 0, 10, "weight_decay")
-        _check(self, 0, 0.9, "skip_easy")
-        _check(self, 0, 100, "sam_radius")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,18 +159,6 @@ class LossSpec:
         dropout: on the context in front of the linear probe.
         distil_weight: share of the loss that follows teachers, where there are some (Hinton et al. 2015).
         distil_temperature: of both softmaxes in that share.
-        distil_form: ``"kd"``, or ``"dkd"`` for decoupled distillation (Zhao et al. 2022).
-        distil_beta: in ``"dkd"``, weight of the divergence among the classes other than the row's own.
-        distil_views: random views of every training face with cached teacher outputs; epochs use them in turn. 0 runs
-            the teachers at every step, on the augmented faces of the step.
-        distil_consensus: share of the probabilities to follow that is their mean over all views of a face, which is
-            more accurate than a single view's. Runs the teachers on all views before the first epoch. At 1, with
-            nothing else followed, every epoch uses new views.
-        distil_features: weight of one minus the cosine to the teachers' features, behind a linear adapter (Romero et
-            al. 2015, arXiv 1412.6550).
-        distil_regions: weight of the divergence from the teachers' attention over the region tokens.
-        distil_maps: weight of one minus the cosine to the energy of the teachers' feature maps (Zagoruyko and Komodakis
-            2017, arXiv 1612.03928).
     """
 
     label_smoothing: float = 0.05
@@ -174,24 +171,13 @@ class LossSpec:
     dropout: float = 0.2
     distil_weight: float = 0.7
     distil_temperature: float = 2.0
-    distil_form: Literal["kd", "dkd"] = "kd"
-    distil_beta: float = 2.0
-    distil_views: int = 0
-    distil_consensus: float = 0.0
-    distil_features: float = 0.0
-    distil_regions: float = 0.0
-    distil_maps: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self, 0, 1, "label_smoothing", "votes_weight", "crowd_weight", "soft_weight", "centre_rate")
-        _check(self, 0, 1, "distil_weight", "distil_consensus")
+        _check(self, 0, 1, "distil_weight")
         _check(self, 0, 0.9, "dropout")
         _check(self, 0, 10, "centre_weight")
         _check(self, 0.1, 100, "distil_temperature")
-        _check(self, 0, 100, "distil_beta", "distil_features", "distil_regions", "distil_maps")
-        _check(self, 0, 9999, "distil_views")
-        if self.distil_consensus and self.distil_views < 2:
-            raise RecipeError(f"distil_views: got {self.distil_views}, expected 2 or more with distil_consensus")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,64 +279,33 @@ class TrainRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparsitySpec:
-    """Sparsity pattern of the weights, for GPUs that skip zeros.
-
-    Attributes:
-        pattern: ``"2:4"``: of every four weights along the input channels at most two are not zero (Mishra et al. 2021,
-            arXiv 2104.08378). ``"none"`` keeps the weights dense.
-        min_channels: convolutions with fewer input or output channels stay dense.
-    """
-
-    pattern: Literal["none", "2:4"] = "none"
-    min_channels: int = 32
-
-    def __post_init__(self) -> None:
-        if self.min_channels < 4 or self.min_channels % 4:
-            raise RecipeError(f"sparsity.min_channels: got {self.min_channels}, expected a positive multiple of 4")
-
-
-@dataclass(frozen=True, kw_only=True)
 class PruneRecipe:
     """How a trained network is pruned.
 
     Attributes:
-        importance: measure that ranks filters and hidden units (`fer_edge.train.importance`).
-        importance_rows: training faces that gradients are taken on.
-        seed: of the choice of those faces, and of the random ranking.
-        steps: number of prunings, each followed by fine-tuning; only the last one trains the head.
         round_to: channel counts stay multiples of this: 8, 16 or 32 suit vector units.
         recurrent: share of the target that the BiLSTMs' hidden width follows; 0 keeps it.
-        idle_blocks: residual blocks whose branch varies less than this share of their shortcut are removed before any
-            filter (`fer_edge.train.block_pruning`); 0 keeps them all.
-        sparsity: of the weights after the last step.
-        optimiser: fine-tuning after each step.
-        fine_tune: false keeps the weights as pruning left them, head included; for idle blocks alone.
-        step_epochs: epochs after every step but the last; 0 for the optimiser's.
+        optimiser: of the fine-tuning.
         augment: of the fine-tuning; None for the parent's.
         loss: of the fine-tuning; None for the parent's.
     """
 
-    importance: Importance = "bn-scale"
-    importance_rows: int = 1024
-    seed: int = 0
-    steps: int = 1
     round_to: int = 8
     recurrent: float = 0.5
-    idle_blocks: float = 0.0
-    fine_tune: bool = True
-    sparsity: SparsitySpec = field(default_factory=SparsitySpec)
     optimiser: OptimiserSpec = field(
         default_factory=lambda: OptimiserSpec(epochs=12, learning_rate=1e-3, warmup_epochs=0.5)
     )
-    step_epochs: int = 0
     augment: AugmentSpec | None = None
     loss: LossSpec | None = None
 
     def __post_init__(self) -> None:
-        _check(self, 1, _MANY, "round_to", "importance_rows", "steps")
-        _check(self, 0, _MANY, "step_epochs", "seed")
-        _check(self, 0, 1, "recurrent", "idle_blocks")
+        _check(self, 1, _MANY, "round_to")
+        _check(self, 0, 1, "recurrent")
+
+    def fine_tuning(self, parent: TrainRecipe, model: ModelConfig) -> TrainRecipe:
+        """Return the recipe of the fine-tuning of a pruned network."""
+        augment, loss = self.augment or parent.augment, self.loss or parent.loss
+        return replace(parent, model=model, optimiser=self.optimiser, augment=augment, loss=loss)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch import nn
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import claimed, read_json, sha256_bytes, sha256_file, write_json
-from fer_edge.core.json import decode, encode
+from fer_edge.core.json import encode
 from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.machine import repository_commit
 from fer_edge.core.preprocess import PreprocessSpec
@@ -30,7 +30,7 @@ from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, split
 from fer_edge.train.distributed import Processes
 from fer_edge.train.loop import OnEpoch, no_progress
-from fer_edge.train.recipe import TrainRecipe
+from fer_edge.train.recipe import TrainRecipe, recorded
 
 __all__ = ["RunOptions", "TrainRun", "data_facts", "expect_no_run", "load_tensors", "open_run", "versions"]
 
@@ -38,7 +38,7 @@ SCHEMA = 1
 _NOT_TRAINING: Final = ("schema", "done", "choose", "crowd", "history")
 """Keys of a record that do not describe how the weights were trained."""
 
-_BEGUN: Final = ("init", "teacher", "parent", "pruning", "sparsity", "qat", "stage", "sequences", "fold")
+_BEGUN: Final = ("init", "teacher", "parent", "pruning", "qat", "stage", "sequences", "fold")
 """Keys of a record that describe where the run began."""
 
 
@@ -170,7 +170,7 @@ class TrainRun:
         record = read_json(path / "run.json")
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise InputError(f"{path}/run.json: got schema {record.get('schema')!r}, expected {SCHEMA}")
-        recipe = decode(TrainRecipe, record["recipe"])
+        recipe = recorded(TrainRecipe, record["recipe"])
         return cls(path=path, recipe=recipe, record=record)
 
     def update(self, **facts: Any) -> None:
@@ -202,12 +202,6 @@ class TrainRun:
     def preprocess(self) -> PreprocessSpec:
         """How faces are prepared."""
         return self.recipe.preprocess
-
-    @property
-    def sparsity(self) -> str | None:
-        """The sparsity pattern of the weights, ``"2:4"``; None for dense ones."""
-        pruned: dict[str, str] = self.record.get("sparsity", {})
-        return pruned.get("pattern")
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,8 +58,7 @@ class TrainInputs:
     """What a training uses besides its data set.
 
     Attributes:
-        init: a finished run or a bundle whose weights to start from, of the recipe's shape or one that
-            `fer_edge.train.weight_transfer` fits to it; None for random weights.
+        init: a finished run or a bundle of the recipe's shape whose weights to start from; None for random weights.
         teachers: finished runs or bundles to distil from (`loss.distil_weight`); their probabilities are averaged. Runs
             of `train_fold` are asked about their held-out fold only (`loss.soft_weight`).
         stage: ``"sequence"`` trains the head alone, on the encoder of `init`.
@@ -237,7 +235,6 @@ class Stages:
         teachers: followed by the frame stage.
         soft: soft labels of the training rows, part of the frame stage's targets.
         sequences: for the sequence stage.
-        constrain: called after every step of the frame stage.
         rows: the training rows to use; all by default.
     """
 
@@ -248,7 +245,6 @@ class Stages:
     teachers: Teachers | None = None
     soft: SoftLabels | None = None
     sequences: tuple[CkPlusSequence, ...] = ()
-    constrain: Callable[[], None] | None = None
     rows: StillSet | None = None
     _started: float = field(default_factory=time.monotonic, init=False)
 
@@ -315,7 +311,6 @@ class Stages:
             recipe=self.run.recipe,
             peers=self.peers,
             teachers=self.teachers,
-            constrain=self.constrain,
             progress=self.options.progress,
         )
         return fit_frames(self.run, task, self.options.on_epoch)

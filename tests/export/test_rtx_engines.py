@@ -6,9 +6,8 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from fer_edge.core.bundle import Bundle, zoo_names
 from fer_edge.core.errors import SessionError
@@ -96,22 +95,6 @@ def test_the_parsers_refusal_names_the_node() -> None:
     model = _model(helper.make_node("NonSense", ["x"], ["y"], name="the-odd-one"))
     with pytest.raises(SessionError, match=r"node 'the-odd-one' \(NonSense\): .*Plugin not found"):
         build_plan(load_tensorrt("tensorrt_rtx"), model, BuildOptions(shapes=_SHAPES, compute_capabilities=(86,)))
-
-
-def test_sparse_weights_are_built_with_the_flag() -> None:
-    """A real builder takes it; which kernels it chooses is seen on a GPU alone."""
-    weights = np.random.default_rng(0).normal(size=(64, 16, 4, 3, 3)).astype(np.float32)
-    weights[:, :, 2:] = 0
-    kernel = numpy_helper.from_array(weights.reshape(64, 64, 3, 3), "w")
-    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64, 8, 8]) for name in ("x", "y")]
-    graph = helper.make_graph([node], "graph", values[:1], values[1:], [kernel])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    shape = (1, 64, 8, 8)
-    options = BuildOptions(
-        shapes={"x": InputShapes(min=shape, opt=shape, max=shape)}, compute_capabilities=(86,), sparse_weights=True
-    )
-    assert build_plan(load_tensorrt("tensorrt_rtx"), model.SerializeToString(), options).plan
 
 
 _SHAPES = {"x": InputShapes(min=(4, 4), opt=(4, 4), max=(4, 4))}

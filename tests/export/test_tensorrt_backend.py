@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import fake_cuda
@@ -11,12 +10,11 @@ import fake_tensorrt
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
-from tiny import WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_manifest, tiny_variant
+from tiny import WINDOW, tiny_bundle, tiny_frames
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.bundle_writer import create_bundle
 from fer_edge.core.errors import InputError, MissingPackageError, SessionError
-from fer_edge.core.files import sha256_bytes, sha256_file
+from fer_edge.core.files import sha256_file
 from fer_edge.core.machine import GpuReport, machine_report
 from fer_edge.export import tensorrt_backend
 from fer_edge.export.job import target_job
@@ -44,14 +42,6 @@ class Machine:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     return tiny_bundle(tmp_path / "bundle")
-
-
-def sparse_bundle(path: Path) -> Bundle:
-    """A bundle whose manifest says that its convolutions are 2:4 sparse."""
-    graphs = [part.SerializeToString() for part in (tiny_encoder(), tiny_head())]
-    manifest = tiny_manifest(tiny_variant("fp32", *graphs))
-    manifest = replace(manifest, model={"sparsity": {"pattern": "2:4", "convolutions": ["conv"]}})
-    return create_bundle(path, manifest, {sha256_bytes(graph): graph for graph in graphs})
 
 
 @pytest.fixture(autouse=True)
@@ -90,19 +80,6 @@ class TestOnTheGpuThatRunsIt:
         assert [(layer.name, layer.kind) for layer in said.layers] == [("conv", "CaskConvolution"), ("copy", "")]
         assert said.timing_cache_sha256 == sha256_file(tmp_path / "out" / "timing.cache")
         assert machine.cuda.left_behind() == {}
-
-    def test_sparse_kernels_for_the_encoder_of_a_bundle_that_says_it_is_sparse(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        machine = Machine(monkeypatch, "10.3.0")
-        sparse = sparse_bundle(tmp_path / "sparse")
-        for allowed, expected in ((True, [True, False]), (False, [False, False])):
-            out = tmp_path / str(allowed)
-            export_target(sparse, target=recipe(tmp_path, "10.3", sparse_weights=allowed), out=out)
-            flags = [built.config.state.flags for built in machine.module.built[-2:]]
-            assert ["SPARSE_WEIGHTS" in each for each in flags] == expected
-            engine = read_engine(next(out.glob(f"{sparse.variant('fp32').encoder.sha256}-*.engine")))
-            assert engine.sidecar.built["sparse_weights"] is allowed
 
     def test_the_timing_cache_is_kept_for_the_next_build(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle

@@ -70,10 +70,6 @@ class TestEveryVersion:
         kept = [layer.name for layer in layers if getattr(layer, "precision", None) is not None]
         assert kept == (["Softmax2"] if any_fake.library.version.startswith("8") else [])
 
-    def test_sparse_kernels_are_allowed_where_weights_are_sparse(self, any_fake: Fake) -> None:
-        build_plan(any_fake.library, ENCODER, BuildOptions(shapes=FRAMES, sparse_weights=True))
-        assert any_fake.flags == {"SPARSE_WEIGHTS"}
-
     def test_options_reach_the_config(self, any_fake: Fake) -> None:
         core = 1 if any_fake.library.flavour.dla else None
         options = BuildOptions(shapes=FRAMES, workspace_bytes=512 << 20, dla_core=core)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -17,7 +15,6 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import RecipeError
 from fer_edge.export.job import target_job
 from fer_edge.export.target import export_target
-from fer_edge.export.trtexec_script import trtexec_flags
 
 SMALL = ("shapes.frames.max=2", "shapes.windows.max=2")
 FAKE_TRTEXEC = """\
@@ -135,10 +132,3 @@ class TestScript:
         script = (tmp_path / "fp32" / "build-engines.sh").read_text()
         assert "--fp16" not in script
         assert "--int8" not in script
-
-    def test_sparse_weights_are_told_of_where_the_bundle_has_them(self, bundle: Bundle) -> None:
-        job = target_job(bundle, target="jetpack5", variant="fp32", settings=["precision='fp32'"])
-        claims = SimpleNamespace(manifest=SimpleNamespace(model={"sparsity": {"pattern": "2:4"}}))
-        sparse = replace(job, bundle=claims)  # type: ignore[arg-type]
-        flags = [trtexec_flags(each, part) for each in (job, sparse) for part in ("encoder", "head")]  # type: ignore[arg-type]
-        assert ["--sparsity=enable" in each for each in flags] == [False, False, True, False]

@@ -33,10 +33,7 @@ def main(folder: Path) -> None:
         faces = augment_faces(train.images[index], recipe.augment, seeded(peers.device, 5), part)
         module.eval()
         rows = index[part]
-        batch = Batch(
-            faces=faces, targets=train.targets[rows], labels=train.labels[rows], rows=rows,
-            weights=torch.ones(len(rows)),
-        )  # fmt: skip
+        batch = Batch(faces=faces, targets=train.targets[rows], labels=train.labels[rows])
         loss, output = task.loss(parallel, batch)
         loss.backward()
         task.after_step(batch, output)

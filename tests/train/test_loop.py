@@ -130,16 +130,6 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
         Loop(spec=SPEC, stage="frames").fit(Diverging())
 
 
-def test_sam_follows_another_gradient() -> None:
-    def fitted(radius: float) -> Tensor:
-        task = Regression()
-        task.module[1].p = 0.0  # type: ignore[index, union-attr]
-        return weights(Loop(spec=replace(SPEC, ema_decay=0.0, sam_radius=radius)).fit(task).module)
-
-    plain, near, far = map(fitted, (0.0, 1e-9, 1.0))
-    assert (plain - near).norm() < 0.1 * (plain - far).norm()
-
-
 def test_a_batch_must_divide_among_the_processes() -> None:
     with pytest.raises(InputError, match="batch_size: got 8, expected a multiple of the 3"):
         Loop(spec=SPEC, peers=Processes(rank=0, world=3, device=torch.device("cpu")))

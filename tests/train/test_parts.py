@@ -18,7 +18,6 @@ from fer_edge.model.layers import LinearDiscriminants
 from fer_edge.train.augment import augment_faces, mix_faces
 from fer_edge.train.batches import batches, seeded
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
-from fer_edge.train.instance_selection import InstanceSelection, uses_all_rows
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropy, soft_targets
 from fer_edge.train.recipe import AugmentSpec, LossSpec, PruneRecipe, TrainRecipe
@@ -119,26 +118,6 @@ def test_batches_cover_the_epoch_without_repeats() -> None:
     assert [len(batch) for batch in batches(3, 8, seeded(CPU, 0))] == [3]
 
 
-def test_easy_rows_are_left_out_and_weigh_the_more_otherwise() -> None:
-    choice = InstanceSelection(1000, skip=0.5, device=CPU)
-    rows, weights = choice.epoch(0, 10, seeded(CPU, 1))
-    assert sorted(rows.tolist()) == list(range(1000))
-    assert (weights == 1).all()
-    losses = torch.where(torch.arange(1000) < 600, 0.1, 2.0)
-    choice.note(torch.arange(1000), losses)
-    choice.share()
-    rows, weights = choice.epoch(1, 10, seeded(CPU, 2))
-    easy = rows[rows < 600]
-    assert sorted(rows[rows >= 600].tolist()) == list(range(600, 1000))
-    assert 240 < len(easy) < 360
-    assert (weights[:600] == 2).all()
-    assert (weights[600:] == 1).all()
-    assert float(weights[rows].sum()) == pytest.approx(1000, rel=0.1)
-    assert len(choice.epoch(9, 10, seeded(CPU, 3))[0]) == 1000  # the last eighth takes every row
-    assert [epoch for epoch in range(30) if uses_all_rows(0.5, epoch, 30)] == [0, 27, 28, 29]
-    assert all(uses_all_rows(0.0, epoch, 30) for epoch in range(30))
-
-
 def test_lda_separates_as_scipys_eigenproblem_says() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(700) % 7
@@ -172,7 +151,7 @@ def test_checkpoint_returns_what_was_saved(tmp_path: Path) -> None:
     [
         ("loss.distil_weight=3", r"^--set: loss\.distil_weight: got 3, expected 0 to 1$"),
         ("augment.mix=4", r"^--set: augment\.mix: got 4, expected 0 to 1$"),
-        ("optimiser.skip_easy=2", r"^--set: optimiser\.skip_easy: got 2, expected 0 to 0\.9$"),
+        ("optimiser.ema_decay=2", r"^--set: optimiser\.ema_decay: got 2, expected 0 to 0\.99999$"),
         ("sequence.change_weight=20", r"^--set: sequence\.change_weight: got 20, expected 0 to 10$"),
     ],
 )
@@ -196,7 +175,7 @@ def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "missing.safetensors")
 
 
-@pytest.mark.parametrize("recipe", [TrainRecipe, PruneRecipe])
+@pytest.mark.parametrize("recipe", [TrainRecipe])
 def test_seeds_are_not_negative(recipe: type[TrainRecipe] | type[PruneRecipe]) -> None:
     with pytest.raises(RecipeError, match="seed: got -1"):
         recipe(seed=-1)

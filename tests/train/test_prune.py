@@ -1,8 +1,7 @@
-"""Pruned runs: of a run and of a bundle, in steps, resumed, with weights that stay zero."""
+"""Pruned runs: of a run and of a bundle, resumed."""
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,10 @@ from safetensors.torch import load_file
 from training import ON_CPU, RESUMED, small_dataset, small_recipe
 
 from fer_edge.cli import main
-from fer_edge.core.errors import GateError, InputError
+from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
 from fer_edge.export.from_torch.run import export_run
-from fer_edge.graph.graph import Graph
-from fer_edge.graph.sparsity import convolution_weights, holds_two_of_four
 from fer_edge.model.cost import encoder_macs
 from fer_edge.train import batch_norm, linear_probe
 from fer_edge.train.batches import DeviceFaces
@@ -28,17 +25,14 @@ from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.linear_probe import face_contexts
 from fer_edge.train.pretrained import load_network
 from fer_edge.train.prune import prune_run
-from fer_edge.train.qat import qat_run
-from fer_edge.train.recipe import OptimiserSpec, PruneRecipe, SparsitySpec
+from fer_edge.train.recipe import OptimiserSpec, PruneRecipe
 from fer_edge.train.run_folder import RunOptions, TrainRun
-from fer_edge.train.sparsity import two_of_four
 from fer_edge.train.structured_pruning import PruneTarget
 from fer_edge.train.train import train_model
 
 pytestmark = pytest.mark.train
 
-SHORT = PruneRecipe(round_to=4, optimiser=OptimiserSpec(epochs=1, batch_size=32, ema_decay=0.5), importance_rows=64)
-STEPS = replace(SHORT, steps=2, importance="taylor")
+SHORT = PruneRecipe(round_to=4, optimiser=OptimiserSpec(epochs=1, batch_size=32, ema_decay=0.5))
 HALF = PruneTarget(macs=0.6)
 
 
@@ -70,14 +64,13 @@ def bundle(run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> BundleWei
 
 
 @pytest.fixture(scope="module")
-def in_steps(run: TrainRun, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
-    """Pruned in two steps."""
-    out = tmp_path_factory.mktemp("runs") / "in-steps"
-    return prune_run(run, out, dataset, target=HALF, recipe=STEPS, options=ON_CPU)
+def pruned(run: TrainRun, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    return prune_run(
+        run, tmp_path_factory.mktemp("runs") / "pruned", dataset, target=HALF, recipe=SHORT, options=ON_CPU
+    )
 
 
-def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
-    pruned = prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, options=ON_CPU)
+def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, pruned: TrainRun, dataset: Dataset) -> None:
     opened = TrainRun.open(pruned.path)
     model, _ = opened.load_model()
     facts = opened.record["pruning"]
@@ -85,36 +78,35 @@ def test_a_pruned_run_is_a_run_like_any_other(run: TrainRun, dataset: Dataset, t
     assert sum(parameter.numel() for parameter in model.parameters()) == facts["parameters_after"]
     assert opened.record["parent"]["choose"] == run.record["choose"]
     with pytest.raises(InputError, match="holds a run already"):
-        prune_run(run, tmp_path / "pruned", dataset, target=HALF, recipe=SHORT, options=ON_CPU)
+        prune_run(run, pruned.path, dataset, target=HALF, recipe=SHORT, options=ON_CPU)
 
 
 def test_a_bundle_is_pruned_without_its_run(bundle: BundleWeights, tmp_path: Path) -> None:
     given = ["prune", str(bundle.path), "--parameters", "20_000", "--out", str(tmp_path / "pruned"), "--json"]
     given += ["--data", "synthetic:300@3", "--device", "cpu"]
-    for setting in ("importance=bn-scale", "round_to=4", "optimiser.epochs=1", "optimiser.batch_size=64"):
+    for setting in ("round_to=4", "optimiser.epochs=1", "optimiser.batch_size=64"):
         given += ["--set", setting]
     done = CliRunner().invoke(main, given)
     assert done.exit_code == 0, done.output
     pruned = TrainRun.open(tmp_path / "pruned")
     assert json.loads(done.stdout)["pruning"] == pruned.record["pruning"]
     assert pruned.record["parent"]["sha256"] == bundle.bundle.sha256
-    assert pruned.record["pruning"]["importance"] == "bn-scale"
     model, _ = pruned.load_model()
     assert sum(parameter.numel() for parameter in model.parameters()) <= 20_000
     assert bool(model.head.lda.fitted)
 
 
-def test_a_pruned_run_is_trained_on_in_its_own_shape(in_steps: TrainRun, tmp_path: Path) -> None:
-    place = str(in_steps.path)
+def test_a_pruned_run_is_trained_on_in_its_own_shape(pruned: TrainRun, tmp_path: Path) -> None:
+    place = str(pruned.path)
     given = ["train", place, "--init", place, "--data", "synthetic:300@3", "--device", "cpu"]
     given += ["--out", str(tmp_path / "on"), "--set", "optimiser.epochs=1", "--set", "loss.label_smoothing=0"]
     done = CliRunner().invoke(main, given)
     assert done.exit_code == 0, done.output
     on = TrainRun.open(tmp_path / "on")
-    assert on.recipe.model == in_steps.recipe.model
-    assert on.recipe.augment == in_steps.recipe.augment
+    assert on.recipe.model == pruned.recipe.model
+    assert on.recipe.augment == pruned.recipe.augment
     assert on.recipe.loss.label_smoothing == 0
-    assert on.record["init"]["choose"] == in_steps.record["choose"]
+    assert on.record["init"]["choose"] == pruned.record["choose"]
 
 
 def test_a_folder_that_is_neither_run_nor_bundle_names_no_recipe(tmp_path: Path) -> None:
@@ -146,73 +138,38 @@ def test_a_bundles_probe_is_fitted(bundle: BundleWeights, dataset: Dataset) -> N
     assert fitted > max(0.3, trained)
 
 
-def test_each_step_goes_on_from_the_one_before(in_steps: TrainRun) -> None:
-    first, last = TrainRun.open(in_steps.path / "steps" / "1").record, in_steps.record
-    assert last["pruning"]["macs_before"] > first["pruning"]["macs_after"] > last["pruning"]["macs_after"]
-    assert (first["pruning"]["step"], last["pruning"]["step"]) == (1, 2)
-    assert first["parent"] == last["parent"]
-    assert "frames_top1" in first
-    assert "choose" not in first
-
-
 def test_the_fine_tuning_may_differ_from_the_parents_training(
     run: TrainRun, bundle: BundleWeights, dataset: Dataset, tmp_path: Path
 ) -> None:
-    loss = replace(run.recipe.loss, distil_views=2, distil_consensus=0.5)
-    recipe = replace(STEPS, step_epochs=2, loss=loss, augment=replace(run.recipe.augment, mix=0.0, erase=0.05))
+    loss = replace(run.recipe.loss, label_smoothing=0.0)
+    recipe = replace(SHORT, loss=loss, augment=replace(run.recipe.augment, mix=0.0, erase=0.05))
     out = tmp_path / "run"
-    pruned = prune_run(run, out, dataset, target=HALF, recipe=recipe, teachers=(bundle, run), options=ON_CPU)
-    first = TrainRun.open(out / "steps" / "1")
-    for each, epochs in ((first, 2), (pruned, 1)):
-        assert each.recipe.loss == loss
-        assert each.recipe.augment == recipe.augment
-        assert each.recipe.optimiser.epochs == epochs
-        assert each.record["teacher"] == [bundle.identity, run.identity]
-        assert each.record["parent"]["weights_sha256"] == run.identity["weights_sha256"]
+    tuned = prune_run(run, out, dataset, target=HALF, recipe=recipe, teachers=(bundle, run), options=ON_CPU)
+    assert tuned.recipe.loss == loss
+    assert tuned.recipe.augment == recipe.augment
+    assert tuned.recipe.optimiser.epochs == 1
+    assert tuned.record["teacher"] == [bundle.identity, run.identity]
+    assert tuned.record["parent"]["weights_sha256"] == run.identity["weights_sha256"]
     with pytest.raises(InputError, match="other settings"):
         prune_run(run, out, dataset, target=HALF, recipe=recipe, options=RESUMED)  # follows another
 
 
-@pytest.mark.parametrize("place", [("frames", 3), ("importance", 2), ("classifier", 1)])
-def test_steps_are_resumed_to_the_same_end(
-    place: tuple[str, int], run: TrainRun, in_steps: TrainRun, dataset: Dataset, tmp_path: Path
+@pytest.mark.parametrize("place", [("frames", 3), ("classifier", 1)])
+def test_it_is_resumed_to_the_same_end(
+    place: tuple[str, int], run: TrainRun, pruned: TrainRun, dataset: Dataset, tmp_path: Path
 ) -> None:
     out, report = tmp_path / "run", StopAfter(*place)
     with pytest.raises(KeyboardInterrupt):
-        prune_run(run, out, dataset, target=HALF, recipe=STEPS, options=RunOptions(device="cpu", progress=report))
-    resumed = prune_run(run, out, dataset, target=HALF, recipe=STEPS, options=RESUMED)
-    expected, got = (load_file(each.path / "model.safetensors") for each in (in_steps, resumed))
+        prune_run(run, out, dataset, target=HALF, recipe=SHORT, options=RunOptions(device="cpu", progress=report))
+    resumed = prune_run(run, out, dataset, target=HALF, recipe=SHORT, options=RESUMED)
+    expected, got = (load_file(each.path / "model.safetensors") for each in (pruned, resumed))
     assert all(torch.equal(got[name], expected[name]) for name in expected)
 
 
-def test_steps_are_not_resumed_to_another_end(run: TrainRun, in_steps: TrainRun, dataset: Dataset) -> None:
+def test_it_is_not_resumed_to_another_end(run: TrainRun, pruned: TrainRun, dataset: Dataset) -> None:
     other = PruneTarget(macs=0.5)
     with pytest.raises(InputError, match="other settings"):
-        prune_run(run, in_steps.path, dataset, target=other, recipe=STEPS, options=RESUMED)
-
-
-def test_zeros_stay_through_fine_tuning_and_export(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
-    recipe = replace(SHORT, sparsity=SparsitySpec(pattern="2:4", min_channels=16))
-    sparse = prune_run(run, tmp_path / "sparse", dataset, recipe=recipe, options=ON_CPU)
-    facts = sparse.record["sparsity"]
-    model, _ = sparse.load_model()
-    assert facts["zeros"] * 2 == facts["of_weights"]
-    assert len(facts["convolutions"]) == 8 - 1  # not the first, which has one input channel
-    start = load_file(sparse.path / "pruned.safetensors")
-    for name in facts["convolutions"]:
-        weight = model.get_submodule(name).weight.detach()
-        assert holds_two_of_four(weight.numpy())
-        assert not torch.allclose(weight, start[f"model/{name}.weight"])
-    bundle = export_run(sparse, tmp_path / "bundle")
-    told = bundle.manifest.model["sparsity"]
-    assert told["pattern"] == "2:4"
-    assert len(told["convolutions"]) == 7
-    graph = Graph.read(bundle.graph_bytes("fp32", "encoder"))
-    held = {name for name, weights in convolution_weights(graph).items() if holds_two_of_four(weights)}
-    assert held == set(told["convolutions"])
-    for parent in (sparse, BundleWeights(bundle=bundle)):
-        with pytest.raises(InputError, match="weights of sparsity 2:4"):
-            qat_run(parent, tmp_path / "qat", dataset, options=ON_CPU)
+        prune_run(run, pruned.path, dataset, target=other, recipe=SHORT, options=RESUMED)
 
 
 def test_sorted_data_show_a_bundle_every_class(
@@ -232,29 +189,7 @@ def test_sorted_data_show_a_bundle_every_class(
     assert classes == set(range(7))
 
 
-def test_a_run_that_lost_its_zeros_is_not_exported(run: TrainRun, tmp_path: Path) -> None:
-    claimed = copy.deepcopy(run)
-    claimed.record["sparsity"] = {"pattern": "2:4", "min_channels": 16, "convolutions": ["encoder.cnn.1.0"]}
-    with pytest.raises(GateError, match="2:4"):
-        export_run(claimed, tmp_path / "bundle")
-
-
-def test_masks_keep_the_two_largest_of_every_four() -> None:
-    layer = torch.nn.Conv2d(8, 4, 3)
-    masks = two_of_four(torch.nn.Sequential(layer), SparsitySpec(pattern="2:4", min_channels=4))
-    before = layer.weight.detach().clone()
-    masks.apply()
-    for kept, whole in zip(
-        layer.weight.detach().movedim(1, -1).reshape(-1, 4), before.movedim(1, -1).reshape(-1, 4), strict=True
-    ):
-        largest = whole.abs().topk(2).indices
-        assert torch.equal(kept[largest], whole[largest])
-        assert int((kept != 0).sum()) == 2
-    with pytest.raises(InputError, match="no convolution"):
-        two_of_four(torch.nn.Sequential(layer), SparsitySpec(pattern="2:4"))
-
-
 def test_nothing_asked_is_nothing_done(run: TrainRun, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no target"):
-        prune_run(run, tmp_path / "pruned", dataset, options=ON_CPU)
+        prune_run(run, tmp_path / "pruned", dataset, target=PruneTarget(), options=ON_CPU)
     assert not (tmp_path / "pruned").exists()

@@ -35,7 +35,7 @@ from fer_edge.runtime.inference import choose_variant
 from fer_edge.train.bundle_weights import BundleWeights
 from fer_edge.train.nncf_ranges import NNCF_VERSION, calibrate_ranges
 from fer_edge.train.qat import load_quantised, qat_run
-from fer_edge.train.recipe import LossSpec, OptimiserSpec, QatRecipe, SequenceTraining
+from fer_edge.train.recipe import OptimiserSpec, QatRecipe, SequenceTraining
 from fer_edge.train.run_folder import RunOptions, TrainRun
 from fer_edge.train.train import train_model
 
@@ -134,7 +134,6 @@ def dataset() -> Dataset:
 def parent(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
     recipe = replace(
         small_recipe(epochs=1),
-        loss=LossSpec(distil_views=2, distil_consensus=1.0),  # which a fine-tuning under the parent's eyes leaves aside
         sequence=SequenceTraining(
             window=4, clip_frames=4, clean=1.0, context_epochs=1, classifier_epochs=2, batch_size=64
         ),
@@ -293,7 +292,8 @@ class TestWayOut:
         assert [variant.name for variant in judged.manifest.variants] == ["fp32", "int8", "int8-trt"]
         for form in FORMS:
             variant = judged.variant(form)
-            assert variant.graphs == learnt[form].graphs
+            costs = [(graph.parameters, graph.macs) for graph in variant.graphs]  # the card names the variant
+            assert costs == [(graph.parameters, graph.macs) for graph in learnt[form].graphs]
             assert variant.how_made["method"].startswith("quantization-aware training")
             assert variant.how_made["trained_under"] == "int8"
             assert variant.how_made["gate"]["passed"] is True

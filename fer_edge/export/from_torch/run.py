@@ -36,7 +36,6 @@ from fer_edge.export.parity.outputs import Parity, compare_outputs, require_pari
 from fer_edge.graph.cost import graph_file
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.qdq import fold_weight_quantizers
-from fer_edge.graph.sparsity import require_two_of_four
 from fer_edge.graph.tensorrt_rewrites import cast_input_first
 from fer_edge.graph.weight_compression import STORAGE, compress_head, compress_parts
 from fer_edge.model.cost import encoder_macs, head_macs
@@ -75,8 +74,7 @@ def export_run(
 
     Raises:
         InputError: the run is not finished, or its LDA was never fitted.
-        GateError: the graphs differ from torch, or the encoder's weights lack the sparsity that the run was trained to;
-            nothing is written.
+        GateError: the graphs differ from torch; nothing is written.
         OutputError: the bundle cannot be written.
     """
     model, _ = run.load_model()
@@ -160,20 +158,6 @@ def _rounding_parity(rounding: nn.Module, graph: bytes, run: TrainRun) -> Parity
     return compare_outputs(pairs, shapes)
 
 
-def _sparsity(run: TrainRun, encoder: bytes) -> dict[str, Any]:
-    """Return the manifest's entry on the zeros that the run was trained to; empty where it was not."""
-    trained = run.record.get("sparsity")
-    if trained is None:
-        return {}
-    convolutions = require_two_of_four(
-        Graph.read(encoder),
-        min_channels=trained["min_channels"],
-        count=len(trained["convolutions"]),
-        what="the exported encoder",
-    )
-    return {"sparsity": {"pattern": trained["pattern"], "convolutions": list(convolutions)}}
-
-
 def run_outputs(run: TrainRun) -> TorchNetwork:
     """Open a run's network in torch, for `fer-edge parity`.
 
@@ -238,6 +222,5 @@ def _manifest(
             "parameters": sum(part.numel() for each in (model.encoder, model.head) for part in each.parameters()),
             "macs_encoder": encoder_macs(recipe.model),
             "macs_head": head_macs(recipe.model, recipe.sequence.window),
-            **_sparsity(run, exported.graphs["encoder"]),
         },
     )
