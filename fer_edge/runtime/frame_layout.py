@@ -11,7 +11,7 @@ from fer_edge.core.errors import FrameError, InputError, require
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import whole_number
 
-__all__ = ["LAYOUTS", "check_layout", "convert_frame"]
+__all__ = ["LAYOUTS", "FrameSizes", "check_layout", "convert_frame"]
 
 _SENSOR_RATIOS: Final = ((4, 3), (16, 9), (16, 10))
 
@@ -100,6 +100,36 @@ def convert_frame(frame: Any, layout: str = "bgr", *, white_level: int | None = 
         return frame
     cv2 = require("cv2", needed_by="converting frames", extra="cpu")
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(frame), getattr(cv2, kind.conversion)))
+
+
+class FrameSizes:
+    """Tells a frame of a wrong size from a camera that was set to another size.
+
+    Args:
+        patience: so many frames in a row of one new size are the camera's new size.
+    """
+
+    def __init__(self, *, patience: int) -> None:
+        self._patience = patience
+        self._size: tuple[int, ...] | None = None
+        self._other: tuple[int, ...] | None = None
+        self._others = 0
+
+    def changed(self, image: Uint8) -> bool:
+        """Return whether the camera has a new size from this frame on.
+
+        Raises:
+            FrameError: a frame of another size than those before.
+        """
+        size = image.shape[1::-1]
+        known = self._size in (None, size)
+        self._others = 0 if known else self._others + 1 if size == self._other else 1
+        self._other = size
+        if not known and self._others < self._patience:
+            (width, height), (old_width, old_height) = size, self._size or size
+            raise FrameError(f"size: got {width}x{height}, expected {old_width}x{old_height} as in the frames before")
+        self._size, self._others = size, 0
+        return not known
 
 
 def _expected(layout: str) -> str:

@@ -27,8 +27,8 @@ class HealthReason:
     """One reason why a recogniser is not OK.
 
     Attributes:
-        name: ``"starting"``, ``"stalled"``, ``"source"``, ``"frames"``, ``"load"``, ``"recognition"``, ``"callback"``
-            or ``"worker"`` (a frame has been in work for too long).
+        name: ``"starting"``, ``"stalled"``, ``"source"``, ``"frames"``, ``"load"``, ``"recognition"``, ``"engine"``
+            (another provider took over), ``"callback"`` or ``"worker"`` (a frame has been in work for too long).
         state: DEGRADED or FAILED.
         because: the reason in words.
         since_s: when it began, in the recogniser's clock.

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from fer_edge.core.errors import FerEdgeError, FrameError, InputError
 from fer_edge.core.labels import Reading
-from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.deadline import DeadlinePolicy, LoadMeasure
 from fer_edge.runtime.detector import FaceDetector
-from fer_edge.runtime.estimate import BoxXyxy
+from fer_edge.runtime.estimate import BoxXyxy, ExpressionEstimate, State
 from fer_edge.runtime.face_finder import open_detector
-from fer_edge.runtime.frame_layout import check_layout, convert_frame
+from fer_edge.runtime.frame_layout import FrameSizes, check_layout, convert_frame
 from fer_edge.runtime.health import Health, HealthMonitor
 from fer_edge.runtime.inference import BundleSource, NetworkInfo
 from fer_edge.runtime.live_options import LiveOptions
@@ -35,6 +34,7 @@ __all__ = ["LiveRecognizer"]
 
 _SPREAD: Final = 3.0  # detection runs this many times less often under load
 _NEW_SIZE_AFTER: Final = 5  # so many frames in a row of another size are a camera that was set to it
+_FAILED_AFTER: Final = 3  # so many frames in a row without a face that could be recognised are no accident
 _LONGEST_WAIT_S: Final = 0.25
 _JOIN_S: Final = 0.4  # for each thread on `close`, so that a process ends within a second
 
@@ -57,7 +57,7 @@ class LiveRecognizer(OneProcess):
     the oldest ones and stops nothing. A frame that cannot be used is counted (`health`) and skipped.
 
     Args:
-        bundle: as `Recognizer` takes it, or an open `Recognizer`, which stays open.
+        bundle: as `Recognizer` takes it; or an open `Recognizer` with options of its own, which stays open.
         variant, provider, threads, reading: as `Recognizer` takes them.
         detector: ``"haar"``, ``"yunet:FILE"``, a `FaceDetector`, or None where boxes are given with every frame.
         seat: the driver's half of the picture.
@@ -124,9 +124,9 @@ class LiveRecognizer(OneProcess):
         self._frames = NewestQueue[_Pushed](4 if options.every_frame else 1, lossless=options.every_frame)
         self._results = NewestQueue[LiveResult](options.results_kept, lossless=options.every_frame)
         self._failure: BaseException | None = None
-        self._size: tuple[int, ...] | None = None
-        self._other_sizes: list[tuple[int, ...]] = []
+        self._sizes = FrameSizes(patience=1 if options.every_frame else _NEW_SIZE_AFTER)
         self._reset_asked = False
+        self._failures = 0
         self._closed = False
         self._busy_since_s: float | None = None
         self._usable_s = self._ran_s = options.clock()
@@ -325,8 +325,8 @@ class LiveRecognizer(OneProcess):
             self._video.reset()
         try:
             image = convert_frame(pushed.frame, pushed.layout, white_level=self._options.white_level)
-            if not self._has_known_size(image):
-                return
+            if self._sizes.changed(image):
+                self._video.reset()
             result = self._video.process(image, timestamp_s=pushed.timestamp_s, boxes=pushed.boxes)
         except FrameError as error:
             what = str(error).partition(":")[0]
@@ -335,27 +335,19 @@ class LiveRecognizer(OneProcess):
         self._ran_s = self._usable_s = now_s = self._options.clock()
         self._monitor.count_result((now_s - pushed.pushed_s) * 1e3)
         self._monitor.set("starting", None)
-        failed = next((each for each in result.estimates if each.state == "FAILED"), None)
-        self._monitor.set("recognition", failed.state_because if failed else None, state="DEGRADED")
+        self._judge(result.estimates)
         self._check_stall(now_s)
         self._spare((time.perf_counter_ns() - started_ns) / 1e6, now_s)
         fields = {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
         self._deliver(LiveResult(**fields, token=pushed.token))
 
-    def _has_known_size(self, image: Uint8) -> bool:
-        """Skip a frame of another size than the ones before, unless the camera keeps to the new size."""
-        size = image.shape[1::-1]
-        if self._size is None or size == self._size:
-            self._size, self._other_sizes = size, []
-            return True
-        self._other_sizes = [*(each for each in self._other_sizes if each == size), size]
-        if len(self._other_sizes) < _NEW_SIZE_AFTER and not self._options.every_frame:
-            (width, height), (old_width, old_height) = size, self._size
-            self._monitor.count_skip("size", f"got {width}x{height}, expected {old_width}x{old_height}")
-            return False
-        self._size, self._other_sizes = size, []
-        self._video.reset()
-        return True
+    def _judge(self, estimates: Sequence[ExpressionEstimate]) -> None:
+        """Note a provider that took over, and faces that could not be recognised: some, or none for several frames."""
+        self._monitor.set("engine", self._running.fallback_because, state="DEGRADED")
+        failed = [each for each in estimates if each.state == "FAILED"]
+        self._failures = self._failures + 1 if failed and len(failed) == len(estimates) else 0
+        state: State = "FAILED" if self._failures >= _FAILED_AFTER else "DEGRADED"
+        self._monitor.set("recognition", failed[0].state_because if failed else None, state=state)
 
     def _spare(self, spent_ms: float, now_s: float) -> None:
         """Take or withdraw a measure against overload."""

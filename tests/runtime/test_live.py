@@ -17,6 +17,7 @@ from tiny import WINDOW, tiny_bundle
 from fer_edge.core.errors import InputError, SessionError
 from fer_edge.runtime.deadline import DeadlineOptions
 from fer_edge.runtime.estimate import BoxXyxy
+from fer_edge.runtime.inference import Network
 from fer_edge.runtime.live import LiveRecognizer
 from fer_edge.runtime.live_options import LiveOptions
 from fer_edge.runtime.live_result import LiveResult
@@ -71,10 +72,11 @@ Start = Callable[..., LiveRecognizer]
 def start(bundle: Path, clock: Clock) -> Iterator[Start]:
     """Opens live recognisers on the tiny bundle and the test's clock, and closes them."""
     opened: list[LiveRecognizer] = []
+    recognizer = Recognizer(bundle, quality=None)  # noise is recognised as well
 
     def open_live(*, detector: Any = None, on_estimate: Any = None, **options: Any) -> LiveRecognizer:
         live = LiveRecognizer(
-            bundle,
+            recognizer,
             detector=detector,
             on_estimate=on_estimate,
             options=LiveOptions(
@@ -87,6 +89,7 @@ def start(bundle: Path, clock: Clock) -> Iterator[Start]:
     yield open_live
     for live in opened:
         live.close()
+    recognizer.close()
 
 
 def until(condition: Callable[[], object], *, seconds: float = 5.0) -> None:
@@ -300,6 +303,22 @@ class TestEngine:
             assert (failed.state, str(error) in (failed.state_because or "")) == ("FAILED", True)
             gate.error = None
             assert process(live, clock, boxes=None).state == "OK"
+
+    def test_an_engine_that_always_throws_fails_until_it_runs_again(
+        self, start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def throw(self: Network, faces: np.ndarray) -> None:
+            raise SessionError("the engine is gone")
+
+        live = start()
+        assert process(live, clock).state == "OK"
+        with monkeypatch.context() as broken:
+            broken.setattr(Network, "encode_with_attention", throw)
+            results = [process(live, clock) for _ in range(4)]
+        assert [result.state for result in results] == ["DEGRADED", "DEGRADED", "FAILED", "FAILED"]
+        assert {result.estimates[0].state for result in results} == {"FAILED"}
+        assert "the engine is gone" in (results[-1].state_because or "")
+        assert process(live, clock).state == "OK"
 
     def test_a_bundle_replaced_under_a_running_recogniser_changes_nothing(
         self, start: Start, clock: Clock, bundle: Path
