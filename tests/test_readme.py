@@ -52,3 +52,17 @@ def test_its_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for block in blocks:
         exec(block, {})
     assert len(capsys.readouterr().out.splitlines()) > 2
+
+
+def test_the_runtime_guides_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "runtime" / "README.md").read_text("utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_fault_of_the_runtime_guide_names_tests_that_exist() -> None:
+    text = (ROOT / "runtime" / "README.md").read_text("utf-8")
+    assert {name for name in re.findall(r"`(tests/[\w/.]+)`", text) if not (ROOT / name).is_file()} == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,10 @@ from pathlib import Path
 
 import pytest
 from tiny import tiny_bundle
+
+from fer_edge.cli.systemd import ServiceNotifier
+from fer_edge.runtime.health import Health, HealthMonitor, HealthReason
+from fer_edge.runtime.inference import NetworkInfo
 
 # A camera of 100 frames a second, in place of OpenCV's, that hangs from the moment at which the file `frozen` exists.
 _CAMERA = """
@@ -111,3 +116,26 @@ def test_a_service_from_ready_to_stopping(service: Callable[..., Service], tmp_p
     running.wait_for("STOPPING=1")
     assert "state: FAILED: no usable frame for 2 s" in stderr
     assert sorted(os.listdir(tmp_path / "out")) == ["seen.mp4"], "the video is whole and no scratch file is left"
+
+
+def test_a_frame_that_hangs_is_no_sign_of_life(tmp_path: Path) -> None:
+    reasons: list[HealthReason] = []
+    clock = HealthMonitor(clock=lambda: 0.0)
+    info = NetworkInfo(bundle="", sha256="", variant="", precision="", provider="", provider_version="", threads=1)
+
+    def health() -> Health:
+        return dataclasses.replace(clock.health(dropped=0, lost=0, load_level=0, info=info), reasons=tuple(reasons))
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        with ServiceNotifier(str(tmp_path / "notify"), watchdog_s=0.03) as service:
+            service.watch(health)
+            while "WATCHDOG=1" not in manager.recv(4096).decode():
+                pass
+            reasons.append(HealthReason(name="worker", state="FAILED", because="it hangs", since_s=0.0))
+            while "it hangs" not in manager.recv(4096).decode():
+                pass
+            assert "WATCHDOG" not in manager.recv(4096).decode()
+    with ServiceNotifier("") as service:  # nothing listens
+        service.watch(health)
