@@ -17,7 +17,7 @@ from fer_edge.core.errors import require
 from fer_edge.core.json import expect
 from fer_edge.core.types import Array, Float32, Uint8
 
-__all__ = ["CORRUPTIONS", "LEVELS", "corrupt"]
+__all__ = ["CORRUPTIONS", "LEVELS", "corrupt", "hand_template", "rim_template"]
 
 
 LEVELS: Final = (1, 2, 3)
@@ -118,7 +118,7 @@ def _hand(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint
     angle = generator.choice(np.radians([-90.0, 90.0, 0.0]), len(frames)) + generator.uniform(-0.5, 0.5, len(frames))
     tone = frames.mean(axis=(1, 2, 3)) * generator.uniform(0.8, 1.3, len(frames))
     reach = _at(level, -0.2, 0.5, 0.9, 1.3)[..., 0, 0]
-    return _pass_by(frames, level, _hand_template(), angle=angle, tone=tone, reach=reach, generator=generator)
+    return _pass_by(frames, level, hand_template(), angle=angle, tone=tone, reach=reach, generator=generator)
 
 
 def _steering_wheel(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
@@ -126,7 +126,7 @@ def _steering_wheel(frames: Uint8, level: Float32, generator: np.random.Generato
     angle = generator.uniform(-0.5, 0.5, len(frames))
     tone = generator.uniform(20, 60, len(frames))
     reach = _at(level, -0.2, 0.4, 0.8, 1.1)[..., 0, 0]
-    return _pass_by(frames, level, _rim_template(), angle=angle, tone=tone, reach=reach, generator=generator)
+    return _pass_by(frames, level, rim_template(), angle=angle, tone=tone, reach=reach, generator=generator)
 
 
 def _sun_flicker(frames: Uint8, level: Float32, generator: np.random.Generator) -> Uint8:
@@ -219,7 +219,7 @@ def _pass_by(
     return result
 
 
-def _hand_template(side: int = 192) -> Float32:
+def hand_template(side: int = 192) -> Float32:
     """Draw four fingers and a palm from the back."""
     cv2 = _cv2()
     opacity, shading = np.zeros((side, side), np.float32), np.full((side, side), 1.0, np.float32)
@@ -233,7 +233,7 @@ def _hand_template(side: int = 192) -> Float32:
     return np.stack((opacity, shading))
 
 
-def _rim_template(side: int = 192) -> Float32:
+def rim_template(side: int = 192) -> Float32:
     """Draw the upper arc of a wheel much larger than the face, with a dull highlight."""
     cv2 = _cv2()
     opacity, shading = np.zeros((side, side), np.float32), np.full((side, side), 1.0, np.float32)

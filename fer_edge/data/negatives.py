@@ -14,6 +14,7 @@ import numpy as np
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.types import Float32, Uint8
+from fer_edge.data.corruptions import hand_template, rim_template
 from fer_edge.data.faces.scenes import backdrop, cabin
 
 __all__ = ["NEGATIVES", "TRAINED_NEGATIVES", "UNTRAINED_NEGATIVES", "make_negatives"]
@@ -121,6 +122,39 @@ def _misplaced(face: Uint8, random: np.random.Generator) -> Uint8:
     return np.asarray(cv2.resize(part, face.shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
+def _whole_frame(face: Uint8, random: np.random.Generator) -> Uint8:
+    """Shrink the face to a seventh to a quarter of the crop, as in a whole camera frame taken for a face."""
+    picture, shape = _scene(face, random), np.array(face.shape)
+    side = np.maximum((shape * random.uniform(0.14, 0.25)).astype(int), 4)
+    top, left = (int(random.integers(0, whole - part + 1)) for whole, part in zip(shape, side, strict=True))
+    picture[top : top + side[0], left : left + side[1]] = cv2.resize(face, side[::-1].tolist())
+    return picture
+
+
+def _hand(face: Uint8, random: np.random.Generator) -> Float32:
+    return _object(face, hand_template, random, tone=float(random.uniform(60, 220)), shift=0.15)
+
+
+def _wheel(face: Uint8, random: np.random.Generator) -> Float32:
+    return _object(face, rim_template, random, tone=float(random.uniform(15, 90)), shift=0.3)
+
+
+def _object(
+    face: Uint8, template: Callable[[], Float32], random: np.random.Generator, *, tone: float, shift: float
+) -> Float32:
+    """Lay a drawn object over a drawn backdrop, turned, as large as the crop or larger."""
+    opacity, shading = template()
+    side, half = opacity.shape[0], np.array(face.shape[::-1]) / 2
+    matrix = cv2.getRotationMatrix2D(
+        (side / 2, side / 2), float(random.uniform(0, 360)), face.shape[0] / side * float(random.uniform(1.1, 1.8))
+    )
+    matrix[:, 2] += half - side / 2 + random.uniform(-shift, shift, 2) * face.shape
+    over, light = (cv2.warpAffine(part, matrix, face.shape[::-1]) for part in (opacity, shading))
+    behind = _scene(face, random).astype(np.float32)
+    grain = random.normal(0, random.uniform(0, 6), face.shape)
+    return np.asarray(behind + over * (light * tone - behind) + grain, dtype=np.float32)
+
+
 def _stripes(face: Uint8, random: np.random.Generator) -> Float32:
     rows, columns = np.mgrid[: face.shape[0], : face.shape[1]]
     angle, width = random.uniform(0, np.pi), random.uniform(3, 12)
@@ -150,6 +184,7 @@ def _cabin(face: Uint8, random: np.random.Generator) -> Uint8:
 
 TRAINED_NEGATIVES: Final = (
     "flat", "noise", "gradient", "blobs", "waves", "scene", "inverted", "scrambled", "half-out", "misplaced",
+    "whole-frame", "hand", "wheel",
 )  # fmt: skip
 """Kinds that a head is trained on."""
 
@@ -170,5 +205,8 @@ NEGATIVES: Final[Mapping[str, _Maker]] = {
     "stripes": _stripes,
     "text": _text,
     "cabin": _cabin,
+    "whole-frame": _whole_frame,
+    "hand": _hand,
+    "wheel": _wheel,
 }
 """Every kind and its maker."""
