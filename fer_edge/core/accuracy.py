@@ -117,6 +117,11 @@ class CrowdAccuracy:
             of the votes for the seven.
         per_class: recall by first choice.
         not_judgeable: what is rejected.
+        eight_class_top1: agreement by the protocol of Barsoum et al. 2016 (arXiv 1608.01041; mode "majority"), which
+            other people's FER+ figures follow: single votes are struck, then rows count whose first choice has more
+            than half of the votes left and is one of eight classes. The eighth, contempt, is no output of ours, so its
+            rows count as wrong. None where no row counts.
+        n_eight_class: rows of it.
     """
 
     first_choice_top1: float
@@ -127,6 +132,8 @@ class CrowdAccuracy:
     ece: float
     per_class: Mapping[str, float]
     not_judgeable: Rejections
+    eight_class_top1: float | None = None
+    n_eight_class: int = 0
 
     def __post_init__(self) -> None:
         expect(self.n_first_choice > 0, "n_first_choice", self.n_first_choice, "1 or more")
@@ -137,6 +144,7 @@ class CrowdAccuracy:
         for name, rate in {
             "first_choice_top1": self.first_choice_top1,
             "majority_top1": self.majority_top1 or 0.0,
+            "eight_class_top1": self.eight_class_top1 or 0.0,
             "ece": self.ece,
             **{f"per_class.{label}": recall for label, recall in self.per_class.items()},
         }.items():

@@ -120,6 +120,7 @@ def crowd_accuracy(
     )
     rejected = scores[:, -1] > threshold
     unclear = np.isin(counts.argmax(axis=1), _NOT_JUDGED) & counts.any(axis=1)
+    eight = _counts_in_eight_classes(counts)
     pictures = {kind: np.asarray(each)[:, -1] > threshold for kind, each in (negatives or {}).items()}
     return CrowdAccuracy(
         first_choice_top1=float(right[some].mean()),
@@ -131,6 +132,8 @@ def crowd_accuracy(
         per_class={
             name: float(right[chosen == index].mean()) for index, name in enumerate(EXPRESSIONS) if index in chosen
         },
+        eight_class_top1=float((right & (chosen >= 0))[eight].mean()) if eight.any() else None,
+        n_eight_class=int(eight.sum()),
         not_judgeable=Rejections(
             threshold=threshold,
             faces=float(rejected[some].mean()),
@@ -148,6 +151,13 @@ def _checked(votes: ArrayLike) -> Int64:
     if counts.ndim != 2 or counts.shape[1] != len(FERPLUS_VOTES) or counts.dtype.kind not in "iu":
         raise InputError(f"votes: got {counts.dtype} {counts.shape}, expected integers (N, {len(FERPLUS_VOTES)})")
     return counts.astype(np.int64)
+
+
+def _counts_in_eight_classes(counts: Int64) -> NDArray[np.bool_]:
+    """Return the rows that the FER+ authors' majority mode keeps: bool (N,)."""
+    kept = np.where(counts > 1, counts, 0)
+    majority = 2 * kept.max(axis=1) > kept.sum(axis=1)
+    return np.asarray(majority & ~np.isin(kept.argmax(axis=1), _NOT_JUDGED))
 
 
 def _with_expression(votes: ArrayLike) -> NDArray[np.bool_]:

@@ -77,6 +77,12 @@ class TestAccuracy:
         assert (rejected.faces, rejected.unclear, rejected.n_unclear) == (0.0, 1.0, 1)
         assert rejected.negatives == {"flat": 0.75}
 
+    def test_eight_classes_as_others_report_them(self) -> None:
+        votes = np.concatenate((VOTES, np.array([[4, 3, 1, 1, 1, 0, 0, 0, 0, 0]], np.uint8)))
+        report = crowd_accuracy(one_hot(*[NEUTRAL] * len(votes)), votes, threshold=0.5)
+        # Rows 0 and 6, whose single votes are struck, are right; rows 2 and 4 are contempt, which is no output.
+        assert (report.eight_class_top1, report.n_eight_class) == (0.5, 4)
+
     def test_json_is_read_back(self) -> None:
         report = crowd_accuracy(one_hot(NEUTRAL, NEUTRAL), VOTES[[1, 1]], threshold=0.5)
         assert report.majority_top1 is None
