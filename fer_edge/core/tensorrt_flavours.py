@@ -7,7 +7,11 @@ Sources, by column:
 - builder flags, strong typing: release notes of TensorRT 10.0 (strong typing), 10.12 (weak typing, its flags and the
   calibrators deprecated), 11.0 (removed);
 - int64: changelog of onnx-tensorrt, 9.0 (int64 no longer becomes int32); uint8 inputs and outputs since 8.5;
-- accelerators: the guide of TensorRT 11.3: 10.7 was the last release with DLA;
+- JetPack: release notes and migration guide of TensorRT 11.4.1: 11.2 to 11.4.0 do not support JetPack; 11.4.1 supports
+  JetPack 7.2.2 and later on AGX Orin and Thor, by the package for SBSA;
+- accelerators: the guide "Working with DLA" of TensorRT 11.4.1: 10.7 was the last 10.x with DLA; 11.4.1 has it again on
+  AGX Orin, with JetPack 7.2.2 or later and strongly typed networks;
+- version-compatible engines (`runs_engines_of`): the support matrix of TensorRT 11.4.1;
 - compute capabilities: the support matrix of each release; for TensorRT-RTX 1.7.1, those that an engine was built for;
 - explicit batch: needed up to 8.6, ignored in 10, gone in 11; progress monitor, names in parser errors: since 9;
 - just in time: the Python API of TensorRT-RTX 1.7, where timing caches do nothing and which has runtime caches,
@@ -22,7 +26,7 @@ from typing import Final, Literal
 
 from fer_edge.core.errors import InputError
 
-__all__ = ["FLAVOURS", "Package", "TensorRtFlavour", "installed_flavour"]
+__all__ = ["FLAVOURS", "Package", "TensorRtFlavour", "installed_flavour", "runs_engines_of"]
 
 Package = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -34,7 +38,8 @@ class TensorRtFlavour:
     Attributes:
         name: the row's key, ``"10.3"`` or ``"rtx"``.
         package: the Python module that builds and runs.
-        version: the first version of the row, (major, minor).
+        version: the first version of the row, (major, minor) or (major, minor, patch).
+        serves: other rows whose targets this version builds and runs too.
         found_in: the JetPack or platform with it.
         max_opset: newest ONNX opset of its parser.
         precision_flags: the builder has the flags FP16 and INT8 and chooses precisions.
@@ -53,8 +58,9 @@ class TensorRtFlavour:
 
     name: str
     package: Package = "tensorrt"
-    version: tuple[int, int]
+    version: tuple[int, ...]
     found_in: str
+    serves: tuple[str, ...] = ()
     max_opset: int
     precision_flags: bool = True
     strong_typing: bool = True
@@ -72,8 +78,7 @@ class TensorRtFlavour:
     def title(self) -> str:
         """The product and version: ``"TensorRT 10.3"``, ``"TensorRT-RTX 1.7"``."""
         product = "TensorRT-RTX" if self.package == "tensorrt_rtx" else "TensorRT"
-        major, minor = self.version
-        return f"{product} {major}.{minor}"
+        return f"{product} {'.'.join(map(str, self.version))}"
 
 
 _OLD_GPUS: Final = (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90)
@@ -110,9 +115,17 @@ _NEWEST: Final = replace(
     _THOR,
     name="11",
     version=(11, 0),
-    found_in="JetPack 7.2 (11.4 from 7.2.2) and desktops",
+    found_in="desktops and servers",
     max_opset=25,
     precision_flags=False,
+)
+_JETPACK7: Final = replace(
+    _NEWEST,
+    name="11.4.1",
+    version=(11, 4, 1),
+    found_in="JetPack 7.2.2 and later on AGX Orin and Thor; desktops and servers",
+    serves=("11",),
+    dla=True,
 )
 _RTX: Final = replace(
     _NEWEST,
@@ -126,7 +139,8 @@ _RTX: Final = replace(
     just_in_time=True,
 )
 _ROWS: Final = (
-    _JETPACK5, replace(_JETPACK5, name="8.6", version=(8, 6), found_in="JetPack 6.0"), _ORIN, _THOR, _NEWEST, _RTX,
+    _JETPACK5, replace(_JETPACK5, name="8.6", version=(8, 6), found_in="JetPack 6.0"), _ORIN, _THOR, _NEWEST,
+    _JETPACK7, _RTX,
 )  # fmt: skip
 
 FLAVOURS: Final[Mapping[str, TensorRtFlavour]] = {row.name: row for row in _ROWS}
@@ -143,12 +157,20 @@ def installed_flavour(package: Package, version: str) -> TensorRtFlavour:
     Raises:
         InputError: an invalid version, or one older than every row.
     """
-    numbers = version.split(".")
-    if len(numbers) < 2 or not (numbers[0].isdecimal() and numbers[1].isdecimal()):
+    numbers = version.split(".")[:3]
+    if len(numbers) < 2 or not all(number.isdecimal() for number in numbers):
         raise InputError(f"version of {package}: got {version!r}, expected one such as '10.3.0'")
-    found = int(numbers[0]), int(numbers[1])
+    found = tuple(map(int, numbers))
     rows = [row for row in FLAVOURS.values() if row.package == package]
     fitting = [row for row in rows if row.version <= found]
     if not fitting:
         raise InputError(f"{package} {version} is older than {rows[0].title}, the oldest that is supported")
     return fitting[-1]
+
+
+def runs_engines_of(installed: tuple[int, ...], built: tuple[int, ...]) -> bool:
+    """Return whether a TensorRT runs a version-compatible engine of another one.
+
+    Later versions of the same major version do, TensorRT 10 those of 8, and 11 those of 10; no other pair.
+    """
+    return installed >= built and (built[0], installed[0]) in {(built[0], built[0]), (8, 10), (10, 11)}

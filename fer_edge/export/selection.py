@@ -22,6 +22,9 @@ _OLD_NAMES: Final[Mapping[str, str]] = {"cpu": _CPU}
 _TENSORRT: Final = ("desktop-tensorrt", "jetson-orin-agx", "jetson-thor")
 """Recipes in order of choice; `jetson-orin-nano` only on its own device."""
 
+_JETPACK7: Final[Mapping[int, str]] = {87: "jetpack7-orin-agx", 110: "jetpack7-thor"}
+"""The recipe that comes first on the GPU of a Jetson, by compute capability."""
+
 
 def target_names() -> tuple[str, ...]:
     """Return the names of the shipped targets."""
@@ -68,18 +71,21 @@ def _installed(*, gpu: bool) -> Iterator[str]:
 def _on_gpu(gpu: GpuReport, small: bool) -> Iterator[str]:
     from fer_edge.runtime.tensorrt_library import load_tensorrt
 
+    jetson = ("jetson-orin-nano",) if small else (_JETPACK7[gpu.sm],) if gpu.sm in _JETPACK7 else ()
     recipes: dict[Package, tuple[str, ...]] = {
-        "tensorrt": ("jetson-orin-nano", *_TENSORRT) if small else _TENSORRT,
+        "tensorrt": (*jetson, *_TENSORRT),
         "tensorrt_rtx": ("rtx-desktop",),
     }
     for package, names in recipes.items():
         try:
-            installed = load_tensorrt(package).flavour.name
+            installed = load_tensorrt(package).flavour
         except FerEdgeError:
             continue
         for name in names:
             recipe = load_target(name)
-            if recipe.flavour == installed and gpu.sm in (recipe.compute_capabilities or (gpu.sm,)):
+            if recipe.flavour in (installed.name, *installed.serves) and gpu.sm in (
+                recipe.compute_capabilities or (gpu.sm,)
+            ):
                 yield name
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime

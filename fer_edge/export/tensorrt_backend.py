@@ -36,6 +36,7 @@ __all__ = ["TensorRtBackend", "rebuild_engines"]
 _GRAPH_DTYPES: Final = {"frames": "uint8", "features": "float32", "length": "int64"}
 _READ_DTYPES: Final = {"UINT8": "uint8", "FLOAT": "float32", "INT64": "int64", "INT32": "int32"}
 _TIMING_CACHE: Final = "timing.cache"
+_WITH_DLA: Final = (72, 87)  # Xavier and Orin; Thor has none
 
 
 class TensorRtBackend(Backend):
@@ -66,7 +67,7 @@ class TensorRtBackend(Backend):
         row = self.job.recipe.tensorrt
         assert row is not None  # a recipe of this kind names one
         library = load_tensorrt(row.package)
-        if library.flavour.name != row.name:
+        if row.name not in (library.flavour.name, *library.flavour.serves):
             raise SessionError(
                 f"the target is made for {row.title} ({row.found_in}), and {library.title} is installed; take another "
                 f"target, or this one with flavour = {library.flavour.name!r}"
@@ -107,7 +108,9 @@ class TensorRtBackend(Backend):
         )
 
     def check(self) -> None:
-        faults = (fault for part in self.job.graphs for fault in check_options(self._library, self._options(part)))
+        faults = [fault for part in self.job.graphs for fault in check_options(self._library, self._options(part))]
+        if self.job.recipe.dla_core is not None and self._gpu is not None and self._gpu.sm not in _WITH_DLA:
+            faults.append(f"{self._gpu.name} has no deep learning accelerator; leave dla_core out")
         if unique := tuple(dict.fromkeys(faults)):
             raise InputError("; ".join(unique))
 
@@ -277,9 +280,8 @@ def rebuild_engines(
     library = load_tensorrt(ENGINE_PROVIDERS[provider])
     settings = ["compute_capabilities=[]"] if library.flavour.just_in_time else []
     recipes = {name: load_target(name) for name in target_names()}
-    made = [
-        name for name, recipe in recipes.items() if recipe.kind == "tensorrt" and recipe.flavour == library.flavour.name
-    ]
+    served = (library.flavour.name, *library.flavour.serves)
+    made = [name for name, recipe in recipes.items() if recipe.kind == "tensorrt" and recipe.flavour in served]
     if not made:
         raise InputError(f"no target is made for {library.title}; export one with --target and --set flavour=...")
     target = min(made, key=lambda name: recipes[name].workspace_mib or 0)

@@ -18,6 +18,7 @@ import numpy as np
 from fer_edge.core.disk import read_json, sha256_bytes
 from fer_edge.core.errors import InputError, SessionError
 from fer_edge.core.json import decode, expect
+from fer_edge.core.tensorrt_flavours import runs_engines_of
 from fer_edge.runtime.cuda_device import DeviceInfo
 from fer_edge.runtime.session import TensorSpec
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary
@@ -96,7 +97,7 @@ class EngineSidecar:
         gpu: the GPU that it was built on; None for an engine built ahead of time.
         compute_capabilities: compute capabilities of its GPUs (``87`` is 8.7).
         hardware_level: ``"AMPERE_PLUS"``, ``"SAME_COMPUTE_CAPABILITY"``, or empty for one GPU model.
-        version_compatible: later versions of TensorRT load it too.
+        version_compatible: later versions of TensorRT load it too (`runs_engines_of`).
         precision: precision of its computation.
         inputs: inputs with their ranges.
         outputs: names of the outputs.
@@ -148,7 +149,7 @@ class EngineSidecar:
     def _loads_in(self, version: str) -> bool:
         if not self.version_compatible:
             return version == self.version
-        return _numbers(version) >= _numbers(self.version)
+        return runs_engines_of(_numbers(version), _numbers(self.version))
 
     def _gpu_fault(self, device: DeviceInfo) -> str | None:
         capability = device.compute_capability

@@ -287,7 +287,7 @@ class TestCheck:
         found = {(each["part"], each["node"]) for each in every if each["rule"] == "quantizer-signed"}
         shared = [line for line in said.splitlines() if line.startswith("quantizer-signed")]
         assert len(shared) == len(found) > 10
-        assert all("8.5, 8.6, 10.3, 10.13, 11, rtx, dla" in line for line in shared)
+        assert all("8.5, 8.6, 10.3, 10.13, 11, 11.4.1, rtx, dla" in line for line in shared)
 
 
 def test_auto_is_an_engine_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +303,9 @@ def test_auto_is_an_engine_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None
         ("NVIDIA Jetson Orin Nano Developer Kit", "8.7", {"tensorrt": "10.3"}, "jetson-orin-nano"),
         ("NVIDIA Jetson AGX Orin Developer Kit", "8.7", {"tensorrt": "10.3"}, "jetson-orin-agx"),
         ("NVIDIA Jetson AGX Thor Developer Kit", "11.0", {"tensorrt": "10.13"}, "jetson-thor"),
+        ("NVIDIA Jetson AGX Thor Developer Kit", "11.0", {"tensorrt": "11.4.1"}, "jetpack7-thor"),
+        ("NVIDIA Jetson AGX Orin Developer Kit", "8.7", {"tensorrt": "11.4.1"}, "jetpack7-orin-agx"),
+        ("AMD EPYC", "8.9", {"tensorrt": "11.4.1"}, "desktop-tensorrt"),
         ("AMD EPYC", "8.9", {"tensorrt": "11", "tensorrt_rtx": "rtx"}, "desktop-tensorrt"),
         ("AMD EPYC", "8.9", {"tensorrt_rtx": "rtx"}, "rtx-desktop"),
         ("AMD EPYC", "9.0", {"tensorrt_rtx": "rtx"}, None),  # Hopper, which TensorRT-RTX does not serve

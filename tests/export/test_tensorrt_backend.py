@@ -18,7 +18,7 @@ from fer_edge.core.files import sha256_file
 from fer_edge.core.machine import GpuReport, machine_report
 from fer_edge.export import tensorrt_backend
 from fer_edge.export.job import target_job
-from fer_edge.export.target import export_target
+from fer_edge.export.target import TargetPlan, export_target
 from fer_edge.export.tensorrt_backend import TensorRtBackend, rebuild_engines
 from fer_edge.runtime.engine_files import read_engine
 from fer_edge.runtime.inference import Network
@@ -81,6 +81,23 @@ class TestOnTheGpuThatRunsIt:
         assert said.timing_cache_sha256 == sha256_file(tmp_path / "out" / "timing.cache")
         assert machine.cuda.left_behind() == {}
 
+    def test_tensorrt_11_4_1_builds_targets_of_11_and_no_other_way_round(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle
+    ) -> None:
+        Machine(monkeypatch, "11.4.1")
+        export_target(bundle, target=recipe(tmp_path, "11"), out=tmp_path / "out")
+        Machine(monkeypatch, "11.4.0")
+        with pytest.raises(SessionError, match=r"made for TensorRT 11\.4\.1 .*tensorrt 11\.4\.0 is installed"):
+            export_target(bundle, target=recipe(tmp_path, "11.4.1"), out=tmp_path / "other")
+
+    def test_an_accelerator_that_the_gpu_lacks_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle
+    ) -> None:
+        Machine(monkeypatch, "11.4.1")
+        target = recipe(tmp_path, "11.4.1", dla_core=0)
+        with pytest.raises(InputError, match="Fake GPU has no deep learning accelerator; leave dla_core out"):
+            TargetPlan(target_job(bundle, target=target)).backend.check()
+
     def test_the_timing_cache_is_kept_for_the_next_build(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle
     ) -> None:
@@ -114,7 +131,9 @@ class TestOnTheGpuThatRunsIt:
     ) -> None:
         Machine(monkeypatch, "10.3.0")
         monkeypatch.setitem(sys.modules, "tensorrt", None)
-        with pytest.raises(MissingPackageError, match=r"tensorrt is not installed\. It comes from NVIDIA"):
+        with pytest.raises(
+            MissingPackageError, match=r"tensorrt is not installed\. Install it with: pip install tensorrt-cu12"
+        ):
             export_target(bundle, target=recipe(tmp_path, "10.3"), out=tmp_path / "out")
 
     def test_a_bundle_runs_on_its_engines(

@@ -14,7 +14,14 @@ from fer_edge.export.graph_passes import InputShapes
 from fer_edge.export.tensorrt_builder import BuildOptions, build_plan
 from fer_edge.runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
 
-VERSIONS = {"8.5.2.2": "8.5", "8.6.2": "8.6", "10.3.0": "10.3", "10.13.2.6": "10.13", "11.4.1": "11"}
+VERSIONS = {
+    "8.5.2.2": "8.5",
+    "8.6.2": "8.6",
+    "10.3.0": "10.3",
+    "10.13.2.6": "10.13",
+    "11.4.0": "11",
+    "11.4.1": "11.4.1",
+}
 FRAMES = {"frames": InputShapes(min=(1, SIZE, SIZE), opt=(1, SIZE, SIZE), max=(4, SIZE, SIZE))}
 ENCODER = tiny_encoder().SerializeToString()
 

@@ -1,11 +1,12 @@
 """The table of pre-flight rules: rule, operators, check, cure.
 
 Sources: docs/operators.md and docs/Changelog.md of onnx-tensorrt; for the accelerators (DLA) of Jetson Orin, NVIDIA's
-"DLA Supported Layers and Restrictions" and its guide on running on DLA. TensorRT 10.7 was the last 10.x with DLA.
+"DLA Supported Layers and Restrictions", "Working with DLA" and "Strongly Typed Networks for DLA" of TensorRT 11.4.1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +31,7 @@ _REDUCTIONS: Final = (
 _RECURRENT: Final = ("LSTM", "GRU", "RNN")
 _STATES: Final = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
 _LOOPS: Final = (*_RECURRENT, "Loop", "Scan", "If")
+_TYPED_DLA: Final = (11,)  # from here on the accelerator takes its precisions from the tensors' types
 _FREE_ON_DLA: Final = (*_QDQ, "Constant", "Shape")
 _ACTIVATIONS: Final = (
     "relu", "tanh", "sigmoid", "affine", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu", "softsign",
@@ -225,9 +227,17 @@ def _dla_operator(node: NodeProto, checked: Checked) -> Found:
     )
 
 
-def _dla_quantizer(_: NodeProto, checked: Checked) -> Found:
-    count = sum(node.op_type == "QuantizeLinear" for node in checked.graph.nodes)
-    return f"explicit quantization ({count} quantizers), which the accelerator does not take"
+def _dla_quantizer(*, typed: bool) -> Callable[[NodeProto, Checked], Found]:
+    """Before TensorRT 11 an accelerator refuses Q/DQ; since then precisions come from the tensors' types."""
+    what = "on the accelerator, not tried here" if typed else "which the accelerator does not take"
+
+    def found(_: NodeProto, checked: Checked) -> Found:
+        count = sum(node.op_type == "QuantizeLinear" for node in checked.graph.nodes)
+        return (
+            typed == (checked.flavour.version >= _TYPED_DLA) and f"explicit quantization ({count} quantizers), {what}"
+        )
+
+    return found
 
 
 def _dla_shapes(value: TensorInfo, checked: Checked) -> Found:
@@ -335,8 +345,17 @@ DLA_RULES: Final = (
     Rule(
         "dla-quantizer",
         ("QuantizeLinear",),
-        _dla_quantizer,
+        _dla_quantizer(typed=False),
         "take the variant 'fp32' with precision fp16",
+        inner=False,
+        once=True,
+    ),
+    Rule(
+        "dla-quantizer",
+        ("QuantizeLinear",),
+        _dla_quantizer(typed=True),
+        "compare the engine's outputs, or take the variant 'fp32' with precision fp16",
+        "warning",
         inner=False,
         once=True,
     ),
@@ -345,9 +364,9 @@ DLA_RULES: Final = (
 )
 """What a deep learning accelerator adds; TensorRT would move refused layers to the GPU without an error."""
 
-_DLA_FLAVOUR: Final = "10.3"  # the newest of the table with DLA
+_DLA_FLAVOUR: Final = "11.4.1"  # the newest of the table with DLA
 CHECK_TARGETS: Final = (*FLAVOURS, "dla")
-"""Targets of `check_graph`: the rows of the TensorRT table, and ``"dla"`` (Orin's, under TensorRT 10.3)."""
+"""Targets of `check_graph`: the rows of the TensorRT table, and ``"dla"`` (AGX Orin's, under TensorRT 11.4.1)."""
 
 
 def check_graph(

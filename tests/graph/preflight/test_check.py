@@ -318,9 +318,11 @@ class TestDla:
         (finding,) = of_rule(check_graph(Graph(sound(2)), target="dla", profile=FIXED), "dla-recurrent")
         assert (finding.node, finding.severity) == ("lstm", "error")
 
-    def test_explicit_quantization_is_refused(self) -> None:
-        (finding,) = of_rule(check_graph(Graph(sound(2)), target="dla", profile=FIXED), "dla-quantizer")
-        assert finding.node == "quantize"
+    @pytest.mark.parametrize(("flavour", "severity"), [("10.3", "error"), ("11.4.1", "warning")])
+    def test_explicit_quantization_is_refused_before_typed_accelerators(self, flavour: str, severity: str) -> None:
+        found = check_graph(Graph(sound(2)), target=flavour, profile=FIXED, on_dla=True)
+        (finding,) = of_rule(found, "dla-quantizer")
+        assert (finding.node, finding.severity) == ("quantize", severity)
 
     def test_shapes_must_be_fixed(self) -> None:
         (finding,) = of_rule(check_graph(Graph(sound()), target="dla", profile=PROFILE), "dla-fixed-shapes")
