@@ -40,7 +40,7 @@ format: $(VENV)/.dev
 types: $(VENV)/.dev $(VENV)/.typings
 	MYPYPATH=$(VENV)/typings $(BIN)/mypy
 
-# TensorRT's stubs require TensorRT itself, which is not on PyPI, so they come alone and apart from the environment, where
+# TensorRT's stubs require TensorRT itself, which is too large for this, so they come alone, apart from the environment, where
 # they would look like the package. Two lines of them are no Python: a parameter named `in`, and one without its default.
 $(VENV)/.typings: $(VENV)/bin/python Makefile
 	$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/typings tensorrt-stubs==10.13.0.35.1

@@ -323,5 +323,5 @@ def open_device(ordinal: int = 0) -> Device:
             ) from error
     raise MissingPackageError(
         f"CUDA memory and streams need {' or '.join(BACKENDS)}, and neither is installed. Install one with: "
-        "pip install 'fer-edge[rtx]' (cuda-python), or pip install 'fer-edge[tensorrt]' (pycuda, needs nvcc)"
+        "pip install 'fer-edge[tensorrt]' (cuda-python), or pip install 'fer-edge[pycuda]' (needs nvcc, no CUDA graphs)"
     )

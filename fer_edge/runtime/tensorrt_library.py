@@ -171,5 +171,11 @@ def _cure(package: Package) -> str:
     if package == "tensorrt_rtx":
         return "Install it with: pip install 'fer-edge[rtx]'"
     if platform.machine() == "aarch64" and Path("/etc/nv_tegra_release").exists():
-        return "JetPack has it: sudo apt-get install python3-libnvinfer, in an environment with --system-site-packages"
-    return "It comes from NVIDIA, not from PyPI: JetPack, its apt repository or its SDK"
+        return (
+            "JetPack has it: sudo apt-get install python3-libnvinfer, in an environment with --system-site-packages; "
+            "from JetPack 7.2.2 on it is NVIDIA's package for SBSA, 11.4.1 or later"
+        )
+    return (
+        "Install it with: pip install tensorrt-cu12 (or tensorrt-cu13), whose libraries come from NVIDIA's index, "
+        "pypi.nvidia.com; or take it from NVIDIA's apt repository or SDK"
+    )

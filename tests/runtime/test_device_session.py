@@ -164,7 +164,7 @@ class TestDevice:
         for name in ("cuda", "pycuda"):
             monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(
-            MissingPackageError, match=r"pip install 'fer-edge\[rtx\]'.*pip install 'fer-edge\[tensorrt\]'"
+            MissingPackageError, match=r"pip install 'fer-edge\[tensorrt\]'.*pip install 'fer-edge\[pycuda\]'"
         ):
             open_device()
 
