@@ -11,15 +11,17 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from fer_edge.core.errors import InputError
 from fer_edge.core.types import Array
 
-__all__ = ["METADATA_NAME", "LiteRtFile", "Quantization", "Subgraph", "Tensor"]
+__all__ = ["METADATA_NAME", "LiteRtFile", "Quantization", "Subgraph", "Tensor", "read_facts"]
 
 Options: TypeAlias = "Mapping[str, Any]"
 
 METADATA_NAME: Final = "fer-edge"
 """The name of the entry of the file's metadata that holds the card, as JSON."""
 
+_IDENTIFIER: Final = b"TFL3"
 _ALIGNMENT: Final = 16  # the schema's force_align of weights, which the Python packer ignores
 _TYPES: Final[Mapping[str, int]] = {
     name: getattr(schema.TensorType, name.upper()) for name in ("float32", "uint8", "int8", "int32", "int64", "bool")
@@ -153,7 +155,7 @@ class LiteRtFile:
     def write(self) -> bytes:
         """Serialise; the same content gives the same bytes."""
         builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(self._model.Pack(builder), b"TFL3")
+        builder.Finish(self._model.Pack(builder), _IDENTIFIER)
         return bytes(builder.Output())
 
     def buffer(self, data: bytes) -> int:
@@ -180,6 +182,26 @@ _VERSIONS: Final[Mapping[str, int]] = {
     "ADD": 2, "BATCH_MATMUL": 1, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 5,
     "FULLY_CONNECTED": 5, "MAX_POOL_2D": 2, "MEAN": 2, "QUANTIZE": 1, "SLICE": 2, "TRANSPOSE": 2,
 }  # fmt: skip
+
+
+def read_facts(data: bytes, *, name: str) -> dict[str, Any]:
+    """Read what `LiteRtFile.describe` stored.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name in messages.
+
+    Raises:
+        InputError: no LiteRT file, or one of another program.
+    """
+    if data[4:8] != _IDENTIFIER:
+        raise InputError(f"{name}: got no LiteRT file, expected one; make it with: fer-edge export --target litert")
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+        held = {entry.name.decode(): model.buffers[entry.buffer].data for entry in model.metadata or ()}
+        return dict(json.loads(bytes(held[METADATA_NAME])))
+    except Exception as error:  # the reader of a damaged file raises anything
+        raise InputError(f"{name}: got no entry {METADATA_NAME!r} in the metadata, expected a card") from error
 
 
 def _buffer(data: bytes) -> Any:
