@@ -29,7 +29,8 @@ from fer_edge.core.tables import Table
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ("README.md", "bench/README.md", "calibrate/README.md", "export/README.md")
 TELLING = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # what INT8 arithmetic depends on
-ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
+_ENGINE_PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert")
+ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 
 
 def filled(text: str) -> str:
@@ -50,7 +51,7 @@ def bench(path: Path, shown: str | None) -> str:
     """Tabulate a bench JSON against FP32, all its variants or those of a list: ``fp32,int8@cpu``."""
     report = _shown(path, shown)
     device, packages = report.device, report.device["packages"]
-    engines = ", ".join(f"{package} {packages[package]}" for package in ("onnxruntime", "openvino"))
+    engines = ", ".join(f"{package} {packages[package]}" for package in _ENGINE_PACKAGES if package in packages)
     features = ", ".join(each for each in device["cpu_features"] if each in TELLING) or "no 8-bit dot products"
     return verdict_table(report).to_markdown().rstrip() + f"  \n{device['cpu']} ({features}), {engines}.\n"
 
@@ -168,6 +169,34 @@ def candidates(path: Path, _: str | None) -> str:
     return "\n".join(lines) + "\n" + Table(columns=("candidate", "form", *forms), rows=cells).to_markdown()
 
 
+def litert(path: Path, _: str | None) -> str:
+    """Tabulate LiteRT's integer kernels beside ONNX Runtime, variant by variant."""
+    rows = [(each["bundle"], variant) for each in read_json(path)["bundles"] for variant in each["variants"]]
+
+    def engines(value: Callable[[Any], str], *, names: tuple[str, ...]) -> Callable[[Any], str]:
+        return lambda row: " : ".join(value(row[1]["engines"][name]) for name in names)
+
+    def against(key: str, form: str) -> Callable[[Any], str]:
+        return engines(
+            lambda each: form.format(each["against_onnxruntime"]["fer2013"][key]), names=("xnnpack", "built-in")
+        )
+
+    return Table.of(
+        rows,
+        {
+            "bundle": lambda row: f"`{row[0]}`",
+            "variant": lambda row: f"`{row[1]['variant']}`",
+            ".tflite, MB": lambda row: f"{sum(row[1]['tflite_bytes'].values()) / 1e6:.2f}",
+            "top-1 without leaked rows, ONNX Runtime : XNNPACK : built-in": engines(
+                lambda each: f"{each['top1_without_leaked']:.2%}", names=("onnxruntime", "xnnpack", "built-in")
+            ),
+            "flips, XNNPACK : built-in": against("flip_rate", "{:.2%}"),
+            "largest logit difference": against("max_abs_logit_diff", "{:.2g}"),
+            "RMS difference over the logits' spread": against("spread", "{:.1g}"),
+        },
+    ).to_markdown()
+
+
 KINDS: dict[str, Callable[[Path, str | None], str]] = {
     "bench": bench,
     "costs": costs,
@@ -175,6 +204,7 @@ KINDS: dict[str, Callable[[Path, str | None], str]] = {
     "live": live,
     "qat": qat,
     "candidates": candidates,
+    "litert": litert,
 }
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proves, without an ARM machine, that the runtime installs and computes the same on arm64: a Debian arm64 root file
-# system under qemu user emulation, the wheel of this checkout and its aarch64 wheels from PyPI, then `fer-edge verify`
-# and `fer-edge run` there, compared with this machine. Times under emulation mean nothing and are not recorded.
+# system under qemu user emulation, the wheel of this checkout and its aarch64 wheels from PyPI, then `fer-edge verify`,
+# `fer-edge run` and LiteRT there, compared with this machine. Times under emulation mean nothing and are not recorded.
 #
 #   sudo runtime/prove-arm64.sh [--work DIR] [--bundle NAME] [--clip VIDEO] [--result FILE]
 #
@@ -14,7 +14,8 @@ repository=$(cd "$(dirname "$0")/.." && pwd)
 work=/tmp/fer-edge-arm64
 bundle=base
 clip=
-result=$repository/bench/results/arm64-qemu/edge.json
+result=
+litert='ai-edge-litert>=2.0'
 suite=bookworm
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 python=${PYTHON:-python3}
@@ -40,6 +41,7 @@ while (($#)); do
     esac
 done
 
+result=${result:-$repository/bench/results/arm64-qemu/$bundle.json}
 [[ $(uname -m) == x86_64 ]] || fail "this machine is $(uname -m); the proof compares arm64 with x86-64"
 ((EUID == 0)) || fail "a root file system is made by root: run it with sudo"
 [[ -z $clip || -f $clip ]] || fail "no video at $clip"
@@ -77,7 +79,7 @@ wheel=$(echo "$work"/wheels/fer_edge-*.whl)
 version=$(arm python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 "$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: --dest "$work/wheels" --python-version "$version" \
     --implementation cp --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
-    --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 "${wheel}[cpu]"
+    --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 "${wheel}[cpu]" "$litert"
 
 say "installing it in the root file system"
 rm -rf "$root/proof/wheels"
@@ -87,22 +89,31 @@ cp -r "$work/wheels" "$repository/runtime/arm64/outputs.py" "$root/proof/"
 arm /proof/venv/bin/pip uninstall --quiet --yes fer-edge
 # Without compiling: it takes longer than all the rest, and pip's compiler has crashed under qemu 7.2.
 arm /proof/venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-index --find-links /proof/wheels \
-    "/proof/wheels/$(basename "$wheel")[cpu]"
+    "/proof/wheels/$(basename "$wheel")[cpu]" "$litert"
 
 say "installing the same versions on this machine"
 arm /proof/venv/bin/pip freeze --exclude fer-edge >"$work/versions.txt"
 [[ -d $work/venv ]] || "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps "$wheel"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check --constraint "$work/versions.txt" "${wheel}[cpu]"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check --constraint "$work/versions.txt" "${wheel}[cpu,litert]"
 
 say "recording outputs on both"
 cd "$work" # away from the checkout, so that the wheel is what is imported
 export OMP_NUM_THREADS=1
 venv/bin/python "$repository/runtime/arm64/outputs.py" draw faces.npz drawn.avi
-venv/bin/python "$repository/runtime/arm64/outputs.py" record "$bundle" faces.npz x86/outputs.npz
-cp faces.npz drawn.avi "$root/proof/"
+variants=$(venv/bin/python -c '
+import sys
+from fer_edge.core.bundle import Bundle
+print(*[variant.name for variant in Bundle.open(sys.argv[1]).manifest.variants])' "$bundle")
+rm -rf litert "$root/proof/litert"
+for variant in $variants; do
+    venv/bin/fer-edge export "$bundle" --target litert --variant "$variant" --out "litert/$variant" >/dev/null 2>&1
+done
+venv/bin/python "$repository/runtime/arm64/outputs.py" record "$bundle" faces.npz x86/outputs.npz litert
+cp -r faces.npz drawn.avi litert "$root/proof/"
 arm /proof/venv/bin/fer-edge verify "$bundle" --json >arm64/verify.json
-arm /proof/venv/bin/python /proof/outputs.py record "$bundle" /proof/faces.npz /proof/outputs.npz
+arm /proof/venv/bin/python /proof/outputs.py record "$bundle" /proof/faces.npz /proof/outputs.npz \
+    /proof/litert
 cp "$root/proof/outputs.npz" arm64/
 
 declare -A sources=([drawn]=drawn.avi)
@@ -113,10 +124,6 @@ if [[ -n $clip ]]; then
 fi
 rm -rf x86/runs arm64/runs "$root/proof/runs"
 mkdir -p x86/runs arm64/runs "$root/proof/runs"
-variants=$(venv/bin/python -c '
-import sys
-from fer_edge.core.bundle import Bundle
-print(*[variant.name for variant in Bundle.open(sys.argv[1]).manifest.variants])' "$bundle")
 for variant in $variants; do
     for name in "${!sources[@]}"; do
         say "fer-edge run $bundle --variant $variant --source ${sources[$name]} on both"

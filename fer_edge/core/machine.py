@@ -28,7 +28,7 @@ __all__ = [
 
 _PACKAGES: Final = (
     "fer-edge", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino",
-    "tensorrt", "tensorrt-rtx", "pycuda", "cuda-python", "torch", "torch-pruning", "nncf", "onnx",
+    "ai-edge-litert", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-python", "torch", "torch-pruning", "nncf", "onnx",
 )  # fmt: skip
 
 # Extensions that decide the speed of convolutions and INT8, by Linux's names.

@@ -1,7 +1,7 @@
 """Records a bundle's outputs on one machine and compares those of two machines; prove-arm64.sh runs it on both.
 
 python outputs.py draw FACES.npz CLIP.avi
-python outputs.py record BUNDLE FACES.npz OUTPUTS.npz
+python outputs.py record BUNDLE FACES.npz OUTPUTS.npz LITERT_FOLDER
 python outputs.py compare X86_FOLDER ARM64_FOLDER RESULT.json
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 FRAMES = 4  # an emulated float network takes seconds per frame
 CLIP_FRAMES = 3
-PACKAGES = ("fer-edge", "numpy", "opencv-python-headless", "onnxruntime")
+PACKAGES = ("fer-edge", "numpy", "opencv-python-headless", "onnxruntime", "ai-edge-litert")
 
 
 def draw(faces: str, clip: str) -> None:
@@ -37,8 +37,11 @@ def draw(faces: str, clip: str) -> None:
     writer.release()
 
 
-def record(bundle: str, faces: str, outputs: str) -> None:
-    """Record prepared faces, and features and logits of every variant, with the versions that computed them."""
+def record(bundle: str, faces: str, outputs: str, litert: str) -> None:
+    """Record prepared faces, and features and logits of every variant, with the versions that computed them.
+
+    ONNX Runtime computes every variant, and LiteRT those whose files are in a subfolder of `litert` of their name.
+    """
     from fer_edge.core.bundle import Bundle
     from fer_edge.core.preprocess import prepare_stills
     from fer_edge.runtime.inference import Network
@@ -47,21 +50,25 @@ def record(bundle: str, faces: str, outputs: str) -> None:
     window = opened.manifest.sequence.window
     prepared = prepare_stills(np.load(faces)["faces"], opened.manifest.preprocess)
     found: dict[str, Any] = {"prepared": prepared}
-    provider = ""
-    for variant in opened.manifest.variants:
-        with Network.open(opened, variant=variant.name, provider="cpu") as network:
-            provider = network.info.provider_version
+    providers: dict[str, str] = {}
+    names = [variant.name for variant in opened.manifest.variants]
+    ways: list[tuple[str, str, Path | None]] = [(name, "cpu", None) for name in names]
+    ways += [(name, "litert", Path(litert) / name) for name in names if (Path(litert) / name).is_dir()]
+    for name, provider, engines in ways:
+        with Network.open(opened, variant=name, provider=provider, engines=engines) as network:
+            providers[provider] = network.info.provider_version
             features = network.encode(prepared)
             # Full windows of these few features, each starting at another one.
             windows = features[(np.arange(FRAMES)[:, None] + np.arange(window)) % FRAMES]
-            found[f"{variant.name}/features"] = features
-            found[f"{variant.name}/still_logits"] = network.logits(features[:, None], np.ones(len(features), np.int64))
-            found[f"{variant.name}/window_logits"] = network.logits(windows, np.full(len(windows), window, np.int64))
+            key = name if provider == "cpu" else f"{name} in {provider}"
+            found[f"{key}/features"] = features
+            found[f"{key}/still_logits"] = network.logits(features[:, None], np.ones(len(features), np.int64))
+            found[f"{key}/window_logits"] = network.logits(windows, np.full(len(windows), window, np.int64))
     about = {
         "machine": platform.machine(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
-        "provider": provider,
+        "providers": providers,
         "bundle": opened.manifest.name,
         "bundle_sha256": opened.sha256,
     }
@@ -127,7 +134,7 @@ def _runs(mine: Path, other: Path) -> dict[str, float | int]:
 
 
 if __name__ == "__main__":
-    commands = {"draw": (draw, 2), "record": (record, 3), "compare": (compare, 3)}
+    commands = {"draw": (draw, 2), "record": (record, 4), "compare": (compare, 3)}
     name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if name not in commands or len(arguments) != commands[name][1]:
         sys.exit(__doc__)

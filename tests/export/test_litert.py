@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from miniature import FEATURES, WINDOW, miniature_bundle, miniature_frames, run_graph, with_crowd
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from fer_edge.cli import main
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError, MissingPackageError, SessionError
 from fer_edge.export import target as target_module
 from fer_edge.export.job import target_job
+from fer_edge.export.parity.stages import available_engines, check_parity, engine_opener
 from fer_edge.export.target import TargetPlan, export_target
 from fer_edge.graph.graph import Graph
 from fer_edge.runtime import Network, open_session
@@ -311,6 +315,46 @@ class TestSession:
 
     def test_auto_takes_int8_first(self) -> None:
         assert choose_variant(Bundle.open("nano").manifest, provider="litert").startswith("int8")
+
+    def test_the_parity_chain_has_it_like_any_engine(self, bundle: Bundle) -> None:
+        assert "litert" in available_engines()[0]
+        report = check_parity(
+            bundle, miniature_frames(16, seed=6), described="noise", engines={"litert": engine_opener("litert")}
+        )
+        [stage] = [each for each in report.stages if each.stage == "fp32 in litert"]
+        assert stage.passed
+        assert stage.provider == "litert"
+
+    def test_bench_converts_what_is_missing(
+        self, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FER_EDGE_CACHE", str(tmp_path / "cache"))
+        result = tmp_path / "bench.json"
+        done = CliRunner().invoke(
+            main, ["bench", str(bundle.path), "--provider", "litert", "--quick", "--rounds", "1", "--json", str(result)]
+        )
+        assert done.exit_code == 0, done.output
+        [variant] = json.loads(result.read_text("utf-8"))["variants"]
+        assert (variant["provider"], variant["x"] > 0) == ("litert", True)
+        assert len(list((tmp_path / "cache" / "engines").glob("*.tflite"))) == 3
+
+    def test_run_rebuilds_on_demand(self, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FER_EDGE_CACHE", str(tmp_path / "cache"))
+        face = np.full((64, 64), 128, np.uint8)
+        cv2.imwrite(str(tmp_path / "face.png"), face)
+        command = [
+            "run",
+            str(bundle.path),
+            "--provider",
+            "litert",
+            "--source",
+            str(tmp_path / "face.png"),
+            "--whole-frame",
+        ]
+        refused = CliRunner().invoke(main, command)
+        assert refused.exit_code == 1
+        assert "run with --rebuild" in " ".join(refused.output.split())
+        assert CliRunner().invoke(main, [*command, "--rebuild"]).exit_code == 0
 
     def test_any_graph_runs_for_a_comparison(self, bundle: Bundle) -> None:
         frames = miniature_frames(3, seed=5)
