@@ -27,7 +27,7 @@ from fer_edge.core.files import read_json, write_atomic
 from fer_edge.core.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("README.md", "bench/README.md", "calibrate/README.md", "export/README.md")
+GUIDES = ("README.md", "bench/README.md", "calibrate/README.md", "export/README.md", "export/litert.md")
 TELLING = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")  # what INT8 arithmetic depends on
 _ENGINE_PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert")
 ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
