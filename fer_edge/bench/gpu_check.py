@@ -223,10 +223,12 @@ class _Checker:
             for part, session in (("encoder", network.encoder), ("head", network.head)):
                 if isinstance(session, DeviceSession):
                     measures.setdefault("cuda_graph", {})[part] = session.cuda_graph
-            _expect_close(difference, _TOLERANCES[precision])
+            size = max(1.0, float(np.abs(expected).max()))
+            _expect_close(difference / size, _TOLERANCES[precision])
             with ThreadPoolExecutor(self._options.threads) as pool:
                 found = list(pool.map(lambda _: self._logits(network), range(4 * self._options.threads)))
-            _expect_close(max(float(np.abs(each - expected).max()) for each in found), _TOLERANCES[precision])
+            largest = max(float(np.abs(each - expected).max()) for each in found)
+            _expect_close(largest / size, _TOLERANCES[precision])
             detail = f"{network.info.provider_version}, variant {variant}"
         if engines is not None:
             measures["left_bytes"] = self._cycle(opener)
@@ -283,4 +285,6 @@ class _Checker:
 
 def _expect_close(difference: float, tolerance: float) -> None:
     if not difference <= tolerance:
-        raise SessionError(f"logits: got a difference of {difference:.3g} to the CPU's, expected at most {tolerance:g}")
+        raise SessionError(
+            f"logits: got a difference to the CPU's of {difference:.3g} of their size, expected at most {tolerance:g}"
+        )

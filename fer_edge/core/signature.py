@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from fer_edge.core.disk import read_regular
 from fer_edge.core.errors import InputError, require
 
 __all__ = ["load_key", "signature_holds"]
+
+_KEY_LIMIT_BYTES: Final = 1 << 16
 
 
 def signature_holds(data: bytes, signature: bytes, public_key: Path) -> bool:
@@ -38,10 +41,9 @@ def load_key(path: Path, load: Callable[[bytes], Any], wanted: type, *, what: st
     Raises:
         InputError: the key file cannot be read or holds another kind of key.
     """
+    data = read_regular(path, limit_bytes=_KEY_LIMIT_BYTES)
     try:
-        key = load(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read the key {path}: {error.strerror or error}") from error
+        key = load(data)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} is not a PEM {what} ({error}); {cure}") from error
     if not isinstance(key, wanted):

@@ -17,7 +17,7 @@ from fer_edge.core.bundle_writer import create_bundle, sign_bundle, update_bundl
 from fer_edge.core.errors import BundleError, FerEdgeError, InputError
 from fer_edge.core.graph_card import with_cards
 from fer_edge.core.labels import EXPRESSIONS, NOT_JUDGEABLE
-from fer_edge.core.provenance import Provenance
+from fer_edge.core.provenance import Provenance, read_provenance
 from fer_edge.core.verify import verify_bundle
 from fer_edge.runtime.recognizer import Recognizer
 
@@ -177,7 +177,7 @@ class TestHostileFiles:
 
 def _read_all(folder: Path, key: Path) -> None:
     Recognizer(folder, public_key=key).close()
-    Bundle.open(folder).read_provenance()
+    read_provenance(Bundle.open(folder))
 
 
 class TestSignature:

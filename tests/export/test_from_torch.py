@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from training import ON_CPU, small_dataset, small_recipe
@@ -18,7 +19,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import GateError, InputError, OutputError
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.provenance import read_provenance
-from fer_edge.export.from_torch.graphs import TRACED_FRAMES
+from fer_edge.export.from_torch.graphs import TRACED_FRAMES, check_graphs, network_graphs
 from fer_edge.export.from_torch.run import export_run, run_outputs
 from fer_edge.export.model_card import model_card
 from fer_edge.export.parity.outputs import compare_outputs, require_parity
@@ -87,9 +88,29 @@ def test_macs_of_the_graph_are_those_of_the_configuration(run: TrainRun, bundle:
 
 
 def test_a_difference_above_the_tolerance_is_refused(run: TrainRun, tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="more than the tolerance 1e-12"):
+    with pytest.raises(GateError, match="at most the tolerance 1e-12"):
         export_run(run, tmp_path / "bundle", tolerance=1e-12)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tolerance_grows_with_the_logits_and_still_refuses_a_wrong_weight(run: TrainRun) -> None:
+    model, _ = run.load_model()
+    last = [layer for layer in model.head.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight *= 300  # as a pruned network's, whose logits grew
+        last.bias += 200
+    graphs = network_graphs(model)
+    parity = check_graphs(model, graphs, 1e-4)
+    assert parity["head"].max_relative_diff <= 1e-5
+    for part in ("encoder", "head"):
+        graph = onnx.load_from_string(graphs[part])
+        floats = [each for each in graph.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+        planted = max(floats, key=lambda each: np.prod(each.dims))
+        values = onnx.numpy_helper.to_array(planted).copy()
+        values.reshape(-1)[values.size // 2] += 2 * np.abs(values).max()
+        planted.CopyFrom(onnx.numpy_helper.from_array(values, planted.name))
+        with pytest.raises(GateError, match=f"the exported {part} against torch"):
+            check_graphs(model, {**graphs, part: graph.SerializeToString()}, 1e-4)
 
 
 def test_a_bundle_that_stands_is_not_replaced_unasked(run: TrainRun, bundle: Bundle) -> None:

@@ -38,7 +38,7 @@ def reexport_bundle(
         out: the new bundle's folder.
         name: its name; the bundle's own by default.
         licence: of the weights; the bundle's own by default.
-        tolerance: largest difference of any output between torch and ONNX Runtime.
+        tolerance: largest difference between torch and ONNX Runtime, relative to its output's size.
         overwrite: replace a bundle at `out`.
 
     Raises:

@@ -69,7 +69,7 @@ def export_run(
         out: the bundle's folder.
         name: the bundle's name; the folder's by default.
         licence: of the weights; by default what the terms of known data sets impose, else "not stated".
-        tolerance: largest difference of any output between torch and ONNX Runtime, at shapes other than the traced.
+        tolerance: largest difference between torch and ONNX Runtime, relative to its output's size.
         overwrite: replace a bundle at `out`.
 
     Raises:

@@ -19,12 +19,15 @@ class Parity:
 
     Attributes:
         max_abs_diff: largest absolute difference of any output.
+        max_relative_diff: the largest difference over the size of its output: the largest number there, or 1 if that is
+            smaller.
         mean_abs_diff: mean absolute difference over all outputs.
         label_agreement: share of rows with the same highest logit or probability; None where there are neither.
         shapes: the input shapes compared.
     """
 
     max_abs_diff: float
+    max_relative_diff: float
     mean_abs_diff: float
     label_agreement: float | None
     shapes: tuple[tuple[int, ...], ...]
@@ -43,6 +46,7 @@ def compare_outputs(
         GateError: an output is missing, or of another shape, or not finite.
     """
     differences, agreements = [], []
+    sizes, largest = dict[str, float](), dict[str, float]()
     for (expected, got), shape in zip(pairs, shapes, strict=True):
         for name, value in expected.items():
             other = got.get(name)
@@ -52,11 +56,14 @@ def compare_outputs(
             if not (np.isfinite(value).all() and np.isfinite(other).all()):
                 raise GateError(f"output {name!r} at input {shape} holds NaN or infinity")
             differences.append(np.abs(value.astype(np.float64) - other).ravel())
+            sizes[name] = max(sizes.get(name, 1.0), float(np.abs(value).max(initial=0)))
+            largest[name] = max(largest.get(name, 0.0), float(differences[-1].max(initial=0)))
             if name in ("logits", "probabilities"):
                 agreements.append(value.argmax(axis=1) == other.argmax(axis=1))
     every = np.concatenate(differences)
     return Parity(
         max_abs_diff=float(every.max()),
+        max_relative_diff=max(largest[name] / sizes[name] for name in sizes),
         mean_abs_diff=float(every.mean()),
         label_agreement=float(np.concatenate(agreements).mean()) if agreements else None,
         shapes=tuple(shapes),
@@ -64,13 +71,14 @@ def compare_outputs(
 
 
 def require_parity(parity: Parity, *, tolerance: float, what: str) -> None:
-    """Refuse a difference above `tolerance`.
+    """Refuse a difference above `tolerance`, relative to the size of its output: logits have no bound.
 
     Raises:
         GateError: with the difference.
     """
-    if not parity.max_abs_diff <= tolerance:
+    if not parity.max_relative_diff <= tolerance:
         raise GateError(
-            f"{what}: outputs differ by up to {parity.max_abs_diff:.3g}, more than the tolerance {tolerance:g} "
+            f"{what}: outputs differ by up to {parity.max_abs_diff:.3g}, {parity.max_relative_diff:.3g} of their size, "
+            f"expected at most the tolerance {tolerance:g} "
             f"(compared at input shapes {', '.join(map(str, parity.shapes))}); nothing was written"
         )
