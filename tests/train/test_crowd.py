@@ -189,7 +189,7 @@ def test_pruning_and_qat_keep_both_heads(run: TrainRun, dataset: Dataset, tmp_pa
     pytest.importorskip("torch_pruning")
     pytest.importorskip("nncf")
     short = OptimiserSpec(epochs=1, batch_size=64)
-    plan = PruneRecipe(optimiser=short, importance_rows=64)
+    plan = PruneRecipe(optimiser=short)
     pruned = prune_run(run, tmp_path / "pruned", dataset, target=PruneTarget(macs=0.7), recipe=plan, options=ON_CPU)
     assert pruned.record["crowd"]["choose"]["n_first_choice"] > 0
 
