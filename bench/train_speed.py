@@ -25,7 +25,7 @@ from fer_edge.core.recipes import load_recipe
 from fer_edge.core.tables import Table, print_table
 from fer_edge.data.dataset import Dataset, StillSet
 from fer_edge.train.batches import DeviceSplits
-from fer_edge.train.distributed import processes
+from fer_edge.train.device import compute_device
 from fer_edge.train.frame_classifier import FrameClassifier
 from fer_edge.train.frame_stage import FrameTask, fit_frames
 from fer_edge.train.recipe import TrainRecipe
@@ -49,15 +49,16 @@ def epoch_seconds(recipe: TrainRecipe, device: str) -> tuple[list[float], str]:
     """Train; return the seconds of every epoch, and the device."""
     size = recipe.preprocess.size
     splits = {name: noise(name, size) for name in ROWS}
+    place = compute_device(device)
     roles = {"train": "Training", "choose": "PublicTest"}
     dataset = Dataset(name="noise", source="noise", layout="noise", splits=splits, roles=roles)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as folder, processes(device) as peers, run_progress() as display:
+    with tempfile.TemporaryDirectory() as folder, run_progress() as display:
         run = TrainRun.create(Path(folder) / "run", recipe, dataset)
         module = FrameClassifier(*run.new_model(), dropout=recipe.loss.dropout)
-        data = DeviceSplits.load(dataset, recipe, peers.device)
-        task = FrameTask(module=module, splits=data, recipe=recipe, peers=peers, progress=display.step)
+        data = DeviceSplits.load(dataset, recipe, place)
+        task = FrameTask(module=module, splits=data, recipe=recipe, device=place, progress=display.step)
         fit_frames(run, task, display.epoch)
-        return [epoch["seconds"] for epoch in run.record["history"]], str(peers.device)
+        return [epoch["seconds"] for epoch in run.record["history"]], str(place)
 
 
 @click.command()

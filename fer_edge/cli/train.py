@@ -11,7 +11,6 @@ from fer_edge.cli.training_output import show_run, training_in
 from fer_edge.core.errors import InputError
 
 if TYPE_CHECKING:
-    from fer_edge.data.ckplus import CkPlusSequence
     from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["command"]
@@ -28,9 +27,6 @@ def command(
         tuple[str, ...], opt.option("Distil from it; repeatable.", name="--teacher", metavar="RUN|BUNDLE")
     ],
     stage: Annotated[Literal["all", "sequence"], opt.option("sequence: train the head only.", default="all")],
-    sequences: Annotated[
-        str | None, opt.option("Also train the head on these sequences.", opt.DATA_SPEC, metavar="ckplus:PATH")
-    ],
     fold: Annotated[str | None, opt.option("Train a teacher on all folds but this one.", metavar="K/N")],
     resume: opt.Resume,
     device: opt.Device,
@@ -39,11 +35,10 @@ def command(
     """Train RECIPE: full, base, small, nano, edge, paper, a TOML file, or a run or bundle (its recipe and shape).
 
     Trains on the training split and selects the epoch on the choosing split (FER2013: PublicTest without leaked rows);
-    the third split is not read. Under torchrun, several processes or GPUs share each batch. --stage sequence needs
-    --init, whose encoder is kept; with --set 'heads=["crowd"]' it trains the head on the FER+ votes alone. --fold 0/4
-    holds one of four folds of the training split out; given such runs of every fold as --teacher, a training takes
-    loss.soft_weight of its targets from the teachers that were not trained on the face. It follows the outputs of other
-    teachers. The features of the head's clips are cached.
+    the third split is not read. --stage sequence needs --init, whose encoder is kept; with --set 'heads=["crowd"]' it
+    trains the head on the FER+ votes alone. --fold 0/4 holds one of four folds of the training split out; given such
+    runs of every fold as --teacher, a training takes loss.soft_weight of its targets from the teachers that were not
+    trained on the face. It follows the outputs of other teachers. The features of the head's clips are cached.
     """
     require_training("fer-edge train")
     from fer_edge.core.recipe_overrides import override
@@ -56,7 +51,6 @@ def command(
         init=None if init is None else open_pretrained(init),
         teachers=tuple(map(open_pretrained, teachers)),
         stage=stage,
-        sequences=() if sequences is None else _sequences(sequences),
     )
     with training_in(out, resume=resume, device=device) as options:
         if fold is None:
@@ -65,7 +59,7 @@ def command(
             number, folds = _fold(fold)
             run = train_fold(plan, dataset, out, folds=folds, fold=number, options=options)
         else:
-            raise InputError("--fold: got --init, --teacher, --stage or --sequences too, expected none of them")
+            raise InputError("--fold: got --init, --teacher or --stage too, expected none of them")
     show_run(run, json_out)
 
 
@@ -85,12 +79,3 @@ def _fold(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and folds.isdecimal()):
         raise InputError(f"--fold: got {text!r}, expected K/N, for example 0/4 for the first of four folds")
     return int(number), int(folds)
-
-
-def _sequences(spec: str) -> tuple[CkPlusSequence, ...]:
-    from fer_edge.data.ckplus import ckplus_sequences
-
-    kind, _, where = spec.partition(":")
-    if kind != "ckplus" or not where:
-        raise InputError(f"--sequences: got {spec!r}, expected ckplus:PATH; give the path of CK+")
-    return ckplus_sequences(Path(where))

@@ -28,7 +28,7 @@ from fer_edge.paper.report import Protocol, StudyReport, summarise_study
 from fer_edge.paper.results import RunResult, StudyProgress, run_path
 from fer_edge.paper.systems import SYSTEMS, System
 from fer_edge.paper.training import system_recipe, train_system
-from fer_edge.train.distributed import compute_device
+from fer_edge.train.device import compute_device
 from fer_edge.train.recipe import TrainRecipe, recorded
 from fer_edge.train.run_folder import data_facts
 

@@ -23,7 +23,7 @@ from fer_edge.paper.system_network import SystemNetwork, count_macs
 from fer_edge.paper.systems import System
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.batches import DeviceFaces, batches, seeded
-from fer_edge.train.distributed import Processes, autocast
+from fer_edge.train.device import autocast
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.loop import Loop, Task, no_progress
 from fer_edge.train.losses import CentreLoss, class_weights, soft_cross_entropy
@@ -117,7 +117,7 @@ def _loop(
         seed=(recipe.seed, key),
         stage=stage,
         precision=recipe.precision if stage == "frames" else "fp32",
-        peers=Processes(rank=0, world=1, device=faces.images.device),
+        device=faces.images.device,
         progress=progress,
     )
 
@@ -168,8 +168,8 @@ class _TrunkTask(Task[_FaceBatch]):
         images = median_filter(images, self._recipe.preprocess.median)
         return _FaceBatch(images=images, targets=targets, labels=faces.labels[index])
 
-    def loss(self, model: nn.Module, batch: _FaceBatch) -> tuple[Tensor, Tensor]:
-        logits, context = model(batch.images)
+    def loss(self, batch: _FaceBatch) -> tuple[Tensor, Tensor]:
+        logits, context = self.module(batch.images)
         value = soft_cross_entropy(logits, batch.targets, self._weights)
         if self._recipe.loss.centre_weight:
             value = value + self._recipe.loss.centre_weight * self._centres(context, batch.labels)
@@ -241,9 +241,9 @@ class _TailTask(Task["tuple[Tensor, Tensor]"]):
         copy = torch.randint(len(self._contexts), (len(index),), generator=generator, device=index.device)
         return index, self._contexts[copy, index]
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
         index, contexts = batch
-        return soft_cross_entropy(model(contexts), self._faces.targets[index], self._weights), None
+        return soft_cross_entropy(self.module(contexts), self._faces.targets[index], self._weights), None
 
 
 def _parameters(network: SystemNetwork, machine: Any) -> int:

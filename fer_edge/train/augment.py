@@ -1,8 +1,6 @@
 """Random augmentation of training faces, in batches, on their device.
 
-Faces are uint8 before and after, so that training sees the rounding and the median filter of the runtime. Random
-numbers are drawn for the whole batch from one generator, so that several processes augment it as one process would;
-only mixing pairs faces within a process's own rows.
+Faces are uint8 before and after, so that training sees the rounding and the median filter of the runtime.
 """
 
 from __future__ import annotations
@@ -18,28 +16,26 @@ from fer_edge.train.recipe import AugmentSpec
 __all__ = ["augment_faces", "median_filter", "mix_faces"]
 
 
-def augment_faces(faces: Tensor, spec: AugmentSpec, generator: torch.Generator, part: slice | None = None) -> Tensor:
+def augment_faces(faces: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
     """Augment every face at random.
 
     Args:
-        faces: uint8 (B, S, S), the global batch.
+        faces: uint8 (B, S, S).
         generator: on the faces' device.
-        part: this process's rows of the global batch; all by default.
 
     Returns:
-        uint8 (b, S, S), the augmented faces of `part`.
+        uint8 (B, S, S).
     """
-    part = part or slice(None)
     batch, side = faces.shape[0], faces.shape[-1]
     device = faces.device
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(batch, *shape, generator=generator, device=device)[part]
+        return torch.rand(batch, *shape, generator=generator, device=device)
 
     def signed(strength: float, *shape: int) -> Tensor:
         return (uniform(*shape) * 2 - 1) * strength
 
-    chosen = faces[part].unsqueeze(1).float()
+    chosen = faces.unsqueeze(1).float()
     grid = _affine_grid(chosen, spec, signed, uniform)
     light = torch.nn.functional.grid_sample(chosen, grid, padding_mode="border", align_corners=False)
 
@@ -52,7 +48,7 @@ def augment_faces(faces: Tensor, spec: AugmentSpec, generator: torch.Generator, 
 
     light = _blur(light, uniform(1, 1, 1) < spec.blur)
     deviation = uniform(1, 1, 1) * spec.noise * (uniform(1, 1, 1) < 0.5)
-    noise = torch.randn(batch, 1, side, side, generator=generator, device=device)[part]
+    noise = torch.randn(batch, 1, side, side, generator=generator, device=device)
     light = _erase(light + noise * deviation, spec.erase, uniform)
     light = degrade(light.clamp(0, 255), spec.degrade, generator)
     return light.squeeze(1).round_().clamp_(0, 255).to(torch.uint8)

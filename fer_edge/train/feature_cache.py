@@ -12,26 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer_edge.core.errors import DataError
 from fer_edge.core.files import default_cache_folder
 from fer_edge.core.json import encode
-from fer_edge.core.labels import EXPRESSIONS
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.data import StillSet
-from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.clips import BLOCK, ClipPlan, make_clips
 from fer_edge.model.deploy import folded
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import cache_key, load_cached, save_cached, weights_sha256
-from fer_edge.train.distributed import autocast
+from fer_edge.train.device import autocast
 from fer_edge.train.recipe import TrainRecipe
 
 __all__ = ["ClipFeatures", "FeatureExtractor"]
 
 _PART: Final = 32 * BLOCK  # clips a cache file
 _VERSION: Final = 1  # of the key: raised when the clips of a plan change
-_CKPLUS_STEP: Final = 3  # CK+ has 30 frames a second, windows hold 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +50,6 @@ class ClipFeatures:
 
     def __len__(self) -> int:
         return len(self.features)
-
-    def joined(self, other: ClipFeatures) -> ClipFeatures:
-        """Join two sets of clips of one length, labelled without distributions."""
-        further = torch.where(other.rows < 0, other.rows, other.rows + len(self.labels))
-        return ClipFeatures(
-            features=torch.cat((self.features, other.features)),
-            stills=torch.cat((self.stills, other.stills)),
-            rows=torch.cat((self.rows, further)),
-            labels=torch.cat((self.labels, other.labels)),
-        )
 
 
 class FeatureExtractor:
@@ -106,8 +92,8 @@ class FeatureExtractor:
                 save_cached(path, part, {})
             parts.append(part)
             self._progress("features", min(start + _PART, len(labels)), len(labels))
-        joined = {name: torch.cat([part[name] for part in parts]).to(self._device) for name in parts[0]}
-        return ClipFeatures(**joined, labels=torch.from_numpy(labels.astype(np.int64)).to(self._device))
+        whole = {name: torch.cat([part[name] for part in parts]).to(self._device) for name in parts[0]}
+        return ClipFeatures(**whole, labels=torch.from_numpy(labels.astype(np.int64)).to(self._device))
 
     def clips(self, stills: StillSet, plan: ClipPlan) -> Tensor:
         """Encode the clips of another plan, uncached: float32 (N, T, F) on the CPU."""
@@ -117,42 +103,6 @@ class FeatureExtractor:
             found.append(self(block.frames))
             self._progress("clips", block.start + len(block.frames), len(images))
         return torch.cat(found)
-
-    def sequences(self, sequences: tuple[CkPlusSequence, ...]) -> ClipFeatures:
-        """Encode CK+ sequences from neutral to the peak, at a third of their frame rate.
-
-        The first third of a sequence is labelled neutral, the last third its expression, the rest has no label. A
-        sequence shorter than a clip repeats its first frame.
-
-        Raises:
-            DataError: no sequence has one of the seven expressions and its neutral frames.
-        """
-        used = [each for each in sequences if each.expression in EXPRESSIONS and not each.cropped]
-        if not used:
-            raise DataError(
-                f"sequences: got {len(sequences)}, none from neutral to one of the seven expressions; expected the "
-                "authors' tree of CK+"
-            )
-        length = self._recipe.sequence.clip_frames
-        features, rows, ends, labels = [], [], [], []
-        for done, sequence in enumerate(used):
-            chosen = list(range(len(sequence.frames) - 1, -1, -_CKPLUS_STEP))[::-1][-length:]
-            found = self(sequence.read_faces(chosen, size=self._recipe.preprocess.size))
-            missing = length - len(chosen)
-            features.append(torch.cat((found[:1].expand(missing, -1), found)))
-            neutral, peak = 2 * done, 2 * done + 1
-            place = torch.tensor(chosen) / (len(sequence.frames) - 1)
-            shown = torch.where(place < 1 / 3, neutral, torch.where(place > 2 / 3, peak, -1))
-            rows.append(torch.cat((torch.full((missing,), int(shown[0])), shown)))
-            ends.append(found[[0, -1]])
-            labels += [EXPRESSIONS.index("neutral"), EXPRESSIONS.index(str(sequence.expression))]
-            self._progress("sequences", done + 1, len(used))
-        return ClipFeatures(
-            features=torch.stack(features).half().to(self._device),
-            stills=torch.cat(ends).half().to(self._device),
-            rows=torch.stack(rows).to(self._device),
-            labels=torch.tensor(labels, device=self._device),
-        )
 
     def _encode_part(self, stills: StillSet, plan: ClipPlan, start: int) -> dict[str, Tensor]:
         images, labels = np.asarray(stills.images), np.asarray(stills.labels)

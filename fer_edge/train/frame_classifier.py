@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fer_edge.model.deploy import folded
 from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
-from fer_edge.train.distributed import autocast
+from fer_edge.train.device import autocast
 from fer_edge.train.recipe import Precision
 
 __all__ = ["FrameClassifier", "FrameOutput", "inference_copy", "predicted_classes", "single_contexts"]

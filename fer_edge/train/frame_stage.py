@@ -16,8 +16,8 @@ from fer_edge.core.crowd import first_choice
 from fer_edge.core.types import Progress
 from fer_edge.train.augment import augment_faces, median_filter, mix_faces
 from fer_edge.train.batches import DeviceSplits, batches
+from fer_edge.train.device import CPU, autocast
 from fer_edge.train.distillation import Teachers
-from fer_edge.train.distributed import ONE_PROCESS, Processes, autocast
 from fer_edge.train.frame_classifier import FrameClassifier, FrameOutput, inference_copy, predicted_classes
 from fer_edge.train.loop import EpochReport, Loop, OnEpoch, Task, no_progress
 from fer_edge.train.losses import CentreLoss, class_weights, distillation_losses, soft_cross_entropies
@@ -29,7 +29,7 @@ __all__ = ["Batch", "FrameTask", "fit_frames"]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """This process's rows of one batch.
+    """The faces of one step.
 
     Attributes:
         faces: uint8 (B, S, S), augmented, mixed and filtered.
@@ -50,21 +50,21 @@ class FrameTask(Task[Batch]):
 
     Attributes:
         module: encoder, context and classifier; the head behind the context is not trained.
-        splits: on the device of `peers`.
+        splits: on `device`.
         recipe: augmentation, losses, optimiser, precision, seed.
-        peers: this process.
+        device: where to compute.
         teachers: whose outputs the loss follows.
     """
 
     module: FrameClassifier
     splits: DeviceSplits
     recipe: TrainRecipe
-    peers: Processes = ONE_PROCESS
+    device: torch.device = CPU
     teachers: Teachers | None = None
     progress: Progress = no_progress
 
     def __post_init__(self) -> None:
-        config, loss, device = self.recipe.model, self.recipe.loss, self.peers.device
+        config, loss, device = self.recipe.model, self.recipe.loss, self.device
         if self.teachers is not None:
             self.teachers.expect_fit(config)
             self.teachers.to(device)
@@ -83,25 +83,25 @@ class FrameTask(Task[Batch]):
         return count // size, (self._batch(index, generator) for index in batches(count, size, generator))
 
     def _batch(self, index: Tensor, generator: torch.Generator) -> Batch:
-        recipe, part, train = self.recipe, self.peers.part(len(index)), self.splits.train
-        rows, clear = index[part], train.targets[index[part]]
+        recipe, train = self.recipe, self.splits.train
+        clear = train.targets[index]
         if train.crowd is not None:
-            clear = torch.cat((clear, train.crowd[rows]), dim=1)
-        faces = augment_faces(train.images[index], recipe.augment, generator, part)
+            clear = torch.cat((clear, train.crowd[index]), dim=1)
+        faces = augment_faces(train.images[index], recipe.augment, generator)
         faces, targets = mix_faces(faces, clear, recipe.augment, generator)
         faces = median_filter(faces, recipe.preprocess.median)
-        return Batch(faces=faces, targets=targets, labels=train.labels[rows], teacher=self._ask(faces))
+        return Batch(faces=faces, targets=targets, labels=train.labels[index], teacher=self._ask(faces))
 
     def _ask(self, faces: Tensor) -> Tensor | None:
         if self.teachers is None:
             return None
-        with autocast(self.recipe.precision, self.peers.device):
+        with autocast(self.recipe.precision, self.device):
             return self.teachers.logits(faces, self.recipe.loss.distil_temperature)
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+    def loss(self, batch: Batch) -> tuple[Tensor, Any]:
         """Compute the loss; also returns contexts."""
         spec = self.recipe.loss
-        output: FrameOutput = model(batch.faces)
+        output: FrameOutput = self.module(batch.faces)
         own = batch.targets[:, : output.logits.shape[1]]
         each = soft_cross_entropies(output.logits, own, self.class_weights)
         if batch.teacher is not None:
@@ -163,7 +163,7 @@ def fit_frames(run: TrainRun, task: FrameTask, on_epoch: OnEpoch | None = None) 
         seed=(task.recipe.seed, 1),
         stage="frames",
         precision=task.recipe.precision,
-        peers=task.peers,
+        device=task.device,
         checkpoint=run.checkpoint,
         progress=task.progress,
         on_epoch=record,

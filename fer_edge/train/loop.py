@@ -8,7 +8,7 @@ A `Task` defines what is trained: the module, its batches and its loss. The loop
 
 `fit` returns the averaged weights of the epoch with the best score, or of the last epoch for a task without a score.
 With a checkpoint path a broken-off training resumes after its last complete epoch and draws the same batches as an
-unbroken one. Under torchrun each process computes its rows of every batch (`Processes.part`).
+unbroken one.
 
 Example:
     >>> import torch
@@ -18,8 +18,8 @@ Example:
     >>> class Regression(Task[torch.Tensor]):
     ...     def batches(self, epoch, generator):
     ...         return 8, torch.randn(8, 32, 1, generator=generator)  # number of batches, and the batches
-    ...     def loss(self, model, batch):
-    ...         return (model(batch) - 3 * batch).square().mean(), None
+    ...     def loss(self, batch):
+    ...         return (self.module(batch) - 3 * batch).square().mean(), None
     ...     def score(self, average):
     ...         return -abs(average.weight.item() - 3)
     >>> spec = OptimiserSpec(epochs=5, batch_size=32, learning_rate=0.3, ema_decay=0.5, weight_decay=0.0)
@@ -52,7 +52,7 @@ from fer_edge.train.checkpoint import (
     save_checkpoint,
     split,
 )
-from fer_edge.train.distributed import ONE_PROCESS, Processes, all_reduce_sum, autocast
+from fer_edge.train.device import CPU, autocast
 from fer_edge.train.recipe import OptimiserSpec, Precision
 
 __all__ = ["EpochReport", "Fit", "Loop", "OnEpoch", "Task", "learning_rate", "no_progress"]
@@ -82,7 +82,7 @@ class EpochReport:
 
 
 OnEpoch: TypeAlias = Callable[[EpochReport], None]
-"""Called after every epoch by process 0; an exception raised in it ends the training."""
+"""Called after every epoch; an exception raised in it ends the training."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -116,11 +116,10 @@ class Task(Generic[B]):
         """
         raise NotImplementedError
 
-    def loss(self, model: nn.Module, batch: B) -> tuple[Tensor, Any]:
+    def loss(self, batch: B) -> tuple[Tensor, Any]:
         """Return the scalar loss of a batch and anything that `after_step` needs.
 
         Args:
-            model: `module`, wrapped for data parallelism where there are several processes.
             batch: one of `batches`.
         """
         raise NotImplementedError
@@ -145,7 +144,7 @@ class Fit:
     """Result of `Loop.fit`.
 
     Attributes:
-        module: averaged weights of the best epoch (process 0; the last epoch's elsewhere), in evaluation mode.
+        module: averaged weights of the best epoch, in evaluation mode.
         history: one report an epoch, those before a resume included.
     """
 
@@ -180,7 +179,7 @@ class Loop:
         seed: of everything random; include a number of the stage where one seed serves several.
         stage: name of the training in progress and reports.
         precision: as in `TrainRecipe`.
-        peers: this process and its device.
+        device: where to compute.
         checkpoint: file to resume from and to write after every epoch; None for none.
         on_epoch: called after every epoch.
     """
@@ -189,16 +188,10 @@ class Loop:
     seed: tuple[int, ...] = (0,)
     stage: str = "train"
     precision: Precision = "auto"
-    peers: Processes = ONE_PROCESS
+    device: torch.device = CPU
     checkpoint: Path | None = None
     progress: Progress = no_progress
     on_epoch: OnEpoch | None = None
-
-    def __post_init__(self) -> None:
-        if self.spec.batch_size % self.peers.world:
-            raise InputError(
-                f"batch_size: got {self.spec.batch_size}, expected a multiple of the {self.peers.world} processes"
-            )
 
     def fit(self, task: Task[B]) -> Fit:
         """Train to the last epoch.
@@ -208,37 +201,33 @@ class Loop:
             InputError: the checkpoint does not fit the task.
             OutputError: the checkpoint cannot be written.
         """
-        spec, peers = self.spec, self.peers
-        peers.barrier()
-        training = _State(task, spec, peers)
+        spec, device = self.spec, self.device
+        training = _State(task, spec, device)
         if self.checkpoint is not None and self.checkpoint.exists():
             training.load(self.checkpoint)
         for epoch in range(len(training.history), spec.epochs):
             started = time.monotonic()
-            generator = seeded(peers.device, *self.seed, epoch)
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=peers.device)) + peers.rank)
+            generator = seeded(device, *self.seed, epoch)
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=device)))
             task.train()
             steps, batches = task.batches(epoch, generator)
-            total = torch.zeros((), device=peers.device)
+            total = torch.zeros((), device=device)
             for step, batch in enumerate(batches, start=epoch * steps):
                 total += self._step(training, batch, learning_rate(spec, step, steps))
                 self.progress(self.stage, step + 1, spec.epochs * steps)
-            if peers.world > 1:
-                all_reduce_sum(total)
-            loss = float(total) / (steps * peers.world)
+            loss = float(total) / steps
             if not math.isfinite(loss):
                 raise TrainingDiverged(
                     f"training loss: got {loss} in epoch {epoch + 1} of {self.stage}; lower the learning rate"
                 )
-            if peers.leads:
-                best = training.keep_best(task.score(training.average.eval()))
-                seconds = round(time.monotonic() - started, 1)
-                report = EpochReport(stage=self.stage, epoch=epoch + 1, loss=loss, seconds=seconds, **best)
-                training.history.append(report)
-                if self.checkpoint is not None:
-                    training.save(self.checkpoint)
-                if self.on_epoch is not None:
-                    self.on_epoch(report)
+            best = training.keep_best(task.score(training.average.eval()))
+            seconds = round(time.monotonic() - started, 1)
+            report = EpochReport(stage=self.stage, epoch=epoch + 1, loss=loss, seconds=seconds, **best)
+            training.history.append(report)
+            if self.checkpoint is not None:
+                training.save(self.checkpoint)
+            if self.on_epoch is not None:
+                self.on_epoch(report)
         return training.result()
 
     def _step(self, training: _State[B], batch: B, rate: float) -> Tensor:
@@ -246,8 +235,8 @@ class Loop:
         for group in training.optimiser.param_groups:
             group["lr"] = rate
         training.optimiser.zero_grad(set_to_none=True)
-        with autocast(self.precision, self.peers.device):
-            loss, output = training.task.loss(training.model, batch)
+        with autocast(self.precision, self.device):
+            loss, output = training.task.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(training.parameters, self.spec.clip_norm)
         training.optimiser.step()
@@ -259,19 +248,15 @@ class Loop:
 class _State(Generic[B]):
     """Everything that changes during a training, and its checkpoint."""
 
-    def __init__(self, task: Task[B], spec: OptimiserSpec, peers: Processes) -> None:
-        self.task, self.device = task, peers.device
-        module = task.module.to(peers.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, task: Task[B], spec: OptimiserSpec, device: torch.device) -> None:
+        self.task, self.device = task, device
+        module = task.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = list(task.parameters())
         self.optimiser = _adamw(self.parameters, spec)
         self._averaged: AveragedModel | None = None
         if spec.ema_decay:
             mean = get_ema_multi_avg_fn(spec.ema_decay)  # type: ignore[no-untyped-call]
             self._averaged = AveragedModel(module, multi_avg_fn=mean, use_buffers=True)
-        self.model: nn.Module = module
-        if peers.world > 1:
-            devices = [peers.device.index] if peers.device.type == "cuda" else None
-            self.model = nn.parallel.DistributedDataParallel(module, device_ids=devices)
         self.history: list[EpochReport] = []
         self._best: dict[str, Tensor] = {}
 

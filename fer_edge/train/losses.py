@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from fer_edge.core.label_sets import FERPLUS_VOTES
 from fer_edge.core.labels import EXPRESSIONS
-from fer_edge.train.distributed import all_reduce_sum
 from fer_edge.train.recipe import LossSpec
 
 __all__ = [
@@ -80,7 +79,7 @@ def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> 
 class CentreLoss(nn.Module):
     """Half the mean squared distance of each row to its class centre (Wen et al. 2016).
 
-    The centres are buffers: after each step they move toward the means of the mini-batch, over all processes, by `rate`
+    The centres are buffers: after each step they move toward the means of the mini-batch by `rate`
     (section 3.2 of the paper: centres updated by mini-batch).
     """
 
@@ -101,6 +100,4 @@ class CentreLoss(nn.Module):
         away = torch.zeros_like(self.centres)
         away.index_add_(0, labels, self.centres[labels] - context.float())
         count = torch.bincount(labels, minlength=len(self.centres)).float()
-        all_reduce_sum(away)
-        all_reduce_sum(count)
         self.centres -= self.rate * away / (1 + count).unsqueeze(1)

@@ -17,8 +17,8 @@ from fer_edge.data import Dataset
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint
+from fer_edge.train.device import compute_device
 from fer_edge.train.distillation import Teachers
-from fer_edge.train.distributed import processes
 from fer_edge.train.pretrained import Pretrained, expect_teachers, load_network, load_teachers, teacher_facts
 from fer_edge.train.recipe import PruneRecipe, TrainRecipe
 from fer_edge.train.run_folder import RunOptions, TrainRun, expect_no_run, load_tensors, open_run
@@ -62,27 +62,25 @@ def prune_run(
     limits = target.limits(parent.config)  # refused before anything is read
     if not options.resume:
         expect_no_run(out)
-    with processes(options.device) as peers:
-        plan, facts = parent.recipe, dict[str, Any]()
-        network, begun = load_network(parent, dataset), out / _BEGUN
-        if peers.leads:
-            expect_choosable(dataset)
-            if not (options.resume and begun.exists()):
-                model, probe = prune_model(network.model, network.probe, limits=limits, recipe=recipe)
-                tensors = join({"model": model.state_dict(), "probe": probe.state_dict()})
-                save_checkpoint(begun, tensors, {"model": encode(model.config)})
-            config = decode(ModelConfig, load_checkpoint(begun)[1]["model"])
-            plan, facts = recipe.fine_tuning(plan, config), _facts(parent, target, recipe, config)
-            if teachers:
-                facts["teacher"] = teacher_facts(teachers)
-        run = open_run(plan, dataset, out, facts, resume=options.resume, peers=peers)
-        if not run.done:
-            torch.manual_seed(run.recipe.seed)
-            stages = Stages(
-                run=run, dataset=dataset, peers=peers, options=options,
-                teachers=load_teachers(teachers) if teachers else Teachers([network.classifier]),
-            )  # fmt: skip
-            stages.fit(*_stored(begun, run.recipe))
+    device = compute_device(options.device)
+    network, begun = load_network(parent, dataset), out / _BEGUN
+    expect_choosable(dataset)
+    if not (options.resume and begun.exists()):
+        model, probe = prune_model(network.model, network.probe, limits=limits, recipe=recipe)
+        tensors = join({"model": model.state_dict(), "probe": probe.state_dict()})
+        save_checkpoint(begun, tensors, {"model": encode(model.config)})
+    config = decode(ModelConfig, load_checkpoint(begun)[1]["model"])
+    plan, facts = recipe.fine_tuning(parent.recipe, config), _facts(parent, target, recipe, config)
+    if teachers:
+        facts["teacher"] = teacher_facts(teachers)
+    run = open_run(plan, dataset, out, facts, resume=options.resume)
+    if not run.done:
+        torch.manual_seed(run.recipe.seed)
+        stages = Stages(
+            run=run, dataset=dataset, device=device, options=options,
+            teachers=load_teachers(teachers) if teachers else Teachers([network.classifier]),
+        )  # fmt: skip
+        stages.fit(*_stored(begun, run.recipe))
     return run
 
 

@@ -27,8 +27,8 @@ from fer_edge.data.sampling import RowSample, draw_sample
 from fer_edge.model.fake_quantization import plain_state, quantised
 from fer_edge.model.network import AttentionCnnBiLstm, FrameEncoder
 from fer_edge.train.checkpoint import load_checkpoint, save_checkpoint
+from fer_edge.train.device import compute_device
 from fer_edge.train.distillation import Teachers
-from fer_edge.train.distributed import processes
 from fer_edge.train.evaluation import still_accuracy
 from fer_edge.train.frame_classifier import FrameClassifier
 from fer_edge.train.pretrained import Pretrained, TrainedNetwork, load_network
@@ -74,17 +74,16 @@ def qat_run(
         "parent": parent.identity,
         "qat": {"nncf": str(nncf.__version__), "recipe": encode(recipe), "calibrated_on": sample.summary()},
     }
-    with processes(options.device) as peers:
-        if peers.leads:
-            expect_choosable(dataset)
-        run = open_run(config, dataset, out, facts, resume=options.resume, peers=peers)
-        if not run.done:
-            torch.manual_seed(config.seed)
-            teacher = FrameClassifier(network.model).eval() if recipe.head == "keep" else network.classifier
-            stages = Stages(
-                run=run, dataset=dataset, peers=peers, options=options, teachers=Teachers([teacher]), rows=rows
-            )
-            _fit(stages, network, sample, recipe)
+    device = compute_device(options.device)
+    expect_choosable(dataset)
+    run = open_run(config, dataset, out, facts, resume=options.resume)
+    if not run.done:
+        torch.manual_seed(config.seed)
+        teacher = FrameClassifier(network.model).eval() if recipe.head == "keep" else network.classifier
+        stages = Stages(
+            run=run, dataset=dataset, device=device, options=options, teachers=Teachers([teacher]), rows=rows
+        )
+        _fit(stages, network, sample, recipe)
     return run
 
 
@@ -131,7 +130,7 @@ class _QatClassifier(FrameClassifier):
 
 
 def _fit(stages: Stages, network: TrainedNetwork, sample: RowSample, recipe: QatRecipe) -> None:
-    """Fine-tune, refit the head, evaluate with and without rounding, close the run (process 0 writes it)."""
+    """Fine-tune, refit the head, evaluate with and without rounding, close the run."""
     run, config = stages.run, stages.run.recipe
     keep = recipe.head == "keep"
     model, probe = _calibrated(network.model, sample, config, recipe), copy.deepcopy(network.probe)
@@ -141,10 +140,8 @@ def _fit(stages: Stages, network: TrainedNetwork, sample: RowSample, recipe: Qat
         for parameter in model.head.parameters():
             parameter.requires_grad_(False)
     best = stages.frames(student)
-    if not stages.peers.leads:
-        return
     if keep:
-        best.probe = probe.to(stages.peers.device)
+        best.probe = probe.to(stages.device)
     else:
         stages.head(best)
         stages.crowd(best.model)

@@ -118,7 +118,7 @@ class OptimiserSpec:
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: rows a step, over all processes together.
+        batch_size: rows a step.
         learning_rate: the peak, reached after the warm-up.
         warmup_epochs: linear rise from zero.
         weight_decay: decoupled (Loshchilov and Hutter 2019), on matrices and kernels only.

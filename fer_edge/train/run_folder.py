@@ -28,7 +28,6 @@ from fer_edge.data import Dataset, StillSet
 from fer_edge.model.config import ModelConfig
 from fer_edge.model.network import AttentionCnnBiLstm, SequenceHead
 from fer_edge.train.checkpoint import join, load_checkpoint, save_checkpoint, split
-from fer_edge.train.distributed import Processes
 from fer_edge.train.loop import OnEpoch, no_progress
 from fer_edge.train.recipe import TrainRecipe, recorded
 
@@ -38,7 +37,7 @@ SCHEMA = 1
 _NOT_TRAINING: Final = ("schema", "done", "choose", "crowd", "history")
 """Keys of a record that do not describe how the weights were trained."""
 
-_BEGUN: Final = ("init", "teacher", "parent", "pruning", "qat", "stage", "sequences", "fold")
+_BEGUN: Final = ("init", "teacher", "parent", "pruning", "qat", "stage", "fold")
 """Keys of a record that describe where the run began."""
 
 
@@ -255,25 +254,20 @@ class TrainRun:
         self.checkpoint.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def locked(self, peers: Processes) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep other trainings out of the folder while the block runs.
 
         Raises:
             InputError: another process is training in it.
         """
-        if not peers.leads:
-            yield
-            return
         with claimed(self.path) as ours:
             if not ours:
                 raise InputError(f"{self.path}: another process is training in it; wait, or choose another --out")
             yield
 
 
-def open_run(
-    recipe: TrainRecipe, dataset: Dataset, out: Path, facts: Mapping[str, Any], *, resume: bool, peers: Processes
-) -> TrainRun:
-    """Begin a run, or open the one to resume; process 0 writes, the others read what it wrote.
+def open_run(recipe: TrainRecipe, dataset: Dataset, out: Path, facts: Mapping[str, Any], *, resume: bool) -> TrainRun:
+    """Begin a run, or open the one to resume.
 
     Args:
         recipe: what to train.
@@ -281,14 +275,10 @@ def open_run(
         out: the run's folder.
         facts: where the run begins, recorded with it: other runs' identities, a pruning.
         resume: continue the run in `out`, if there is one.
-        peers: this process among its peers.
 
     Raises:
         InputError: the folder holds a run that is not to be resumed, or that began otherwise.
     """
-    if not peers.leads:
-        peers.barrier()
-        return TrainRun.open(out)
     if resume and (out / "run.json").exists():
         run = TrainRun.open(out)
         begun = {name: run.record[name] for name in _BEGUN if name in run.record}
@@ -303,5 +293,4 @@ def open_run(
             raise InputError(f"{out}: was trained with other FER+ votes, or without; resume it with its own")
     else:
         run = TrainRun.create(out, recipe, dataset, **facts)
-    peers.barrier()
     return run

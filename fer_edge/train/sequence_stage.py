@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from fer_edge.core.types import Progress
 from fer_edge.model.network import SequenceHead
 from fer_edge.train.batches import batches, seeded
-from fer_edge.train.distributed import Processes
 from fer_edge.train.feature_cache import ClipFeatures
 from fer_edge.train.lda import fit_discriminants
 from fer_edge.train.loop import Loop, Task
@@ -234,7 +233,7 @@ class HeadStage:
             seed=(self.recipe.seed, 3 if context else 5),
             stage=stage,
             precision="fp32",
-            peers=Processes(rank=0, world=1, device=device),
+            device=device,
             progress=self.progress,
         )
         loop.fit(_HeadTask(module=module, stage=self, logits=logits, moving=moving))
@@ -262,7 +261,7 @@ class _HeadTask(Task[Windows]):
             for index in batches(len(clips), size, generator)
         )
 
-    def loss(self, model: nn.Module, batch: Windows) -> tuple[Tensor, Any]:
+    def loss(self, batch: Windows) -> tuple[Tensor, Any]:
         targets = batch.targets(self.stage.clips, self.stage.recipe.sequence)
         return soft_cross_entropy(self.logits(batch), targets, self.class_weights), None
 

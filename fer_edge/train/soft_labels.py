@@ -22,7 +22,7 @@ from fer_edge.data.folds import fold_numbers
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.augment import augment_faces, median_filter
 from fer_edge.train.batches import DeviceFaces, seeded
-from fer_edge.train.distributed import autocast
+from fer_edge.train.device import autocast
 from fer_edge.train.frame_classifier import FrameClassifier, inference_copy
 from fer_edge.train.loop import no_progress
 from fer_edge.train.recipe import AugmentSpec, TrainRecipe

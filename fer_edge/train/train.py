@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from fer_edge.core.errors import DataError, InputError
-from fer_edge.core.labels import EXPRESSIONS, READINGS
+from fer_edge.core.labels import READINGS
 from fer_edge.data import Dataset, StillSet, leaked_rows
-from fer_edge.data.ckplus import CkPlusSequence
 from fer_edge.data.folds import fold_dataset
 from fer_edge.model.network import AttentionCnnBiLstm
 from fer_edge.train.batches import DeviceSplits
@@ -30,8 +29,8 @@ from fer_edge.train.crowd import (
     training_negatives,
     with_crowd,
 )
+from fer_edge.train.device import compute_device
 from fer_edge.train.distillation import Teachers
-from fer_edge.train.distributed import Processes, processes
 from fer_edge.train.evaluation import clip_accuracy, still_accuracy, vote_accuracy
 from fer_edge.train.feature_cache import ClipFeatures, FeatureExtractor
 from fer_edge.train.frame_classifier import FrameClassifier
@@ -62,13 +61,11 @@ class TrainInputs:
         teachers: finished runs or bundles to distil from (`loss.distil_weight`); their probabilities are averaged. Runs
             of `train_fold` are asked about their held-out fold only (`loss.soft_weight`).
         stage: ``"sequence"`` trains the head alone, on the encoder of `init`.
-        sequences: real sequences to train the head on, beside the clips.
     """
 
     init: Pretrained | None = None
     teachers: tuple[Pretrained, ...] = ()
     stage: Literal["all", "sequence"] = "all"
-    sequences: tuple[CkPlusSequence, ...] = ()
 
     def expect_fit(self, recipe: TrainRecipe, dataset: Dataset) -> None:
         """Refuse inputs that do not fit the recipe or the data set.
@@ -84,11 +81,6 @@ class TrainInputs:
             raise InputError(
                 f"model.classes: got {recipe.model.classes}, expected the {len(dataset.expressions)} expressions of "
                 f"{dataset.source}"
-            )
-        if self.sequences and (dataset.name == "ckplus" or dataset.expressions != EXPRESSIONS):
-            raise InputError(
-                f"--sequences: got {dataset.source} as --data, expected stills of another data set with the seven "
-                "expressions; CK+ would be evaluated on its training faces"
             )
         if "crowd" in recipe.heads:
             expect_votes(dataset)
@@ -118,8 +110,6 @@ class TrainInputs:
             facts["teacher"] = teacher_facts(self.teachers)
         if self.stage != "all":
             facts["stage"] = self.stage
-        if self.sequences:
-            facts["sequences"] = {"dataset": "ckplus", "sequences": len(self.sequences)}
         return facts
 
 
@@ -137,7 +127,7 @@ def train_model(
         recipe: what to train; to resume, the run's own.
         dataset: trained on its ``train`` split; the best epoch is chosen on its ``choose`` split.
         out: the run's folder.
-        inputs: initial weights, teachers, stage, sequences.
+        inputs: initial weights, teachers, stage.
         options: resume, device, callbacks.
 
     Raises:
@@ -147,29 +137,28 @@ def train_model(
         OutputError: the run cannot be written.
     """
     inputs.expect_fit(recipe, dataset)
-    with processes(options.device) as peers:
-        if peers.leads:
-            expect_choosable(dataset)
-        run = open_run(recipe, dataset, out, inputs.facts(), resume=options.resume, peers=peers)
-        with run.locked(peers):
-            run = TrainRun.open(out)
-            if run.done:
-                return run
-            torch.manual_seed(recipe.seed)
-            init = inputs.init
-            model, probe = run.new_model() if init is None else initial_network(init, recipe, dataset)
-            in_folds, soft = inputs.fold_teachers, None
-            if in_folds:
-                soft = soft_labels(in_folds, dataset, device=peers.device, progress=options.progress)
-            stages = Stages(
-                run=run, dataset=dataset, peers=peers, options=options, sequences=inputs.sequences, soft=soft,
-                teachers=load_teachers(inputs.teachers) if inputs.teachers and not in_folds else None,
-            )  # fmt: skip
-            if inputs.stage == "all":
-                model.crowd = None  # it would not fit the new encoder
-                stages.fit(model, probe)
-            else:
-                stages.fit_head(model)
+    device = compute_device(options.device)
+    expect_choosable(dataset)
+    run = open_run(recipe, dataset, out, inputs.facts(), resume=options.resume)
+    with run.locked():
+        run = TrainRun.open(out)
+        if run.done:
+            return run
+        torch.manual_seed(recipe.seed)
+        init = inputs.init
+        model, probe = run.new_model() if init is None else initial_network(init, recipe, dataset)
+        in_folds, soft = inputs.fold_teachers, None
+        if in_folds:
+            soft = soft_labels(in_folds, dataset, device=device, progress=options.progress)
+        stages = Stages(
+            run=run, dataset=dataset, device=device, options=options, soft=soft,
+            teachers=load_teachers(inputs.teachers) if inputs.teachers and not in_folds else None,
+        )  # fmt: skip
+        if inputs.stage == "all":
+            model.crowd = None  # it would not fit the new encoder
+            stages.fit(model, probe)
+        else:
+            stages.fit_head(model)
     return run
 
 
@@ -201,13 +190,13 @@ def train_fold(
         raise InputError(f"heads: got {', '.join(recipe.heads)}, expected {', '.join(READINGS)} for a fold's teacher")
     part = fold_dataset(dataset, folds, fold)
     expect_votes(part)
-    with processes(options.device) as peers:
-        run = open_run(recipe, part, out, {"fold": {"folds": folds, "fold": fold}}, resume=options.resume, peers=peers)
-        with run.locked(peers):
-            run = TrainRun.open(out)
-            if not run.done:
-                torch.manual_seed(recipe.seed)
-                Stages(run=run, dataset=part, peers=peers, options=options).fit_frames(*run.new_model())
+    device = compute_device(options.device)
+    run = open_run(recipe, part, out, {"fold": {"folds": folds, "fold": fold}}, resume=options.resume)
+    with run.locked():
+        run = TrainRun.open(out)
+        if not run.done:
+            torch.manual_seed(recipe.seed)
+            Stages(run=run, dataset=part, device=device, options=options).fit_frames(*run.new_model())
     return run
 
 
@@ -225,26 +214,24 @@ def expect_choosable(dataset: Dataset) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stages:
-    """The stages of one run; each method leaves a finished run, written by process 0.
+    """The stages of one run; each method leaves a finished run.
 
     Attributes:
         run: the run's folder and recipe.
         dataset: its data.
-        peers: this process.
+        device: where to compute.
         options: callbacks.
         teachers: followed by the frame stage.
         soft: soft labels of the training rows, part of the frame stage's targets.
-        sequences: for the sequence stage.
         rows: the training rows to use; all by default.
     """
 
     run: TrainRun
     dataset: Dataset
-    peers: Processes
+    device: torch.device
     options: RunOptions
     teachers: Teachers | None = None
     soft: SoftLabels | None = None
-    sequences: tuple[CkPlusSequence, ...] = ()
     rows: StillSet | None = None
     _started: float = field(default_factory=time.monotonic, init=False)
 
@@ -252,7 +239,7 @@ class Stages:
     def splits(self) -> DeviceSplits:
         """The splits on this process's device; with the crowd's targets where the recipe has a head for them."""
         recipe, stills = self.run.recipe, self.rows or self.dataset.split("train")
-        splits = DeviceSplits.load(self.dataset, recipe, self.peers.device, train=self.rows)
+        splits = DeviceSplits.load(self.dataset, recipe, self.device, train=self.rows)
         if "crowd" in recipe.heads:
             splits = replace(splits, train=with_crowd(splits.train, stills, recipe))
         if self.soft is not None:
@@ -267,17 +254,15 @@ class Stages:
     def fit(self, model: AttentionCnnBiLstm, probe: nn.Linear) -> None:
         """Run both stages."""
         best = self.frames(self._classifier(model, probe))
-        if self.peers.leads:
-            self.head(best)
-            self.crowd(best.model)
-            self.finish(best)
+        self.head(best)
+        self.crowd(best.model)
+        self.finish(best)
 
     def fit_frames(self, model: AttentionCnnBiLstm, probe: nn.Linear) -> None:
         """Run the frame stage alone: a run to continue from, whose head does not fit its encoder."""
         best = self.frames(self._classifier(model, probe))
-        if self.peers.leads:
-            top1 = self.run.record["history"][-1]["best_score"]
-            self.run.finish(best.model, probe_of(best), best.crowd, frames_top1=top1, seconds=self._seconds())
+        top1 = self.run.record["history"][-1]["best_score"]
+        self.run.finish(best.model, probe_of(best), best.crowd, frames_top1=top1, seconds=self._seconds())
 
     def _classifier(self, model: AttentionCnnBiLstm, probe: nn.Linear) -> FrameClassifier:
         return FrameClassifier(model, probe, dropout=self.run.recipe.loss.dropout, crowd=self.crowd_probe(model))
@@ -293,14 +278,13 @@ class Stages:
 
     def fit_head(self, model: AttentionCnnBiLstm) -> None:
         """Run the sequence stage alone."""
-        if self.peers.leads:
-            classifier = FrameClassifier(model).to(self.peers.device).eval()
-            clips = self._clips(model)
-            if "fer2013" in self.run.recipe.heads:
-                tune_head(self._head_stage(classifier, clips))
-            self.crowd(model)
-            classifier.probe = probe_of_features(model, clips.stills, clips.labels)
-            self.finish(classifier)
+        classifier = FrameClassifier(model).to(self.device).eval()
+        clips = self._clips(model)
+        if "fer2013" in self.run.recipe.heads:
+            tune_head(self._head_stage(classifier, clips))
+        self.crowd(model)
+        classifier.probe = probe_of_features(model, clips.stills, clips.labels)
+        self.finish(classifier)
 
     def frames(self, classifier: FrameClassifier) -> FrameClassifier:
         """Run the frame stage and return the best epoch's classifier."""
@@ -309,7 +293,7 @@ class Stages:
             module=classifier,
             splits=self.splits,
             recipe=self.run.recipe,
-            peers=self.peers,
+            device=self.device,
             teachers=self.teachers,
             progress=self.options.progress,
         )
@@ -326,11 +310,11 @@ class Stages:
             return
         recipe, stills = crowd_recipe(self.run.recipe), self.rows or self.dataset.split("train")
         assert stills.votes is not None
-        extractor = FeatureExtractor(model, self.run.recipe, self.peers.device, self.options.progress)
+        extractor = FeatureExtractor(model, self.run.recipe, self.device, self.options.progress)
         made = training_negatives(stills, share=recipe.sequence.negatives, seed=recipe.seed)
         faces = extractor.training_clips(stills)
         clips = crowd_clips(faces, stills.votes, extractor(made), seed=recipe.seed)
-        model.crowd = new_crowd_head(model.head, recipe).to(self.peers.device)
+        model.crowd = new_crowd_head(model.head, recipe).to(self.device)
         probe = distribution_probe(clips, model.crowd)
         soft = FrameProbabilities.of(clips, probe_logits(model.crowd, probe))
         fit_head(
@@ -338,9 +322,8 @@ class Stages:
         )
 
     def _clips(self, model: AttentionCnnBiLstm) -> ClipFeatures:
-        extractor = FeatureExtractor(model, self.run.recipe, self.peers.device, self.options.progress)
-        clips = extractor.training_clips(self.rows or self.dataset.split("train"))
-        return clips.joined(extractor.sequences(self.sequences)) if self.sequences else clips
+        extractor = FeatureExtractor(model, self.run.recipe, self.device, self.options.progress)
+        return extractor.training_clips(self.rows or self.dataset.split("train"))
 
     def _head_stage(self, classifier: FrameClassifier, clips: ClipFeatures) -> HeadStage:
         soft = FrameProbabilities.of(clips, classifier.classify)
@@ -355,9 +338,7 @@ class Stages:
             on_clips: also evaluate it on clips, which takes as long as a window has frames.
             facts: to record.
         """
-        if not self.peers.leads:
-            return
-        model = classifier.to(self.peers.device).eval().model
+        model = classifier.to(self.device).eval().model
         figures = still_accuracy(self.run, model, self.splits)
         if model.crowd is not None:
             facts["crowd"] = vote_accuracy(self.run, model, self.splits)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import fer_edge.train.loop
 from fer_edge.core.errors import InputError, TrainingDiverged
-from fer_edge.train.distributed import Processes
 from fer_edge.train.loop import EpochReport, Loop, Task, learning_rate
 from fer_edge.train.recipe import OptimiserSpec
 
@@ -34,8 +33,8 @@ class Regression(Task[Tensor]):
     def batches(self, epoch: int, generator: torch.Generator) -> tuple[int, Tensor]:
         return 6, torch.randn(6, 8, 1, generator=generator)
 
-    def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Any]:
-        return (model(batch) - 3 * batch).square().mean(), len(batch)
+    def loss(self, batch: Tensor) -> tuple[Tensor, Any]:
+        return (self.module(batch) - 3 * batch).square().mean(), len(batch)
 
     def after_step(self, batch: Tensor, output: Any) -> None:
         assert output == len(batch)
@@ -123,13 +122,8 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_is_named() -> None:
     class Diverging(Regression):
-        def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Any]:
-            return model(batch).mean() * torch.inf, len(batch)
+        def loss(self, batch: Tensor) -> tuple[Tensor, Any]:
+            return self.module(batch).mean() * torch.inf, len(batch)
 
     with pytest.raises(TrainingDiverged, match="epoch 1 of frames"):
         Loop(spec=SPEC, stage="frames").fit(Diverging())
-
-
-def test_a_batch_must_divide_among_the_processes() -> None:
-    with pytest.raises(InputError, match="batch_size: got 8, expected a multiple of the 3"):
-        Loop(spec=SPEC, peers=Processes(rank=0, world=3, device=torch.device("cpu")))

@@ -50,12 +50,6 @@ def test_augmentation_repeats_by_seed_and_differs_between_faces() -> None:
     assert len(torch.unique(first, dim=0)) == 8
 
 
-def test_processes_change_their_part_as_one_process_would() -> None:
-    whole = augment_faces(faces(), AugmentSpec(), seeded(CPU, 3))
-    parts = [augment_faces(faces(), AugmentSpec(), seeded(CPU, 3), part) for part in (slice(0, 4), slice(4, 8))]
-    assert torch.equal(torch.cat(parts), whole)
-
-
 def test_mixing_keeps_the_mass_of_the_targets() -> None:
     targets = torch.eye(8)
     always = AugmentSpec(mix=1.0)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,43 +82,6 @@ def test_a_split_that_is_missing_is_named(dataset: Dataset, tmp_path: Path) -> N
     alone = replace(dataset, roles={"train": dataset.roles["train"]})
     with pytest.raises(DataError, match="no split to choose on"):
         train_model(small_recipe(), alone, tmp_path / "run", options=ON_CPU)
-
-
-def _as_two_processes(script: str, *arguments: object) -> None:
-    """Run a script of this folder as torchrun would with two processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(script)), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    peers = [
-        subprocess.Popen(command, env={**environment, "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(2)
-    ]
-    try:
-        assert [peer.wait(timeout=240) for peer in peers] == [0, 0]
-    finally:
-        for peer in peers:
-            peer.kill()
-
-
-def test_two_processes_take_the_step_that_one_takes(tmp_path: Path) -> None:
-    """Loss and gradients of a global batch, batch norm in evaluation mode, by one process and by two under gloo."""
-    script = Path(__file__).with_name("parallel_step.py")
-    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path)]
-    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
-    _as_two_processes("parallel_step.py", tmp_path)
-    alone, together = (load_file(tmp_path / f"step-{world}.safetensors") for world in (1, 2))
-    assert alone.keys() == together.keys()
-    for name, gradient in alone.items():
-        assert torch.allclose(together[name], gradient, atol=1e-6), name
-
-
-def test_two_processes_train_to_the_end(tmp_path: Path) -> None:
-    _as_two_processes("parallel_run.py", tmp_path)
-    run = TrainRun.open(tmp_path / "run")
-    assert run.done
-    assert [epoch["epoch"] for epoch in run.record["history"] if epoch["stage"] == "frames"] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", "cuda:99"])

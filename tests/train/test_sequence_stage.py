@@ -1,4 +1,4 @@
-"""The sequence head on clips: windows as a camera fills them, features kept, real sequences, a bundle to begin from."""
+"""The sequence head on clips: windows as a camera fills them, features kept, a bundle to begin from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import pytest
 import torch
 from tiny import tiny_bundle
 from training import ON_CPU, small_dataset, small_recipe
-from trees import write_whole_ckplus
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import DataError, InputError
+from fer_edge.core.errors import InputError
 from fer_edge.core.preprocess import prepare_stills
 from fer_edge.data import Dataset
-from fer_edge.data.ckplus import ckplus_sequences
 from fer_edge.export.from_torch.run import export_run
 from fer_edge.train import feature_cache
 from fer_edge.train.bundle_weights import BundleWeights
@@ -154,26 +152,6 @@ class TestTheBank:
         with torch.no_grad():
             expected = model.encoder(frames)[0].reshape(2, 3, -1)
         assert torch.allclose(faces(images), expected, atol=1e-4)
-
-
-class TestRealSequences:
-    def test_from_neutral_to_the_peak(self, run: TrainRun, tmp_path: Path) -> None:
-        write_whole_ckplus(tmp_path, {"S005_001": 3}, frames=13)
-        (sequence,) = ckplus_sequences(tmp_path)
-        model, _ = run.load_model()
-        recipe = replace(run.recipe, sequence=replace(run.recipe.sequence, clip_frames=8))
-        bank = FeatureExtractor(model, recipe, torch.device("cpu"), no_progress).sequences((sequence,))
-        assert bank.labels.tolist() == [6, 1]
-        # 13 frames, every third from the last backwards: five of them, behind three that repeat the first.
-        assert bank.rows.tolist() == [[0, 0, 0, 0, 0, -1, 1, 1]]
-        assert torch.equal(bank.features[0, 0], bank.features[0, 3])
-        joined = bank.joined(bank)
-        assert joined.rows.tolist()[1] == [2, 2, 2, 2, 2, -1, 3, 3]
-
-    def test_there_must_be_some(self, run: TrainRun) -> None:
-        model, _ = run.load_model()
-        with pytest.raises(DataError, match="authors' tree of CK"):
-            FeatureExtractor(model, run.recipe, torch.device("cpu"), no_progress).sequences(())
 
 
 class TestFromABundle:
