@@ -83,10 +83,17 @@ def draw_agreement_rows(dataset: Dataset, *samples: RowSample, size: int, seed: 
     train = dataset.split("train")
     known = {image.tobytes() for sample in samples for image in sample.stills.images}
     outside = np.flatnonzero([image.tobytes() not in known for image in train.images])
+    if not len(outside):
+        smaller = max(len(sample.stills) for sample in samples) // 2
+        cure = f"give --set sample.size={smaller}" if len(known) > 1 else "all rows are one image: add others"
+        raise DataError(
+            f"{dataset.source}: got a calibration sample of every distinct image of {train.name}, expected {size:,} "
+            f"rows outside it to compare labels on; {cure}"
+        )
     if size > len(outside):
         raise DataError(
             f"{dataset.source}: got {len(outside):,} rows of {train.name} outside the calibration sample, expected "
-            f"{size:,} to compare labels on; give --set gate.agreement_rows={max(1, len(outside))}"
+            f"{size:,} to compare labels on; give --set gate.agreement_rows={len(outside)}"
         )
     random = np.random.default_rng(seed)
     rows = train.subset(np.sort(random.choice(outside, size, replace=False)))

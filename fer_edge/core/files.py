@@ -137,7 +137,7 @@ def output_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         overwrite: replace a folder that holds files.
 
     Raises:
-        OutputError: the folder holds files, or cannot be written.
+        OutputError: the folder holds files, also of another process that was faster, or cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,10 @@ def output_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         with writing(path):
             yield scratch
             os.chmod(scratch, mode)
-            _replace_folder(scratch, path)
+            if overwrite:
+                _replace_folder(scratch, path)
+            else:
+                _place_folder(scratch, path)
     finally:
         os.close(handle)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -221,6 +224,22 @@ def _sweep(path: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
+
+
+def _place_folder(scratch: Path, path: Path) -> None:
+    """Move a folder to a place that was free when it was begun; of several processes one wins."""
+    if sys.platform == "win32" and path.exists():  # which replaces no empty folder
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    try:
+        os.rename(scratch, path)
+    except OSError as error:
+        if not os.path.lexists(path):
+            raise
+        raise OutputError(
+            f"{path}: got an output of another process, written meanwhile, expected none; choose another name or pass "
+            "--overwrite"
+        ) from error
 
 
 def _replace_folder(scratch: Path, path: Path) -> None:

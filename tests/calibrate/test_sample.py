@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,32 @@ def test_rows_to_agree_on_share_no_image_with_the_sample() -> None:
     assert not used & {image.tobytes() for image in outside.stills.images}
     with pytest.raises(DataError, match=rf"{left} rows of Training .*--set gate.agreement_rows={left}"):
         draw_agreement_rows(dataset, sample, size=left + 1, seed=1)
+
+
+@pytest.mark.parametrize(("rows", "distinct"), [(300, 1), (300, 2), (300, 299), (5, 5), (2, 1), (1, 1)])
+def test_the_advice_about_small_sets_ends(rows: int, distinct: int) -> None:
+    """Every `--set` that an error gives leads on, or the next error says that nothing remains."""
+    images = np.random.default_rng(0).integers(0, 256, (distinct, 8, 8), dtype=np.uint8)
+    stills = StillSet(
+        name="train", images=images[np.arange(rows) % distinct], labels=np.zeros(rows, np.int64), rows=np.arange(rows)
+    )
+    dataset = Dataset(name="few", source="few", layout="x", splits={"train": stills}, roles={"train": "train"})
+    sizes, seen = {"sample.size": 300, "gate.agreement_rows": 10_000}, set[str]()
+    said = None
+    while said is None or "--set" in said:
+        if said is not None:
+            assert said not in seen, "the same advice again"
+            seen.add(said)
+            name, value = re.findall(r"--set ([a-z_.]+)=(\d+)", said)[0]
+            sizes[name] = int(value)
+        try:
+            sample = draw_sample(dataset, size=sizes["sample.size"], seed=0)
+            draw_agreement_rows(dataset, sample, size=sizes["gate.agreement_rows"], seed=0)
+        except DataError as error:
+            said = str(error)
+        else:
+            said = "enough"
+    assert (said == "enough") == (distinct > 1)
 
 
 def test_a_balanced_choice_is_what_it_says() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -142,6 +143,23 @@ class TestScratch:
             scratch.write_bytes(b"ours")
         assert path.read_bytes() == b"ours"
         assert _leftovers(tmp_path) == []
+
+    @pytest.mark.parametrize("before", [False, True])
+    def test_of_two_writers_of_one_new_folder_one_wins(self, tmp_path: Path, before: bool) -> None:
+        path = tmp_path / "edge"
+        if before:
+            path.mkdir()
+        with contextlib.ExitStack() as stack:
+            (stack.enter_context(output_folder(path)) / "name").write_text("slow")
+            with output_folder(path) as fast:
+                (fast / "name").write_text("fast")
+            with pytest.raises(OutputError, match="another process"):
+                stack.close()
+        assert (path / "name").read_text() == "fast"
+        assert _leftovers(tmp_path) == []
+        with output_folder(path, overwrite=True) as last:
+            (last / "name").write_text("last")
+        assert (path / "name").read_text() == "last"
 
     def test_a_folder_that_was_being_replaced_comes_back(self, tmp_path: Path) -> None:
         path = tmp_path / "edge"
