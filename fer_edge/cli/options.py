@@ -30,7 +30,6 @@ __all__ = [
     "BundleName",
     "Detector",
     "Device",
-    "Jobs",
     "Number",
     "PrivateLog",
     "Provider",
@@ -314,7 +313,6 @@ VariantName: TypeAlias = Annotated[str, option("fp32, int8, ...; auto: int8 if p
 Provider: TypeAlias = Annotated[str, option("Engine: cpu, openvino, cuda, tensorrt, ...", default="cpu")]
 Threads: TypeAlias = Annotated[int, option("Threads per session.", integer(1, 1024), default=1)]
 Device: TypeAlias = Annotated[str, option("auto, cpu or cuda.", default="auto")]
-Jobs: TypeAlias = Annotated[int, option("Trainings at the same time.", integer(1, 256), default=1)]
 Budget: TypeAlias = Annotated[
     float | None, option("Start no training after this time.", real(0, 1e6), metavar="MINUTES")
 ]

@@ -54,7 +54,6 @@ def command(
     recipe: Annotated[str, opt.recipe("stills")],
     settings: Annotated[tuple[str, ...], opt.settings("train.optimiser.epochs=30")],
     only: Annotated[tuple[str, ...], opt.option("Systems or groups: tables, beyond, lstm, size.", metavar="NAME")],
-    jobs: opt.Jobs,
     budget: opt.Budget,
     device: opt.Device,
     private_log: opt.PrivateLog,
@@ -87,9 +86,8 @@ def command(
 
     with note_resume(f"to continue, repeat the command; the study is in {out}"), progress("study") as bar:
         view = _StudyView(bar, publish)
-        study = StudyOptions(
-            jobs=jobs, budget_s=None if budget is None else 60 * budget, device=device, private_log=private_log
-        )
+        seconds = None if budget is None else 60 * budget
+        study = StudyOptions(budget_s=seconds, device=device, private_log=private_log)
         results = run_study(plan, protocol, data, out, study, progress=view)
         report = publish()
     value = {"out": str(out), "report": str(folder), "planned": len(plan), "finished": len(results)}

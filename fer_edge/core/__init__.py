@@ -8,7 +8,7 @@
 - `metrics`, `accuracy`, `comparison`, `evaluate`: accuracy, calibration error, paired comparison, running a network.
 - `files`, `json`, `recipes`: atomic output, JSON and TOML to frozen dataclasses and back.
 - `tables`, `plots`: the one way to print a table or draw a plot.
-- `machine`, `workers`, `telemetry`: the machine report, worker processes, switches against phone-home.
+- `machine`, `telemetry`: the machine report, switches against phone-home.
 - `cascade`: OpenCV's face detector. `int8_forms`: names of the INT8 variants. `onnx_wire`: ONNX without the `onnx`
   package. `tensorrt_flavours`: the differences between TensorRT versions.
 """

@@ -72,13 +72,13 @@ def _row(job: TargetJob) -> TensorRtFlavour:
     return row
 
 
-def _number(version: tuple[int, int]) -> int:
-    """Return a version as trtexec prints it: 8500 for 8.5.0, 100300 for 10.3.0."""
-    major, minor = version
-    return 1000 * major + 100 * minor if major < 10 else 10_000 * major + 100 * minor
+def _number(version: tuple[int, ...]) -> int:
+    """Return a version as trtexec prints it: 8500 for 8.5, 100300 for 10.3, 110401 for 11.4.1."""
+    major, minor, patch = (*version, 0)[:3]
+    return (1000 if major < 10 else 10_000) * major + 100 * minor + patch
 
 
-def _next_version(row: TensorRtFlavour) -> tuple[int, int]:
+def _next_version(row: TensorRtFlavour) -> tuple[int, ...]:
     """Return the first version that a row does not cover: the next row's, or the next major version."""
     later = [each.version for each in FLAVOURS.values() if each.package == row.package and each.version > row.version]
     return min(later, default=(row.version[0] + 1, 0))

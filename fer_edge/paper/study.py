@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import functools
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +16,6 @@ from fer_edge.core.machine import machine_report
 from fer_edge.core.manifest import timestamp
 from fer_edge.core.metrics import accuracy_report
 from fer_edge.core.types import Progress
-from fer_edge.core.workers import open_workers, sent_progress
 from fer_edge.data import Dataset, load_dataset
 from fer_edge.paper.page import write_study
 from fer_edge.paper.recipe import StudyRecipe
@@ -53,20 +48,14 @@ class StudyOptions:
     """How a study runs.
 
     Attributes:
-        jobs: trainings at a time, each with its share of the CPUs.
-        budget_s: no training starts after this time; those under way end.
+        budget_s: no training starts after this time; the one under way ends.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         private_log: log of PrivateTest evaluations; the repository's by default.
     """
 
-    jobs: int = 1
     budget_s: float | None = None
     device: str = "auto"
     private_log: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise InputError(f"jobs: got {self.jobs}, expected 1 or more")
 
 
 def plan_runs(systems: Sequence[System], recipe: StudyRecipe) -> tuple[PlannedRun, ...]:
@@ -132,34 +121,17 @@ def run_study(
     log = writable_log(options.private_log) if private else None
     begun = time.monotonic()
 
-    def keep(result: RunResult) -> None:
+    device = compute_device(options.device)
+    for run in waiting:
+        if options.budget_s is not None and time.monotonic() - begun >= options.budget_s:
+            break
+        result = _train(run, recipe, dataset, device, progress.step)
         if log is not None:
             _log_evaluation(log, result, dataset)
         result.write(run_path(out, system=result.system, seed=result.seed))
-        name = f"{result.system}-seed{result.seed}"
-        results[name] = result
-        progress.finished(name, result)
-
-    def next_run() -> PlannedRun | None:
-        spent = options.budget_s is not None and time.monotonic() - begun >= options.budget_s
-        return waiting.pop(0) if waiting and not spent else None
-
-    device = compute_device(options.device)
-    if options.jobs == 1:
-        while (run := next_run()) is not None:
-            keep(_train(run, recipe, dataset, device, progress.step))
-        return results
-    task = _Task(recipe=recipe, data=data, device=str(device))
-    with open_workers(options.jobs, lambda event: progress.step(*event)) as workers:
-        running: set[concurrent.futures.Future[RunResult]] = set()
-        while True:
-            while len(running) < options.jobs and (run := next_run()) is not None:
-                running.add(workers.pool.submit(_work, task, run, workers.threads, workers.events))
-            if not running:
-                return results
-            ended, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in ended:
-                keep(future.result())
+        results[run.name] = result
+        progress.finished(run.name, result)
+    return results
 
 
 def publish_study(
@@ -232,20 +204,3 @@ def _log_evaluation(log: Path, result: RunResult, dataset: Dataset) -> None:
         data_sha256=dataset.split("report").sha256,
         result=summary.to_json(),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    recipe: StudyRecipe
-    data: str
-    device: str
-
-
-_loaded = functools.cache(load_dataset)
-
-
-def _work(task: _Task, run: PlannedRun, threads: int, events: Any) -> RunResult:
-    """Train one run in one of several processes; the parent answers Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    return _train(run, task.recipe, _loaded(task.data), torch.device(task.device), sent_progress(events))
