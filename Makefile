@@ -9,7 +9,7 @@ VENV ?= .venv
 GPU_VENV ?= .venv-gpu
 DEVICE ?= $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | \
   tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-' | grep . || echo unknown-gpu)
-PYTEST_ARGS ?= --numprocesses auto --dist loadfile
+PYTEST_ARGS ?= --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check

@@ -33,7 +33,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason."""
+    """Begin with the files of slow tests, and skip what this machine cannot run, with the reason."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # a long file begun last would keep one process busy alone
     used = {mark.name for item in items for mark in item.iter_markers()}
     for mark, reason in _unmet(used).items():
         for item in items:
