@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from fer_edge.core.errors import FerEdgeError, InputError
 
-__all__ = ["decode", "encode", "expect"]
+__all__ = ["decode", "encode", "expect", "is_one_of"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,11 @@ def expect(condition: bool, field: str, got: object, expected: str) -> None:
     """Raise an `InputError` with the message ``field: got ..., expected ...`` unless `condition` holds."""
     if not condition:
         raise InputError(f"{field}: got {reprlib.repr(got)}, expected {expected}")
+
+
+def is_one_of(got: object, choices: tuple[object, ...]) -> bool:
+    """Return whether a value of any type is one of these, of the same type."""
+    return any(type(got) is type(each) and bool(got == each) for each in choices)
 
 
 def decode(kind: type[T], value: Any, *, where: str = "") -> T:
@@ -92,8 +97,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         options = [option for option in arguments if option is not type(None)]
         return None if value is None and len(options) < len(arguments) else _value(options[0], value, where)
     if origin is typing.Literal:
-        same = any(value == each and type(value) is type(each) for each in arguments)  # 3.0 and True are not 3 and 1
-        expect(same, where, value, "one of " + ", ".join(map(repr, arguments)))
+        expect(is_one_of(value, arguments), where, value, "one of " + ", ".join(map(repr, arguments)))
         return value
     if origin is tuple:
         expect(isinstance(value, list), where, value, "a list")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import FrameError, InputError, require
-from fer_edge.core.json import decode, encode, expect
+from fer_edge.core.json import decode, encode, expect, is_one_of
 from fer_edge.core.types import Uint8
 
 __all__ = [
@@ -71,11 +71,11 @@ class PreprocessSpec:
         number = isinstance(self.margin, (int, float)) and -0.4 <= self.margin <= 2.0
         expect(number, "margin", self.margin, "-0.4 to 2.0")
         expect(isinstance(self.square, bool), "square", self.square, "true or false")
-        expect(self.alignment in ("none", "eyes"), "alignment", self.alignment, "'none' or 'eyes'")
+        expect(is_one_of(self.alignment, ("none", "eyes")), "alignment", self.alignment, "'none' or 'eyes'")
         known = ("area", "linear", "cubic")
-        expect(self.interpolation in known, "interpolation", self.interpolation, "'area', 'linear' or 'cubic'")
-        expect(self.median in (0, 3, 5), "median", self.median, "0, 3 or 5")
-        expect(self.normalisation in ("gcn", "scale"), "normalisation", self.normalisation, "'gcn' or 'scale'")
+        expect(is_one_of(self.interpolation, known), "interpolation", self.interpolation, "'area', 'linear' or 'cubic'")
+        expect(is_one_of(self.median, (0, 3, 5)), "median", self.median, "0, 3 or 5")
+        expect(is_one_of(self.normalisation, ("gcn", "scale")), "normalisation", self.normalisation, "'gcn' or 'scale'")
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that `from_json` reads."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from fer_edge.core.errors import FrameError, InputError
 from fer_edge.core.preprocess import PreprocessSpec, check_image, cut_face, to_grey
 from fer_edge.core.types import Uint8
+from fer_edge.runtime.arguments import check_type
 from fer_edge.runtime.detector import CropGeometry, Face, FaceDetector
 from fer_edge.runtime.estimate import BoxXyxy
 from fer_edge.runtime.haar_detector import HaarDetector
@@ -34,6 +35,7 @@ def open_detector(name: str) -> FaceDetector:
         >>> type(open_detector("haar")).__name__
         'HaarDetector'
     """
+    check_type("detector", name, str, "haar or yunet:FILE")
     kind, _, file = name.partition(":")
     if kind == "haar" and not file:
         return HaarDetector()

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from fer_edge.core.errors import FrameError, InputError, require
+from fer_edge.core.json import is_one_of
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import whole_number
 
@@ -46,7 +47,7 @@ def check_layout(layout: str, white_level: int | None) -> None:
     Raises:
         InputError: naming the known layouts, or the range of `white_level`.
     """
-    if layout not in LAYOUTS:
+    if not is_one_of(layout, LAYOUTS):
         raise InputError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
     if layout == "grey16":
         if white_level is None:

@@ -14,7 +14,7 @@ from fer_edge.core.accuracy import softmax
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import BundleError, FerEdgeError, InputError, SessionError
 from fer_edge.core.graph_interface import graph_misfits
-from fer_edge.core.json import encode
+from fer_edge.core.json import encode, is_one_of
 from fer_edge.core.labels import READINGS, Reading
 from fer_edge.core.manifest import Manifest, Variant
 from fer_edge.core.types import Array, Float32, Int64, Uint8
@@ -225,7 +225,7 @@ class Network(OneProcess):
         elif provider in (*ENGINE_PROVIDERS, "litert") and (bundle.path / ENGINE_FOLDER).is_dir():
             engines = bundle.path / ENGINE_FOLDER
         chosen = bundle.variant(choose_variant(bundle.manifest, variant=variant, provider=provider))
-        if reading not in (None, *READINGS):
+        if not is_one_of(reading, (None, *READINGS)):
             raise InputError(f"reading: got {reading!r}, expected one of {', '.join(READINGS)}, or None")
         read: Reading = reading or chosen.readings[0]
         sessions: list[Session] = []
@@ -339,7 +339,7 @@ class Network(OneProcess):
 
     def _run(self, part: str, session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
         length = feeds.get("length")
-        if isinstance(length, np.ndarray) and length.size:
+        if isinstance(length, np.ndarray) and length.size and length.dtype == np.int64:
             features = feeds["features"]
             steps = features.shape[1] if isinstance(features, np.ndarray) and features.ndim > 1 else 0
             given = length.ravel().tolist()

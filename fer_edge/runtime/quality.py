@@ -9,18 +9,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.resources
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_edge.core.errors import InputError, require
-from fer_edge.core.json import decode, expect
+from fer_edge.core.json import decode, expect, is_one_of
 from fer_edge.core.preprocess import to_grey
 from fer_edge.core.types import Uint8
+from fer_edge.runtime.arguments import number
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,8 +82,11 @@ class QualityLimit:
     good: float
 
     def __post_init__(self) -> None:
-        expect(self.good != self.reject, "good", self.good, "another value than reject")
-        expect(bool(self.reason), "reason", self.reason, "a reason")
+        apart = number("good", self.good, positive=False) - number("reject", self.reject, positive=False)
+        expect(apart != 0 and math.isfinite(apart), "good", self.good, "another value than reject")
+        expect(isinstance(self.reason, str) and self.reason != "", "reason", self.reason, "a reason")
+        known = get_args(Measure)
+        expect(is_one_of(self.measure, known), "measure", self.measure, ", ".join(known))
 
     def score(self, value: float) -> float:
         """Return 1 where the value is good, 1/2 at the limit, 0 as far beyond it."""
@@ -127,8 +132,9 @@ class QualityLimits:
             InputError: no limit has such a reason.
         """
         known = {limit.reason for limit in self.limits}
-        if unknown := sorted(set(reasons) - known):
-            raise InputError(f"reasons: got {unknown[0]!r}, expected some of {', '.join(sorted(known))}")
+        for reason in reasons:
+            if not isinstance(reason, str) or reason not in known:
+                raise InputError(f"reasons: got {reason!r}, expected some of {', '.join(sorted(known))}")
         return dataclasses.replace(self, limits=tuple(each for each in self.limits if each.reason not in reasons))
 
 

@@ -93,7 +93,7 @@ class Recognizer(Reopened):
             check_type("public_key", public_key, (str, os.PathLike), "a PEM file's path or None")
             self._bundle.check_signature(Path(public_key))
         expected = "QualityLimits, 'measured' or None"
-        self._limits = quality_limits() if quality == "measured" else quality
+        self._limits = quality_limits() if isinstance(quality, str) and quality == "measured" else quality
         check_type("quality", self._limits, (QualityLimits, type(None)), expected)
         self._priors = priors
         opening: dict[str, Any] = {"threads": threads, "engines": engines, "reading": reading}

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import numpy as np
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.json import expect
+from fer_edge.core.json import expect, is_one_of
 from fer_edge.runtime.arguments import check_type, number, whole_number
 from fer_edge.runtime.detector import CropGeometry, Face
 from fer_edge.runtime.estimate import BoxXyxy
@@ -85,7 +85,7 @@ class TrackerOptions:
         if self.min_overlap >= 1:
             raise InputError(f"min_overlap: got {self.min_overlap}, expected between 0 and 1")
         whole_number("stable_after", self.stable_after, least=1)
-        expect(self.seat in (None, "left", "right"), "seat", self.seat, "'left' or 'right'")
+        expect(is_one_of(self.seat, (None, "left", "right")), "seat", self.seat, "'left' or 'right'")
         expect(isinstance(self.passengers, bool), "passengers", self.passengers, "true or false")
         if self.driver_roi is not None:
             expect(self.seat is None, "driver_roi", self.driver_roi, "no seat beside it")
