@@ -50,7 +50,9 @@ def command(
     )
     with open_any_source(str(source)) as frames:
         wanted.check(frames)
-        with Recognizer(bundle, variant=variant, provider=provider, threads=threads, reading=reading) as recognizer:
+        with Recognizer(
+            bundle, variant=variant, provider=provider, threads=threads, reading=reading, quality=None
+        ) as recognizer:
             explained = _explain(recognizer, frames, wanted, detector)
     if until_s is None:
         note_unread(frames, len(explained.frames))

@@ -40,6 +40,8 @@ def command(
     ],
     passengers: Annotated[bool, opt.flag("Recognise every face, not the driver's alone.")],
     whole_frame: opt.WholeFrame,
+    any_quality: Annotated[bool, opt.flag("Judge every face, however small, dark or blurred.")],
+    public_key: Annotated[Path | None, opt.option("Require BUNDLE's signature by this ed25519 key.", metavar="PEM")],
     json_out: Path | None,
 ) -> None:
     """Recognise the driver's expression with BUNDLE (a folder or a shipped name).
@@ -81,7 +83,14 @@ def command(
         if rebuild:
             engines = _rebuild(bundle, variant=variant, provider=provider, engines=engines)
         with Recognizer(
-            bundle, variant=variant, provider=provider, threads=threads, engines=engines, reading=reading
+            bundle,
+            variant=variant,
+            provider=provider,
+            threads=threads,
+            engines=engines,
+            reading=reading,
+            quality=None if any_quality else "measured",
+            public_key=public_key,
         ) as recognizer:
             name_network(recognizer.info)
             summary = record_run(

@@ -99,7 +99,4 @@ def _matches(found: Tensor | None, wanted: Tensor) -> bool:
 
 
 def _shown(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(
-        f"{name} {kind} ({', '.join('any' if size is None else str(size) for size in sizes)})"
-        for name, (kind, sizes) in tensors.items()
-    )
+    return ", ".join(f"{name} {kind} {sizes}".replace("None", "any") for name, (kind, sizes) in tensors.items())

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from fer_edge.core.errors import InputError
-from fer_edge.core.json import decode
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import number
 from fer_edge.runtime.estimate import BoxXyxy
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from fer_edge.runtime.shipped_recipes import shipped_recipe
 
 __all__ = ["CropGeometry", "Face", "FaceDetector", "SearchingDetector"]
 
@@ -78,8 +71,7 @@ class CropGeometry:
         """
         if detector not in ("haar", "yunet"):
             raise InputError(f"detector: got {detector!r}, expected 'haar' or 'yunet'")
-        recipe = importlib.resources.files("fer_edge.runtime").joinpath("recipes", f"{detector}.toml")
-        return decode(cls, tomllib.loads(recipe.read_text("utf-8")))
+        return shipped_recipe(cls, detector)
 
     def apply(self, box_xyxy: BoxXyxy) -> BoxXyxy:
         """Return the box to cut for a detector's box."""

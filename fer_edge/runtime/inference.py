@@ -231,10 +231,10 @@ class Network(OneProcess):
         sessions: list[Session] = []
         what = chosen.name
         try:
-            parts: tuple[Part, Part] = ("encoder", "crowd" if read == "crowd" else "head")
-            for part, file in zip(parts, (chosen.encoder, chosen.head_graph(read)), strict=True):
+            part: Part
+            for part in ("encoder", "crowd" if read == "crowd" else "head"):
                 what = f"{chosen.name} {part}"
-                graph = bundle.read_graph(file)
+                graph = bundle.graph_bytes(chosen.name, part)
                 if faults := graph_misfits(graph, bundle.manifest, part):
                     raise BundleError(f"{bundle.path}: {what}: {'; '.join(faults)}; export the bundle again")
                 sessions.append(open_session(graph, provider=provider, threads=threads, engines=engines))

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
@@ -18,16 +15,12 @@ from typing import Final, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_edge.core.errors import InputError, require
-from fer_edge.core.json import decode, expect, is_one_of
-from fer_edge.core.preprocess import to_grey
+from fer_edge.core.errors import require
+from fer_edge.core.json import expect, is_one_of
+from fer_edge.core.preprocess import PreprocessSpec, to_grey
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.arguments import number
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from fer_edge.runtime.shipped_recipes import shipped_recipe
 
 __all__ = [
     "NOT_A_FACE",
@@ -38,6 +31,7 @@ __all__ = [
     "QualityLimits",
     "face_thumbnails",
     "judge_crop",
+    "judge_crops",
     "measure_crop",
     "quality_limits",
 ]
@@ -83,8 +77,8 @@ class QualityLimit:
 
     def __post_init__(self) -> None:
         apart = number("good", self.good, positive=False) - number("reject", self.reject, positive=False)
-        expect(apart != 0 and math.isfinite(apart), "good", self.good, "another value than reject")
-        expect(isinstance(self.reason, str) and self.reason != "", "reason", self.reason, "a reason")
+        number("good - reject", abs(apart))
+        expect(isinstance(self.reason, str), "reason", self.reason, "text")
         known = get_args(Measure)
         expect(is_one_of(self.measure, known), "measure", self.measure, ", ".join(known))
 
@@ -123,7 +117,7 @@ class QualityLimits:
         """Compute how much of each thumbnail the mean face and the axes do not explain: float32 (N,), 0 to about 2."""
         apart = thumbnails - self._mean  # type: ignore[attr-defined]
         along = apart @ self._axes.T  # type: ignore[attr-defined]
-        return np.asarray(np.square(apart).sum(axis=1) - np.square(along).sum(axis=1))
+        return np.asarray(np.einsum("ij,ij->i", apart, apart) - np.einsum("ij,ij->i", along, along))
 
     def without(self, *reasons: str) -> QualityLimits:
         """Return a copy that does not reject for these reasons.
@@ -133,8 +127,7 @@ class QualityLimits:
         """
         known = {limit.reason for limit in self.limits}
         for reason in reasons:
-            if not isinstance(reason, str) or reason not in known:
-                raise InputError(f"reasons: got {reason!r}, expected some of {', '.join(sorted(known))}")
+            expect(is_one_of(reason, tuple(known)), "reasons", reason, f"some of {', '.join(sorted(known))}")
         return dataclasses.replace(self, limits=tuple(each for each in self.limits if each.reason not in reasons))
 
 
@@ -160,16 +153,16 @@ UNMEASURED: Final = Quality(score=None)
 @functools.cache
 def quality_limits() -> QualityLimits:
     """Return the measured limits."""
-    recipe = importlib.resources.files("fer_edge.runtime").joinpath("recipes", "quality.toml")
-    return decode(QualityLimits, tomllib.loads(recipe.read_text("utf-8")))
+    return shipped_recipe(QualityLimits, "quality")
 
 
-def judge_crop(crop: Uint8, limits: QualityLimits) -> Quality:
+def judge_crop(crop: Uint8, limits: QualityLimits, *, small: Uint8 | None = None) -> Quality:
     """Judge a raw crop, before it is resized for the network.
 
     Args:
         crop: uint8 (H, W) grey or (H, W, 3) BGR.
         limits: the limits.
+        small: the crop as uint8 (48, 48), where it is at hand.
 
     Raises:
         FrameError: another type or shape.
@@ -180,20 +173,28 @@ def judge_crop(crop: Uint8, limits: QualityLimits) -> Quality:
         >>> judge_crop(np.zeros((96, 96), np.uint8), quality_limits()).reasons
         ('flat', 'blurred', 'covered', 'dark')
     """
-    values = measure_crop(crop, limits)
+    values = measure_crop(crop, limits, small=small)
     scored = sorted(((limit.score(values[limit.measure]), limit) for limit in limits.limits), key=lambda each: each[0])
-    failed = [limit for score, limit in scored if score < 0.5]
-    score = scored[0][0] if scored else 1.0
+    failed, score = [limit for score, limit in scored if score < 0.5], scored[0][0] if scored else 1.0
     if not failed:
         return Quality(score=score)
-    worst = failed[0]
-    side = "least" if worst.good > worst.reject else "most"
+    worst, side = failed[0], "least" if failed[0].good > failed[0].reject else "most"
     detail = f"{worst.reason}: {worst.measure} {values[worst.measure]:.3g}, expected at {side} {worst.reject:.3g}"
     return Quality(score=score, reasons=tuple(dict.fromkeys(limit.reason for limit in failed)), detail=detail)
 
 
-def measure_crop(crop: Uint8, limits: QualityLimits) -> dict[Measure, float]:
-    """Measure a raw crop: all but `side_px` after resizing it to 48 x 48.
+def judge_crops(
+    crops: Sequence[Uint8], prepared: Sequence[Uint8], limits: QualityLimits | None, spec: PreprocessSpec
+) -> list[Quality]:
+    """Judge raw crops that `prepare_face` has prepared; each is `UNMEASURED` where there are no limits."""
+    if limits is None:
+        return [UNMEASURED] * len(crops)
+    same = (spec.size, spec.median, spec.interpolation) == (_SIDE, 0, "area")
+    return [judge_crop(crop, limits, small=each if same else None) for crop, each in zip(crops, prepared, strict=True)]
+
+
+def measure_crop(crop: Uint8, limits: QualityLimits, *, small: Uint8 | None = None) -> dict[Measure, float]:
+    """Measure a raw crop: all but `side_px` after resizing it to 48 x 48, or on `small`, which is that already.
 
     Returns:
         `side_px`: its shorter side. `bright_end`, `dark_end`: the grey values that 5 % and 95 % of the pixels exceed.
@@ -205,24 +206,30 @@ def measure_crop(crop: Uint8, limits: QualityLimits) -> dict[Measure, float]:
         FrameError: another type or shape.
     """
     cv2 = require("cv2", needed_by="the quality of a crop", extra="cpu")
-    grey = to_grey(crop)
-    small = grey if grey.shape == (_SIDE, _SIDE) else cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    grey, side = to_grey(crop), (_SIDE, _SIDE)
+    if small is None:
+        small = grey if grey.shape == side else cv2.resize(grey, side, interpolation=cv2.INTER_AREA)
     ranked = np.cumsum(np.bincount(small.ravel(), minlength=256)) / small.size
     pixels = small.astype(np.float32)
-    contrast = max(float(pixels.std()), _LEAST_CONTRAST)
-    steps = (np.abs(np.diff(pixels, axis=1)).mean() + np.abs(np.diff(pixels, axis=0)).mean()) / 2
-    centred = pixels - pixels.mean()
-    side = _SIDE // _CELLS
-    cells = pixels.reshape(_CELLS, side, _CELLS, side).std(axis=(1, 3))
+    mean, deviation = (float(each[0, 0]) for each in cv2.meanStdDev(pixels))
+    contrast = max(deviation, _LEAST_CONTRAST)
+    down, across = (
+        cv2.norm(*pair, cv2.NORM_L1) for pair in ((pixels[1:], pixels[:-1]), (pixels[:, 1:], pixels[:, :-1]))
+    )
+    centred = pixels - mean
+    means, squares = (
+        cv2.resize(each, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) for each in (centred, centred * centred)
+    )
+    plain = squares - means * means < (_PLAIN * contrast) ** 2
     return {
         "side_px": float(min(grey.shape)),
         "bright_end": float(np.searchsorted(ranked, 0.95)),
         "dark_end": float(np.searchsorted(ranked, 0.05)),
         "contrast": contrast,
-        "gradient": float(steps) / contrast,
-        "detail": float(cv2.Laplacian(pixels, cv2.CV_32F).std()) / contrast,
-        "symmetry": float((centred * centred[:, ::-1]).mean()) / contrast**2,
-        "plain": float((cells < _PLAIN * contrast).mean()),
+        "gradient": float(down + across) / (2 * _SIDE * (_SIDE - 1)) / contrast,
+        "detail": float(cv2.meanStdDev(cv2.Laplacian(pixels, cv2.CV_32F))[1][0, 0]) / contrast,
+        "symmetry": float(np.vdot(centred, centred[:, ::-1])) / centred.size / contrast**2,
+        "plain": float(np.count_nonzero(plain)) / plain.size,
         "strangeness": float(limits.strangeness(face_thumbnails([small]))[0]),
     }
 
@@ -232,6 +239,7 @@ def face_thumbnails(crops: Sequence[Uint8]) -> NDArray[np.float32]:
     cv2 = require("cv2", needed_by="the quality of a crop", extra="cpu")
     size = (_THUMBNAIL, _THUMBNAIL)
     small = [cv2.resize(crop, size, interpolation=cv2.INTER_AREA).astype(np.float32).ravel() for crop in crops]
-    rows = np.stack(small)
-    rows -= rows.mean(axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _LEAST_CONTRAST), np.float32)
+    rows = np.array(small)
+    rows -= rows.sum(axis=1, keepdims=True) / rows.shape[1]
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+    return np.asarray(rows / np.maximum(lengths, _LEAST_CONTRAST), np.float32)

@@ -23,7 +23,7 @@ from fer_edge.runtime.feature_window import FeatureWindow, WindowView
 from fer_edge.runtime.inference import BundleSource, Network, NetworkInfo, PathLike, open_bundle
 from fer_edge.runtime.network_switch import NetworkSwitch, provider_order
 from fer_edge.runtime.one_process import OneProcess, Reopened
-from fer_edge.runtime.quality import UNMEASURED, Quality, QualityLimits, judge_crop, quality_limits
+from fer_edge.runtime.quality import UNMEASURED, Quality, QualityLimits, judge_crops, quality_limits
 from fer_edge.runtime.reading import HeadReader, Moment, Priors
 from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 
@@ -92,9 +92,8 @@ class Recognizer(Reopened):
         if public_key is not None:
             check_type("public_key", public_key, (str, os.PathLike), "a PEM file's path or None")
             self._bundle.check_signature(Path(public_key))
-        expected = "QualityLimits, 'measured' or None"
         self._limits = quality_limits() if isinstance(quality, str) and quality == "measured" else quality
-        check_type("quality", self._limits, (QualityLimits, type(None)), expected)
+        check_type("quality", self._limits, (QualityLimits, type(None)), "QualityLimits, 'measured' or None")
         self._priors = priors
         opening: dict[str, Any] = {"threads": threads, "engines": engines, "reading": reading}
 
@@ -323,10 +322,11 @@ class Recognizer(Reopened):
         """Judge every crop, and prepare those that are fit: the qualities, places of the fit ones, and these."""
         self.check_process()
         spec, crops = self.manifest.preprocess, listed("faces", faces)
-        quality = [UNMEASURED if self._limits is None else judge_crop(crop, self._limits) for crop in crops]
+        prepared = [prepare_face(crop, spec) for crop in crops]
+        quality = judge_crops(crops, prepared, self._limits, spec)
         fit = [index for index, each in enumerate(quality) if not each.reasons]
-        prepared = [prepare_face(crops[index], spec) for index in fit]
-        return quality, fit, np.stack(prepared) if prepared else np.empty((0, spec.size, spec.size), np.uint8)
+        kept = [prepared[index] for index in fit]
+        return quality, fit, np.stack(kept) if kept else np.empty((0, spec.size, spec.size), np.uint8)
 
 
 class ExpressionStream(OneProcess):

@@ -343,6 +343,6 @@ def test_a_failed_open_closes_what_it_opened(tmp_path: Path, monkeypatch: pytest
     closed: list[object] = []
     monkeypatch.setattr(OrtSession, "close", lambda self: closed.append(self))
     broken = tiny_bundle(tmp_path / "broken", head=tiny_head().SerializeToString()[:-60])
-    with pytest.raises(SessionError):
+    with pytest.raises(BundleError):
         Network.open(broken)
     assert len(closed) == 1
