@@ -16,6 +16,7 @@ from fer_edge.core.errors import InputError
 from fer_edge.core.tensorrt_flavours import FLAVOURS
 from fer_edge.graph.graph import Graph, TensorInfo, all_nodes, attribute, label
 from fer_edge.graph.preflight.finding import Checked, Finding, Found, Profile, Rule
+from fer_edge.graph.preflight.operator_forms import FORMS
 from fer_edge.graph.preflight.operators import DLA_OPERATORS, INTEGER_OPERATORS, known_operators
 
 __all__ = ["CHECK_TARGETS", "DLA_RULES", "RULES", "check_graph"]
@@ -24,17 +25,13 @@ _OLDEST_OPSET: Final = 9
 _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _QDQ: Final = ("QuantizeLinear", "DequantizeLinear")
 _THROUGH: Final = ("QuantizeLinear", "DequantizeLinear", "Reshape", "Transpose", "Cast", "Identity")
-_REDUCTIONS: Final = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
 _RECURRENT: Final = ("LSTM", "GRU", "RNN")
 _STATES: Final = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
 _LOOPS: Final = (*_RECURRENT, "Loop", "Scan", "If")
 _TYPED_DLA: Final = (11,)  # from here on the accelerator takes its precisions from the tensors' types
 _FREE_ON_DLA: Final = (*_QDQ, "Constant", "Shape")
 _ACTIVATIONS: Final = (
-    "relu", "tanh", "sigmoid", "affine", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu", "softsign",
+    "relu", "tanh", "sigmoid", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu", "softsign",
     "softplus",
 )  # fmt: skip
 
@@ -58,10 +55,6 @@ def _operator(node: NodeProto, checked: Checked) -> Found:
     if node.op_type in INTEGER_OPERATORS:
         cure = "export Q/DQ pairs (fer-edge calibrate does), not integer operators"
     return f"{node.op_type}, which the parser of {checked.flavour.title} does not know", cure
-
-
-def _computed(node: NodeProto, place: int, checked: Checked) -> bool:
-    return len(node.input) > place and bool(node.input[place]) and checked.graph.constant(node.input[place]) is None
 
 
 def _signedness(node: NodeProto, checked: Checked) -> Found:
@@ -178,8 +171,16 @@ def _activations(node: NodeProto, _: Checked) -> Found:
     if unknown := [name for name in names if name not in _ACTIVATIONS]:
         return f"the activation {unknown[0]!r}", "use sigmoid and tanh, the operator's own"
     half = len(names) // 2
-    two = attribute(node, "direction", b"forward") == b"bidirectional" and names[:half] != names[half:]
-    return two and f"activations {', '.join(names[:half])} one way and {', '.join(names[half:])} the other"
+    if attribute(node, "direction", b"forward") != b"bidirectional":
+        return None
+    if names[:half] != names[half:]:
+        return f"activations {', '.join(names[:half])} one way and {', '.join(names[half:])} the other"
+    for key in ("activation_alpha", "activation_beta"):
+        values = [float(value) for value in attribute(node, key, [])]
+        half = len(values) // 2
+        if values[:half] != values[half:]:
+            return f"{key} {values[:half]} one way and {values[half:]} the other"
+    return None
 
 
 def _states(node: NodeProto, _: Checked) -> Found:
@@ -205,10 +206,6 @@ _CAST_FIRST: Final = "cast before anything else reads it: fer_edge.graph.tensorr
 _FLOAT32: Final = "export the network in float32"
 _PROFILE: Final = "sizes of the graph's own rank, min <= opt <= max, and equal where the graph's dimension is fixed"
 _PER_TENSOR: Final = "quantize activations per tensor: activations_quantization_params(per_channel=False) in NNCF"
-
-
-def _form(operators: tuple[str, ...], check: Any, cure: str, **options: Any) -> Rule:
-    return Rule("operator-form", operators, check, cure, **options)
 
 
 def _recurrent_form(check: Any, cure: str, **options: Any) -> Rule:
@@ -248,22 +245,7 @@ def _dla_shapes(value: TensorInfo, checked: Checked) -> Found:
 RULES: Final = (
     Rule("opset", "graph", _opset),
     Rule("operator", "any", _operator),
-    _form(("MaxPool",), lambda n, _: any(n.output[1:]) and "MaxPool with its Indices output", "drop the second output"),
-    _form(
-        ("LayerNormalization",),
-        lambda n, _: any(n.output[1:]) and "LayerNormalization with its mean or deviation as an output",
-        "keep the first output alone",
-    ),
-    _form(
-        ("Squeeze", "Unsqueeze", *_REDUCTIONS),
-        lambda n, c: _computed(n, 1, c) and f"{n.op_type} whose axes are computed",
-        "make the axes a constant; fold the graph",
-    ),
-    _form(
-        ("TopK",),
-        lambda n, c: c.flavour.version < (8, 6) and _computed(n, 1, c) and "TopK whose K is computed",
-        "make K a constant",
-    ),
+    *FORMS,
     Rule("quantizer-signed", _QDQ, _signedness, inner=False),
     Rule(
         "quantizer-zero-point",
