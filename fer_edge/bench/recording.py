@@ -22,7 +22,7 @@ from fer_edge.bench.annotate import (
 )
 from fer_edge.bench.picture_files import PictureSource
 from fer_edge.bench.source_run import CameraOptions, RunSummary, run_source
-from fer_edge.core.errors import OutputError
+from fer_edge.core.errors import InputError, OutputError
 from fer_edge.core.files import expect_new, output_folder, scratch_file, writing
 from fer_edge.core.types import Uint8
 from fer_edge.runtime.detector import FaceDetector
@@ -60,6 +60,8 @@ class RunOutputs:
             InputError: a file name whose ending is no format for this source.
             OutputError: a file that exists, without `overwrite`.
         """
+        if self.anonymise and self.annotate is None:
+            raise InputError("anonymise: got no annotated output, expected one; name its file with --annotate")
         many = isinstance(source, PictureSource)
         if self.annotate is not None and not many:
             check_annotation_path(self.annotate, still=source.kind == "image")

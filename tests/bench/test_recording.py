@@ -275,6 +275,10 @@ class TestAnonymise:
         edges = [changed[round(top), round(left) : round(right)].mean() for left, top, right, _ in boxes]
         assert min(edges) < 40 < max(edges), "and so does the box that is drawn around the recognised face"
 
+    def test_without_an_annotated_output_it_is_refused(self, recognizer: Recognizer, clip: Path) -> None:
+        with open_source(str(clip)) as source, pytest.raises(InputError, match="--annotate"):
+            record_run(recognizer, source, outputs=RunOutputs(anonymise=True))
+
     def test_without_a_known_face_the_whole_frame_is_hidden(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (120, 200), dtype=np.uint8)
         assert pixelate(noise, []).std() < noise.std() / 4
