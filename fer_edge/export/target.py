@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import FerEdgeError, OutputError, require
+from fer_edge.core.errors import FerEdgeError, OutputError, SessionError, require
 from fer_edge.core.files import output_folder, sha256_file, write_json, writing
 from fer_edge.core.json import encode
 from fer_edge.core.types import Progress, no_progress
@@ -24,6 +24,7 @@ from fer_edge.export.parity.samples import Sample, compare_parts, reference_samp
 from fer_edge.export.preflight import Verdict, job_findings, require_accepted
 from fer_edge.export.recipe import Precision
 from fer_edge.runtime.providers import open_session
+from fer_edge.runtime.session import one_line
 
 __all__ = ["BACKENDS", "TargetFile", "TargetPlan", "TargetReport", "export_target"]
 
@@ -94,6 +95,20 @@ class TargetReport:
     not_run: str
 
 
+@contextmanager
+def _engine_errors(job: TargetJob) -> Iterator[None]:
+    """Turn the errors of engines, which have no common base, into a `SessionError`."""
+    try:
+        yield
+    except (FerEdgeError, OSError):
+        raise
+    except Exception as error:
+        raise SessionError(
+            f"the target {job.name!r}: the engine cannot take the graphs of {job.variant}: {one_line(error)}; "
+            f"fer-edge verify {job.bundle.path} checks them"
+        ) from error
+
+
 class TargetPlan:
     """A job with every check that is possible before its files are written.
 
@@ -117,7 +132,8 @@ class TargetPlan:
         self.errors: list[FerEdgeError] = []
         for check in (partial(require_accepted, job, self.preflight), self._check_graphs, self.backend.check):
             try:
-                check()
+                with _engine_errors(job):
+                    check()
             except FerEdgeError as error:
                 self.errors.append(error)
 
@@ -158,10 +174,12 @@ class TargetPlan:
         if self.errors:
             raise self.errors[0]
         job, backend = self.job, self.backend
-        engine = backend.write(folder, progress)
-        parity = backend.parity
-        if parity is None and not backend.not_run:
-            parity = compare_parts(lambda part: backend.open(folder, part), self.samples)
+        with _engine_errors(job):
+            engine = backend.write(folder, progress)
+            parity = backend.parity
+            if parity is None and not backend.not_run:
+                parity = compare_parts(lambda part: backend.open(folder, part), self.samples)
+        if parity is not None and backend.parity is None:
             what = f"the target {job.name!r} against {job.variant}"
             precision: Precision = "int8" if job.recipe.kind == "litert" and job.quantized else job.precision
             require_parity(parity, tolerance=_FILE_TOLERANCES[precision], what=what)

@@ -21,9 +21,10 @@ from fer_edge.core.types import Progress
 from fer_edge.export.backend import Backend
 from fer_edge.export.engine_writer import engine_name, gpu_slug, read_layers, write_engine, write_sidecar
 from fer_edge.export.job import Part, PlannedFile, Run, TargetJob, target_job
+from fer_edge.export.plan_process import build_plan_apart
 from fer_edge.export.recipe import load_target
 from fer_edge.export.selection import target_names
-from fer_edge.export.tensorrt_builder import BuildOptions, BuiltPlan, build_plan, check_options
+from fer_edge.export.tensorrt_builder import BuildOptions, BuiltPlan, check_options
 from fer_edge.runtime.device_session import open_device
 from fer_edge.runtime.engine_files import EngineFile, EngineSidecar, EngineTensor, fitting_engines, sidecar_path
 from fer_edge.runtime.inference import choose_variant
@@ -176,7 +177,7 @@ class TensorRtBackend(Backend):
         with contextlib.suppress(OSError):
             given = kept.read_bytes()
         options = self._options(part, timing_cache=given)
-        built = build_plan(library, self.job.graphs[part], options, progress=progress, name=part)
+        built = build_plan_apart(library, self.job.graphs[part], options, progress=progress, name=part)
         if built.timing_cache is not None:
             write_atomic(folder / _TIMING_CACHE, built.timing_cache)
             with contextlib.suppress(FerEdgeError):  # without it the next build only takes longer

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from fer_edge.core.bundle import Bundle
+from fer_edge.core.errors import BundleError
 from fer_edge.core.types import Array
 from fer_edge.export.graph_passes import EDGES, InputShapes, Part, Shaped
 from fer_edge.export.parity.frames import drawn_frames
@@ -41,6 +42,7 @@ def reference_samples(
         provider: the engine that runs them.
 
     Raises:
+        BundleError: a graph without the output that its part has.
         SessionError, MissingPackageError: the engine is not available.
     """
     windows, time = shapes["head"]["features"].max[:2]
@@ -50,6 +52,9 @@ def reference_samples(
     features: Array = np.empty((0,))
     for part, graph in graphs.items():
         with open_session(graph, provider=provider) as session:
+            outputs = [tensor.name for tensor in session.outputs]
+            if (wanted := "features" if part == "encoder" else "logits") not in outputs:
+                raise BundleError(f"{part}: got the outputs {', '.join(outputs)}, expected {wanted!r} among them")
             if part == "encoder":
                 features = session.run({"frames": drawn})["features"]
             feeds = _feeds(part, shapes[part], features if part in ("head", "crowd") else drawn)
