@@ -28,7 +28,7 @@ from fer_edge.data import load_dataset
 from fer_edge.data.faces import synthetic_stills
 from fer_edge.data.faces.scenes import cabin
 from fer_edge.data.negatives import NEGATIVES, make_negatives
-from fer_edge.runtime import Network, prepare_stills
+from fer_edge.runtime import Network, Recognizer, prepare_stills
 from fer_edge.runtime.quality import (
     NOT_A_FACE,
     QualityLimit,
@@ -41,9 +41,11 @@ from fer_edge.runtime.quality import (
 RECIPE = Path(__file__).parents[1] / "fer_edge/runtime/recipes/quality.toml"
 AXES = 8
 TYPICAL = 0.05  # of the faces are less good than `good`
+BESIDE_HEAD = 0.1  # of these shares where the head `crowd` judges too, which itself rejects 1 % of the faces
 SIZES = (48, 40, 32, 28, 24, 20, 18, 16, 14, 12, 10)
 LOST_GOOD, LOST_REJECT = 0.01, 0.05  # top-1 lost at these sizes
 MADE = 300
+BATCH = 128
 
 # Measure, reason, whether larger is better, and the share of the Training faces beyond the limit.
 LIMITS = (
@@ -71,8 +73,11 @@ def face_space(faces: Uint8) -> QualityLimits:
 
 def measured(faces: Sequence[Uint8], space: QualityLimits) -> dict[str, Array]:
     """Measure every face: an array by measure."""
-    values = [measure_crop(face, space) for face in faces]
-    return {name: np.array([each[name] for each in values]) for name in values[0]}
+    found: dict[str, Array] = {}
+    for index, face in enumerate(faces):
+        for name, value in measure_crop(face, space).items():
+            found.setdefault(name, np.empty(len(faces), np.float32))[index] = value
+    return found
 
 
 def shortest_side(network: Network, faces: Uint8, labels: Int64) -> tuple[QualityLimit, dict[int, float]]:
@@ -94,9 +99,12 @@ def limits_of(values: Mapping[str, Array]) -> list[QualityLimit]:
     """Take each limit from the quantiles of its measure over faces."""
     found = []
     for measure, reason, more, share in LIMITS:
-        quantiles = (share, TYPICAL) if more else (1 - share, 1 - TYPICAL)
-        reject, good = (float(f"{np.quantile(values[measure], at):.3g}") for at in quantiles)
-        found.append(QualityLimit(measure=measure, reason=reason, reject=reject, good=good))  # type: ignore[arg-type]
+        shares = np.array([share, TYPICAL, share * BESIDE_HEAD])
+        quantiles = np.quantile(values[measure], shares if more else 1 - shares)
+        reject, good, beside = (float(f"{value:.3g}") for value in quantiles)
+        found.append(
+            QualityLimit(measure=measure, reason=reason, reject=reject, good=good, beside_head=beside)  # type: ignore[arg-type]
+        )
     return found
 
 
@@ -108,17 +116,24 @@ def write_recipe(limits: QualityLimits) -> None:
     for each in limits.limits:
         lines += ["", "[[limits]]", f'measure = "{each.measure}"', f'reason = "{each.reason}"']
         lines += [f"reject = {each.reject}", f"good = {each.good}"]
+        lines += [] if each.beside_head is None else [f"beside_head = {each.beside_head}"]
     write_atomic(RECIPE, ("\n".join(lines) + "\n").encode())
 
 
-def rejections(crops: Sequence[Uint8], limits: QualityLimits) -> dict[str, Any]:
-    """Count what the limits reject, and why."""
+def rejections(crops: Sequence[Uint8], limits: QualityLimits, recognizer: Recognizer) -> dict[str, Any]:
+    """Count what the limits alone reject and why, and what a bundle with a head `crowd` rejects in all."""
     judged = [judge_crop(crop, limits) for crop in crops]
     reasons = Counter(reason for each in judged for reason in each.reasons)
+    estimates = [
+        estimate
+        for start in range(0, len(crops), BATCH)
+        for estimate in recognizer.recognize_stills(list(crops[start : start + BATCH]))
+    ]
     return {
         "n": len(judged),
-        "rejected": sum(each.score < 0.5 for each in judged) / len(judged),
+        "rejected": sum(bool(each.reasons) for each in judged) / len(judged),
         "reasons": {name: count / len(judged) for name, count in reasons.most_common()},
+        "with_head": sum(bool(each.quality_reasons) for each in estimates) / len(estimates),
     }
 
 
@@ -164,7 +179,8 @@ def main(data: str, bundle: str, write: bool, json_file: Path | None) -> None:
         **{kind: make_negatives(kind, MADE, faces=faces, seed=1) for kind in NEGATIVES},
         "drawn faces": list(synthetic_stills(140, seed=1, size=96)[0]),
     }
-    found = {name: rejections(crops, limits) for name, crops in pictures.items()}
+    with Recognizer(bundle, variant="int8", reading="crowd") as recognizer:
+        found = {name: rejections(crops, limits, recognizer) for name, crops in pictures.items()}
     result = {
         **head,
         "faces": len(faces),
@@ -173,11 +189,12 @@ def main(data: str, bundle: str, write: bool, json_file: Path | None) -> None:
         "limits": [each.__dict__ for each in limits.limits],
         "pictures": found,
     }
-    rows = [
-        (name, each["n"], f"{each['rejected']:.2%}", ", ".join(f"{r} {s:.2%}" for r, s in each["reasons"].items()))
-        for name, each in found.items()
-    ]
-    print_table(Table(columns=("pictures", "n", "rejected", "why"), rows=rows, title="what the limits reject"))
+    rows = []
+    for name, each in found.items():
+        why = ", ".join(f"{reason} {share:.1%}" for reason, share in each["reasons"].items())
+        rows.append((name, each["n"], f"{each['with_head']:.2%}", f"{each['rejected']:.2%}", why))
+    columns = ("pictures", "n", "with head", "limits alone", "why")
+    print_table(Table(columns=columns, rows=rows, title="what is rejected"))
     if json_file is not None:
         write_json(json_file, result)
 

@@ -59,9 +59,8 @@ def graph_misfits(graph: bytes, manifest: Manifest, part: Part) -> tuple[str, ..
 def _label_faults(card: object, labels: tuple[str, ...]) -> list[str]:
     seven = tuple(label for label in labels if label != NOT_JUDGEABLE)
     expected = card or (list(labels) if set(seven) != set(EXPRESSIONS) else [*EXPRESSIONS, *labels[len(seven) :]])
-    if list(labels) == expected:
-        return []
-    return [f"the head's labels: got {list(labels)} in the manifest, expected {expected}, the order of its outputs"]
+    fault = f"the head's labels: got {list(labels)} in the manifest, expected {expected}, the order of its outputs"
+    return [] if list(labels) == expected else [fault]
 
 
 def _card_labels(graph: bytes) -> object:

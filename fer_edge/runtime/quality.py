@@ -19,7 +19,7 @@ from fer_edge.core.errors import require
 from fer_edge.core.json import expect, is_one_of
 from fer_edge.core.preprocess import PreprocessSpec, to_grey
 from fer_edge.core.types import Uint8
-from fer_edge.runtime.arguments import number
+from fer_edge.runtime.arguments import check_type, number
 from fer_edge.runtime.shipped_recipes import shipped_recipe
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Quality",
     "QualityLimit",
     "QualityLimits",
+    "chosen_limits",
     "face_thumbnails",
     "judge_crop",
     "judge_crops",
@@ -59,6 +60,7 @@ class QualityLimit:
         reason: why a crop beyond the limit is rejected.
         reject: the limit; beyond it, seen from `good`, a crop is rejected.
         good: a value as most faces have it; from here on the measure takes nothing from the quality.
+        beside_head: the limit where the head `crowd` judges the face too; `reject` where None.
 
     Raises:
         InputError: `good` equals `reject`, or there is no reason.
@@ -74,6 +76,7 @@ class QualityLimit:
     reason: str
     reject: float
     good: float
+    beside_head: float | None = None
 
     def __post_init__(self) -> None:
         apart = number("good", self.good, positive=False) - number("reject", self.reject, positive=False)
@@ -151,9 +154,23 @@ UNMEASURED: Final = Quality(score=None)
 
 
 @functools.cache
-def quality_limits() -> QualityLimits:
-    """Return the measured limits."""
-    return shipped_recipe(QualityLimits, "quality")
+def quality_limits(*, beside_head: bool = False) -> QualityLimits:
+    """Return the measured limits; those `beside_head` leave to the head `crowd` what it judges better."""
+    read = shipped_recipe(QualityLimits, "quality")
+    looser = [dataclasses.replace(each, reject=each.beside_head or each.reject) for each in read.limits]
+    return dataclasses.replace(read, limits=tuple(looser)) if beside_head else read
+
+
+def chosen_limits(given: object, *, beside_head: bool) -> QualityLimits | None:
+    """Return the limits of an argument: ``"measured"``, `QualityLimits` or None.
+
+    Raises:
+        InputError: anything else.
+    """
+    if is_one_of(given, ("measured",)):
+        return quality_limits(beside_head=beside_head)
+    check_type("quality", given, (QualityLimits, type(None)), "QualityLimits, 'measured' or None")
+    return given  # type: ignore[return-value]
 
 
 def judge_crop(crop: Uint8, limits: QualityLimits, *, small: Uint8 | None = None) -> Quality:
@@ -206,27 +223,22 @@ def measure_crop(crop: Uint8, limits: QualityLimits, *, small: Uint8 | None = No
         FrameError: another type or shape.
     """
     cv2 = require("cv2", needed_by="the quality of a crop", extra="cpu")
-    grey, side = to_grey(crop), (_SIDE, _SIDE)
-    if small is None:
-        small = grey if grey.shape == side else cv2.resize(grey, side, interpolation=cv2.INTER_AREA)
+    grey = to_grey(crop)
+    small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) if small is None else small
     ranked = np.cumsum(np.bincount(small.ravel(), minlength=256)) / small.size
     pixels = small.astype(np.float32)
     mean, deviation = (float(each[0, 0]) for each in cv2.meanStdDev(pixels))
-    contrast = max(deviation, _LEAST_CONTRAST)
-    down, across = (
-        cv2.norm(*pair, cv2.NORM_L1) for pair in ((pixels[1:], pixels[:-1]), (pixels[:, 1:], pixels[:, :-1]))
-    )
-    centred = pixels - mean
-    means, squares = (
-        cv2.resize(each, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) for each in (centred, centred * centred)
-    )
+    contrast, centred = max(deviation, _LEAST_CONTRAST), pixels - mean
+    steps = cv2.norm(pixels[1:], pixels[:-1], cv2.NORM_L1) + cv2.norm(pixels[:, 1:], pixels[:, :-1], cv2.NORM_L1)
+    means = cv2.resize(centred, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+    squares = cv2.resize(centred * centred, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
     plain = squares - means * means < (_PLAIN * contrast) ** 2
     return {
         "side_px": float(min(grey.shape)),
         "bright_end": float(np.searchsorted(ranked, 0.95)),
         "dark_end": float(np.searchsorted(ranked, 0.05)),
         "contrast": contrast,
-        "gradient": float(down + across) / (2 * _SIDE * (_SIDE - 1)) / contrast,
+        "gradient": float(steps) / (2 * _SIDE * (_SIDE - 1)) / contrast,
         "detail": float(cv2.meanStdDev(cv2.Laplacian(pixels, cv2.CV_32F))[1][0, 0]) / contrast,
         "symmetry": float(np.vdot(centred, centred[:, ::-1])) / centred.size / contrast**2,
         "plain": float(np.count_nonzero(plain)) / plain.size,
@@ -238,8 +250,7 @@ def face_thumbnails(crops: Sequence[Uint8]) -> NDArray[np.float32]:
     """Shrink crops to 8 x 8, each of mean 0 and length 1 (0 where it is constant): float32 (N, 64)."""
     cv2 = require("cv2", needed_by="the quality of a crop", extra="cpu")
     size = (_THUMBNAIL, _THUMBNAIL)
-    small = [cv2.resize(crop, size, interpolation=cv2.INTER_AREA).astype(np.float32).ravel() for crop in crops]
-    rows = np.array(small)
+    rows = np.array([cv2.resize(crop, size, interpolation=cv2.INTER_AREA).ravel() for crop in crops], np.float32)
     rows -= rows.sum(axis=1, keepdims=True) / rows.shape[1]
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
     return np.asarray(rows / np.maximum(lengths, _LEAST_CONTRAST), np.float32)

@@ -23,7 +23,7 @@ from fer_edge.runtime.feature_window import FeatureWindow, WindowView
 from fer_edge.runtime.inference import BundleSource, Network, NetworkInfo, PathLike, open_bundle
 from fer_edge.runtime.network_switch import NetworkSwitch, provider_order
 from fer_edge.runtime.one_process import OneProcess, Reopened
-from fer_edge.runtime.quality import UNMEASURED, Quality, QualityLimits, judge_crops, quality_limits
+from fer_edge.runtime.quality import UNMEASURED, Quality, QualityLimits, chosen_limits, judge_crops
 from fer_edge.runtime.reading import HeadReader, Moment, Priors
 from fer_edge.runtime.streaming import StreamOptions, StreamOutputs
 
@@ -92,8 +92,6 @@ class Recognizer(Reopened):
         if public_key is not None:
             check_type("public_key", public_key, (str, os.PathLike), "a PEM file's path or None")
             self._bundle.check_signature(Path(public_key))
-        self._limits = quality_limits() if isinstance(quality, str) and quality == "measured" else quality
-        check_type("quality", self._limits, (QualityLimits, type(None)), "QualityLimits, 'measured' or None")
         self._priors = priors
         opening: dict[str, Any] = {"threads": threads, "engines": engines, "reading": reading}
 
@@ -102,6 +100,7 @@ class Recognizer(Reopened):
 
         self._switch = NetworkSwitch(opened, variant=variant, providers=provider_order(provider))
         try:
+            self._limits = chosen_limits(quality, beside_head=self.network.reading == "crowd")
             self._reader(self.network)
         except FerEdgeError:
             self.close()

@@ -40,8 +40,8 @@ class StreamOptions:
     def __post_init__(self) -> None:
         for name in ("max_gap_s", "max_age_ms", "max_stretch"):
             number(name, getattr(self, name))
-        margin = number("change_margin", self.change_margin, positive=False)
-        expect(0 <= margin < 1, "change_margin", margin, "0 to below 1")
+        fits = 0 <= number("change_margin", self.change_margin, positive=False) < 1
+        expect(fits, "change_margin", self.change_margin, "0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

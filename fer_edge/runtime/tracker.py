@@ -196,8 +196,8 @@ class FaceTracker:
 
         Args:
             faces: the faces that the detector found in this frame, or that the caller gave.
-            timestamp_s: capture time of the frame; later than the previous one, or of a clock that was set anew, which
-                ends all tracks first.
+            timestamp_s: capture time of the frame; later than the previous one (`FaceFollower` resets the tracker where
+                the clock was set anew).
             image_size: width and height of the frame.
             carried: tracks' faces that optical flow has carried into this frame, by track id.
 
@@ -208,8 +208,6 @@ class FaceTracker:
             FrameError: as `FrameClock.check`.
         """
         timestamp_s = self.clock.check(timestamp_s)
-        if self.clock.restarts(timestamp_s):
-            self.reset()
         self.clock.accept(timestamp_s)
         elapsed_s = _FIRST_STEP_S if self._now_s is None else timestamp_s - self._now_s
         last_s, self._now_s = self._now_s, timestamp_s

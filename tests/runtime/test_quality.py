@@ -77,6 +77,10 @@ class TestLimits:
                 judge_crop(face, quality_limits()).reasons for face in synthetic_stills(28, seed=4, size=size)[0]
             )
 
+    def test_beside_a_head_the_limits_are_looser(self) -> None:
+        for limit, looser in zip(quality_limits().limits, quality_limits(beside_head=True).limits, strict=True):
+            assert abs(looser.reject - looser.good) >= abs(limit.reject - limit.good)
+
     def test_reasons_may_be_left_out(self) -> None:
         limits = quality_limits().without("dark", "flat", "blurred", "covered")
         assert judge_crop(np.zeros((80, 80), np.uint8), limits).reasons == ()
@@ -92,6 +96,13 @@ class TestLimits:
         split = load_dataset(f"fer2013:{fer2013_path}").split("choose")
         faces = np.asarray(split.images)[first_choice(split.votes) >= 0]
         assert np.mean([bool(judge_crop(face, quality_limits()).reasons) for face in faces]) < 0.01
+        with Recognizer("base") as recognizer:
+            estimates = [
+                estimate
+                for start in range(0, len(faces), 256)
+                for estimate in recognizer.recognize_stills(list(faces[start : start + 256]))
+            ]
+        assert np.mean([bool(each.quality_reasons) for each in estimates]) <= 0.01
 
 
 class TestEstimates:
