@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -181,36 +177,3 @@ def test_the_exported_bundle_recognises(bundle: Bundle) -> None:
     with Recognizer(bundle, quality=None) as recognizer:
         estimate = recognizer.recognize(np.asarray(small_dataset().split("choose").images[0]))
     assert sum(estimate.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
-
-
-def test_ctrl_c_in_the_middle_of_export_leaves_nothing(run: TrainRun, tmp_path: Path) -> None:
-    """The export is held open at its parity check, and interrupted there."""
-    script = (
-        "import signal, time, fer_edge.export.from_torch.graphs as module\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's background jobs
-        "def hold(*_):\n    print('here', flush=True)\n    time.sleep(60)\n"
-        "module.check_graphs = hold\n"
-        "from fer_edge.cli import main\nmain()\n"
-    )
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-c",
-        script,
-        "export",
-        str(run.path),
-        "--out",
-        str(tmp_path / "b" / "small"),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "here\n"
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
-        said = process.stderr.read()
-    assert "interrupted" in said
-    assert "Traceback" not in said
-    assert list(tmp_path.rglob("*.*")) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 from pathlib import Path
 
 import pytest
@@ -32,19 +33,20 @@ AS_THE_RECIPE = ()
 IN_FP32 = ("precision=fp32", f"compute_capabilities={list(NO_TURING)}")
 
 
-@pytest.mark.parametrize("name", zoo_names())
-@pytest.mark.parametrize(
-    ("variant", "settings", "precision", "capabilities"),
-    [
-        ("fp32", AS_THE_RECIPE, "fp16", ALL),
-        ("int8-trt", AS_THE_RECIPE, "int8-fp16", ALL),
-        ("fp32", IN_FP32, "fp32", NO_TURING),
-        ("int8-trt", IN_FP32, "int8", NO_TURING),
-    ],
+FORMS = (
+    ("int8-trt", AS_THE_RECIPE, "int8-fp16", ALL),
+    ("int8-trt", IN_FP32, "int8", NO_TURING),
+    ("fp32", AS_THE_RECIPE, "fp16", ALL),
+    ("fp32", IN_FP32, "fp32", NO_TURING),
 )
+
+
+@pytest.mark.parametrize(("name", "form"), [*zip(zoo_names(), itertools.cycle(FORMS), strict=False)])
 def test_the_zoo_builds_for_every_gpu(
-    tmp_path: Path, name: str, variant: str, settings: tuple[str, ...], precision: str, capabilities: tuple[int, ...]
+    tmp_path: Path, name: str, form: tuple[str, tuple[str, ...], str, tuple[int, ...]]
 ) -> None:
+    """Each bundle in one form, each form of one bundle."""
+    variant, settings, precision, capabilities = form
     bundle = Bundle.open(name)
     job = target_job(bundle, target="rtx-desktop", variant=variant, settings=settings)
     backend = TensorRtBackend(job)
