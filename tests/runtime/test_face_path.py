@@ -123,7 +123,7 @@ def test_the_arm64_script_records_the_same_face(bundle: Bundle, encoded: list[np
     outputs = load_script("runtime/arm64/outputs.py")
     grey = cv2.cvtColor(FRAME, cv2.COLOR_BGR2GRAY)[20:70, 10:60]
     np.savez(tmp_path / "faces.npz", faces=np.repeat(grey[None], outputs.FRAMES, axis=0))
-    outputs.record(str(bundle.path), str(tmp_path / "faces.npz"), str(tmp_path / "outputs.npz"))
+    outputs.record(*map(str, (bundle.path, tmp_path / "faces.npz", tmp_path / "outputs.npz", tmp_path / "no-litert")))
     wanted = np.repeat(expected(bundle.manifest.preprocess), outputs.FRAMES, axis=0)
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npz")["prepared"], wanted)
     np.testing.assert_array_equal(encoded[-1], wanted)
