@@ -24,5 +24,8 @@ def command(
         columns=("target", "summary", "precision", "variant"),
         rows=[(name, recipe.summary, recipe.precision, recipe.variant) for name, recipe in recipes.items()],
     )
-    value = {name: {"summary": recipe.summary, "precision": recipe.precision} for name, recipe in recipes.items()}
+    value = {
+        name: {"summary": recipe.summary, "precision": recipe.precision, "variant": recipe.variant}
+        for name, recipe in recipes.items()
+    }
     show(value, json_out, [table])

@@ -167,8 +167,8 @@ def _place(path_or_name: str | os.PathLike[str]) -> Path:
     if not path.exists() and bare and (_ZOO / text / MANIFEST_FILE).is_file():
         return _ZOO / text
     if not path.exists():
-        shipped = f"; shipped bundles: {', '.join(zoo_names())}" if bare and zoo_names() else ""
-        raise BundleError(f"no bundle at {text!r}: no such folder{shipped}")
+        shipped = f", or one of {', '.join(zoo_names())}" if bare else ""
+        raise BundleError(f"bundle: got {text!r}, which does not exist, expected a bundle's folder{shipped}")
     if not path.is_dir():
         raise BundleError(f"{path} is a file, expected a bundle: a folder with {MANIFEST_FILE} in it")
     if not (path / MANIFEST_FILE).exists():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from fer_edge.core.bundle import Bundle
-from fer_edge.core.errors import FerEdgeError, MissingPackageError
+from fer_edge.core.errors import FerEdgeError, MissingPackageError, RecipeError
 from fer_edge.core.machine import GpuReport, machine_report
 from fer_edge.core.recipes import recipe_names
 from fer_edge.core.tensorrt_flavours import Package
@@ -31,7 +32,7 @@ def target_names() -> tuple[str, ...]:
     return recipe_names("export")
 
 
-def choose_target(target: str, *, gpu: bool = True) -> str:
+def choose_target(target: str, *, gpu: bool = True, also: Sequence[str] = ()) -> str:
     """Resolve a target's name; ``"auto"`` is the fastest engine that is installed here.
 
     In order of speed: TensorRT where a GPU and the TensorRT of a target are present, TensorRT-RTX, ONNX Runtime on
@@ -41,6 +42,7 @@ def choose_target(target: str, *, gpu: bool = True) -> str:
     Args:
         target: a shipped target's name, the path of a recipe, ``"cpu"`` or ``"auto"``.
         gpu: ``"auto"`` also considers the GPU.
+        also: other names that the command takes, for the message.
 
     Raises:
         RecipeError: no such target; the nearest is named.
@@ -54,6 +56,11 @@ def choose_target(target: str, *, gpu: bool = True) -> str:
             "Install one with: pip install 'fer-edge[cpu]'"
         )
     name = _OLD_NAMES.get(target, target)
+    if not name.endswith(".toml") and name not in (names := target_names()):
+        near = [each for each in names if target.lower() in each] or difflib.get_close_matches(target, names, n=3)
+        hint = f"did you mean {' or '.join(near)}" if near else "fer-edge targets lists them with what they are for"
+        known = ", ".join((*also, *names))
+        raise RecipeError(f"target: got {target!r}, expected one of {known}, or a .toml file; {hint}")
     load_target(name)
     return name
 

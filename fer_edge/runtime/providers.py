@@ -96,7 +96,7 @@ def check_provider(name: str) -> None:
     check_type("provider", name, str, "a provider's name")
     known = (*PROVIDERS, *ENGINE_PROVIDERS)
     if name not in known:
-        raise InputError(f"unknown provider {name!r}; expected one of {', '.join(known)}")
+        raise InputError(f"provider: got {name!r}, expected one of {', '.join(known)}")
 
 
 def open_session(

@@ -43,5 +43,5 @@ def test_a_cold_start_is_a_fresh_process(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_cold_start_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(SessionError, match="no bundle at"):
+    with pytest.raises(SessionError, match="which does not exist"):
         cold_start(tmp_path / "none", variant="fp32", provider="cpu", threads=1)

@@ -68,10 +68,10 @@ def test_another_run_is_shown_beside(bundle: Bundle, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "no bundle at 'nowhere'"),
+        (["nowhere"], "got 'nowhere', which does not exist"),
         (["BUNDLE", "--data", "fer2013:nowhere.csv"], "nowhere.csv"),
         (["BUNDLE", "--variant", "int4"], "expected one of fp32"),
-        (["BUNDLE", "--provider", "abacus"], "unknown provider 'abacus'"),
+        (["BUNDLE", "--provider", "abacus"], "provider: got 'abacus'"),
         (["BUNDLE", "--json", "BUNDLE/manifest.json/x.json"], "cannot write"),
         (["BUNDLE", "--against", "BUNDLE/manifest.json"], "manifest.json: "),
     ],

@@ -96,7 +96,7 @@ class TestRoundTrip:
 
 class TestLocating:
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(BundleError, match="no bundle at"):
+        with pytest.raises(BundleError, match="which does not exist"):
             Bundle.open(tmp_path / "nothing")
 
     def test_a_file(self, tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ class TestLocating:
         monkeypatch.chdir(tmp_path)
         assert zoo_names() == ("edge",)
         assert Bundle.open("edge") == shipped
-        with pytest.raises(BundleError, match=r"no bundle at 'egde'.*shipped bundles: edge"):
+        with pytest.raises(BundleError, match=r"got 'egde'.*or one of edge"):
             Bundle.open("egde")
-        with pytest.raises(BundleError, match="no bundle at"):
+        with pytest.raises(BundleError, match="which does not exist"):
             Bundle.open("./edge")
 
     def test_a_folder_goes_before_the_zoo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

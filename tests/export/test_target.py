@@ -278,10 +278,22 @@ class TestCheck:
 
     def test_an_unknown_target(self) -> None:
         code, said = run_command("base", "--target", "10.4", command="check")
-        assert (code, "'10.4'" in said) == (1, True), said
+        assert (code, "'10.4'" in said, "10.3" in said) == (1, True, True), said
+        code, said = run_command("base", "--target", "orin", "--out", "out")
+        assert code == 1
+        assert "did you mean" in said
+        assert "triton" not in said.rpartition("did you mean")[2]
+
+    def test_a_summary_has_a_line_per_rule(self) -> None:
+        _, said = run_command("base", command="check")
+        _, whole = run_command("base", "--json", command="check")
+        rules = {(each["severity"], each["rule"]) for one in json.loads(whole)["verdicts"] for each in one["findings"]}
+        for severity, rule in rules:
+            assert len([line for line in said.splitlines() if line.startswith(f"{severity} {rule} in")]) == 1
+        assert len(said.splitlines()) < 30
 
     def test_a_finding_that_targets_share_is_one_row(self) -> None:
-        _, said = run_command("base", "--variant", "int8", command="check")
+        _, said = run_command("base", "--variant", "int8", "--verbose", command="check")
         verdicts = json.loads(run_command("base", "--variant", "int8", "--json", command="check")[1])["verdicts"]
         every = [each for verdict in verdicts for each in verdict["findings"]]
         found = {(each["part"], each["node"]) for each in every if each["rule"] == "quantizer-signed"}

@@ -99,5 +99,5 @@ def test_a_provider_that_cannot_be_opened_is_passed_over(tmp_path: Path, engine:
     assert "cuda cannot be opened: no cuda here" in (estimate.state_because or "")
     with pytest.raises(SessionError, match="no cuda here"):
         Recognizer(bundle, provider="cuda")
-    with pytest.raises(InputError, match="unknown provider"):
+    with pytest.raises(InputError, match="provider: got"):
         Recognizer(bundle, provider=("cpu", "tpu"))

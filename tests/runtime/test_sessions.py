@@ -168,7 +168,7 @@ def test_an_output_whose_size_only_the_run_tells() -> None:
 
 
 def test_unknown_provider_and_threads() -> None:
-    with pytest.raises(InputError, match="unknown provider 'tpu'; expected one of cpu, cuda, ort-tensorrt, openvino"):
+    with pytest.raises(InputError, match="provider: got 'tpu', expected one of cpu, cuda, ort-tensorrt, openvino"):
         open_session(_encoder(), provider="tpu")
     with pytest.raises(InputError, match="threads: got 0"):
         open_session(_encoder(), threads=0)

@@ -177,7 +177,7 @@ def test_a_grid_needs_data_and_says_so(place: Path) -> None:
     [
         (["--set", "grid.presets=['egde']"], "did you mean 'edge'"),
         (["--set", "grid.presets=[]"], "presets"),
-        (["--set", "grid.teachers=['nobody']"], "no bundle at 'nobody'"),
+        (["--set", "grid.teachers=['nobody']"], "got 'nobody', which does not exist"),
         (["--set", "calibrate_settings=['sample.sise=3']"], "did you mean 'size'"),
     ],
 )
