@@ -2,7 +2,7 @@
 
 - `errors`: the exception tree. `types`: array aliases and the progress callback. `labels`: the seven expressions.
   `label_sets`: the data sets' labels.
-- `preprocess`: from a camera image or a cropped face to the network's input; `normalisation`: the graph's first step.
+- `preprocess`: from a camera image or a cropped face to the network's input.
 - `bundle`, `manifest`, `verify`, `signature`: the folder that a runtime opens, its description and its checks;
   `bundle_writer` writes it.
 - `metrics`, `accuracy`, `comparison`, `evaluate`: accuracy, calibration error, paired comparison, running a network.

@@ -2,7 +2,7 @@
 
 `cut_face` cuts the raw crop; `prepare_face` resizes it and applies the median filter, and is the only place that does
 either. Augmentation in training comes between the two. The exported graph then divides by 255 and applies the global
-contrast normalisation, of which `core.normalisation` is the numpy reference.
+contrast normalisation.
 """
 
 from __future__ import annotations

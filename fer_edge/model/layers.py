@@ -22,7 +22,7 @@ class PixelNormalisation(nn.Module):
     """uint8 pixels to floats: x / 255, then global contrast normalisation of each image.
 
     Subtracts the image's mean and divides by its standard deviation (section 3.1 of the paper), with 1e-6 added to the
-    variance so that a constant image gives zeros. Always FP32: `core.normalisation.normalise` is the reference.
+    variance so that a constant image gives zeros. Always FP32.
 
     Contrast normalisation does not depend on the scale of the pixels, so it skips the division and scales the epsilon:
     three graph nodes instead of ten.

@@ -7,9 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from normalisation import normalise
 
 from fer_edge.core.errors import FrameError, InputError, MissingPackageError
-from fer_edge.core.normalisation import normalise
 from fer_edge.core.preprocess import (
     PreprocessSpec,
     crop_rectangle,

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from normalisation import normalise
 from training import small_config
 
 from fer_edge.core.errors import RecipeError
-from fer_edge.core.normalisation import normalise
 from fer_edge.core.preprocess import PreprocessSpec
 from fer_edge.core.recipes import load_recipe
 from fer_edge.model.config import ModelConfig

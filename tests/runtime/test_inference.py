@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx.utils
 import pytest
+from normalisation import normalise
 from onnx import numpy_helper
 from tiny import FEATURES, SIZE, TOKENS, WINDOW, tiny_bundle, tiny_encoder, tiny_frames, tiny_head, tiny_variant
 
@@ -16,7 +17,6 @@ from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import BundleError, InputError, SessionError
 from fer_edge.core.files import sha256_bytes
 from fer_edge.core.metrics import softmax
-from fer_edge.core.normalisation import normalise
 from fer_edge.runtime.inference import Network, choose_variant
 from fer_edge.runtime.providers import open_session
 
