@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,9 @@ def command(
     out: Annotated[Path | None, opt.output("Write the card here instead of printing it.")],
     json_out: Path | None,
 ) -> None:
-    """Print the model card of BUNDLE as Markdown; with --json the manifest it is made from.
+    """Print the model card of BUNDLE; with --json the manifest it is made from.
+
+    The card is formatted on a terminal, and Markdown in a file or a pipe.
 
     GRAPH is one .onnx or .tflite file: its own card is printed, without the bundle.
     """
@@ -43,6 +46,12 @@ def command(
         write_atomic(out, text.encode())
         note_written(out)
     value = {"bundle": str(opened.path), "sha256": opened.sha256, "manifest": opened.manifest.to_json()}
+    if out is None and json_out is None and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(text))
+        return
     show(value, json_out, [text.rstrip("\n")] if out is None else [])
 
 

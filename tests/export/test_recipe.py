@@ -51,9 +51,9 @@ def test_tensorrt_targets_name_their_flavour(name: str, flavour: str, precision:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("jetson-orin-nanno", r"no export recipe is called 'jetson-orin-nanno'; did you mean 'jetson-orin-nano'\?"),
-        ("desktop-tensort", "did you mean 'desktop-tensorrt'"),
-        ("zzz", "there are: cpu-arm, cpu-x86"),
+        ("jetson-orin-nanno", "got 'jetson-orin-nanno', .*did you mean jetson-orin-nano"),
+        ("desktop-tensort", "did you mean desktop-tensorrt"),
+        ("zzz", "expected one of cpu-arm, cpu-x86"),
     ],
 )
 def test_an_unknown_target_names_the_nearest(name: str, words: str) -> None:
