@@ -25,6 +25,7 @@ from fer_edge.core.bundle import Bundle
 from fer_edge.core.bundle_writer import update_bundle
 from fer_edge.core.errors import InputError
 from fer_edge.core.files import sha256_bytes
+from fer_edge.core.graph_card import with_cards
 from fer_edge.core.manifest import CrowdHead, Variant
 from fer_edge.core.provenance import read_provenance
 from fer_edge.data import Dataset, load_dataset
@@ -68,8 +69,10 @@ def add_crowd_head(source: Bundle, run: TrainRun, dataset: Dataset, out: Path) -
         changed, data = _judged(bundle, variant, recipe, dataset, graphs["crowd"], window)
         manifest = manifest.with_variant(changed)
         added[sha256_bytes(data)] = data
+    given = {file.sha256: bundle.read_graph(file) for file in bundle.manifest.graph_files.values()}
+    manifest, carded = with_cards(manifest, {**given, **added})
     training = {**history.training, "heads": {**history.training.get("heads", {}), "crowd": run.training}}
-    return update_bundle(bundle, manifest, added, provenance=dataclasses.replace(history, training=training))
+    return update_bundle(bundle, manifest, carded, provenance=dataclasses.replace(history, training=training))
 
 
 def _judged(

@@ -10,6 +10,7 @@ resolution for another Python can name a package that this one would not need. A
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ else:
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 TOGETHER = ("all", "dev")  # sums of the others
+PARTS = {"tensorrt-rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings")}
+"""Source distributions that hold nothing and only require these wheels."""
 
 
 def resolved(requirements: list[str], python: str) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def main(wanted: tuple[str, ...], json_file: Path | None) -> None:
     head = result_head("resolution of the extras")
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
     extras = {
-        name: list(requirements)
+        name: [part for each in requirements for part in PARTS.get(re.split("[<>=]", each)[0], (each,))]
         for name, requirements in project["optional-dependencies"].items()
         if name not in TOGETHER and (not wanted or name in wanted)
     }

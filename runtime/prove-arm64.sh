@@ -99,6 +99,7 @@ arm /proof/venv/bin/pip freeze --exclude fer-edge >"$work/versions.txt"
 
 say "recording outputs on both"
 cd "$work" # away from the checkout, so that the wheel is what is imported
+unset PYTHONPATH
 export OMP_NUM_THREADS=1
 venv/bin/python "$repository/runtime/arm64/outputs.py" draw faces.npz drawn.avi
 variants=$(venv/bin/python -c '
