@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import re
@@ -60,7 +61,8 @@ class DoctorReport:
 def examine() -> DoctorReport:
     """Look at this machine and try every engine. A failing engine is a finding, not an error."""
     attempts: dict[str, Callable[[], str]] = {
-        **{f"provider {name}": partial(_open, name) for name in PROVIDERS},
+        **{f"provider {name}": partial(_open, name) for name in PROVIDERS if name != "litert"},
+        "provider litert": _litert,
         "OpenVINO devices": _openvino_devices,
         "TensorRT": lambda: load_tensorrt("tensorrt").title,
         "TensorRT-RTX": lambda: load_tensorrt("tensorrt_rtx").title,
@@ -83,6 +85,13 @@ def _check(name: str, attempt: Callable[[], str]) -> Check:
 def _open(provider: str) -> str:
     with open_session(IDENTITY_GRAPH, provider=provider) as session:
         return session.provider_version
+
+
+def _litert() -> str:
+    """Load LiteRT; unlike the others it runs no ONNX graph, only files that were made from one."""
+    package = require("ai_edge_litert", needed_by="the provider 'litert'", extra="litert")
+    importlib.import_module("fer_edge.runtime.litert_session")
+    return f"ai-edge-litert {package.__version__}"
 
 
 def _openvino_devices() -> str:

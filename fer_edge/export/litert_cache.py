@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from fer_edge import __version__
 from fer_edge.core.bundle import Bundle
 from fer_edge.core.errors import SessionError, require
 from fer_edge.core.files import write_atomic
@@ -34,6 +35,8 @@ def write_missing(
 ) -> tuple[Path, ...]:
     """Convert the graphs of variants that a folder lacks, each checked as a target's files are.
 
+    A file that another version of fer-edge wrote is replaced.
+
     Args:
         bundle: an open bundle.
         variants: names.
@@ -47,17 +50,14 @@ def write_missing(
         FerEdgeError: as `export_target`.
     """
     require_litert()
-    from fer_edge.runtime.litert_session import LITERT_ENDING, find_litert
+    from fer_edge.runtime.litert_session import LITERT_ENDING
 
     own = bundle.path / "engines"
     folder = folder or (own if own.is_dir() else default_engine_folder())
     written = []
     for name in variants:
         parts = {f"{part}{LITERT_ENDING}": file.sha256 for part, file in bundle.variant(name).parts.items()}
-        try:
-            for sha256 in parts.values():
-                find_litert(folder, graph_sha256=sha256)
-        except SessionError:
+        if not all(_is_current(folder, sha256) for sha256 in parts.values()):
             with tempfile.TemporaryDirectory(prefix="fer-edge-") as scratch:
                 TargetPlan(target_job(bundle, target=_TARGET, variant=name)).write(
                     Path(scratch), progress or no_progress
@@ -66,3 +66,12 @@ def write_missing(
                     written.append(folder / f"{sha256}{LITERT_ENDING}")
                     write_atomic(written[-1], (Path(scratch) / file).read_bytes())
     return tuple(written)
+
+
+def _is_current(folder: Path, sha256: str) -> bool:
+    from fer_edge.runtime.litert_session import find_litert
+
+    try:
+        return f'"fer_edge": "{__version__}"'.encode() in find_litert(folder, graph_sha256=sha256)
+    except SessionError:
+        return False

@@ -285,6 +285,13 @@ class TestSession:
         np.testing.assert_allclose(found[:, -1], weights[:, -1], atol=1e-4)
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
+    def test_files_of_another_version_are_replaced(
+        self, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_missing(bundle, ["fp32"], folder=tmp_path)
+        monkeypatch.setattr("fer_edge.export.litert_cache.__version__", "0.0.1")
+        assert len(write_missing(bundle, ["fp32"], folder=tmp_path)) == 3
+
     def test_finds_the_files_of_a_target_by_their_graphs(self, bundle: Bundle, exported: Path) -> None:
         with Network.open(bundle, provider="litert", engines=exported) as network:
             assert network.info.provider_version.startswith("ai-edge-litert 2")
