@@ -197,6 +197,17 @@ def litert(path: Path, _: str | None) -> str:
     ).to_markdown()
 
 
+def relative(path: Path, shown: str | None) -> str:
+    """Tabulate x of a bench JSON: a row a bundle, a column for each of a list such as ``int8@cpu,int8@litert``."""
+    report, columns = BenchReport.read(path), (shown or "").split(",")
+    found = {(each.bundle, f"{each.name}@{each.provider}"): each.x for each in report.variants}
+    cells: dict[str, Callable[[str], str]] = {"x": lambda bundle: f"`{bundle}`"}
+    for column in columns:
+        name, _, provider = column.partition("@")
+        cells[f"`{name}`, {ENGINES[provider]}"] = lambda bundle, column=column: f"{found[bundle, column]:.3f}"  # type: ignore[misc]
+    return Table.of(list(dict.fromkeys(bundle for bundle, _ in found)), cells).to_markdown()
+
+
 KINDS: dict[str, Callable[[Path, str | None], str]] = {
     "bench": bench,
     "costs": costs,
@@ -205,6 +216,7 @@ KINDS: dict[str, Callable[[Path, str | None], str]] = {
     "qat": qat,
     "candidates": candidates,
     "litert": litert,
+    "x": relative,
 }
 
 
