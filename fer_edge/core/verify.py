@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +28,15 @@ class Check:
         name: what was checked.
         verdict: ``"note"`` informs; the bundle stays fit.
         detail: the finding.
+        sha256: of the file, as the manifest states it; None where no one file was checked.
+        size_bytes: its size, likewise.
     """
 
     name: str
     verdict: Literal["ok", "failed", "note"]
     detail: str
+    sha256: str | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,24 +95,26 @@ def verify_bundle(path_or_name: str | os.PathLike[str], *, public_key: Path | No
 
 
 def _check_graph(bundle: Bundle, name: str, part: Part, file: GraphFile) -> Check:
+    check = partial(Check, name=name, sha256=file.sha256, size_bytes=file.size_bytes)
     try:
         data = bundle.read_graph(file)
     except BundleError as error:
-        return Check(name=name, verdict="failed", detail=str(error))
+        return check(verdict="failed", detail=str(error))
     if faults := graph_faults(data) or graph_misfits(data, bundle.manifest, part):
-        return Check(name=name, verdict="failed", detail="; ".join(faults))
-    return Check(name=name, verdict="ok", detail=f"sha256 {file.sha256[:12]}, {file.size_bytes:,} bytes, finite")
+        return check(verdict="failed", detail="; ".join(faults))
+    return check(verdict="ok", detail=f"sha256 {file.sha256[:12]}, {file.size_bytes:,} bytes, finite")
 
 
 def _check_provenance(bundle: Bundle) -> Check:
     entry = bundle.manifest.provenance
     if entry is None:
         return Check(name="provenance", verdict="note", detail="none")
+    check = partial(Check, name="provenance", sha256=entry.sha256, size_bytes=entry.size_bytes)
     try:
         read_provenance(bundle)
     except BundleError as error:
-        return Check(name="provenance", verdict="failed", detail=str(error))
-    return Check(name="provenance", verdict="ok", detail=f"sha256 {entry.sha256[:12]}, {entry.size_bytes:,} bytes")
+        return check(verdict="failed", detail=str(error))
+    return check(verdict="ok", detail=f"sha256 {entry.sha256[:12]}, {entry.size_bytes:,} bytes")
 
 
 def _unnamed_files(bundle: Bundle) -> list[Check]:

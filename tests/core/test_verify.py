@@ -35,7 +35,11 @@ class TestVerify:
         verdicts = [(check.name, check.verdict) for check in report.checks]
         graphs = [("fp32 encoder", "ok"), ("fp32 head", "ok")]
         assert verdicts == [("manifest", "ok"), *graphs, ("provenance", "note"), ("signature", "note")]
-        assert json.loads(json.dumps(report.to_json()))["ok"] is True
+        shown = json.loads(json.dumps(report.to_json()))
+        assert shown["ok"] is True
+        files = {(each["sha256"], each["size_bytes"]) for each in shown["checks"] if each["sha256"]}
+        graphs = Bundle.open(report.path).manifest.graph_files
+        assert {(sha256, file.size_bytes) for sha256, file in graphs.items()} <= files
 
     def test_every_fault_is_listed(self, bundle: Bundle) -> None:
         for file, damage in zip(bundle.variant("fp32").graphs, (b"", b"\0" * 10), strict=True):
