@@ -10,7 +10,8 @@ from onnx import ModelProto, NodeProto
 
 from fer_edge.calibrate.recipe import HalfRange, PtqRange, PtqRecipe
 from fer_edge.core.errors import InputError
-from fer_edge.core.telemetry import quiet_nncf, without_telemetry
+from fer_edge.core.nncf_output import quiet_nncf
+from fer_edge.core.telemetry import without_telemetry
 from fer_edge.core.types import Progress, Uint8
 from fer_edge.graph.graph import Graph
 from fer_edge.graph.layers import find_nodes

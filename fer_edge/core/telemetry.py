@@ -1,16 +1,14 @@
-"""Switch off the telemetry of OpenVINO and NNCF, and NNCF's output."""
+"""Switch off the telemetry of OpenVINO and NNCF."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
-__all__ = ["quiet_nncf", "without_telemetry"]
+__all__ = ["without_telemetry"]
 
 _REPORTER = "openvino_telemetry"
 
@@ -31,16 +29,3 @@ def without_telemetry() -> Iterator[None]:
     finally:
         del sys.modules[_REPORTER]
         sys.modules.update(found)
-
-
-@contextlib.contextmanager
-def quiet_nncf(nncf: Any) -> Iterator[None]:
-    """Switch off telemetry, logs and progress bars of the imported NNCF; stdout is for the command's result.
-
-    The stub replaces a sender that NNCF holds if it was imported before `without_telemetry`.
-    """
-    stub = sys.modules["nncf.telemetry.wrapper"].NNCFTelemetryStub
-    cast(Any, sys.modules["nncf.telemetry.decorator"]).telemetry = stub()
-    nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield

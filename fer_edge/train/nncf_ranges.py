@@ -16,7 +16,8 @@ from torch import nn
 
 from fer_edge.core.errors import InputError
 from fer_edge.core.int8_forms import ActivationRange
-from fer_edge.core.telemetry import quiet_nncf, without_telemetry
+from fer_edge.core.nncf_output import quiet_nncf
+from fer_edge.core.telemetry import without_telemetry
 from fer_edge.core.types import Uint8
 from fer_edge.model.deploy import fold_batch_norm
 from fer_edge.model.fake_quantization import quantisers
