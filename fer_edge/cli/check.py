@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,8 +95,15 @@ def _by_rule(verdicts: Sequence[Verdict]) -> Iterator[str]:
         first = found[0][1]
         more = f" (the first of {nodes})" if nodes > 1 else ""
         what = f"{first.part} {first.node}: {first.found}{more}; {first.cure}"
-        yield f"{severity} {rule} in {variants}, for {where}: {what}"
+        yield _fitted(f"{severity} {rule} in {variants}, for {where}: {what}")
     yield "--verbose lists every finding."
+
+
+def _fitted(line: str) -> str:
+    """Wrap a line as tables are: to the terminal (or `COLUMNS`), not at all in a pipe or a file."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return line
+    return "\n".join(textwrap.wrap(line, shutil.get_terminal_size().columns, subsequent_indent="  "))
 
 
 def _word(verdict: Verdict) -> str:
