@@ -259,7 +259,7 @@ def test_what_cannot_be_measured_is_refused(bundle: Bundle, tmp_path: Path, brie
         run_bench([], options=BenchOptions(timing=brief))
     with pytest.raises(InputError, match="got 'int4', expected one of fp32, int8"):
         run_bench([bundle], options=BenchOptions(variants=["int4"], timing=brief))
-    with pytest.raises(InputError, match="unknown provider"):
+    with pytest.raises(InputError, match="got 'abacus', expected one of cpu"):
         run_bench([bundle], options=BenchOptions(providers=["abacus"], timing=brief))
     int8 = bundle.variant("int8")
     graphs = {file.sha256: bundle.read_graph(file) for file in int8.graphs}

@@ -36,7 +36,7 @@ def test_a_missing_engine_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     checks = _checks()
     assert "pip install 'fer-edge[rtx]'" in checks["TensorRT-RTX"].detail
-    assert "JetPack" in checks["TensorRT"].detail
+    assert "tensorrt is not installed" in checks["TensorRT"].detail
 
 
 def test_cascades_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

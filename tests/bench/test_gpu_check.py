@@ -70,7 +70,7 @@ class TestWithoutTensorRt:
         report = check_gpu(bundle, options=FEW)
         assert report.failed == ()
         assert outcomes(report)["tensorrt"] == outcomes(report)["rtx"] == "not available"
-        assert said(report, "tensorrt").startswith("tensorrt is not installed. It comes from NVIDIA")
+        assert said(report, "tensorrt").startswith("tensorrt is not installed")
 
     def test_every_path_is_told_beforehand(self, cuda: FakeCuda, bundle: Bundle) -> None:
         steps: list[tuple[str, int, int]] = []
@@ -130,7 +130,7 @@ class TestWithTensorRt:
         monkeypatch.setattr(gpu_check._Checker, "_logits", off)
         report = check_gpu(bundle, options=FEW)
         assert "rtx" in report.failed
-        assert "logits: got a difference of" in said(report, "rtx")
+        assert "logits: got a difference" in said(report, "rtx")
 
 
 class TestCommand:
