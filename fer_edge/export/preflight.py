@@ -105,7 +105,7 @@ def require_accepted(job: TargetJob, verdict: Verdict) -> None:
     errors = [finding for finding in verdict.findings if finding.severity == "error"]
     named = "; ".join(f"{each.part} {each.node}: {each.found} ({each.cure})" for each in errors[:_SHOWN])
     more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-    command = f"fer-edge check {job.bundle.manifest.name} --target {job.name} --variant {job.variant}"
+    command = f"fer-edge check {job.bundle.manifest.name} --target {job.name} --variant {job.variant} --verbose"
     raise GateError(
         f"the target {job.name!r} would refuse {job.variant}: {named}{more}. `{command}` shows all; nothing was written"
     )
