@@ -186,6 +186,7 @@ def _crowd_columns(report: BenchReport) -> _Cells:
     return {
         "crowd %": cell(lambda crowd: crowd.first_choice_top1),
         Column("majority %", priority=1): cell(lambda crowd: crowd.majority_top1),
+        Column("8 classes %", priority=3): cell(lambda crowd: crowd.eight_class_top1),
         Column("rejected %", priority=4): cell(lambda crowd: crowd.not_judgeable.faces),
     }
 
@@ -212,6 +213,7 @@ def _accuracy_note(report: BenchReport) -> list[str]:
         note.append(
             "crowd, majority: agreement of the head crowd with the first choice of the FER+ votes "
             f"(n = {crowd[0].n_first_choice:,}) and with that of more than half of them (n = {crowd[0].n_majority:,}); "
-            "rejected: faces of the former taken for not judgeable."
+            f"8 classes: by the protocol of Barsoum et al. 2016 (n = {crowd[0].n_eight_class:,}; contempt counts as "
+            "wrong); rejected: faces of the first taken for not judgeable."
         )
     return note
