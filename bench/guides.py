@@ -79,7 +79,8 @@ def shipped(path: Path, shown: str | None) -> str:
         report.variants,
         {
             "model": lambda each: f"`{each.bundle}`",
-            "FER2013 accuracy": lambda each: f"{each.accuracy.report.top1:.1%}",
+            "agrees with people": lambda each: _share(each.accuracy.crowd and each.accuracy.crowd.first_choice_top1),
+            "FER2013 labels": lambda each: f"{each.accuracy.report.top1:.1%}",
             "face box to label": lambda each: f"{each.latency_ms['end_to_end'].p50:.2f} ms",
             "faster than `full` FP32": lambda each: f"{each.against_original.speedup_p50:.1f}x",
             "files": lambda each: f"{each.graph_bytes / 1e6:.1f} MB",
@@ -87,6 +88,10 @@ def shipped(path: Path, shown: str | None) -> str:
             "choose it for": lambda each: USES[each.bundle],
         },
     ).to_markdown()
+
+
+def _share(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate:.1%}"
 
 
 def _shown(path: Path, shown: str | None) -> BenchReport:
