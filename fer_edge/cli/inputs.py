@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fer_edge.cli.console import progress
+from fer_edge.core.errors import InputError
 
 if TYPE_CHECKING:
     from fer_edge.data import Dataset
 
-__all__ = ["read_dataset", "read_recipe", "require_training"]
+__all__ = ["read_dataset", "read_priors", "read_recipe", "require_training"]
 
 _Recipe = TypeVar("_Recipe")
 
@@ -22,6 +23,24 @@ def read_dataset(spec: str, *, cache: Path | None = None) -> Dataset:
 
     with progress(f"reading {spec}") as bar:
         return load_dataset(spec, cache=cache, progress=bar)
+
+
+def read_priors(text: str) -> str | dict[str, float]:
+    """Read ``--priors``: a name, or ``"neutral=0.7,happy=0.1"``.
+
+    Raises:
+        InputError: a share is no number.
+    """
+    if "=" not in text:
+        return text
+    shares = dict[str, float]()
+    for entry in text.split(","):
+        label, _, share = entry.partition("=")
+        try:
+            shares[label.strip()] = float(share)
+        except ValueError:
+            raise InputError(f"--priors: got {entry!r}, expected NAME=SHARE, for example neutral=0.7") from None
+    return shares
 
 
 def read_recipe(kind: type[_Recipe], name: str | None, settings: Iterable[str], *, room: str) -> _Recipe:

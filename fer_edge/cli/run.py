@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from fer_edge.cli import options as opt
 from fer_edge.cli.console import console, name_network, note_unread, note_written, progress
+from fer_edge.cli.inputs import read_priors
 from fer_edge.cli.process import call_interruptibly
 from fer_edge.core.tables import Column, Table, print_table
 
@@ -27,6 +28,9 @@ def command(
     provider: opt.Provider,
     threads: opt.Threads,
     reading: opt.ReadingName,
+    priors: Annotated[
+        str | None, opt.option("Class frequencies at the place of use.", metavar="half|balanced|NAME=SHARE,...")
+    ],
     engines: Annotated[Path | None, opt.option("Folder of built or cached engines.", metavar="FOLDER")],
     rebuild: Annotated[bool, opt.flag("Build missing TensorRT engines or LiteRT files first.")],
     annotate: Annotated[Path | None, opt.option("Write the frames with the estimates drawn in.", opt.OUTPUT)],
@@ -89,6 +93,7 @@ def command(
             threads=threads,
             engines=engines,
             reading=reading,
+            priors=None if priors is None else read_priors(priors),
             quality=None if any_quality else "measured",
             public_key=public_key,
         ) as recognizer:

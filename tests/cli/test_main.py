@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -53,3 +56,25 @@ def test_a_reader_that_goes_away_is_no_noise() -> None:
     finally:
         os.close(write_end)
     assert done.stderr == b""
+
+
+def test_priors_of_the_place_of_use_change_the_labels_and_bad_ones_are_named(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    face = tmp_path / "face.png"
+    cv2.imwrite(str(face), np.full((96, 96), 127, np.uint8))
+
+    def run(priors: str) -> tuple[int, str, str]:
+        arguments = ["run", "nano", "--source", str(face), "--whole-frame", "--any-quality", "--priors", priors]
+        done = CliRunner().invoke(main, [*arguments, "--json", "-"])
+        return done.exit_code, done.stdout, done.stderr
+
+    def neutral(output: str) -> float:
+        [frame] = [each for each in map(json.loads, output.splitlines()) if each.get("record") == "frame"]
+        return float(frame["estimates"][0]["probabilities"]["neutral"])
+
+    (code, rare, _), (_, frequent, _) = run("neutral=0.01"), run("neutral=0.95")
+    assert code == 0
+    assert neutral(rare) < neutral(frequent)
+    for text, message in (("neutral=much", "--priors: got 'neutral=much'"), ("asleep=0.5", "priors: got 'asleep'")):
+        code, _, said = run(text)
+        assert (code, message in said) == (1, True)
