@@ -28,9 +28,7 @@ def command(
     provider: opt.Provider,
     threads: opt.Threads,
     reading: opt.ReadingName,
-    priors: Annotated[
-        str | None, opt.option("Class frequencies at the place of use.", metavar="half|balanced|NAME=SHARE,...")
-    ],
+    priors: Annotated[str | None, opt.option("half, balanced or neutral=0.7,...: the labels' frequencies.")],
     engines: Annotated[Path | None, opt.option("Folder of built or cached engines.", metavar="FOLDER")],
     rebuild: Annotated[bool, opt.flag("Build missing TensorRT engines or LiteRT files first.")],
     annotate: Annotated[Path | None, opt.option("Write the frames with the estimates drawn in.", opt.OUTPUT)],

@@ -208,7 +208,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "code", "words"),
         [
-            (["--target", "jetson-orin-nanno"], 1, "did you mean 'jetson-orin-nano'?"),
+            (["--target", "jetson-orin-nanno"], 1, "did you mean jetson-orin-nano or"),
             (["--target", "cpu-x86", "--set", "opsett=3"], 1, "opsett: unknown field; did you mean 'opset'?"),
             (["--target", "cpu-x86", "--set", "opset"], 1, "expected key=value"),
             (["--target", "no-such.toml"], 1, "cannot read the recipe"),
