@@ -169,7 +169,7 @@ def _drawing(outputs: RunOutputs, source: VideoSource) -> Iterator[Callable[[Sou
             yield lambda frame, result: video.write(drawn(frame, result), timestamp_s=frame.timestamp_s)
 
 
-_FIELDS: Final = ("track_id", "driver", "state", "label", "probability")
+_FIELDS: Final = ("track_id", "driver", "state", "state_because", "label", "unknown_because", "quality", "probability")
 
 
 @contextlib.contextmanager
@@ -191,8 +191,11 @@ def _table_writer(target: Path | None, labels: Sequence[str]) -> Iterator[Callab
                     fields: list[Any] = [""] * (len(_FIELDS) + 4 + len(labels))
                     if each is not None:
                         box = [f"{edge:.1f}" for edge in each.box_xyxy or ()] or [""] * 4
-                        shares = [f"{each.probabilities.get(label, 0.0):.6f}" for label in labels]
-                        fields = [*(getattr(each, name) for name in _FIELDS), *box, *shares]
+                        found = each.probabilities
+                        shares = [f"{found[label]:.6f}" if label in found else "" for label in labels]
+                        values = {**{name: getattr(each, name) for name in _FIELDS}, "quality": _rounded(each.quality)}
+                        values["probability"] = _rounded(each.probability) if found else ""
+                        fields = [*values.values(), *box, *shares]
                     with writing(target):
                         table.writerow(start + fields)
 
@@ -200,6 +203,10 @@ def _table_writer(target: Path | None, labels: Sequence[str]) -> Iterator[Callab
         finally:
             with writing(target):
                 file.close()
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
 
 
 @contextlib.contextmanager

@@ -141,17 +141,18 @@ def _rebuild(bundle: str, *, variant: str, provider: str, engines: Path | None) 
 
 def _print_summary(summary: RunSummary) -> None:
     total = sum(summary.driver_labels.values())
+    shares = [label if total == 1 else f"{label} {n / total:.0%}" for label, n in summary.driver_labels.items()]
     rows: list[tuple[str, object]] = [
         ("frames", summary.frames),
         *([("frames dropped", summary.frames_dropped)] if summary.frames_dropped else []),
         *([("camera opened again", summary.reopened)] if summary.reopened else []),
-        ("frames with a face", summary.frames_with_face),
+        ("frames with a recognised face", summary.frames_with_face),
         ("faces", summary.faces),
-        ("driver", ", ".join(f"{label} {count / total:.0%}" for label, count in summary.driver_labels.items()) or None),
+        ("driver's label" if total < 2 else "driver's label, share of frames", ", ".join(shares) or None),
     ]
     for stage, times in summary.latency_ms.items():
         rows.append((f"{stage}, ms per frame", f"p50 {times['p50']:.2f}, p99 {times['p99']:.2f}"))
     if summary.frames_with_face == 0:
-        console.print("no face was found; for face crops pass --whole-frame")
+        console.print("no face was recognised; see --driver-roi and --seat; for face crops pass --whole-frame")
     title = f"{summary.source}: {summary.info.bundle} {summary.info.variant}"
-    print_table(Table(columns=("measure", Column("value", "left")), rows=rows, title=title))
+    print_table(Table(columns=("", Column("value", "left")), rows=rows, title=title))

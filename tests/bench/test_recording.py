@@ -434,7 +434,7 @@ class TestCommand:
     def test_run_prints_a_table(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
         done = _command("run", tmp_path / "bundle", "--source", clip, "--whole-frame")
         assert done.exit_code == 0, done.stderr
-        assert "frames with a face" in done.stdout
+        assert "frames with a recognised face" in done.stdout
         assert "tiny fp32, fer2013, on cpu" in done.stderr
 
     def test_run_says_what_is_wrong(self, recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:
